@@ -1,0 +1,39 @@
+"""DiFFPO on 4x4 Sudoku: 4 to 14 empty cells, any valid completion counts.
+
+    python -m diffpo_jax.main --config=configs/sudoku.py --workdir=runs/sudoku
+
+Presets, as in --config=configs/sudoku.py:smoke :
+  default  the main job
+  smoke    the same stages in about a minute, for trying things out; its numbers mean nothing
+"""
+
+import ml_collections
+
+from diffpo_jax import config as config_lib
+
+
+def get_config(preset: str = "default") -> ml_collections.ConfigDict:
+    """The configuration of a preset."""
+    config = config_lib.as_config_dict(config_lib.Config())
+    config.model.positions = config.sampler.prompt_length + config.sampler.length
+    if preset == "default":
+        return config
+    if preset == "smoke":
+        return _smoke(config)
+    raise config_lib.UserError(f"configs/sudoku.py has no preset {preset!r}: default, smoke.")
+
+
+def _smoke(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+    config.model.width, config.model.layers, config.model.ff = 32, 2, 64
+    config.model.heads = config.model.kv_heads = 2
+    config.task.sudoku.train_examples = 512
+    config.task.sudoku.validation_examples = 64
+    config.task.sudoku.test_examples = 64
+    config.pretrain.steps, config.pretrain.batch = 12, 32
+    config.rl.steps, config.rl.prompts, config.rl.group = 8, 8, 4
+    config.rl.inner_updates = 2
+    config.evaluation.gammas = (0.0, 0.1, 1.0)
+    config.evaluation.batch, config.evaluation.every = 64, 4
+    config.checkpoint.every = 3
+    config.logging.samples_every = 4
+    return config

@@ -1,0 +1,167 @@
+"""Checkpoints by orbax: parameters, optimiser, data iterator and meta in one atomic step.
+
+A step is written to a temporary directory and renamed: a kill, or a full disk, leaves the
+steps before it whole.
+"""
+
+import pathlib
+from typing import Any
+
+import grain
+import jax
+import orbax.checkpoint as ocp
+from orbax.checkpoint import checkpoint_managers
+
+from diffpo_jax.config import CheckpointConfig
+from diffpo_jax.errors import UserError
+from diffpo_jax.types import Params, TrainState
+
+
+class Checkpoints:
+    """The checkpoints of one stage, in one directory; `with` waits for what is being written."""
+
+    def __init__(self, directory: pathlib.Path, config: CheckpointConfig, last_step: int):
+        """
+        Args:
+          last_step: the stage's last step, always saved.
+        """
+        self.directory = directory.absolute()
+        self._every, self._last = config.every, last_step
+        keep: list[Any] = [checkpoint_managers.LatestN(config.keep)]
+        if config.keep_every:
+            keep.append(checkpoint_managers.EveryNSteps(config.keep_every))
+        options = ocp.CheckpointManagerOptions(
+            preservation_policy=checkpoint_managers.AnyPreservationPolicy(keep),
+            # Which steps are saved is decided in `save`, the same on every host.
+            save_decision_policy=checkpoint_managers.FixedIntervalPolicy(1),
+            cleanup_tmp_directories=True,
+        )
+        self._manager = ocp.CheckpointManager(self.directory, options=options)
+
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(self, error_type: Any, error: Any, traceback: Any) -> None:
+        if error is None:
+            self.wait()
+        self._manager.close()
+
+    def latest(self) -> int | None:
+        """The newest whole step, None where there is none."""
+        return self._manager.latest_step()
+
+    def save(self, step: int, state: TrainState, data: Any, meta: dict[str, Any]) -> None:
+        """Saves the step if it is due.  The writing goes on behind the next steps.
+
+        Args:
+          data: grain iterator; its state is what is saved.
+          meta: JSON-like.
+
+        Raises:
+          UserError: this or the save before it failed (no space left, say).
+        """
+        if step % self._every and step != self._last:
+            return
+        items = {
+            "params": ocp.args.StandardSave(state.params),
+            "opt": ocp.args.StandardSave({"step": state.step, "state": state.opt_state}),
+            "data": grain.checkpoint.CheckpointSave(data),
+            "meta": ocp.args.JsonSave(meta),
+        }
+        with _explained(self, step):
+            self._manager.save(step, args=ocp.args.Composite(**items))
+
+    def restore(self, step: int, state: TrainState, data: Any) -> tuple[TrainState, dict[str, Any]]:
+        """The state and meta of a step; `data` is set to its position.
+
+        Args:
+          state: arrays or shapes with the shardings to restore to; need not be those it was
+            saved with.
+
+        Raises:
+          UserError: the checkpoint cannot be read as such a state.
+        """
+        abstract = jax.tree.map(_abstract, state)
+        items = {
+            "params": ocp.args.StandardRestore(abstract.params),
+            "opt": ocp.args.StandardRestore({"step": abstract.step, "state": abstract.opt_state}),
+            "data": grain.checkpoint.CheckpointRestore(data),
+            "meta": ocp.args.JsonRestore(),
+        }
+        try:
+            out = self._manager.restore(step, args=ocp.args.Composite(**items))
+        except Exception as error:
+            raise UserError(f"cannot restore step {step} of {self.directory}: {error}") from error
+        opt = out["opt"]
+        return TrainState(opt["step"], out["params"], opt["state"]), out["meta"]
+
+    def wait(self) -> None:
+        """Until everything saved is on disk.  Raises `UserError` like `save`."""
+        with _explained(self, None):
+            self._manager.wait_until_finished()
+            self._manager.check_for_errors()
+
+
+def restore_params(directory: pathlib.Path, params: Params) -> Params:
+    """The parameters of the newest step in a directory of checkpoints.
+
+    Args:
+      params: arrays or shapes with the shardings to restore to.
+
+    Raises:
+      UserError: no checkpoint there, or one of another shape.
+    """
+    directory = directory.absolute()
+    if not directory.is_dir():
+        raise UserError(f"no checkpoints in {directory}: it is not a directory.")
+    with ocp.CheckpointManager(
+        directory, options=ocp.CheckpointManagerOptions(read_only=True)
+    ) as m:
+        step = m.latest_step()
+        if step is None:
+            raise UserError(f"no whole checkpoint in {directory}.")
+        saved = m.item_metadata(step)["params"]
+        _same_shapes(saved, params, f"{directory}/{step}")
+        items = {"params": ocp.args.StandardRestore(jax.tree.map(_abstract, params))}
+        return m.restore(step, args=ocp.args.Composite(**items))["params"]
+
+
+def _same_shapes(saved: Any, wanted: Any, where: str) -> None:
+    def shapes(tree: Any) -> dict[str, tuple[int, ...]]:
+        leaves = jax.tree_util.tree_leaves_with_path(tree)
+        keys = jax.tree_util.keystr
+        return {keys(path, simple=True, separator="/"): tuple(x.shape) for path, x in leaves}
+
+    old, new = shapes(saved), shapes(wanted)
+    for name in sorted(old.keys() | new.keys()):
+        if old.get(name) != new.get(name):
+            raise UserError(
+                f"the checkpoint {where} does not fit config.model: {name} is "
+                f"{old.get(name, 'missing')} there and {new.get(name, 'missing')} here."
+            )
+
+
+def _abstract(x: Any) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding)
+
+
+class _explained:
+    """Turns a failed save into one line that names the last good checkpoint."""
+
+    def __init__(self, checkpoints: Checkpoints, step: int | None):
+        self._of, self._step = checkpoints, step
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, error_type: Any, error: Any, traceback: Any) -> None:
+        if not isinstance(error, Exception):
+            return
+        steps = sorted(int(p.name) for p in self._of.directory.glob("*") if p.name.isdigit())
+        good = f"step {steps[-1]} is the last good one" if steps else "there is none before it"
+        what = "a checkpoint" if self._step is None else f"the checkpoint of step {self._step}"
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
+        raise UserError(
+            f"saving {what} to {self._of.directory} failed: {reason}; {good}. "
+            "Make room and start the same command again: it resumes there."
+        ) from error

@@ -1,0 +1,124 @@
+"""Tokenizers: from the configuration to token ids and back.
+
+All tokenizers are `transformers.PreTrainedTokenizerFast`; only `make_tokenizer` knows which
+one it built.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+import tokenizers
+import transformers
+from tokenizers import decoders, models, pre_tokenizers
+
+from diffpo_jax.config import TokenizerConfig
+from diffpo_jax.errors import UserError
+
+PAD, MASK, END = "<|pad|>", "<|mask|>", "<|end|>"  # of the "char" tokenizer
+
+
+@dataclasses.dataclass(frozen=True)
+class SpecialIds:
+    """Token ids with a meaning: not revealed yet, left of the prompt, after the answer."""
+
+    mask: int
+    pad: int
+    end: int
+
+
+def make_tokenizer(config: TokenizerConfig) -> transformers.PreTrainedTokenizerFast:
+    """Builds the tokenizer that `config.name` asks for.
+
+    "char" has the ids 0 pad, 1 mask, 2 end of text, then one for each character of
+    `config.alphabet` in its order.  It has no token for unknown characters: `encode` raises.
+
+    Raises:
+      UserError: an unknown name, an empty alphabet, or a character twice in it.
+    """
+    if config.name != "char":
+        raise UserError(f"config.tokenizer.name={config.name!r} is unknown; use one of: char.")
+    alphabet = config.alphabet
+    if not alphabet:
+        raise UserError("config.tokenizer.alphabet is empty: the tokenizer needs characters.")
+    if twice := [c for i, c in enumerate(alphabet) if c in alphabet[:i]]:
+        raise UserError(f"config.tokenizer.alphabet={alphabet!r} holds {twice[0]!r} twice.")
+    vocabulary = {token: i for i, token in enumerate([PAD, MASK, END, *alphabet])}
+    backend = tokenizers.Tokenizer(models.WordLevel(vocabulary))
+    every_character = tokenizers.Regex(r"[\s\S]")
+    backend.pre_tokenizer = pre_tokenizers.Split(every_character, "isolated")
+    backend.decoder = decoders.Fuse()
+    return transformers.PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        pad_token=PAD,
+        mask_token=MASK,
+        eos_token=END,
+        split_special_tokens=True,  # "<|mask|>" in a prompt is text, not a mask
+    )
+
+
+def special_ids(tokenizer: transformers.PreTrainedTokenizerFast) -> SpecialIds:
+    """The special ids of a tokenizer.  Raises `UserError` if it lacks one."""
+    ids = {
+        "mask": tokenizer.mask_token_id,
+        "pad": tokenizer.pad_token_id,
+        "end": tokenizer.eos_token_id,
+    }
+    for name, value in ids.items():
+        if value is None:
+            raise UserError(f"The tokenizer of config.tokenizer has no {name} token.")
+    return SpecialIds(**ids)
+
+
+def encode(
+    tokenizer: transformers.PreTrainedTokenizerFast, text: str, name: str = "the text"
+) -> list[int]:
+    """Token ids of a text, without special tokens around it.
+
+    Raises:
+      UserError: a character the tokenizer has no token for; the message gives it and `name`.
+    """
+    return encode_all(tokenizer, [text], [name])[0]
+
+
+def encode_all(
+    tokenizer: transformers.PreTrainedTokenizerFast, texts: Sequence[str], names: Sequence[str]
+) -> list[list[int]]:
+    """`encode` for several texts in one call, which is faster."""
+    if not texts:
+        return []
+    rows = _encode(tokenizer, list(texts))
+    if rows is None:
+        for name, text in zip(names, texts):
+            for character in text:
+                if _encode(tokenizer, [character]) is None:
+                    raise UserError(
+                        f"The tokenizer of config.tokenizer has no token for the character "
+                        f"{character!r} in {name}."
+                    )
+        raise ValueError(f"the tokenizer cannot encode {texts!r}")
+    return rows
+
+
+def decode(tokenizer: transformers.PreTrainedTokenizerFast, ids: Sequence[int]) -> str:
+    """The text of token ids; special tokens, and ids the tokenizer lacks, leave no trace."""
+    return tokenizer.decode(np.asarray(ids, np.int64).tolist(), skip_special_tokens=True)
+
+
+def _encode(
+    tokenizer: transformers.PreTrainedTokenizerFast, texts: list[str]
+) -> list[list[int]] | None:
+    """Token ids by text; None if any text holds something unknown."""
+    try:
+        rows = tokenizer(
+            texts,
+            add_special_tokens=False,
+            return_attention_mask=False,
+            return_token_type_ids=False,
+        )["input_ids"]
+    except Exception:  # the tokenizers library raises no other type for an unknown token
+        return None
+    unknown = tokenizer.unk_token_id
+    if unknown is not None and any(unknown in row for row in rows):
+        return None
+    return rows

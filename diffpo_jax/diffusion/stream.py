@@ -1,0 +1,82 @@
+"""Continuous batching: a queue of prompts longer than the batch, inside one jitted loop.
+
+Sequences need different numbers of calls, and a static batch waits for its slowest.  Here a
+fixed number of slots works through the queue: a slot whose row is done writes its record out and
+takes the next prompt, with no return to Python.  Row by row the result is that of `unmask`: a
+row's completion depends on its prompt and its key alone.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Int, Key
+
+from diffpo_jax.diffusion import unmask
+from diffpo_jax.diffusion.thresholds import Threshold
+from diffpo_jax.models.policy import Policy
+from diffpo_jax.types import Params, Prompts, Rollout
+
+
+class _Stream(NamedTuple):
+    row: Int[Array, "slots"]  # the queue's row in each slot; Q (one past the end): idle
+    taken: Int[Array, ""]  # rows of the queue taken so far
+    slots: unmask.Unmasking
+    records: unmask.Unmasking  # [Q ...], written as rows finish
+
+
+def stream(
+    policy: Policy,
+    params: Params,
+    prompts: Prompts,
+    threshold: Threshold,
+    keys: Key[Array, "Q"],
+    settings: unmask.SamplerSettings,
+    slots: int,
+) -> Rollout:
+    """Writes a completion for every prompt of the queue, `slots` rows at a time.
+
+    Args:
+      prompts: the queue, Q rows; the longest-running rows are best put first.
+      slots: rows in flight; at most Q are used.
+    """
+    queue = prompts.tokens.shape[0]
+    slots = min(slots, queue)
+
+    def at(tree, rows: Int[Array, "slots"]):
+        return jax.tree.map(lambda x: x.at[rows].get(mode="clip"), tree)
+
+    def body(s: _Stream) -> _Stream:
+        now = unmask.call(
+            policy, params, at(prompts, s.row), s.slots, threshold, at(keys, s.row), settings
+        )
+        done = ~jnp.any(now.commit_call == 0, axis=1)
+        finished = jnp.where(done, s.row, queue)
+        # Rows still at work and idle slots write to row Q, which is out of bounds: dropped.
+        records = jax.tree.map(
+            lambda all_, one: all_.at[finished].set(one, mode="drop"), s.records, now
+        )
+        order = s.taken + jnp.cumsum(done) - 1
+        row = jnp.where(done, jnp.minimum(order, queue), s.row)
+        blank = unmask.start(policy, params, at(prompts, row), settings)
+        fresh = jax.tree.map(
+            lambda new, old: jnp.where(_like(done & (row < queue), old), new, old), blank, now
+        )
+        taken = jnp.minimum(s.taken + jnp.sum(done), queue)
+        return _Stream(row, taken, fresh, records)
+
+    def unfinished(s: _Stream) -> Array:
+        return jnp.any(s.row < queue)
+
+    first = jnp.arange(slots, dtype=jnp.int32)
+    begin = _Stream(
+        row=first,
+        taken=jnp.asarray(slots, jnp.int32),
+        slots=unmask.start(policy, params, at(prompts, first), settings),
+        records=unmask.start(policy, params, prompts, settings),
+    )
+    return unmask.record(jax.lax.while_loop(unfinished, body, begin).records)
+
+
+def _like(mask: Array, x: Array) -> Array:
+    return mask.reshape(mask.shape + (1,) * (x.ndim - 1))

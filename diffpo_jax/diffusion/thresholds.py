@@ -1,0 +1,63 @@
+"""Where the entropy bound γ comes from: given, drawn from the head, or the head's median.
+
+A threshold is a function (params, features [B D], keys [B]) -> (γ [B] in nats, log-density of
+log γ [B]).  The sampler calls it on the features of its first call.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Key
+
+from diffpo_jax.models.policy import Policy
+from diffpo_jax.types import Params
+
+Threshold = Callable[
+    [Params, Float[Array, "B D"], Key[Array, "B"]], tuple[Float[Array, "B"], Float[Array, "B"]]
+]
+
+
+def fixed(gamma: Float[Array, ""]) -> Threshold:
+    """The same γ for every row; no density."""
+
+    def threshold(params, features, keys):
+        del params, keys
+        rows = jnp.broadcast_to(jnp.asarray(gamma, jnp.float32), features.shape[:1])
+        return rows, jnp.zeros_like(rows)
+
+    return threshold
+
+
+def drawn(policy: Policy) -> Threshold:
+    """log γ ~ N(μ_φ(c), σ_φ(c)²), each row its own draw: the γ of training rollouts."""
+
+    def threshold(params, features, keys):
+        mu, sigma = policy.threshold(params, features)
+        noise = jax.vmap(lambda key: jax.random.normal(key, (), mu.dtype))(keys)
+        log_gamma = mu + sigma * noise
+        return jnp.exp(log_gamma), log_normal_density(log_gamma, mu, sigma)
+
+    return threshold
+
+
+def median(policy: Policy, scale: float = 1.0) -> Threshold:
+    """exp(μ_φ(c)), times a factor: the γ of evaluations; no density."""
+
+    def threshold(params, features, keys):
+        del keys
+        mu, _ = policy.threshold(params, features)
+        return scale * jnp.exp(mu), jnp.zeros_like(mu)
+
+    return threshold
+
+
+def log_normal_density(
+    log_gamma: Float[Array, "B"], mu: Float[Array, "B"], sigma: Float[Array, "B"]
+) -> Float[Array, "B"]:
+    """Log-density of log γ under N(μ, σ²).
+
+    The density of γ itself differs by −log γ, which no ratio sees.
+    """
+    z = (log_gamma - mu) / sigma
+    return -0.5 * z * z - jnp.log(sigma) - 0.5 * jnp.log(2 * jnp.pi)

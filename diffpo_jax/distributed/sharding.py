@@ -1,0 +1,103 @@
+"""Which array lies where: rules as data, from path to PartitionSpec.
+
+One table serves parameters and optimiser state: an optimiser's moments carry the parameter's
+path.  A path that no rule matches raises; nothing is replicated by accident.
+"""
+
+import math
+import re
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from diffpo_jax.errors import UserError
+
+P = PartitionSpec
+
+# First match wins.  Blocks are stacked: their leading axis is the layer.
+RULES: tuple[tuple[str, PartitionSpec], ...] = (
+    (r"denoiser/embed$", P("tensor", "fsdp")),
+    (r"denoiser/place$", P(None, "fsdp")),
+    (r"denoiser/unembed$", P("fsdp", "tensor")),
+    (r"denoiser/blocks/(q|k|v|gate|up)$", P(None, "fsdp", "tensor")),
+    (r"denoiser/blocks/(o|down)$", P(None, "tensor", "fsdp")),
+    (r"denoiser/blocks/(attn|ff)_norm/scale$", P()),
+    (r"denoiser/norm/scale$", P()),
+    (r"threshold/", P()),
+    (r"(^|/)(step|count)$", P()),  # counters of the state and of optimisers
+)
+
+BATCH = P(("data", "fsdp"))  # sequences
+
+
+def path_of(key_path: Any) -> str:
+    """A pytree path as names joined by '/'."""
+    return jax.tree_util.keystr(key_path, simple=True, separator="/")
+
+
+def spec_for(path: str, shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
+    """The spec of one leaf.
+
+    Raises:
+      UserError: no rule matches, or an axis does not divide over its mesh axes.
+    """
+    spec = next((spec for pattern, spec in RULES if re.search(pattern, path)), None)
+    if spec is None:
+        raise UserError(
+            f"no sharding rule matches {path} {shape}; add one to "
+            "diffpo_jax/distributed/sharding.py."
+        )
+    for axis, names in enumerate(spec):
+        parts = math.prod(mesh.shape[n] for n in _names(names))
+        if shape[axis] % parts:
+            raise UserError(
+                f"axis {axis} of {path} has size {shape[axis]}, which does not divide over "
+                f"{parts} devices (mesh axes {', '.join(_names(names))}). Change config.mesh or "
+                "the model's shape."
+            )
+    return spec
+
+
+def shardings(tree: Any, mesh: Mesh) -> Any:
+    """NamedShardings of a pytree of arrays or shapes, by the rules."""
+    return jax.tree_util.tree_map_with_path(
+        lambda path, x: NamedSharding(mesh, spec_for(path_of(path), x.shape, mesh)), tree
+    )
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+    """Sequences spread over the data and fsdp axes."""
+    return NamedSharding(mesh, BATCH)
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """The same on every device."""
+    return NamedSharding(mesh, P())
+
+
+def place_batch(tree: Any, mesh: Mesh) -> Any:
+    """Host arrays [B/processes ...] -> global arrays [B ...], spread over the batch axes."""
+    sharding = batch_sharding(mesh)
+    return jax.tree.map(
+        lambda x: jax.make_array_from_process_local_data(sharding, np.asarray(x)), tree
+    )
+
+
+def table(tree: Any, mesh: Mesh) -> str:
+    """Text: path, shape, spec and MiB on each device, one line a leaf, and the sum."""
+    rows, total = [], 0.0
+    for path, x in jax.tree_util.tree_leaves_with_path(tree):
+        spec = spec_for(path_of(path), x.shape, mesh)
+        shard = NamedSharding(mesh, spec).shard_shape(x.shape)
+        mib = math.prod(shard) * np.dtype(x.dtype).itemsize / 2**20
+        total += mib
+        rows.append(f"  {path_of(path):44} {x.shape!s:20} {spec!s:40} {mib:10.3f}")
+    return "\n".join([*rows, f"  {'MiB on each device':106} {total:10.3f}"])
+
+
+def _names(names: Any) -> tuple[str, ...]:
+    if names is None:
+        return ()
+    return (names,) if isinstance(names, str) else tuple(names)

@@ -1,0 +1,83 @@
+"""Accuracy against denoiser calls on held-out prompts."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from diffpo_jax import rng
+from diffpo_jax.config import EvaluationConfig, SamplerConfig
+from diffpo_jax.data import prompts as data
+from diffpo_jax.diffusion import generate, unmask
+from diffpo_jax.distributed import sharding
+from diffpo_jax.models.policy import Policy
+from diffpo_jax.rl import rollouts
+from diffpo_jax.tasks.task import Example, Task
+from diffpo_jax.types import Params, Prompts, Rollout
+
+
+class Evaluator(NamedTuple):
+    """Generates and grades; `fixed` takes γ in nats, `learned` a factor on the head's median."""
+
+    fixed: Callable[[Params, float, Sequence[Example]], rollouts.Graded]
+    learned: Callable[[Params, float, Sequence[Example]], rollouts.Graded]
+
+
+def make_evaluator(
+    policy: Policy,
+    sampler: SamplerConfig,
+    config: EvaluationConfig,
+    task: Task,
+    tokenizer: Any,
+    mesh: Mesh,
+    seed: int,
+    slots: int,
+) -> Evaluator:
+    """Builds the two programs of an evaluation; each is compiled once, whatever γ."""
+    settings = unmask.SamplerSettings(
+        sampler.length, sampler.block_length, config.temperature, sampler.max_calls
+    )
+
+    def make(threshold: str):
+        program = jax.jit(
+            generate.make_generate(policy, settings, threshold=threshold, slots=slots),
+            out_shardings=sharding.batch_sharding(mesh),
+        )
+
+        def run(params: Params, dial: float, examples: Sequence[Example]) -> rollouts.Graded:
+            parts, kept = [], []
+            for batch in data.batches_in_order(
+                examples,
+                tokenizer,
+                prompt_length=sampler.prompt_length,
+                length=sampler.length,
+                batch=config.batch,
+            ):
+                prompts = sharding.place_batch(Prompts(batch.tokens, batch.mask), mesh)
+                # The key is the example's: its completion does not depend on the batching.
+                keys = rng.row_keys(rng.key_for(seed, "evaluate"), jnp.asarray(batch.index))
+                out = jax.device_get(program(params, prompts, jnp.float32(dial), keys))
+                real = batch.index >= 0
+                parts.append(jax.tree.map(lambda x, real=real: x[real], out))
+                kept.extend(batch.index[real].tolist())
+            whole: Rollout = jax.tree.map(lambda *x: np.concatenate(x), *parts)
+            return rollouts.grade(whole, [examples[i] for i in kept], task, tokenizer)
+
+        return run
+
+    return Evaluator(make("fixed"), make("median"))
+
+
+def point(graded: rollouts.Graded, gamma: float | None) -> dict[str, float]:
+    """One point of a frontier: γ (None: the median over the prompts), accuracy, calls."""
+    nfe = np.asarray(graded.rollout.nfe, np.float64)
+    median = float(np.median(graded.rollout.gamma))
+    return {
+        "gamma": median if gamma is None else gamma,
+        "accuracy": float(graded.correct.mean()),
+        "nfe": float(nfe.mean()),
+        "tokens_per_call": float(graded.rollout.tokens.size / nfe.sum()),
+    }

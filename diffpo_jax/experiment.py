@@ -1,0 +1,325 @@
+"""A run from top to bottom: data, base model, RL, evaluation, report.
+
+Every stage picks up where a kill left it: what is on disk decides, and what is computed again
+comes out the same.
+"""
+
+import functools
+import pathlib
+import sys
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+from jax.sharding import Mesh
+
+from diffpo_jax import checkpoints, evaluate, files, metrics, pretrain, rng, tasks
+from diffpo_jax import workdir as workdir_lib
+from diffpo_jax.config import Config
+from diffpo_jax.data import prompts, tokenizers
+from diffpo_jax.distributed import mesh as mesh_lib
+from diffpo_jax.distributed import sharding
+from diffpo_jax.models import families
+from diffpo_jax.models.policy import Policy
+from diffpo_jax.progress import Progress
+from diffpo_jax.report import summary as summary_lib
+from diffpo_jax.report import write as report_lib
+from diffpo_jax.rl import optimizer, rollouts, trainer, update
+from diffpo_jax.tasks.task import Task
+from diffpo_jax.types import Params, TrainState
+
+
+class Setup(NamedTuple):
+    """What every stage uses."""
+
+    config: Config
+    workdir: workdir_lib.Workdir
+    mesh: Mesh
+    task: Task
+    tokenizer: Any
+    policy: Policy
+    writer: metrics.MetricsWriter
+    evaluator: evaluate.Evaluator
+
+
+def run(config: Config, path: str, *, overwrite: bool = False) -> dict[str, Any]:
+    """Runs or resumes an experiment in a workdir.
+
+    Returns:
+      The summary, as in report/summary.json.
+
+    Raises:
+      UserError: anything the user can mend; nothing that was on disk is lost.
+    """
+    workdir = workdir_lib.open_workdir(path, config, overwrite=overwrite)
+    setup = prepare(config, workdir)
+    base = base_model(setup)
+    trained = train(setup, base)
+    summary = final_evaluation(setup, base, trained)
+    report_lib.write_report(workdir.report, summary, metrics.read(workdir.metrics))
+    print(summary_lib.final_table(summary))
+    print(f"report: {workdir.report}")
+    return summary
+
+
+def prepare(config: Config, workdir: workdir_lib.Workdir) -> Setup:
+    """Devices, data and programs; whatever is wrong with the input shows here."""
+    mesh = mesh_lib.make_mesh(config.mesh)
+    files.write_json(workdir.run_info, workdir_lib.run_info(_mesh_text(mesh)))
+    data_dir = pathlib.Path(config.task.data_dir) if config.task.data_dir else workdir.data
+    task = tasks.make_task(config.task, data_dir)
+    tokenizer = tokenizers.make_tokenizer(config.tokenizer)
+    check_examples(config, task, tokenizer)
+    platform = mesh.devices.flat[0].platform
+    policy = families.make_policy(
+        config.model,
+        config.threshold,
+        vocab=len(tokenizer),
+        mask_id=tokenizers.special_ids(tokenizer).mask,
+        platform=platform,
+    )
+    writer = metrics.MetricsWriter(workdir.metrics, config.logging.tensorboard)
+    evaluator = evaluate.make_evaluator(
+        policy,
+        config.sampler,
+        config.evaluation,
+        task,
+        tokenizer,
+        mesh,
+        config.seed,
+        _slots(config),
+    )
+    return Setup(config, workdir, mesh, task, tokenizer, policy, writer, evaluator)
+
+
+def check_examples(config: Config, task: Task, tokenizer: Any) -> None:
+    """Encodes every example once: one that does not fit must not stop a run on its third day."""
+    for split in ("train", "validation", "test"):
+        examples = task.examples(split)
+        for _ in prompts.batches_in_order(examples, tokenizer, batch=1024, **_lengths(config)):
+            pass
+    overlap = task.overlap() if config.task.test_file else 0
+    if overlap:
+        _say(f"{overlap} prompts of {config.task.test_file} are also in the training split.")
+
+
+def base_model(setup: Setup) -> Params:
+    """The model before RL: this workdir's, or `init_from`'s, or a newly trained one.
+
+    Restore order: a base in this workdir > config.init_from > pretraining.
+    """
+    config, workdir = setup.config, setup.workdir
+    stage = config.pretrain
+    opt = optimizer.make_pretrain_optimizer(stage)
+    make = functools.partial(update.init_state, optimizer=opt)
+    state = _initial_state(setup, make)
+    _say(sharding.table(state.params, setup.mesh))
+    if config.init_from:
+        source = pathlib.Path(config.init_from) / "checkpoints" / "base"
+        _say(f"base model: from {source}")
+        return checkpoints.restore_params(source, state.params)
+    iterator = _iterator(setup, stage.batch, "pretrain")
+    with checkpoints.Checkpoints(workdir.base, config.checkpoint, stage.steps) as saved:
+        start, state, _ = _resume(setup, saved, state, iterator, pretrain.STAGE)
+        step = jax.jit(
+            pretrain.make_step(setup.policy, opt, stage),
+            donate_argnums=0,
+            out_shardings=(
+                sharding.shardings(state, setup.mesh),
+                sharding.replicated(setup.mesh),
+            ),
+        )
+        state = pretrain.run(
+            step,
+            state,
+            iterator,
+            saved,
+            setup.writer,
+            stage,
+            setup.mesh,
+            seed=config.seed,
+            start=start,
+            log_every=config.logging.every,
+        )
+    return state.params
+
+
+def train(setup: Setup, base: Params) -> Params:
+    """RL from the base model; the parameters after the last step."""
+    config = setup.config
+    opt = optimizer.make_optimizer(config.rl.optimizer, config.mode)
+    abstract = jax.eval_shape(functools.partial(update.init_state, optimizer=opt), base)
+    layout = sharding.shardings(abstract, setup.mesh)
+    # A copy: the state is donated step by step, the base is still needed.
+    fresh = jax.jit(functools.partial(update.init_state, optimizer=opt), out_shardings=layout)
+    state = fresh(base)
+    programs = trainer.make_programs(
+        setup.policy,
+        opt,
+        config.rl,
+        config.sampler,
+        config.mode,
+        setup.mesh,
+        state,
+        _slots(config),
+    )
+    loop = trainer.Trainer(
+        programs=programs,
+        config=config.rl,
+        sampler=config.sampler,
+        logging=config.logging,
+        mode=config.mode,
+        gamma=config.threshold.gamma,
+        seed=config.seed,
+        mesh=setup.mesh,
+        task=setup.task,
+        tokenizer=setup.tokenizer,
+        examples=setup.task.examples("train"),
+        reference=base if config.rl.objective.kl else None,
+        evaluate=functools.partial(validate, setup),
+        evaluate_every=config.evaluation.every,
+        write_samples=lambda step, rows: files.write_jsonl(
+            setup.workdir.samples / f"rl-{step:06d}.jsonl", rows
+        ),
+    )
+    iterator = _iterator(setup, config.rl.prompts, "rl")
+    with checkpoints.Checkpoints(setup.workdir.rl, config.checkpoint, config.rl.steps) as saved:
+        start, state, meta = _resume(setup, saved, state, iterator, trainer.STAGE)
+        calls = meta.get("calls", {"rollout": 0.0, "update": 0.0})
+        state = loop.run(state, iterator, saved, setup.writer, start=start, calls=calls)
+    return state.params
+
+
+def validate(setup: Setup, params: Params) -> dict[str, float]:
+    """Accuracy and calls on the validation split, at the threshold in use."""
+    examples = setup.task.examples("validation")
+    most = setup.config.evaluation.validation_examples
+    graded = at_own_threshold(setup, params, examples[: most or None])
+    point = evaluate.point(graded, None)
+    return {f"eval/{name}": value for name, value in point.items()}
+
+
+def at_own_threshold(setup: Setup, params: Params, examples: Any) -> rollouts.Graded:
+    """Generations at the learned threshold, or at the fixed one in mode "model"."""
+    if setup.config.mode == "model":
+        return setup.evaluator.fixed(params, setup.config.threshold.gamma, examples)
+    return setup.evaluator.learned(params, 1.0, examples)
+
+
+def final_evaluation(setup: Setup, base: Params, trained: Params) -> dict[str, Any]:
+    """Both frontiers on the test split, and the trained model at its learned threshold."""
+    config = setup.config
+    examples = setup.task.examples("test")[: config.evaluation.examples or None]
+    learns = config.mode != "model"
+    runs = 2 * len(config.evaluation.gammas) + learns
+    graded: dict[str, rollouts.Graded] = {}
+    frontiers: dict[str, list[dict[str, float]]] = {"base": [], "trained": []}
+    with Progress("evaluation", runs, unit="pass") as progress:
+        for name, params in (("base", base), ("trained", trained)):
+            for gamma in config.evaluation.gammas:
+                graded[f"{name}/{gamma}"] = setup.evaluator.fixed(params, gamma, examples)
+                point = evaluate.point(graded[f"{name}/{gamma}"], gamma)
+                frontiers[name].append(point)
+                progress.update(accuracy=point["accuracy"], nfe=point["nfe"])
+        learned = None
+        if learns:
+            graded["learned"] = setup.evaluator.learned(trained, 1.0, examples)
+            learned = evaluate.point(graded["learned"], None)
+            spread = rollouts.percentiles(graded["learned"])
+            learned |= {f"gamma_p{q}": spread[f"gamma/p{q}"] for q in (5, 50, 95)}
+            learned.pop("gamma")
+            progress.update(accuracy=learned["accuracy"], nfe=learned["nfe"])
+    last = graded["learned"] if learns else graded[f"trained/{config.evaluation.gammas[0]}"]
+    rows = rollouts.sample_rows(last, None, len(examples))
+    files.write_jsonl(setup.workdir.samples / "test.jsonl", rows)
+    return _summary(setup, frontiers, learned, graded, len(examples))
+
+
+def _summary(setup, frontiers, learned, graded, count) -> dict[str, Any]:
+    config, lines = setup.config, metrics.read(setup.workdir.metrics)
+    seconds: dict[str, float] = {}
+    for line in lines:
+        stage = line["stage"]
+        seconds[stage] = seconds.get(stage, 0.0) + line["time/seconds"]
+    last = [line for line in lines if line["stage"] == trainer.STAGE][-1]
+    calls = {use: last.get(f"calls/{use}", 0.0) for use in ("rollout", "update")}
+    calls["pretrain"] = 0 if config.init_from else config.pretrain.steps * config.pretrain.batch
+    calls["evaluation"] = float(sum(g.rollout.nfe.sum() for g in graded.values()))
+    extra: dict[str, Any] = {}
+    if config.task.test_file and hasattr(setup.task, "metrics"):
+        pass
+    return summary_lib.make_summary(
+        base_frontier=frontiers["base"],
+        trained_frontier=frontiers["trained"],
+        learned=learned,
+        wall_seconds=seconds,
+        denoiser_calls=calls,
+        prompts=count,
+        seed=config.seed,
+        method=config.method,
+        mode=config.mode,
+        commit=workdir_lib.commit(),
+        versions=workdir_lib.versions(),
+        extra=extra,
+    )
+
+
+def _initial_state(setup: Setup, make: Callable[[Params], TrainState]) -> TrainState:
+    """Parameters and optimiser state, made where they belong: no device holds all of them."""
+
+    def init(key):
+        return make(setup.policy.init(key))
+
+    key = rng.key_for(setup.config.seed, "init")
+    layout = sharding.shardings(jax.eval_shape(init, key), setup.mesh)
+    return jax.jit(init, out_shardings=layout)(key)
+
+
+def _iterator(setup: Setup, batch: int, stream: str) -> Any:
+    # Pretraining and RL each go through the data in an order of their own.
+    seed = 2 * setup.config.seed + (stream == "rl")
+    return prompts.make_iterator(
+        setup.task.examples("train"),
+        setup.tokenizer,
+        batch=batch,
+        seed=seed,
+        **_lengths(setup.config),
+    )
+
+
+def _resume(setup, saved, state, iterator, stage) -> tuple[int, TrainState, dict[str, Any]]:
+    """The newest whole checkpoint, if any; metrics after it are cut off."""
+    step = saved.latest()
+    start, meta = 0, {}
+    if step is not None:
+        state, meta = saved.restore(step, state, iterator)
+        start = step
+        _say(f"{stage}: resuming after step {start}")
+    stages = (pretrain.STAGE, trainer.STAGE)
+    earlier = stages[: stages.index(stage)]
+    metrics.cut_back(
+        setup.workdir.metrics,
+        lambda line: (
+            line["stage"] in earlier
+            or (line["stage"] == stage and step is not None and line["step"] <= step)
+        ),
+    )
+    return start, state, meta
+
+
+def _lengths(config: Config) -> dict[str, int]:
+    return {"prompt_length": config.sampler.prompt_length, "length": config.sampler.length}
+
+
+def _slots(config: Config) -> int:
+    # Slots of one queue are spread over devices badly; there every device's rows wait together.
+    return config.sampler.slots if config.mesh.data * config.mesh.fsdp == 1 else 0
+
+
+def _mesh_text(mesh: Mesh) -> str:
+    sizes = " x ".join(f"{axis} {mesh.shape[axis]}" for axis in mesh.axis_names)
+    return f"{sizes} ({mesh.devices.flat[0].device_kind})"
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)

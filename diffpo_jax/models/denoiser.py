@@ -1,0 +1,186 @@
+"""The LLaDA block and the denoiser made of it, in flax.linen.
+
+Pre-norm transformer, bidirectional: x += o(attention(rope(q), rope(k), v)), then
+x += down(silu(gate(h)) * up(h)), RMSNorm before each, no biases (FACTS on LLaDA-8B).
+Parameters of the blocks are stacked on a leading axis by `nn.scan`.
+
+This file and `threshold_head` are the only ones that import flax.linen.
+"""
+
+import dataclasses
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+
+@dataclasses.dataclass(frozen=True)
+class Shape:
+    """Sizes and numerics of a denoiser; letters as in `types`."""
+
+    vocab: int
+    width: int
+    layers: int
+    heads: int
+    kv_heads: int
+    ff: int
+    rope_theta: float
+    norm_eps: float
+    embedding_std: float
+    positions: int
+    dtype: jnp.dtype
+    param_dtype: jnp.dtype
+    remat: bool
+    scan_unroll: int
+    # XLA's CPU backend fuses the transposition that a weight gradient needs into the
+    # elementwise work before it, and then writes with strides: 2x the whole gradient's time.
+    # A barrier around each product keeps them apart.  Off on GPU and TPU, where fusion wins.
+    barriers: bool
+
+
+class Denoiser(nn.Module):
+    """tokens Int[B S], mask Bool[B S] -> normalised hidden states [B S D]; `logits` reads them."""
+
+    shape: Shape
+
+    def setup(self) -> None:
+        s = self.shape
+        self.embed = self.param(
+            "embed", nn.initializers.normal(s.embedding_std), (s.vocab, s.width), s.param_dtype
+        )
+        if s.positions:
+            init = nn.initializers.normal(s.embedding_std)
+            self.place = self.param("place", init, (s.positions, s.width), s.param_dtype)
+        block = nn.remat(Block, prevent_cse=False) if s.remat else Block
+        self.blocks = nn.scan(
+            block,
+            variable_axes={"params": 0},
+            split_rngs={"params": True},
+            in_axes=nn.broadcast,
+            length=s.layers,
+            unroll=min(s.scan_unroll, s.layers),
+        )(s)
+        self.norm = RMSNorm(s)
+        self.unembed = self.param("unembed", _fan_in_init(), (s.width, s.vocab), s.param_dtype)
+
+    def __call__(
+        self, tokens: Int[Array, "B S"], mask: Bool[Array, "B S"]
+    ) -> Float[Array, "B S D"]:
+        # Positions count real tokens only: a row's result does not depend on its padding.
+        positions = jnp.maximum(jnp.cumsum(mask, axis=1) - 1, 0)
+        x = jnp.take(self.embed, tokens, axis=0)
+        if self.shape.positions:
+            x = x + jnp.take(self.place, positions, axis=0)
+        x = x.astype(self.shape.dtype)
+        rope = _rope_table(positions, self.shape)
+        x, _ = self.blocks(x, mask, rope)
+        return self.norm(x)
+
+    def logits(self, hidden: Float[Array, "*N D"]) -> Float[Array, "*N V"]:
+        """Logits in at least float32."""
+        logits = _project(hidden, self.unembed, self.shape)
+        return logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
+
+    def initialise(self, tokens: Array, mask: Array) -> Array:
+        """Touches every parameter; for `init` only."""
+        return self.logits(self(tokens, mask))
+
+
+class Block(nn.Module):
+    """One transformer block, in the (carry, out) form that `nn.scan` wants."""
+
+    shape: Shape
+
+    @nn.compact
+    def __call__(self, x: Array, mask: Array, rope: tuple[Array, Array]) -> tuple[Array, None]:
+        with jax.named_scope("attention"):
+            x = x + self._attention(RMSNorm(self.shape, name="attn_norm")(x), mask, rope)
+        with jax.named_scope("feed_forward"):
+            x = x + self._feed_forward(RMSNorm(self.shape, name="ff_norm")(x))
+        return x, None
+
+    def _attention(self, x: Array, mask: Array, rope: tuple[Array, Array]) -> Array:
+        s = self.shape
+        width = s.width // s.heads
+
+        def split(name: str, heads: int) -> Array:  # [B S D] -> [B heads S Dh]
+            y = self._linear(name, x, heads * width)
+            return jnp.swapaxes(y.reshape(*y.shape[:-1], heads, width), 1, 2)
+
+        q = _rotate(split("q", s.heads), rope)
+        k, v = _rotate(split("k", s.kv_heads), rope), split("v", s.kv_heads)
+        q, k, v = _barrier((q, k, v), s)
+        y = attention(q, k, v, mask)
+        y = jnp.swapaxes(y, 1, 2)
+        return self._linear("o", y.reshape(*y.shape[:2], -1), s.width)
+
+    def _feed_forward(self, x: Array) -> Array:
+        s = self.shape
+        gate, up = self._linear("gate", x, s.ff), self._linear("up", x, s.ff)
+        return self._linear("down", nn.silu(gate) * up, s.width)
+
+    def _linear(self, name: str, x: Array, out: int) -> Array:
+        s = self.shape
+        kernel = self.param(name, _fan_in_init(), (x.shape[-1], out), s.param_dtype)
+        return _project(x, kernel, s)
+
+
+class RMSNorm(nn.Module):
+    """Root-mean-square normalisation; the variance in at least float32, as LLaDA does."""
+
+    shape: Shape
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "*N D"]) -> Float[Array, "*N D"]:
+        scale = self.param("scale", nn.initializers.ones, (x.shape[-1],), self.shape.param_dtype)
+        y = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+        y = y * jax.lax.rsqrt(jnp.mean(y * y, axis=-1, keepdims=True) + self.shape.norm_eps)
+        return (y.astype(x.dtype) * scale).astype(self.shape.dtype)
+
+
+def attention(
+    q: Float[Array, "B H S Dh"],
+    k: Float[Array, "B Hk S Dh"],
+    v: Float[Array, "B Hk S Dh"],
+    mask: Bool[Array, "B S"],
+) -> Float[Array, "B H S Dh"]:
+    """Bidirectional attention; keys at padding are never seen.  The softmax in float32."""
+    groups = q.shape[1] // k.shape[1]
+    if groups > 1:
+        k, v = jnp.repeat(k, groups, axis=1), jnp.repeat(v, groups, axis=1)
+    scores = jnp.einsum("bhqd,bhkd->bhqk", q, k) * q.shape[-1] ** -0.5
+    scores = scores.astype(jnp.promote_types(scores.dtype, jnp.float32))
+    # Finite, so that a row of nothing but padding stays finite too.
+    scores = jnp.where(mask[:, None, None, :], scores, -1e30)
+    weights = jax.nn.softmax(scores, axis=-1).astype(v.dtype)
+    return jnp.einsum("bhqk,bhkd->bhqd", weights, v)
+
+
+def _rope_table(positions: Int[Array, "B S"], shape: Shape) -> tuple[Array, Array]:
+    """cos and sin, [B 1 S Dh/2], in float32."""
+    half = shape.width // shape.heads // 2
+    frequency = shape.rope_theta ** (-jnp.arange(half, dtype=jnp.float32) / half)
+    angle = positions[:, None, :, None] * frequency
+    return jnp.cos(angle), jnp.sin(angle)
+
+
+def _rotate(x: Float[Array, "B H S Dh"], rope: tuple[Array, Array]) -> Array:
+    """Rotary embedding, half-split convention (LLaDA, Qwen): pairs (i, i + Dh/2)."""
+    cos, sin = rope
+    a, b = jnp.split(x, 2, axis=-1)
+    return jnp.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1).astype(x.dtype)
+
+
+def _project(x: Array, kernel: Array, shape: Shape) -> Array:
+    y = jnp.einsum("...d,df->...f", _barrier(x, shape), kernel.astype(shape.dtype))
+    return _barrier(y, shape)
+
+
+def _barrier(x: Array | tuple[Array, ...], shape: Shape) -> Array | tuple[Array, ...]:
+    return jax.lax.optimization_barrier(x) if shape.barriers else x
+
+
+def _fan_in_init() -> Callable[..., Array]:
+    return nn.initializers.variance_scaling(1.0, "fan_in", "normal")

@@ -1,0 +1,98 @@
+"""The base model: masked-diffusion SFT on prompts and answers (LLaDA's loss), its own stage."""
+
+import math
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh
+
+from diffpo_jax import metrics as metrics_lib
+from diffpo_jax import microbatch, rng
+from diffpo_jax.checkpoints import Checkpoints
+from diffpo_jax.config import PretrainConfig
+from diffpo_jax.diffusion import corrupt
+from diffpo_jax.distributed import sharding
+from diffpo_jax.errors import UserError
+from diffpo_jax.models.policy import Policy
+from diffpo_jax.progress import Progress
+from diffpo_jax.types import Metrics, Prompts, TrainState
+
+STAGE = "pretrain"
+
+
+def make_step(
+    policy: Policy, optimizer: optax.GradientTransformation, config: PretrainConfig
+) -> Callable[..., tuple[TrainState, Metrics]]:
+    """step(state, prompts, target [B L], key) -> (state, metrics), to be jitted."""
+
+    def step(state: TrainState, prompts: Prompts, target, key):
+        masked, p = corrupt.corrupt(key, target, config.t_min)
+
+        def gradient(batch):
+            def loss(denoiser):
+                params = state.params | {"denoiser": denoiser}
+                return corrupt.sft_loss(policy, params, *batch)
+
+            return jax.grad(loss, has_aux=True)(state.params["denoiser"])
+
+        batch = (prompts, target, masked, p)
+        total, metrics = microbatch.accumulate(gradient, batch, config.micro_batch)
+        grads = jax.tree.map(jnp.zeros_like, state.params)
+        grads = grads | {"denoiser": jax.tree.map(lambda g: g / target.size, total)}
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        norm = optax.global_norm(grads["denoiser"])
+        metrics["grad_norm"] = (norm, jnp.ones(()))
+        params = optax.apply_updates(state.params, updates)
+        return TrainState(state.step + 1, params, opt_state), metrics
+
+    return step
+
+
+def run(
+    step: Callable[..., tuple[TrainState, Metrics]],
+    state: TrainState,
+    iterator: Any,
+    checkpoints: Checkpoints,
+    writer: metrics_lib.MetricsWriter,
+    config: PretrainConfig,
+    mesh: Mesh,
+    *,
+    seed: int,
+    start: int,
+    log_every: int,
+) -> TrainState:
+    """Trains from step `start` to the last.
+
+    Args:
+      step: jitted `make_step`.
+      state: at step `start`.
+      iterator: grain iterator of encoded batches, at the same step.
+
+    Raises:
+      UserError: the loss is not finite; a checkpoint could not be written.
+    """
+    with Progress(STAGE, config.steps, initial=start) as progress:
+        for number in range(start + 1, config.steps + 1):
+            began = time.perf_counter()
+            batch = next(iterator)
+            prompts = sharding.place_batch(Prompts(batch.tokens, batch.mask), mesh)
+            target = sharding.place_batch(batch.target, mesh)
+            state, metrics = step(state, prompts, target, rng.key_for(seed, STAGE, number))
+            values = metrics_lib.means(jax.device_get(metrics))
+            if not math.isfinite(values["loss"]) or not math.isfinite(values["grad_norm"]):
+                raise UserError(
+                    f"pretraining step {number}: the loss is {values['loss']} and the gradient's "
+                    f"norm {values['grad_norm']}. Last good checkpoint: step "
+                    f"{checkpoints.latest()} of {checkpoints.directory}. Lower "
+                    "config.pretrain.learning_rate."
+                )
+            if number % log_every == 0 or number == config.steps:
+                seconds = {"seconds": time.perf_counter() - began}
+                writer.write(STAGE, number, values, seconds)
+            checkpoints.save(number, state, iterator, {})
+            progress.update(loss=values["loss"], masked_accuracy=values["masked_accuracy"])
+    return state

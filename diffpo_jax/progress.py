@@ -1,0 +1,108 @@
+"""How far a stage has come, on standard error: a bar on a terminal, plain lines elsewhere."""
+
+import sys
+import time
+from collections.abc import Callable
+from typing import Any, TextIO
+
+from tqdm import tqdm
+
+LINE_SECONDS = 10.0  # shortest time between two plain lines
+
+_FORMAT = (
+    "{desc} {percentage:3.0f}% {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}{postfix}]"
+)
+_BAR_FORMAT = _FORMAT.replace("% ", "% |{bar:20}| ")
+
+
+class Progress:
+    """Shows stage, share done, rate, time left and a few numbers while a stage runs.
+
+    A context manager.  On a terminal it is a bar redrawn in place; on anything else (a log
+    file) it prints a full line at most every `LINE_SECONDS` seconds.  Both end with a line
+    that gives the total time.
+
+    Args:
+      stage: what is going on, e.g. "rl".
+      total: how many units there are, those already done included.
+      unit: what is counted, in the singular.
+      initial: units done before this process, e.g. by the run being resumed; they do not
+        count towards the rate.
+      stream: where to write; standard error if not given.
+      clock: seconds that only grow.
+    """
+
+    def __init__(
+        self,
+        stage: str,
+        total: int,
+        unit: str = "step",
+        initial: int = 0,
+        *,
+        stream: TextIO | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ):
+        self._stage, self._total, self._unit, self._initial = stage, total, unit, initial
+        self._stream = sys.stderr if stream is None else stream
+        self._clock = clock
+        self._done = initial
+        self._shown: dict[str, str] = {}
+        self._start = self._last_line = clock()
+        self._bar: tqdm | None = None
+
+    def __enter__(self) -> "Progress":
+        self._start = self._last_line = self._clock()
+        if self._stream.isatty():
+            self._bar = tqdm(
+                total=self._total,
+                initial=self._initial,
+                desc=self._stage,
+                unit=self._unit,
+                file=self._stream,
+                dynamic_ncols=True,
+                leave=False,
+                bar_format=_BAR_FORMAT,
+            )
+        return self
+
+    def update(self, n: int = 1, **shown: float | str) -> None:
+        """Counts `n` more units; `shown` numbers stay on display until given anew."""
+        self._done += n
+        self._shown |= {name: _short(value) for name, value in shown.items()}
+        if self._bar is not None:
+            self._bar.set_postfix_str(self._numbers(), refresh=False)
+            self._bar.update(n)
+        elif self._clock() - self._last_line >= LINE_SECONDS:
+            self._last_line = self._clock()
+            self._print(self._line())
+
+    def __exit__(self, kind: type[BaseException] | None, *exception: object) -> None:
+        if self._bar is not None:
+            self._bar.close()
+        seconds = tqdm.format_interval(self._clock() - self._start)
+        ending = "stopped after" if kind else "done in"
+        self._print(f"{self._line()} {ending} {seconds}")
+
+    def _line(self) -> str:
+        return tqdm.format_meter(
+            n=self._done,
+            total=self._total,
+            # A clock that has not moved yet would divide by zero.
+            elapsed=max(self._clock() - self._start, 1e-9),
+            prefix=self._stage,
+            unit=self._unit,
+            initial=self._initial,
+            bar_format=_FORMAT,
+            postfix=self._numbers(),
+        )
+
+    def _numbers(self) -> str:
+        return ", ".join(f"{name}={value}" for name, value in self._shown.items())
+
+    def _print(self, line: str) -> None:
+        self._stream.write(line + "\n")
+        self._stream.flush()
+
+
+def _short(value: Any) -> str:
+    return str(value) if isinstance(value, (str, int)) else f"{float(value):.4g}"

@@ -1,0 +1,185 @@
+"""The two pictures of a report: the frontiers, and how training went."""
+
+import io
+import math
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullLocator
+
+from diffpo_jax.files import write_atomic
+
+# From the palette of Okabe and Ito, which colour-blind readers can tell apart; markers differ
+# too, for print in grey.
+BASE, TRAINED, LEARNED = "#D55E00", "#0072B2", "#009E73"
+_GREY = "#555555"
+_GAMMA = "\N{GREEK SMALL LETTER GAMMA}"
+
+
+def plot_frontier(summary: Mapping[str, Any], path: str | os.PathLike) -> None:
+    """Accuracy (percent) against denoiser calls a sequence, base and trained, as a PNG.
+
+    Bars are one binomial standard error either way.  Points carry their threshold in nats;
+    the star is the trained model at the thresholds it chooses itself.
+    """
+    figure = Figure(figsize=(7.2, 4.8), dpi=150, layout="constrained")
+    axes = figure.add_subplot()
+    prompts = summary["prompts"]
+    for name, colour, marker, side in (("base", BASE, "s", -1), ("trained", TRAINED, "o", 1)):
+        points = sorted(summary[name]["frontier"], key=lambda p: (p["nfe"], p["accuracy"]))
+        axes.errorbar(
+            [p["nfe"] for p in points],
+            [100 * p["accuracy"] for p in points],
+            yerr=[100 * _standard_error(p["accuracy"], prompts) for p in points],
+            color=colour,
+            marker=marker,
+            markersize=5,
+            linewidth=1.5,
+            elinewidth=1,
+            label=f"{name}, fixed {_GAMMA}",
+        )
+        for point in points:
+            axes.annotate(
+                f"{point['gamma']:g}",
+                (point["nfe"], 100 * point["accuracy"]),
+                xytext=(5 * -side, 7 * side),
+                textcoords="offset points",
+                ha="right" if side > 0 else "left",
+                va="center",
+                fontsize=7.5,
+                color=colour,
+            )
+    learned = summary["trained"]["learned"]
+    if learned is not None:
+        axes.errorbar(
+            [learned["nfe"]],
+            [100 * learned["accuracy"]],
+            yerr=[100 * _standard_error(learned["accuracy"], prompts)],
+            color=LEARNED,
+            marker="*",
+            markersize=15,
+            markeredgecolor="white",
+            linestyle="none",
+            elinewidth=1,
+            zorder=5,
+            label=f"trained, learned {_GAMMA} (median {learned['gamma_p50']:.2g})",
+        )
+    axes.set_xlabel("NFE (denoiser calls per sequence)")
+    axes.set_ylabel("Accuracy (% of test prompts solved)")
+    axes.set_title(
+        f"Numbers at points: {_GAMMA} in nats. Bars: ±1 standard error, {prompts} prompts.",
+        fontsize=8.5,
+        color=_GREY,
+        loc="left",
+    )
+    axes.margins(x=0.08, y=0.1)
+    _quiet(axes)
+    axes.legend(frameon=False, loc="best", fontsize=9)
+    _save(figure, path)
+
+
+def plot_learning_curves(metrics: Sequence[Mapping[str, Any]], path: str | os.PathLike) -> None:
+    """What training looked like against the RL step, one small panel a quantity, as a PNG.
+
+    Draws, of the lines of stage "rl", `reward`; `accuracy` with `eval/accuracy` (percent);
+    `nfe` with `eval/nfe` (calls a sequence); `gamma/p50` with its band from `gamma/p5` to
+    `gamma/p95` (nats).  What is missing is not drawn, nor is a panel with nothing in it.
+    """
+    rows = sorted((r for r in metrics if r["stage"] == "rl"), key=lambda r: r["step"])
+    candidates = (
+        (_draw_reward, ("reward",)),
+        (_draw_accuracy, ("accuracy", "eval/accuracy")),
+        (_draw_calls, ("nfe", "eval/nfe")),
+        (_draw_gamma, ("gamma/p50", "gamma/p5", "gamma/p95")),
+    )
+    panels = [draw for draw, names in candidates if any(n in row for n in names for row in rows)]
+    columns = 2 if len(panels) > 1 else 1
+    height = max(1, math.ceil(len(panels) / columns))
+    figure = Figure(figsize=(4.2 * columns, 2.7 * height), dpi=150, layout="constrained")
+    if not panels:
+        figure.text(0.5, 0.5, "no RL steps were logged", ha="center", va="center", color=_GREY)
+    for i, draw in enumerate(panels):
+        axes = figure.add_subplot(height, columns, i + 1)
+        draw(axes, rows)
+        _quiet(axes)
+        axes.set_xlabel("RL step")
+        if axes.get_legend_handles_labels()[0]:
+            axes.legend(frameon=False, loc="best", fontsize=8)
+    _save(figure, path)
+
+
+def _draw_reward(axes: Axes, rows: Sequence[Mapping[str, Any]]) -> None:
+    axes.plot(*_series(rows, "reward"), color=TRAINED, linewidth=1.2)
+    axes.set_title("Training reward", fontsize=10, loc="left")
+    axes.set_ylabel("mean reward")
+
+
+def _draw_accuracy(axes: Axes, rows: Sequence[Mapping[str, Any]]) -> None:
+    _lines_and_points(axes, rows, "accuracy", "eval/accuracy", 100.0)
+    axes.set_title("Accuracy", fontsize=10, loc="left")
+    axes.set_ylabel("% solved")
+
+
+def _draw_calls(axes: Axes, rows: Sequence[Mapping[str, Any]]) -> None:
+    _lines_and_points(axes, rows, "nfe", "eval/nfe", 1.0)
+    axes.set_title("NFE", fontsize=10, loc="left")
+    axes.set_ylabel("calls per sequence")
+
+
+def _draw_gamma(axes: Axes, rows: Sequence[Mapping[str, Any]]) -> None:
+    band = [r for r in rows if "gamma/p5" in r and "gamma/p95" in r]
+    if band:
+        steps, low = _series(band, "gamma/p5")
+        high = _series(band, "gamma/p95")[1]
+        axes.fill_between(
+            steps, low, high, color=TRAINED, alpha=0.2, linewidth=0, label="5 to 95 %"
+        )
+    steps, median = _series(rows, "gamma/p50")
+    if steps:
+        axes.plot(steps, median, color=TRAINED, linewidth=1.5, label="median")
+    drawn = [row[n] for row in rows for n in ("gamma/p5", "gamma/p50", "gamma/p95") if n in row]
+    if min(drawn) > 0:
+        axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        axes.yaxis.set_minor_locator(NullLocator())
+    axes.set_title("Threshold", fontsize=10, loc="left")
+    axes.set_ylabel(f"{_GAMMA} (nats)")
+
+
+def _lines_and_points(
+    axes: Axes, rows: Sequence[Mapping[str, Any]], line: str, points: str, scale: float
+) -> None:
+    for name, style in (
+        (line, {"color": TRAINED, "linewidth": 1.2, "label": "training"}),
+        (points, {"color": BASE, "linestyle": "none", "marker": "D", "label": "validation"}),
+    ):
+        steps, values = _series(rows, name)
+        if steps:
+            axes.plot(steps, [scale * v for v in values], markersize=5, **style)
+
+
+def _series(rows: Sequence[Mapping[str, Any]], name: str) -> tuple[list[int], list[float]]:
+    found = [(row["step"], row[name]) for row in rows if name in row]
+    return [step for step, _ in found], [value for _, value in found]
+
+
+def _standard_error(accuracy: float, prompts: int) -> float:
+    return math.sqrt(accuracy * (1 - accuracy) / prompts)
+
+
+def _quiet(axes: Axes) -> None:
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis="y", color="#E5E5E5", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.tick_params(labelsize=9)
+
+
+def _save(figure: Figure, path: str | os.PathLike) -> None:
+    # A Figure made without pyplot draws with Agg, needs no display and leaves no global state.
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    write_atomic(path, buffer.getvalue())

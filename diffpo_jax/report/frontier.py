@@ -1,0 +1,74 @@
+"""Arithmetic on frontiers: accuracy against denoiser calls over a grid of thresholds.
+
+A frontier is a list of points `{"gamma", "accuracy", "nfe", "tokens_per_call"}`: the threshold
+in nats, the share of prompts solved, and the mean denoiser calls a sequence.  Between two
+neighbouring points in `nfe` accuracy is taken to be linear.
+"""
+
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+Frontier = Sequence[Mapping[str, Any]]
+
+
+def interpolate(frontier: Frontier, nfe: float) -> tuple[float, bool]:
+    """Accuracy of a frontier at `nfe` calls, linear between its points.
+
+    Of points with equal calls the most accurate counts.
+
+    Returns:
+      The accuracy, and whether `nfe` lies outside the frontier: then it is the accuracy of
+      the nearest end, since nothing was measured there.
+
+    Raises:
+      ValueError: the frontier is empty.
+    """
+    knots = _knots(frontier)
+    if nfe < knots[0][0]:
+        return knots[0][1], True
+    if nfe > knots[-1][0]:
+        return knots[-1][1], True
+    for (x, y), (next_x, next_y) in itertools.pairwise(knots):
+        if x < nfe < next_x:
+            share = (nfe - x) / (next_x - x)
+            return y + share * (next_y - y), False
+    return dict(knots)[nfe], False
+
+
+def area_under(frontier: Frontier, lo: float, hi: float) -> float:
+    """Area under accuracy (`interpolate`) from `lo` to `hi` calls, in accuracy times calls.
+
+    Divided by `hi - lo` it is the mean accuracy over that range of calls.
+
+    Raises:
+      ValueError: the frontier is empty, or `lo` is above `hi`.
+    """
+    if lo > hi:
+        raise ValueError(f"area_under from {lo} to {hi} calls: the range is reversed.")
+    inner = [x for x, _ in _knots(frontier) if lo < x < hi]
+    xs = [lo, *inner, hi]
+    ys = [interpolate(frontier, x)[0] for x in xs]
+    return sum((xs[i + 1] - xs[i]) * (ys[i] + ys[i + 1]) / 2 for i in range(len(xs) - 1))
+
+
+def shared_range(first: Frontier, second: Frontier) -> tuple[float, float] | None:
+    """The range of calls that both frontiers cover; None if it is empty or a single point.
+
+    Raises:
+      ValueError: a frontier is empty.
+    """
+    a, b = _knots(first), _knots(second)
+    lo, hi = max(a[0][0], b[0][0]), min(a[-1][0], b[-1][0])
+    return (lo, hi) if lo < hi else None
+
+
+def _knots(frontier: Frontier) -> list[tuple[float, float]]:
+    """(calls, accuracy) by rising calls, each number of calls once, with its best accuracy."""
+    if not frontier:
+        raise ValueError("a frontier needs at least one point.")
+    best: dict[float, float] = {}
+    for point in frontier:
+        x, y = float(point["nfe"]), float(point["accuracy"])
+        best[x] = max(y, best.get(x, y))
+    return sorted(best.items())

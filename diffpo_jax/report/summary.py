@@ -1,0 +1,177 @@
+"""`summary.json` and the table that a run ends with: the base model against the trained one."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from diffpo_jax.report.frontier import Frontier, area_under, interpolate, shared_range
+
+UNDER_TRAINED = 0.95  # a base that solves less at its best has plain training left to gain
+
+_POINT = ("gamma", "accuracy", "nfe", "tokens_per_call")
+_LEARNED = ("accuracy", "nfe", "tokens_per_call", "gamma_p5", "gamma_p50", "gamma_p95")
+
+
+def make_summary(
+    *,
+    base_frontier: Frontier,
+    trained_frontier: Frontier,
+    learned: Mapping[str, float] | None,
+    wall_seconds: Mapping[str, float],
+    denoiser_calls: Mapping[str, int],
+    prompts: int,
+    seed: int,
+    method: str,
+    mode: str,
+    commit: str,
+    versions: Mapping[str, str],
+    extra: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """The content of `summary.json`, ready for `json.dumps`.
+
+    Args:
+      base_frontier, trained_frontier: points over the grid of thresholds (see `frontier`).
+      learned: the trained model at the thresholds it chooses itself: `accuracy`, `nfe`,
+        `tokens_per_call` and the percentiles `gamma_p5`, `gamma_p50`, `gamma_p95` in nats.
+        None in mode "model", where there is no such thing, and only there.
+      wall_seconds: seconds by stage.
+      denoiser_calls: number of denoiser calls by use.
+      prompts: test prompts behind every accuracy.
+      seed, method, mode: of the configuration.
+      commit: of the code.
+      versions: of the packages, by name.
+      extra: more fields, beside those above.
+
+    Returns:
+      `base.frontier`, `base.learned_nfe_accuracy` (`accuracy`: the base's, linear in calls, at
+      the calls of the learned point; `extrapolated`: that is outside the base's frontier and
+      the accuracy is that of its nearest end), `trained.frontier`, `trained.learned`, and the
+      arguments from `wall_seconds` on under their own names.
+
+    Raises:
+      ValueError: a frontier is empty, `learned` does not fit `mode`, or `extra` would replace
+        a field.
+      KeyError: a point lacks a field.
+    """
+    if not base_frontier or not trained_frontier:
+        raise ValueError("a frontier needs at least one point; evaluation.gammas is empty.")
+    if (learned is None) != (mode == "model"):
+        raise ValueError(f"mode {mode!r} with learned={learned!r}: only mode 'model' has none.")
+    at_learned = None
+    if learned is not None:
+        learned = {name: float(learned[name]) for name in _LEARNED}
+        accuracy, extrapolated = interpolate(base_frontier, learned["nfe"])
+        at_learned = {"accuracy": accuracy, "extrapolated": extrapolated}
+    summary = {
+        "base": {"frontier": _points(base_frontier), "learned_nfe_accuracy": at_learned},
+        "trained": {"frontier": _points(trained_frontier), "learned": learned},
+        "wall_seconds": {name: float(seconds) for name, seconds in wall_seconds.items()},
+        "denoiser_calls": {name: int(calls) for name, calls in denoiser_calls.items()},
+        "prompts": int(prompts),
+        "seed": int(seed),
+        "method": method,
+        "mode": mode,
+        "commit": commit,
+        "versions": dict(versions),
+    }
+    extra = dict(extra or {})
+    taken = sorted(summary.keys() & extra.keys())
+    if taken:
+        raise ValueError(f"extra would replace these fields of the summary: {', '.join(taken)}.")
+    return summary | extra
+
+
+def final_table(summary: Mapping[str, Any]) -> str:
+    """Base against trained as plain text, ending in sentences that say how it came out.
+
+    Accuracies are in percent, differences in percentage points, calls are denoiser calls a
+    sequence.  Ends in a newline.
+    """
+    base, trained = summary["base"]["frontier"], summary["trained"]["frontier"]
+    base_at = {point["gamma"]: point for point in base}
+    lines = [
+        "  gamma    base model        trained model     base at the    gain at",
+        " (nats)    solved   calls    solved   calls    same calls     equal calls",
+    ]
+    flagged = False
+    for point in trained:
+        same = base_at.get(point["gamma"])
+        left = f"{_percent(same):>8} {same['nfe']:7.2f}" if same else f"{'-':>8} {'-':>7}"
+        lines.append(f"{point['gamma']:7g}  {left}  {_against(point, base)}")
+        flagged |= interpolate(base, point["nfe"])[1]
+    learned = summary["trained"]["learned"]
+    if learned is not None:
+        lines.append(f"learned  {'-':>8} {'-':>7}  {_against(learned, base)}")
+        flagged |= summary["base"]["learned_nfe_accuracy"]["extrapolated"]
+    if flagged:
+        lines.append("* outside the calls measured for the base: its nearest point is taken.")
+    return "\n".join([*lines, "", *_sentences(summary)]) + "\n"
+
+
+def _sentences(summary: Mapping[str, Any]) -> list[str]:
+    base, trained = summary["base"]["frontier"], summary["trained"]["frontier"]
+    learned, prompts = summary["trained"]["learned"], summary["prompts"]
+    result = []
+    if learned is not None:
+        at_learned = summary["base"]["learned_nfe_accuracy"]
+        theirs, calls = at_learned["accuracy"], f"{learned['nfe']:.1f} calls"
+        place = "at its nearest measured point" if at_learned["extrapolated"] else f"at {calls}"
+        result.append(
+            f"At its learned threshold (median {learned['gamma_p50']:.3g} nats) the trained model "
+            f"solves {_percent(learned)} in {calls}; the base solves {100 * theirs:.1f} % {place}: "
+            f"{_verdict(learned['accuracy'], theirs, prompts)}"
+        )
+    shared = shared_range(base, trained)
+    if shared is None:
+        result.append(
+            "Over the grid of thresholds the two models have no range of calls in common."
+        )
+    else:
+        lo, hi = shared
+        ours, theirs = (area_under(f, lo, hi) / (hi - lo) for f in (trained, base))
+        result.append(
+            f"On average from {lo:.1f} to {hi:.1f} calls, with thresholds of the grid, the trained "
+            f"model solves {100 * ours:.1f} % and the base {100 * theirs:.1f} %: "
+            f"{_verdict(ours, theirs, prompts)}"
+        )
+    best = max(point["accuracy"] for point in base)
+    # With the denoiser frozen there was no further training of it to gain from.
+    if best < UNDER_TRAINED and summary["mode"] != "sampler":
+        result.append(
+            f"The base solves {100 * best:.1f} % at its best: it is under-trained, so part of any "
+            "gain is further training and not a better use of the calls."
+        )
+    return result
+
+
+def _verdict(ours: float, theirs: float, prompts: int) -> str:
+    """The difference in points, its standard error, and in words which way it points."""
+    # Both models see the same prompts; taking them for independent overstates the error.
+    error = math.sqrt((ours * (1 - ours) + theirs * (1 - theirs)) / prompts)
+    points = f"{_points_text(ours, theirs)} points (standard error {100 * error:.1f})"
+    if abs(ours - theirs) <= 2 * error or ours == theirs:
+        return f"{points}, too little to tell them apart."
+    return f"{points}." if ours > theirs else f"{points}; the trained model is worse."
+
+
+def _against(point: Mapping[str, float], base: Frontier) -> str:
+    """The right-hand columns of a row: the trained model, and the base at the same calls."""
+    theirs, extrapolated = interpolate(base, point["nfe"])
+    mark = "*" if extrapolated else " "
+    gain = _points_text(point["accuracy"], theirs)
+    return (
+        f"{_percent(point):>8} {point['nfe']:7.2f}    {100 * theirs:6.1f} %{mark}     {gain:>6}"
+    ).rstrip()
+
+
+def _percent(point: Mapping[str, float]) -> str:
+    return f"{100 * point['accuracy']:.1f} %"
+
+
+def _points_text(ours: float, theirs: float) -> str:
+    # Adding 0.0 after rounding keeps "-0.0" from suggesting a loss.
+    return f"{round(100 * (ours - theirs), 1) + 0.0:+.1f}"
+
+
+def _points(frontier: Frontier) -> list[dict[str, float]]:
+    return [{name: float(point[name]) for name in _POINT} for point in frontier]

@@ -1,0 +1,56 @@
+"""Writes the directory `report/` of a run."""
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from diffpo_jax.files import write_atomic, write_json
+from diffpo_jax.report.figures import plot_frontier, plot_learning_curves
+
+_COLUMNS = ("model", "gamma", "accuracy", "nfe", "tokens_per_call")
+
+
+def write_report(
+    directory: str | Path, summary: Mapping[str, Any], metrics: Sequence[Mapping[str, Any]]
+) -> None:
+    """Writes frontier.png, learning_curves.png, frontier.csv and summary.json.
+
+    Each file is replaced atomically; `summary.json` comes last, so where it exists the
+    others do.
+
+    Args:
+      directory: made if missing.
+      summary: what `make_summary` returned.
+      metrics: the lines of `metrics.jsonl`.
+
+    Raises:
+      OSError: a file could not be written.
+    """
+    directory = Path(directory)
+    plot_frontier(summary, directory / "frontier.png")
+    plot_learning_curves(metrics, directory / "learning_curves.png")
+    write_atomic(directory / "frontier.csv", frontier_csv(summary))
+    write_json(directory / "summary.json", summary)
+
+
+def frontier_csv(summary: Mapping[str, Any]) -> str:
+    """The points of both frontiers as CSV with a header.
+
+    Columns: model, gamma (nats), accuracy (share), nfe (calls a sequence), tokens_per_call.
+    The learned point, if any, is the row "trained-learned" with its median threshold.
+    """
+    rows = [
+        {"model": model} | dict(point)
+        for model in ("base", "trained")
+        for point in summary[model]["frontier"]
+    ]
+    learned = summary["trained"]["learned"]
+    if learned is not None:
+        rows.append({"model": "trained-learned", "gamma": learned["gamma_p50"]} | dict(learned))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, _COLUMNS, extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()

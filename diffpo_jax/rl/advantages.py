@@ -1,0 +1,50 @@
+"""Rewards of a step -> advantages.  Host side, numpy, float64."""
+
+import numpy as np
+
+
+def speed_reward(task_reward: np.ndarray, nfe: np.ndarray, length: int, weight: float, form: str):
+    """The reward with its price of calls (METHOD 6).
+
+    multiplicative: r (1 − λ NFE/L), stable; additive: r − λ NFE/L, where groups in which nothing
+    is solved push only towards speed.
+
+    Args:
+      task_reward: [B], at least 0.
+      nfe: [B], denoiser calls of each sequence.
+      length: L.
+      weight: λ; 0 trains for accuracy alone.
+    """
+    price = weight * nfe / length
+    return task_reward * (1 - price) if form == "multiplicative" else task_reward - price
+
+
+def advantages(rewards: np.ndarray, group: int, kind: str) -> np.ndarray:
+    """Advantages against the mean of each group of rollouts of one prompt.
+
+    Args:
+      rewards: [B], groups are consecutive.
+      group: G, divides B.
+      kind: "mean" subtracts the group's mean; "group_std" also divides by the group's standard
+        deviation, "batch_std" by that of all centred rewards of the batch.
+
+    Returns:
+      [B] float32; exactly 0 throughout a group whose rewards are all equal.
+    """
+    grouped = np.asarray(rewards, np.float64).reshape(-1, group)
+    centred = grouped - grouped.mean(axis=1, keepdims=True)
+    # All-equal groups contribute nothing: rounding of the mean must not become a signal.
+    centred[equal_groups(rewards, group)] = 0.0
+    if kind == "group_std":
+        centred /= np.maximum(centred.std(axis=1, keepdims=True), 1e-6)
+    elif kind == "batch_std":
+        centred /= max(np.sqrt(np.mean(centred**2)), 1e-6)
+    elif kind != "mean":
+        raise ValueError(f"unknown kind of advantage: {kind!r}")
+    return centred.reshape(-1).astype(np.float32)
+
+
+def equal_groups(rewards: np.ndarray, group: int) -> np.ndarray:
+    """Which groups have all rewards equal: [B / G] bool."""
+    grouped = np.asarray(rewards).reshape(-1, group)
+    return np.all(grouped == grouped[:, :1], axis=1)

@@ -1,0 +1,54 @@
+"""Optimisers: one for the denoiser, one, much faster, for the threshold head."""
+
+import optax
+
+from diffpo_jax.config import OptimizerConfig, PretrainConfig
+from diffpo_jax.types import Params
+
+# Which parameters a mode trains.  The others receive no update and keep no optimiser state.
+TRAINED = {
+    "model": ("denoiser",),
+    "sampler": ("threshold",),
+    "joint": ("denoiser", "threshold"),
+}
+
+
+def make_optimizer(config: OptimizerConfig, mode: str) -> optax.GradientTransformation:
+    """AdamW on the denoiser and Adam on the head, each with its rate and its own clip.
+
+    With one rate for both the model sharpens faster than the threshold can follow.
+    """
+
+    def adam(rate: float, weight_decay: float) -> optax.GradientTransformation:
+        schedule = optax.linear_schedule(rate / max(config.warmup, 1), rate, config.warmup)
+        return optax.chain(
+            optax.clip_by_global_norm(config.max_grad_norm),
+            optax.adamw(schedule, config.beta1, config.beta2, weight_decay=weight_decay),
+        )
+
+    transforms = {
+        "denoiser": adam(config.denoiser_lr, config.weight_decay),
+        "threshold": adam(config.threshold_lr, 0.0),
+        "frozen": optax.set_to_zero(),
+    }
+
+    def labels(params: Params) -> dict[str, str]:
+        return {name: name if name in TRAINED[mode] else "frozen" for name in params}
+
+    return optax.partition(transforms, labels)
+
+
+def make_pretrain_optimizer(config: PretrainConfig) -> optax.GradientTransformation:
+    """AdamW with a linear warm-up and a constant rate, on the denoiser alone."""
+    schedule = optax.linear_schedule(
+        config.learning_rate / max(config.warmup, 1), config.learning_rate, config.warmup
+    )
+    adamw = optax.chain(
+        optax.clip_by_global_norm(config.max_grad_norm),
+        optax.adamw(schedule, weight_decay=config.weight_decay),
+    )
+
+    def labels(params: Params) -> dict[str, str]:
+        return {name: "trained" if name == "denoiser" else "frozen" for name in params}
+
+    return optax.partition({"trained": adamw, "frozen": optax.set_to_zero()}, labels)

@@ -1,0 +1,89 @@
+"""The host boundary of a step: token ids -> texts -> rewards, and what is logged of them."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from diffpo_jax.data import tokenizers
+from diffpo_jax.tasks.task import Example, Reward, Task
+from diffpo_jax.types import Rollout
+
+
+class Graded(NamedTuple):
+    """Rollouts with the task's verdicts; arrays are numpy, one entry a rollout."""
+
+    rollout: Rollout  # on the host
+    examples: list[Example]
+    texts: list[str]
+    rewards: list[Reward]
+
+    @property
+    def total(self) -> np.ndarray:
+        """The task's rewards, before the price of calls: [B] float64."""
+        return np.array([r.total for r in self.rewards], np.float64)
+
+    @property
+    def correct(self) -> np.ndarray:
+        """[B] bool."""
+        return np.array([r.correct for r in self.rewards], bool)
+
+
+def grade(rollout: Rollout, examples: Sequence[Example], task: Task, tokenizer: Any) -> Graded:
+    """Decodes and grades every row.
+
+    Args:
+      rollout: arrays on the host.
+      examples: the example of each row.
+    """
+    texts = [tokenizers.decode(tokenizer, row) for row in rollout.tokens.tolist()]
+    rewards = [task.reward(example, text) for example, text in zip(examples, texts)]
+    return Graded(rollout, list(examples), texts, rewards)
+
+
+def metrics_of(graded: Graded) -> dict[str, tuple[float, float]]:
+    """Reward parts, accuracy, parse failures, calls and γ of a batch, as (sum, count)."""
+    rows = len(graded.rewards)
+    nfe = np.asarray(graded.rollout.nfe)
+    length = graded.rollout.tokens.shape[1]
+    metrics = {
+        "accuracy": (float(graded.correct.sum()), rows),
+        "parse_failures": (float(sum(not r.parsed for r in graded.rewards)), rows),
+        "task_reward": (float(graded.total.sum()), rows),
+        "nfe": (float(nfe.sum()), rows),
+        "tokens_per_call": (float(rows * length), float(nfe.sum())),
+        "entropy": (float(graded.rollout.entropy.sum()), graded.rollout.entropy.size),
+    }
+    for name in graded.rewards[0].parts:
+        metrics[f"reward/{name}"] = (sum(r.parts[name] for r in graded.rewards), rows)
+    return metrics
+
+
+def percentiles(graded: Graded) -> dict[str, float]:
+    """Percentiles of calls and of γ (nats) over a batch."""
+    nfe, gamma = np.asarray(graded.rollout.nfe), np.asarray(graded.rollout.gamma)
+    values = {f"nfe/p{q}": float(np.percentile(nfe, q)) for q in (10, 50, 90)}
+    return values | {f"gamma/p{q}": float(np.percentile(gamma, q)) for q in (5, 50, 95)}
+
+
+def sample_rows(graded: Graded, advantage: np.ndarray | None, most: int) -> list[dict[str, Any]]:
+    """The first rollouts as rows for samples/: what was asked, written and earned."""
+    rows = []
+    for i in range(min(most, len(graded.texts))):
+        example, reward = graded.examples[i], graded.rewards[i]
+        row = {
+            "id": example.id,
+            "prompt": example.prompt,
+            "completion": graded.texts[i],
+            "correct": reward.correct,
+            "parsed": reward.parsed,
+            "reward": reward.total,
+            "parts": dict(reward.parts),
+            "nfe": int(graded.rollout.nfe[i]),
+            "gamma": float(graded.rollout.gamma[i]),
+            "commit_call": np.asarray(graded.rollout.commit_call[i]).tolist(),
+        }
+        if advantage is not None:
+            row["advantage"] = float(advantage[i])
+        rows.append(row)
+    return rows

@@ -1,0 +1,265 @@
+"""The RL loop.  One step:
+
+1. prompts, each repeated G times, a key per row from (seed, step, row);
+2. rollouts by the true sampler, one jitted loop;
+3. texts and rewards on the host, the price of calls, advantages by group;
+4. μ inner updates, each on its own draw of anchors and prompt masks; old (and reference)
+   log-probabilities of all draws are taken before the first;
+5. metrics, samples, an evaluation and a checkpoint where they are due.
+"""
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.sharding import Mesh
+
+from diffpo_jax import metrics as metrics_lib
+from diffpo_jax import rng
+from diffpo_jax.checkpoints import Checkpoints
+from diffpo_jax.config import LoggingConfig, RLConfig, SamplerConfig
+from diffpo_jax.data.prompts import EncodedBatch
+from diffpo_jax.diffusion import generate, likelihood, unmask
+from diffpo_jax.distributed import sharding
+from diffpo_jax.errors import UserError
+from diffpo_jax.models.policy import Policy
+from diffpo_jax.progress import Progress
+from diffpo_jax.rl import advantages, diagnostics, rollouts, update
+from diffpo_jax.tasks.task import Example, Task
+from diffpo_jax.types import Params, Prompts, TrainState
+
+STAGE = "rl"
+
+
+class Programs(NamedTuple):
+    """The jitted programs of a step."""
+
+    generate: generate.Generate
+    draw: Callable[..., Any]
+    score: Callable[..., Any]
+    update: Callable[..., Any]
+
+
+def make_programs(
+    policy: Policy,
+    optimizer: optax.GradientTransformation,
+    config: RLConfig,
+    sampler: SamplerConfig,
+    mode: str,
+    mesh: Mesh,
+    state: TrainState,
+    slots: int,
+) -> Programs:
+    """Builds and jits what a step runs on the devices.
+
+    Args:
+      state: arrays or shapes, for the shardings of the result of an update.
+      slots: rows in flight in rollouts, 0 for a static batch.
+    """
+    settings = unmask.SamplerSettings(
+        sampler.length, sampler.block_length, sampler.temperature, sampler.max_calls
+    )
+    threshold = "fixed" if mode == "model" else "drawn"
+    batch = sharding.batch_sharding(mesh)
+    temperature, micro = sampler.temperature, config.micro_batch
+
+    def draw(key, rollout, prompts):
+        return likelihood.draw(
+            key,
+            rollout,
+            prompts,
+            anchors=config.likelihood.anchors,
+            prompt_masking=config.likelihood.prompt_masking,
+        )
+
+    step = update.make_update(
+        policy,
+        optimizer,
+        config.likelihood,
+        config.objective,
+        mode=mode,
+        temperature=temperature,
+        micro_batch=micro,
+    )
+    return Programs(
+        generate=jax.jit(
+            generate.make_generate(policy, settings, threshold=threshold, slots=slots),
+            out_shardings=batch,
+        ),
+        draw=jax.jit(draw, out_shardings=batch),
+        score=jax.jit(
+            update.make_score(policy, config.likelihood, temperature, micro), out_shardings=batch
+        ),
+        update=jax.jit(
+            step,
+            donate_argnums=0,
+            out_shardings=(sharding.shardings(state, mesh), sharding.replicated(mesh)),
+        ),
+    )
+
+
+class Trainer(NamedTuple):
+    """What the loop needs; `evaluate(params)` gives metrics of the validation split."""
+
+    programs: Programs
+    config: RLConfig
+    sampler: SamplerConfig
+    logging: LoggingConfig
+    mode: str
+    gamma: float  # γ where it is not drawn, nats
+    seed: int
+    mesh: Mesh
+    task: Task
+    tokenizer: Any
+    examples: Sequence[Example]
+    reference: Params | None  # parameters of π̂_ref; None where config.objective.kl is 0
+    evaluate: Callable[[Params], dict[str, float]]
+    evaluate_every: int
+    write_samples: Callable[[int, list[dict[str, Any]]], None]
+
+    def run(
+        self,
+        state: TrainState,
+        iterator: Any,
+        checkpoints: Checkpoints,
+        writer: metrics_lib.MetricsWriter,
+        *,
+        start: int,
+        calls: dict[str, float],
+    ) -> TrainState:
+        """Trains from step `start` to the last.
+
+        Args:
+          state, iterator: at step `start`.
+          calls: denoiser calls so far, by use.
+
+        Raises:
+          UserError: objective or gradient not finite; a checkpoint could not be written.
+        """
+        steps = self.config.steps
+        with Progress(STAGE, steps, initial=start) as progress:
+            if start == 0:
+                began = time.perf_counter()
+                values = self.evaluate(state.params)
+                writer.write(STAGE, 0, values, {"seconds": time.perf_counter() - began})
+            for number in range(start + 1, steps + 1):
+                began = time.perf_counter()
+                state, values, times = self._step(state, next(iterator), number)
+                calls = {
+                    "rollout": calls["rollout"] + values["calls/rollout"],
+                    "update": calls["update"] + values["calls/update"],
+                }
+                values |= {f"calls/{use}": count for use, count in calls.items()}
+                self._stop_if_not_finite(values, number, checkpoints)
+                due = self.evaluate_every and number % self.evaluate_every == 0
+                if due or number == steps:
+                    values |= self.evaluate(state.params)
+                if due or number % self.logging.every == 0 or number == steps:
+                    times["seconds"] = time.perf_counter() - began
+                    writer.write(STAGE, number, values, times)
+                checkpoints.save(number, state, iterator, {"calls": calls})
+                shown = ("reward", "accuracy", "nfe", "gamma/p50")
+                progress.update(**{name: values[name] for name in shown})
+        return state
+
+    def _step(
+        self, state: TrainState, encoded: EncodedBatch, number: int
+    ) -> tuple[TrainState, dict[str, float], dict[str, float]]:
+        clock = _Clock()
+        group = self.config.group
+        repeated = jax.tree.map(lambda x: np.repeat(x, group, axis=0), encoded)
+        prompts = sharding.place_batch(Prompts(repeated.tokens, repeated.mask), self.mesh)
+        rows = repeated.index.shape[0]
+        keys = rng.row_keys(rng.key_for(self.seed, "rollout", number), jnp.arange(rows))
+        rollout = self.programs.generate(state.params, prompts, jnp.float32(self.gamma), keys)
+        on_host = jax.device_get(rollout)
+        clock.lap("rollout")
+
+        examples = [self.examples[i] for i in repeated.index.tolist()]
+        graded = rollouts.grade(on_host, examples, self.task, self.tokenizer)
+        rewards = advantages.speed_reward(
+            graded.total,
+            on_host.nfe,
+            self.sampler.length,
+            self.config.speed.weight,
+            self.config.speed.form,
+        )
+        kind = self.config.objective.advantage
+        advantage = advantages.advantages(rewards, group, kind)
+        clock.lap("reward")
+
+        state, of_update = self._updates(state, prompts, rollout, advantage, number)
+        clock.lap("update")
+        if self.logging.samples_every and number % self.logging.samples_every == 0:
+            self.write_samples(number, rollouts.sample_rows(graded, advantage, 64))
+
+        equal = advantages.equal_groups(rewards, group)
+        metrics = rollouts.metrics_of(graded) | of_update
+        metrics["reward"] = (rewards.sum(), rows)
+        metrics["groups/equal"] = (equal.sum(), equal.size)
+        values = metrics_lib.means(metrics) | rollouts.percentiles(graded)
+        values |= diagnostics.derived(values, self.task.reward_max)
+        values["calls/rollout"] = float(np.sum(on_host.nfe))
+        values["calls/update"] = float(rows * self._passes())
+        tokens = on_host.tokens.size
+        return state, values, clock.laps | {"tokens_per_second": tokens / clock.laps["rollout"]}
+
+    def _updates(
+        self, state: TrainState, prompts: Prompts, rollout, advantage: np.ndarray, number: int
+    ) -> tuple[TrainState, dict[str, Any]]:
+        """μ inner updates; metrics of the surrogate from the first, of the clip from the last."""
+        placed = sharding.place_batch(advantage, self.mesh)
+        mu, trains_tokens = self.config.inner_updates, self.mode != "sampler"
+        draws, olds, references = [None] * mu, [None] * mu, [None] * mu
+        if trains_tokens:
+            key = rng.key_for(self.seed, "draws", number)
+            draws = [
+                self.programs.draw(jax.random.fold_in(key, i), rollout, prompts) for i in range(mu)
+            ]
+            score, reference = self.programs.score, self.reference
+            # The first update is at θ_old itself and takes its own values.
+            olds[1:] = [score(state.params, prompts, rollout, d) for d in draws[1:]]
+            if reference is not None:
+                references = [score(reference, prompts, rollout, d) for d in draws]
+        metrics: dict[str, Any] = {}
+        for i in range(mu):
+            batch = update.Batch(prompts, rollout, placed, draws[i], olds[i], references[i])
+            state, of_update = self.programs.update(state, batch)
+            metrics |= jax.device_get(of_update)
+        return state, metrics
+
+    def _passes(self) -> int:
+        """Denoiser calls an update spends on each sequence, a gradient counted as one call."""
+        if self.mode == "sampler":
+            return 0
+        mu = self.config.inner_updates
+        passes = mu + (mu - 1) + (mu if self.reference is not None else 0)
+        return passes * self.config.likelihood.anchors
+
+    def _stop_if_not_finite(
+        self, values: dict[str, float], number: int, checkpoints: Checkpoints
+    ) -> None:
+        names = [n for n in values if n == "objective" or n.startswith("grad_norm/")]
+        bad = [f"{name}={values[name]}" for name in names if not math.isfinite(values[name])]
+        if bad:
+            raise UserError(
+                f"RL step {number}: {', '.join(bad)}; stopped, nothing of this step was saved. "
+                f"Last good checkpoint: step {checkpoints.latest()} of {checkpoints.directory}."
+            )
+
+
+class _Clock:
+    """Seconds by part of a step."""
+
+    def __init__(self) -> None:
+        self.laps: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def lap(self, name: str) -> None:
+        now = time.perf_counter()
+        self.laps[name], self._last = now - self._last, now

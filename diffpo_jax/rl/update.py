@@ -1,0 +1,166 @@
+"""One optimiser update: sharded, micro-batched, one jitted program.
+
+1. split the batch into micro-batches, each spread over all devices;
+2. for each: surrogate log-likelihoods, objective, gradient of the sum over its sequences;
+3. divide once by the number of sequences; apply the optimiser;
+4. keep the old state where no sequence has an advantage.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float
+
+from diffpo_jax import microbatch
+from diffpo_jax.config import LikelihoodConfig, ObjectiveConfig
+from diffpo_jax.diffusion import likelihood, thresholds
+from diffpo_jax.models.policy import Policy
+from diffpo_jax.rl import diagnostics, objective
+from diffpo_jax.rl.optimizer import TRAINED
+from diffpo_jax.types import Draws, Metrics, Params, Prompts, Rollout, TrainState
+
+
+class Batch(NamedTuple):
+    """What one update learns from.  None: not needed (see `make_update`)."""
+
+    prompts: Prompts
+    rollout: Rollout
+    advantage: Float[Array, "B"]
+    draws: Draws | None
+    old: Float[Array, "B L"] | None  # log π̂_old for these draws
+    reference: Float[Array, "B L"] | None  # log π̂_ref for these draws
+
+
+def init_state(params: Params, optimizer: optax.GradientTransformation) -> TrainState:
+    """A state at step 0."""
+    return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params))
+
+
+def make_score(
+    policy: Policy, config: LikelihoodConfig, temperature: float, micro_batch: int
+) -> Callable[[Params, Prompts, Rollout, Draws], Float[Array, "B L"]]:
+    """score(params, prompts, rollout, draws) -> log π̂ of every token [B L]."""
+
+    def score(params: Params, prompts: Prompts, rollout: Rollout, draws: Draws) -> Array:
+        def one(part):
+            return likelihood.anchored_log_prob(
+                policy, params, *part, temperature=temperature, remat=config.remat
+            )
+
+        rows = rollout.nfe.shape[0]
+        parts = microbatch.split((prompts, rollout, draws), micro_batch or rows)
+        return microbatch.merge(jax.lax.map(one, parts))
+
+    return score
+
+
+def make_update(
+    policy: Policy,
+    optimizer: optax.GradientTransformation,
+    likelihood_config: LikelihoodConfig,
+    config: ObjectiveConfig,
+    *,
+    mode: str,
+    temperature: float,
+    micro_batch: int = 0,
+) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
+    """Builds update(state, batch) -> (state, metrics), to be jitted with the state donated.
+
+    Where `batch.old` is None the update is the first on these rollouts: θ is θ_old, and the old
+    log-probabilities are the new ones, with no gradient.  `batch.draws` is None in mode
+    "sampler", which trains no token; `batch.reference` where config.kl is 0.
+
+    Args:
+      micro_batch: sequences at a time, 0 for all; divides B.
+    """
+    trained = TRAINED[mode]
+
+    def loss(params: Params, batch: Batch) -> tuple[Array, Metrics]:
+        value, metrics = jnp.zeros_like(batch.advantage), {}
+        if "denoiser" in trained:
+            tokens, metrics = _tokens(policy, params, batch, likelihood_config, config, temperature)
+            value += tokens
+        if "threshold" in trained:
+            gamma, of_gamma = _gamma(policy, params, batch, config)
+            value, metrics = value + gamma, metrics | of_gamma
+        metrics["objective"] = (jnp.sum(value), jnp.asarray(value.shape[0]))
+        return -jnp.sum(value), metrics
+
+    def gradient(params: Params, batch: Batch) -> tuple[Params, Metrics]:
+        # Only what is trained is differentiated: a frozen denoiser costs no backward pass.
+        def of_trained(part: Params) -> tuple[Array, Metrics]:
+            return loss(params | part, batch)
+
+        part = {name: params[name] for name in trained}
+        grads, metrics = jax.grad(of_trained, has_aux=True)(part)
+        rest = {name: jax.tree.map(jnp.zeros_like, params[name]) for name in params.keys() - part}
+        return grads | rest, metrics
+
+    def update(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+        rows = batch.advantage.shape[0]
+        total, metrics = microbatch.accumulate(
+            lambda part: gradient(state.params, part), batch, micro_batch
+        )
+        grads = jax.tree.map(lambda g: g / rows, total)
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        for name in trained:
+            metrics[f"grad_norm/{name}"] = _one(optax.global_norm(grads[name]))
+            ratio = optax.global_norm(updates[name]) / optax.global_norm(state.params[name])
+            metrics[f"update_ratio/{name}"] = _one(ratio)
+        # No advantage, no update: momentum must not move the parameters either.
+        learn = jnp.any(batch.advantage != 0)
+        new = TrainState(state.step + 1, params, opt_state)
+        kept = state._replace(step=state.step + 1)
+        state = jax.tree.map(lambda a, b: jnp.where(learn, a, b), new, kept)
+        return state, metrics | {"skipped": _one(1.0 - learn)}
+
+    return update
+
+
+def _tokens(policy, params, batch, likelihood_config, config, temperature):
+    new = likelihood.anchored_log_prob(
+        policy,
+        params,
+        batch.prompts,
+        batch.rollout,
+        batch.draws,
+        temperature=temperature,
+        remat=likelihood_config.remat,
+    )
+    first = batch.old is None
+    old = jax.lax.stop_gradient(new) if first else batch.old
+    counted, rollout = batch.rollout.sampled, batch.rollout.logprob
+    value = objective.token_objective(
+        new, old, rollout, batch.reference, counted, batch.advantage, config
+    )
+    metrics = diagnostics.ratio_metrics(new, old, batch.reference, counted, batch.advantage, config)
+    if first:
+        exact = likelihood.is_exact(batch.rollout.commit_call, batch.draws.anchors)
+        metrics |= diagnostics.surrogate_metrics(old, batch.rollout, exact, config)
+    return value, metrics
+
+
+def _gamma(policy, params, batch, config):
+    # The features are what the head saw when γ was drawn: its observation.  Read that way the
+    # density and its gradient in φ are exact; the denoiser gets none through it (our choice).
+    mu, sigma = policy.threshold(params, batch.rollout.features)
+    log_gamma = jnp.log(batch.rollout.gamma)
+    new = thresholds.log_normal_density(log_gamma, mu, sigma)
+    old = batch.rollout.gamma_logprob
+    value = objective.threshold_objective(new, old, sigma, batch.advantage, config)
+    clipped = objective.is_clipped(new - old, batch.advantage, config.clip_low, config.clip_high)
+    rows = jnp.asarray(mu.shape[0])
+    metrics = {
+        "clip/gamma": (jnp.sum(clipped), rows),
+        "gamma/mu": (jnp.sum(mu), rows),
+        "gamma/sigma": (jnp.sum(sigma), rows),
+    }
+    return value, metrics
+
+
+def _one(x) -> tuple[Array, Array]:
+    return jnp.asarray(x, jnp.float32), jnp.ones((), jnp.float32)

@@ -1,0 +1,193 @@
+import json
+
+import pytest
+
+from diffpo_jax.report.summary import final_table, make_summary
+
+
+def frontier(*points):
+    """Points (gamma, accuracy, nfe)."""
+    return [
+        {"gamma": gamma, "accuracy": accuracy, "nfe": nfe, "tokens_per_call": 16 / nfe}
+        for gamma, accuracy, nfe in points
+    ]
+
+
+BASE = frontier((0.0, 0.90, 8.0), (0.1, 0.80, 4.0), (1.0, 0.20, 2.0))
+TRAINED = frontier((0.0, 0.96, 8.0), (0.1, 0.92, 5.0), (1.0, 0.60, 1.6))
+LEARNED = {
+    "accuracy": 0.931,
+    "nfe": 6.0,
+    "tokens_per_call": 16 / 6,
+    "gamma_p5": 0.02,
+    "gamma_p50": 0.08,
+    "gamma_p95": 0.3,
+}
+
+
+def summary(**changes):
+    arguments = {
+        "base_frontier": BASE,
+        "trained_frontier": TRAINED,
+        "learned": LEARNED,
+        "wall_seconds": {"pretrain": 60, "rl": 300.5},
+        "denoiser_calls": {"rollout": 1000},
+        "prompts": 2000,
+        "seed": 3,
+        "method": "diffpo",
+        "mode": "joint",
+        "commit": "abc",
+        "versions": {"jax": "0.10.2"},
+    }
+    return make_summary(**arguments | changes)
+
+
+def text(**changes):
+    return final_table(summary(**changes))
+
+
+def sentences(**changes):
+    return text(**changes).split("\n\n")[1].splitlines()
+
+
+def test_the_summary_holds_these_fields_and_no_others():
+    assert summary(extra={"accelerator": "cpu"}) == {
+        "base": {
+            "frontier": BASE,
+            # Halfway between 80 % at 4 calls and 90 % at 8.
+            "learned_nfe_accuracy": {
+                "accuracy": pytest.approx(0.85, abs=1e-12),
+                "extrapolated": False,
+            },
+        },
+        "trained": {"frontier": TRAINED, "learned": LEARNED},
+        "wall_seconds": {"pretrain": 60.0, "rl": 300.5},
+        "denoiser_calls": {"rollout": 1000},
+        "prompts": 2000,
+        "seed": 3,
+        "method": "diffpo",
+        "mode": "joint",
+        "commit": "abc",
+        "versions": {"jax": "0.10.2"},
+        "accelerator": "cpu",
+    }
+
+
+def test_the_summary_survives_json():
+    made = summary()
+    assert json.loads(json.dumps(made, allow_nan=False)) == made
+
+
+def test_mode_model_has_nothing_learned():
+    made = summary(mode="model", learned=None)
+    assert made["trained"]["learned"] is None
+    assert made["base"]["learned_nfe_accuracy"] is None
+
+
+@pytest.mark.parametrize("nfe, accuracy", [(9.0, 0.9), (1.0, 0.2)])
+def test_a_learned_point_outside_the_base_is_flagged(nfe, accuracy):
+    made = summary(learned=LEARNED | {"nfe": nfe})
+    assert made["base"]["learned_nfe_accuracy"] == {"accuracy": accuracy, "extrapolated": True}
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"mode": "model"}, "only mode 'model' has none"),
+        ({"learned": None}, "only mode 'model' has none"),
+        ({"extra": {"seed": 4}}, "replace these fields of the summary: seed"),
+        ({"base_frontier": []}, "at least one point"),
+        ({"trained_frontier": []}, "at least one point"),
+    ],
+)
+def test_what_does_not_fit_is_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        summary(**changes)
+
+
+def test_a_point_without_a_field_is_refused():
+    with pytest.raises(KeyError, match="gamma_p5"):
+        summary(learned={"accuracy": 0.9, "nfe": 5.0, "tokens_per_call": 3.0})
+
+
+def test_the_table_row_by_row():
+    *rows, footnote = text().split("\n\n")[0].splitlines()[2:]
+    assert footnote == "* outside the calls measured for the base: its nearest point is taken."
+    assert [row.split() for row in rows] == [
+        ["0", "90.0", "%", "8.00", "96.0", "%", "8.00", "90.0", "%", "+6.0"],
+        # The base at 5 calls: a quarter of the way from 80 % at 4 to 90 % at 8.
+        ["0.1", "80.0", "%", "4.00", "92.0", "%", "5.00", "82.5", "%", "+9.5"],
+        ["1", "20.0", "%", "2.00", "60.0", "%", "1.60", "20.0", "%*", "+40.0"],
+        ["learned", "-", "-", "93.1", "%", "6.00", "85.0", "%", "+8.1"],
+    ]
+
+
+def test_the_table_fits_a_terminal_and_has_even_columns():
+    table = text().split("\n\n")[0].splitlines()
+    assert max(map(len, table)) <= 80
+    ends = {line.rindex("+") for line in table[2:6]}
+    assert len(ends) == 2 and max(ends) - min(ends) == 1  # right-aligned: +40.0 starts earlier
+
+
+def test_no_star_no_footnote():
+    assert "*" not in text(trained_frontier=BASE)
+
+
+def test_a_threshold_only_the_trained_model_has():
+    row = text(trained_frontier=frontier((0.5, 0.9, 4.0))).splitlines()[2].split()
+    assert row == ["0.5", "-", "-", "90.0", "%", "4.00", "80.0", "%", "+10.0"]
+
+
+def test_a_gain_is_said():
+    # Standard error: sqrt((.931 * .069 + .85 * .15) / 2000) = .0098.
+    assert sentences()[0] == (
+        "At its learned threshold (median 0.08 nats) the trained model solves 93.1 % in 6.0 calls; "
+        "the base solves 85.0 % at 6.0 calls: +8.1 points (standard error 1.0)."
+    )
+
+
+def test_a_loss_is_said():
+    assert sentences(learned=LEARNED | {"accuracy": 0.70})[0].endswith(
+        "-15.0 points (standard error 1.3); the trained model is worse."
+    )
+
+
+def test_noise_is_not_called_a_gain():
+    # With 100 prompts the standard error is 4.4 points, so 8.1 are not two of them.
+    assert sentences(prompts=100)[0].endswith(
+        "+8.1 points (standard error 4.4), too little to tell them apart."
+    )
+    assert "+0.0 points" in sentences(learned=LEARNED | {"accuracy": 0.85 - 1e-9})[0]
+
+
+def test_a_base_point_that_was_not_measured_is_said_to_be():
+    line = sentences(learned=LEARNED | {"nfe": 9.0})[0]
+    assert "in 9.0 calls; the base solves 90.0 % at its nearest measured point: +3.1" in line
+
+
+def test_the_mean_over_the_shared_calls():
+    # From 2 to 8 calls.  Base: (2 * .5 + 4 * .85) / 6 = 73.3 %.  Trained at 2 calls:
+    # .6 + .32 * .4 / 3.4 = .6376, so (3 * .7788 + 3 * .94) / 6 = 85.9 %.
+    assert sentences()[1] == (
+        "On average from 2.0 to 8.0 calls, with thresholds of the grid, the trained model solves "
+        "85.9 % and the base 73.3 %: +12.6 points (standard error 1.3)."
+    )
+
+
+def test_no_shared_calls():
+    apart = frontier((0.0, 0.9, 20.0), (0.1, 0.8, 12.0))
+    assert any("no range of calls in common" in s for s in sentences(trained_frontier=apart))
+
+
+def test_an_under_trained_base_is_said_to_be():
+    assert "solves 90.0 % at its best: it is under-trained" in sentences()[-1]
+    good = frontier((0.0, 0.95, 8.0), (0.1, 0.8, 4.0))
+    assert "under-trained" not in text(base_frontier=good)
+    # The denoiser was frozen: nothing of the gain can be further training.
+    assert "under-trained" not in text(mode="sampler")
+
+
+def test_mode_model_is_told_without_a_learned_threshold():
+    told = text(mode="model", learned=None)
+    assert "learned" not in told
+    assert "On average from 2.0 to 8.0 calls" in told

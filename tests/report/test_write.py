@@ -1,0 +1,173 @@
+import csv
+import errno
+import json
+import os
+
+import pytest
+
+from diffpo_jax.report import figures
+from diffpo_jax.report.summary import make_summary
+from diffpo_jax.report.write import frontier_csv, write_report
+
+BASE = [
+    {"gamma": 0.0, "accuracy": 0.9, "nfe": 8.0, "tokens_per_call": 2.0},
+    {"gamma": 1.0, "accuracy": 0.25, "nfe": 3.2, "tokens_per_call": 5.0},
+]
+TRAINED = [
+    {"gamma": 0.0, "accuracy": 1.0, "nfe": 8.0, "tokens_per_call": 2.0},
+    {"gamma": 1.0, "accuracy": 0.5, "nfe": 3.2, "tokens_per_call": 5.0},
+]
+LEARNED = {
+    "accuracy": 0.93,
+    "nfe": 6.4,
+    "tokens_per_call": 2.5,
+    "gamma_p5": 0.02,
+    "gamma_p50": 0.08,
+    "gamma_p95": 0.3,
+}
+FILES = ["frontier.csv", "frontier.png", "learning_curves.png", "summary.json"]
+
+
+def summary(learned=LEARNED):
+    return make_summary(
+        base_frontier=BASE,
+        trained_frontier=TRAINED,
+        learned=learned,
+        wall_seconds={"rl": 1.0},
+        denoiser_calls={"rollout": 10},
+        prompts=200,
+        seed=0,
+        method="diffpo",
+        mode="joint" if learned else "model",
+        commit="abc",
+        versions={},
+    )
+
+
+def metrics():
+    rows = [{"stage": "pretrain", "step": step, "loss": 1.0} for step in range(3)]
+    for step in range(1, 7):
+        row = {
+            "stage": "rl",
+            "step": step,
+            "reward": 0.1 * step,
+            "accuracy": 0.1 * step,
+            "nfe": 5.0,
+        }
+        row |= {"gamma/p5": 0.02, "gamma/p50": 0.1, "gamma/p95": 0.1 * step}
+        if step % 3 == 0:
+            row |= {"eval/accuracy": 0.5, "eval/nfe": 4.0}
+        rows.append(row)
+    return rows
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """The axes of every figure saved."""
+    seen = []
+    save = figures._save
+
+    def spy(figure, path):
+        seen.append(figure.get_axes())
+        save(figure, path)
+
+    monkeypatch.setattr(figures, "_save", spy)
+    return seen
+
+
+def test_a_report_has_four_files_and_the_same_run_the_same(tmp_path):
+    directory, again = tmp_path / "run" / "report", tmp_path / "again"
+    for place in (directory, again):
+        write_report(place, summary(), metrics())
+    for file in FILES:
+        assert (directory / file).read_bytes() == (again / file).read_bytes()
+    assert sorted(os.listdir(directory)) == FILES
+    assert json.loads((directory / "summary.json").read_text()) == summary()
+    for name in ("frontier.png", "learning_curves.png"):
+        assert (directory / name).read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_full_disk_leaves_the_old_report(tmp_path, monkeypatch):
+    old = {name: b"old " + name.encode() for name in FILES}
+    for name, content in old.items():
+        (tmp_path / name).write_bytes(content)
+
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        write_report(tmp_path, summary(learned=None), [])
+    assert {name: (tmp_path / name).read_bytes() for name in os.listdir(tmp_path)} == old
+
+
+def test_csv_row_by_row():
+    assert frontier_csv(summary()) == (
+        "model,gamma,accuracy,nfe,tokens_per_call\n"
+        "base,0.0,0.9,8.0,2.0\n"
+        "base,1.0,0.25,3.2,5.0\n"
+        "trained,0.0,1.0,8.0,2.0\n"
+        "trained,1.0,0.5,3.2,5.0\n"
+        "trained-learned,0.08,0.93,6.4,2.5\n"
+    )
+
+
+def test_csv_without_a_learned_point():
+    rows = list(csv.DictReader(frontier_csv(summary(learned=None)).splitlines()))
+    assert [row["model"] for row in rows] == ["base", "base", "trained", "trained"]
+
+
+def test_the_frontier_figure_draws_both_models_and_the_learned_point(tmp_path, drawn):
+    figures.plot_frontier(summary(), tmp_path / "f.png")
+    ((axes,),) = drawn
+    base, trained, learned = axes.containers
+    assert base.lines[0].get_xydata().tolist() == [[3.2, 25.0], [8.0, 90.0]]
+    assert trained.lines[0].get_xydata().tolist() == [[3.2, 50.0], [8.0, 100.0]]
+    assert learned.lines[0].get_xydata().tolist() == [[6.4, 93.0]]
+    # One standard error of 50 % of 200 prompts: sqrt(.25 / 200) = 3.5355 points either way.
+    bar = trained.lines[2][0].get_segments()[0]
+    assert bar[:, 1].tolist() == pytest.approx([50 - 3.5355, 50 + 3.5355], abs=1e-4)
+    assert sorted(t.get_text() for t in axes.texts) == ["0", "0", "1", "1"]
+    assert axes.get_xlabel() == "NFE (denoiser calls per sequence)"
+
+
+def test_the_frontier_figure_without_a_learned_point(tmp_path, drawn):
+    figures.plot_frontier(summary(learned=None), tmp_path / "f.png")
+    assert len(drawn[0][0].containers) == 2
+
+
+def test_learning_curves_draw_the_rl_lines(tmp_path, drawn):
+    figures.plot_learning_curves(metrics(), tmp_path / "l.png")
+    panels = {axes.get_title(loc="left"): axes for axes in drawn[0]}
+    assert list(panels) == ["Training reward", "Accuracy", "NFE", "Threshold"]
+    training, validation = panels["Accuracy"].get_lines()
+    assert training.get_xydata()[:, 1].tolist() == pytest.approx([10, 20, 30, 40, 50, 60])
+    assert validation.get_xydata().tolist() == [[3, 50.0], [6, 50.0]]
+    assert panels["NFE"].get_lines()[1].get_xydata().tolist() == [[3, 4.0], [6, 4.0]]
+    assert len(panels["Threshold"].collections) == 1
+
+
+@pytest.mark.parametrize(
+    "dropped, titles",
+    [
+        (("gamma/p5", "gamma/p50", "gamma/p95"), ["Training reward", "Accuracy", "NFE"]),
+        (("gamma/p5",), ["Training reward", "Accuracy", "NFE", "Threshold"]),
+        (("reward", "accuracy"), ["Accuracy", "NFE", "Threshold"]),
+        (("reward", "accuracy", "eval/accuracy"), ["NFE", "Threshold"]),
+    ],
+)
+def test_what_was_not_logged_is_not_drawn(tmp_path, drawn, dropped, titles):
+    rows = [{k: v for k, v in row.items() if k not in dropped} for row in metrics()]
+    figures.plot_learning_curves(rows, tmp_path / "l.png")
+    assert [axes.get_title(loc="left") for axes in drawn[0]] == titles
+
+
+def test_no_rl_steps_still_give_a_picture(tmp_path, drawn):
+    figures.plot_learning_curves(metrics()[:3], tmp_path / "l.png")
+    assert drawn == [[]]
+    assert (tmp_path / "l.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_threshold_of_zero_is_drawn_on_a_plain_scale(tmp_path, drawn):
+    figures.plot_learning_curves([{"stage": "rl", "step": 1, "gamma/p50": 0.0}], tmp_path / "l.png")
+    assert drawn[0][0].get_yscale() == "linear"

@@ -1,0 +1,247 @@
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from diffpo_jax import tasks
+from diffpo_jax.config import SudokuConfig, TaskConfig
+from diffpo_jax.errors import UserError
+from diffpo_jax.tasks import sudoku, sudoku_grid
+from diffpo_jax.tasks.datasets import sudoku as dataset
+from diffpo_jax.tasks.task import Example
+
+SOLVED = "1234341221434321"
+# Empty: the first four cells of rows 1 and 3; rows 1 and 3 may exchange their 1 2 and 2 1.
+CLUES = "0034341200434321"
+OTHER = "2134341212434321"  # the completion that is not stored
+SMALL = SudokuConfig(train_examples=60, validation_examples=11, test_examples=25)
+
+
+def example(clues=CLUES, solution=SOLVED):
+    return Example("id", clues, solution, {"clues": clues, "solution": solution})
+
+
+def make(tmp_path, **settings):
+    return tasks.make_task(TaskConfig(sudoku=SMALL, **settings), tmp_path / "data")
+
+
+def write(tmp_path, *rows, name="puzzles.csv", header="Puzzle,Solution"):
+    path = tmp_path / name
+    path.write_text("\n".join([header, *rows]) + "\n")
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def task(tmp_path_factory):
+    return make(tmp_path_factory.mktemp("task"))
+
+
+@pytest.mark.parametrize(
+    ("completion", "valid", "fraction", "parsed"),
+    [
+        (SOLVED, 1.0, 1.0, True),
+        (OTHER, 1.0, 0.0, True),  # right, though another grid is stored
+        ("1234341212434321", 0.0, 0.5, True),  # two of the four empty cells
+        ("1034341221434321", 0.0, 0.75, True),  # a cell left empty
+        (CLUES, 0.0, 0.0, True),
+        ("4321341221431234", 0.0, 0.5, True),  # clues changed; two empty cells right
+        ("1243342143122134", 0.0, 0.5, True),  # a valid grid of another puzzle
+        ("123434122143432", 0.0, 1.0, False),  # the missing cell was no empty one
+        (SOLVED + "1", 0.0, 1.0, False),  # one digit too many
+        ("1234", 0.0, 0.5, False),
+        ("", 0.0, 0.0, False),
+        ("1234 3412\n2143\t4321\n", 1.0, 1.0, True),
+        (f"The grid is {SOLVED}.", 1.0, 1.0, True),
+        (f"{'4' * 16}, no: {SOLVED}", 1.0, 0.0, True),  # the last grid; the first 16 digits
+        (f"{SOLVED} / 12", 1.0, 1.0, True),  # the last run of 16 digits
+        ("\uff11" * 16, 0.0, 0.0, False),  # a digit, but not one of 0-9
+    ],
+)
+def test_reward_by_hand(task, completion, valid, fraction, parsed):
+    reward = task.reward(example(), completion)
+    assert reward.parts == {"valid_grid": valid, "cell_fraction": fraction}
+    assert reward.correct == (valid == 1.0)
+    assert reward.parsed == parsed
+    assert reward.total == valid
+
+
+def test_a_grid_must_keep_the_clues(task):
+    assert task.reward(example("1" + "0" * 15), SOLVED).correct
+    assert not task.reward(example("2" + "0" * 15), SOLVED).correct
+
+
+def test_no_empty_cell(task):
+    reward = task.reward(example(SOLVED), SOLVED)
+    assert reward.correct
+    assert reward.parts == {"valid_grid": 1.0, "cell_fraction": 0.0}
+
+
+def test_total_is_the_configured_reward(tmp_path):
+    task = make(tmp_path, reward="cell_fraction")
+    assert task.reward(example(), OTHER).total == 0.0
+    assert task.reward(example(), OTHER).correct
+    assert task.reward(example(), "1234").total == 0.5
+
+
+@given(st.text(max_size=40) | st.text("0123456789 \n", max_size=40))
+def test_reward_takes_any_text(task, completion):
+    reward = task.reward(example(), completion)
+    assert 0.0 <= reward.total <= task.reward_max
+    assert reward.parsed or not reward.correct
+
+
+@given(
+    st.text("12345678", min_size=16, max_size=16) | st.sampled_from(["5678785665878765", SOLVED])
+)
+def test_valid_grid_agrees_with_the_grid_module(task, text):
+    (valid,) = sudoku_grid.is_valid_grid(sudoku_grid.from_text([text]))
+    assert task.reward(example("0" * 16), text).correct == valid
+
+
+def test_all_288_grids_are_right_and_no_neighbour_is(task):
+    for text in sudoku_grid.to_text(sudoku_grid.all_grids_4x4()):
+        assert task.reward(example("0" * 16), text).correct
+        assert not task.reward(example("0" * 16), text[1] + text[0] + text[2:]).correct
+
+
+def test_9x9():
+    grids = sudoku_grid.random_grids(9, 5, np.random.default_rng(0))
+    task = tasks.make_task(
+        TaskConfig(sudoku=SudokuConfig(size=9, blanks_min=30, blanks_max=40)), None
+    )
+    for text in sudoku_grid.to_text(grids):
+        clues = "0" * 9 + text[9:]
+        assert task.reward(example(clues, text), text).parts == {
+            "valid_grid": 1.0,
+            "cell_fraction": 1.0,
+        }
+        assert not task.reward(example(clues, text), text[1] + text[0] + text[2:]).correct
+
+
+def test_cell_accuracy_sums_cells_before_dividing():
+    wide = example("0" * 12 + "4321")
+    # 2 of 4 and 12 of 12, not the mean of one half and one.
+    assert sudoku.cell_accuracy([example(), wide], ["1234", SOLVED]) == 14 / 16
+    assert sudoku.cell_accuracy([example(SOLVED)], [SOLVED]) == 0.0
+    assert sudoku.cell_accuracy([], []) == 0.0
+
+
+@pytest.mark.parametrize("split", ["train", "validation", "test"])
+def test_generated_examples(task, split):
+    examples = task.examples(split)
+    assert len(examples) == getattr(SMALL, f"{split}_examples")
+    for i, item in enumerate(examples):
+        clues, solution = dataset.draw(SMALL)[split][i] if i < 3 else (item.prompt, item.target)
+        assert (item.prompt, item.target) == (clues, solution)
+        assert item.meta == {"clues": clues, "solution": solution}
+        assert item.id.startswith(f"sudoku-4x4/{split}/{i}-")
+        assert task.difficulty(item) == clues.count("0")
+        assert task.reward(item, item.target).total == 1.0
+    assert len({item.id for item in examples}) == len(examples)
+    assert json.loads(json.dumps(examples[0].meta)) == examples[0].meta
+
+
+def test_examples_are_a_sequence(task):
+    examples = task.examples("test")
+    assert examples[-1] == examples[24]
+    assert examples[np.int64(3)] == examples[3]
+    assert [e.id for e in examples[5:9]] == [examples[i].id for i in range(5, 9)]
+    assert examples[5:][1:][0] == examples[6]
+    with pytest.raises(IndexError):
+        examples[25]
+    with pytest.raises(ValueError, match="'dev'"):
+        task.examples("dev")
+
+
+def test_generated_splits_do_not_overlap(task):
+    assert task.overlap() == 0
+    assert task.overlap("validation") == 0
+    assert task.overlap("train") == len({e.prompt for e in task.examples("train")})
+
+
+def test_files_replace_splits(tmp_path):
+    train = write(tmp_path, f"{CLUES},{SOLVED}", f"{'0' * 16},{SOLVED}", name="train.csv")
+    test = write(tmp_path, f"{CLUES},{OTHER}", f"{SOLVED},{SOLVED}", name="test.csv")
+    task = make(tmp_path, train_file=train, test_file=test)
+    assert [e.prompt for e in task.examples("train")] == [CLUES, "0" * 16]
+    assert [e.target for e in task.examples("test")] == [OTHER, SOLVED]
+    assert task.overlap() == 1
+    assert not (tmp_path / "data").exists()  # nothing was generated so far
+    assert len(task.examples("validation")) == 11
+
+
+def test_csv_details(tmp_path):
+    path = tmp_path / "puzzles.csv"
+    # A byte-order mark, other columns, another order, quotes, blank lines, CRLF.
+    path.write_bytes(f'\ufeffid,Solution,Puzzle\r\n1,"{SOLVED}", {CLUES}\r\n\r\n'.encode())
+    assert sudoku.read_csv(str(path), "field", 4) == [(CLUES, SOLVED)]
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        (f"{CLUES[1:]},{SOLVED}", "Puzzle has 15 characters instead of 16"),
+        (f"{CLUES},{SOLVED}1", "Solution has 17 characters instead of 16"),
+        (f"{CLUES}", "Solution has 0 characters instead of 16"),
+        (f".{CLUES[1:]},{SOLVED}", r"Puzzle holds '\.', which is no digit"),
+        (f"{CLUES},{SOLVED[:-1]}x", "Solution holds 'x', which is no digit"),
+        (f"{CLUES[:-1]}5,{SOLVED}", r"Puzzle holds the digit 5, outside 0\.\.4"),
+        (f"{CLUES},{CLUES}", r"Solution holds the digit 0, outside 1\.\.4"),
+        (f"{'1001' + '0' * 12},{SOLVED}", "Puzzle has a digit twice in a row, column or box"),
+        (f"{CLUES},{'1234' * 4}", "Solution is not a valid grid"),
+        (f"{'2' + '0' * 15},{SOLVED}", "Solution changes a digit of Puzzle"),
+    ],
+)
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_faulty_rows(tmp_path, row, message, split):
+    path = write(tmp_path, f"{CLUES},{SOLVED}", row, f"{CLUES},{SOLVED}")
+    with pytest.raises(UserError, match=f"config.task.{split}_file=.*csv: line 3: {message}"):
+        make(tmp_path, **{f"{split}_file": path})
+
+
+def test_the_first_faulty_row_is_reported(tmp_path):
+    bad = f"{CLUES},{'1234' * 4}"
+    path = write(tmp_path, f"{CLUES},{SOLVED}", bad, f"{'2' + '0' * 15},{SOLVED}", bad)
+    with pytest.raises(UserError, match="line 3: Solution is not a valid grid"):
+        make(tmp_path, test_file=path)
+
+
+def test_faulty_files(tmp_path):
+    def message(path):
+        with pytest.raises(UserError) as error:
+            make(tmp_path, test_file=str(path))
+        return str(error.value)
+
+    assert "cannot be read" in message(tmp_path / "missing.csv")
+    assert "cannot be read" in message(tmp_path)
+    assert "line 1 has no column Solution" in message(write(tmp_path, header="Puzzle,solution"))
+    assert "holds no puzzle" in message(write(tmp_path))
+    (tmp_path / "empty.csv").write_text("")
+    assert "is empty" in message(tmp_path / "empty.csv")
+    (tmp_path / "latin.csv").write_bytes(b"Puzzle,Solution\n\xff\xfe,1\n")
+    assert "cannot be read" in message(tmp_path / "latin.csv")
+    nine = write(tmp_path, f"{'0' * 81},{'1' * 81}")
+    assert "line 2: Puzzle has 81 characters instead of 16" in message(nine)
+
+
+def test_faulty_settings(tmp_path):
+    with pytest.raises(UserError, match=r"reward='cells'.*valid_grid, cell_fraction"):
+        make(tmp_path, reward="cells")
+    with pytest.raises(UserError, match=r"config\.task\.name='chess'.*sudoku"):
+        tasks.make_task(TaskConfig(name="chess"), tmp_path)
+    with pytest.raises(UserError, match=r"config\.task\.sudoku\.blanks_max=99"):
+        tasks.make_task(TaskConfig(sudoku=SudokuConfig(blanks_max=99)), tmp_path)
+
+
+def test_importing_tasks_imports_neither_jax_nor_tensorflow_datasets():
+    code = (
+        "import sys, diffpo_jax.tasks; "
+        "print([m for m in ('jax', 'flax', 'tensorflow_datasets') if m in sys.modules])"
+    )
+    root = tasks.__path__[0] + "/../.."
+    result = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True)
+    assert result.stdout == "[]\n", result.stderr
