@@ -114,16 +114,18 @@ def restore_params(directory: pathlib.Path, params: Params) -> Params:
     directory = directory.absolute()
     if not directory.is_dir():
         raise UserError(f"no checkpoints in {directory}: it is not a directory.")
-    with ocp.CheckpointManager(
-        directory, options=ocp.CheckpointManagerOptions(read_only=True)
-    ) as m:
-        step = m.latest_step()
-        if step is None:
-            raise UserError(f"no whole checkpoint in {directory}.")
-        saved = m.item_metadata(step)["params"]
-        _same_shapes(saved, params, f"{directory}/{step}")
-        items = {"params": ocp.args.StandardRestore(jax.tree.map(_abstract, params))}
-        return m.restore(step, args=ocp.args.Composite(**items))["params"]
+    # A step's directory gets its final name when all of it is written.
+    steps = [int(p.name) for p in directory.iterdir() if p.name.isdigit()]
+    if not steps:
+        raise UserError(f"no whole checkpoint in {directory}.")
+    path = directory / str(max(steps)) / "params"
+    with ocp.StandardCheckpointer() as reader:
+        try:
+            saved = reader.metadata(path).item_metadata.tree
+        except Exception as error:
+            raise UserError(f"cannot read the checkpoint {path}: {error}") from error
+        _same_shapes(saved, params, str(path))
+        return reader.restore(path, jax.tree.map(_abstract, params))
 
 
 def _same_shapes(saved: Any, wanted: Any, where: str) -> None:

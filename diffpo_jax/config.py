@@ -86,7 +86,7 @@ class ModelConfig:
 class ThresholdConfig:
     gamma: float = 0.1  # gamma_0, nats: fixed in mode "model", the head's start otherwise
     sigma: float = 0.7  # initial standard deviation of log gamma (our choice)
-    learn_sigma: bool = True  # whether the head also gives sigma (our choice)
+    learn_sigma: bool = False  # whether the head also gives sigma; learned, it collapses early
     sigma_min: float = 0.1  # bounds on sigma (our choice)
     sigma_max: float = 1.5
     hidden: int = 32  # hidden units of the head (our choice)
@@ -167,8 +167,8 @@ class RLConfig:
 class EvaluationConfig:
     temperature: float = 0.0  # 0: argmax
     gammas: tuple[float, ...] = (0.0, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0)  # the frontier's grid, nats
-    batch: int = 500  # sequences a device program
-    examples: int = 2_000  # test prompts of the final frontiers; 0: all
+    batch: int = 512  # sequences a device program
+    examples: int = 1_024  # test prompts of the final frontiers; 0: all
     every: int = 50  # RL steps between evaluations on the validation split; 0: never
     validation_examples: int = 512  # prompts of those evaluations; 0: all
 
@@ -314,7 +314,7 @@ def check(config: Config) -> None:
     _positive(config, "rl.prompts", "rl.group", "rl.inner_updates", "rl.likelihood.anchors")
     _positive(config, "rl.objective.truncation", "sampler.temperature", "checkpoint.every")
     _positive(config, "checkpoint.keep", "logging.every", "mesh.data", "mesh.fsdp", "mesh.tensor")
-    _not_negative(config, "seed", "threshold.gamma", "rl.speed.weight", "rl.objective.kl")
+    _not_negative(config, "seed", "rl.speed.weight", "rl.objective.kl")
     _not_negative(config, "rl.objective.clip_low", "rl.objective.clip_high", "rl.steps")
     _not_negative(config, "pretrain.steps", "sampler.max_calls", "sampler.slots")
     _not_negative(config, "evaluation.temperature", "evaluation.every", "logging.samples_every")
@@ -325,11 +325,13 @@ def check(config: Config) -> None:
         "rl.objective.gamma_entropy",
         "rl.likelihood.prompt_masking",
     )
-    for i, gamma in enumerate(config.evaluation.gammas):
-        if not gamma >= 0:
+    if not config.evaluation.gammas:
+        raise UserError("config.evaluation.gammas is empty: a frontier needs at least one bound.")
+    thresholds = {f"evaluation.gammas[{i}]": g for i, g in enumerate(config.evaluation.gammas)}
+    for name, gamma in ({"threshold.gamma": config.threshold.gamma} | thresholds).items():
+        if not 0 <= gamma < math.inf:
             raise UserError(
-                f"config.evaluation.gammas[{i}] is {gamma}: an entropy bound is a number of "
-                "nats, 0 or more."
+                f"config.{name}={gamma}: an entropy bound is a finite number of nats, 0 or more."
             )
     if sampler.length % sampler.block_length:
         raise UserError(

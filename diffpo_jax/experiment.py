@@ -7,6 +7,7 @@ comes out the same.
 import functools
 import pathlib
 import sys
+import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -98,9 +99,8 @@ def check_examples(config: Config, task: Task, tokenizer: Any) -> None:
         examples = task.examples(split)
         for _ in prompts.batches_in_order(examples, tokenizer, batch=1024, **_lengths(config)):
             pass
-    overlap = task.overlap() if config.task.test_file else 0
-    if overlap:
-        _say(f"{overlap} prompts of {config.task.test_file} are also in the training split.")
+    if task.overlap():
+        _say(f"note: {task.overlap()} test prompts are training prompts too.")
 
 
 def base_model(setup: Setup) -> Params:
@@ -214,6 +214,7 @@ def final_evaluation(setup: Setup, base: Params, trained: Params) -> dict[str, A
     runs = 2 * len(config.evaluation.gammas) + learns
     graded: dict[str, rollouts.Graded] = {}
     frontiers: dict[str, list[dict[str, float]]] = {"base": [], "trained": []}
+    began = time.perf_counter()
     with Progress("evaluation", runs, unit="pass") as progress:
         for name, params in (("base", base), ("trained", trained)):
             for gamma in config.evaluation.gammas:
@@ -232,12 +233,13 @@ def final_evaluation(setup: Setup, base: Params, trained: Params) -> dict[str, A
     last = graded["learned"] if learns else graded[f"trained/{config.evaluation.gammas[0]}"]
     rows = rollouts.sample_rows(last, None, len(examples))
     files.write_jsonl(setup.workdir.samples / "test.jsonl", rows)
-    return _summary(setup, frontiers, learned, graded, len(examples))
+    seconds = {"evaluation": time.perf_counter() - began}
+    return _summary(setup, frontiers, learned, graded, seconds)
 
 
-def _summary(setup, frontiers, learned, graded, count) -> dict[str, Any]:
+def _summary(setup, frontiers, learned, graded, seconds) -> dict[str, Any]:
     config, lines = setup.config, metrics.read(setup.workdir.metrics)
-    seconds: dict[str, float] = {}
+    count = len(next(iter(graded.values())).texts)
     for line in lines:
         stage = line["stage"]
         seconds[stage] = seconds.get(stage, 0.0) + line["time/seconds"]
@@ -245,9 +247,8 @@ def _summary(setup, frontiers, learned, graded, count) -> dict[str, Any]:
     calls = {use: last.get(f"calls/{use}", 0.0) for use in ("rollout", "update")}
     calls["pretrain"] = 0 if config.init_from else config.pretrain.steps * config.pretrain.batch
     calls["evaluation"] = float(sum(g.rollout.nfe.sum() for g in graded.values()))
-    extra: dict[str, Any] = {}
-    if config.task.test_file and hasattr(setup.task, "metrics"):
-        pass
+    scores = {name: setup.task.scores(g.examples, g.texts) for name, g in graded.items()}
+    extra = {"scores": scores, "train_test_overlap": setup.task.overlap()}
     return summary_lib.make_summary(
         base_frontier=frontiers["base"],
         trained_frontier=frontiers["trained"],

@@ -76,8 +76,8 @@ def run(
       UserError: the loss is not finite; a checkpoint could not be written.
     """
     with Progress(STAGE, config.steps, initial=start) as progress:
+        written = time.perf_counter()
         for number in range(start + 1, config.steps + 1):
-            began = time.perf_counter()
             batch = next(iterator)
             prompts = sharding.place_batch(Prompts(batch.tokens, batch.mask), mesh)
             target = sharding.place_batch(batch.target, mesh)
@@ -91,8 +91,9 @@ def run(
                     "config.pretrain.learning_rate."
                 )
             if number % log_every == 0 or number == config.steps:
-                seconds = {"seconds": time.perf_counter() - began}
-                writer.write(STAGE, number, values, seconds)
+                now = time.perf_counter()
+                writer.write(STAGE, number, values, {"seconds": now - written})
+                written = now
             checkpoints.save(number, state, iterator, {})
             progress.update(loss=values["loss"], masked_accuracy=values["masked_accuracy"])
     return state

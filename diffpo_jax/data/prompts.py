@@ -52,7 +52,7 @@ def encode_examples(
     examples: Sequence[Example],
     tokenizer: transformers.PreTrainedTokenizerFast,
     *,
-    indices: Sequence[int],
+    indices: Sequence[int] | np.ndarray,
     prompt_length: int,
     length: int,
 ) -> EncodedBatch:

@@ -18,7 +18,7 @@ Threshold = Callable[
 ]
 
 
-def fixed(gamma: Float[Array, ""]) -> Threshold:
+def fixed(gamma: Float[Array, ""] | float) -> Threshold:
     """The same γ for every row; no density."""
 
     def threshold(params, features, keys):
@@ -41,7 +41,7 @@ def drawn(policy: Policy) -> Threshold:
     return threshold
 
 
-def median(policy: Policy, scale: float = 1.0) -> Threshold:
+def median(policy: Policy, scale: Float[Array, ""] | float = 1.0) -> Threshold:
     """exp(μ_φ(c)), times a factor: the γ of evaluations; no density."""
 
     def threshold(params, features, keys):

@@ -37,7 +37,7 @@ def importance_weights(
 
 
 def clipped(
-    log_ratio: Float[Array, "*N"], advantage: Float[Array, "*N"], low: float, high: float
+    log_ratio: Float[Array, "*N"], advantage: Float[Array, "*#N"], low: float, high: float
 ) -> Float[Array, "*N"]:
     """min(ρ A, clip(ρ, 1 − low, 1 + high) A), PPO's pessimistic surrogate."""
     ratio = jnp.exp(log_ratio)
@@ -45,7 +45,7 @@ def clipped(
 
 
 def is_clipped(
-    log_ratio: Float[Array, "*N"], advantage: Float[Array, "*N"], low: float, high: float
+    log_ratio: Float[Array, "*N"], advantage: Float[Array, "*#N"], low: float, high: float
 ) -> Bool[Array, "*N"]:
     """Where the clip is active, that is where the gradient is 0."""
     ratio = jnp.exp(log_ratio)

@@ -7,7 +7,7 @@ import numpy as np
 
 from diffpo_jax.data import tokenizers
 from diffpo_jax.tasks.task import Example, Reward, Task
-from diffpo_jax.types import Rollout
+from diffpo_jax.types import Metrics, Rollout
 
 
 class Graded(NamedTuple):
@@ -41,7 +41,7 @@ def grade(rollout: Rollout, examples: Sequence[Example], task: Task, tokenizer: 
     return Graded(rollout, list(examples), texts, rewards)
 
 
-def metrics_of(graded: Graded) -> dict[str, tuple[float, float]]:
+def metrics_of(graded: Graded) -> Metrics:
     """Reward parts, accuracy, parse failures, calls and γ of a batch, as (sum, count)."""
     rows = len(graded.rewards)
     nfe = np.asarray(graded.rollout.nfe)

@@ -143,12 +143,18 @@ class Trainer(NamedTuple):
         """
         steps = self.config.steps
         with Progress(STAGE, steps, initial=start) as progress:
+            written = time.perf_counter()
+
+            def write(number: int, values: dict[str, float], times: dict[str, float]) -> None:
+                nonlocal written
+                now = time.perf_counter()
+                # Since the line before: the lines' seconds add up to the stage's.
+                writer.write(STAGE, number, values, times | {"seconds": now - written})
+                written = now
+
             if start == 0:
-                began = time.perf_counter()
-                values = self.evaluate(state.params)
-                writer.write(STAGE, 0, values, {"seconds": time.perf_counter() - began})
+                write(0, self.evaluate(state.params), {})
             for number in range(start + 1, steps + 1):
-                began = time.perf_counter()
                 state, values, times = self._step(state, next(iterator), number)
                 calls = {
                     "rollout": calls["rollout"] + values["calls/rollout"],
@@ -160,8 +166,7 @@ class Trainer(NamedTuple):
                 if due or number == steps:
                     values |= self.evaluate(state.params)
                 if due or number % self.logging.every == 0 or number == steps:
-                    times["seconds"] = time.perf_counter() - began
-                    writer.write(STAGE, number, values, times)
+                    write(number, values, times)
                 checkpoints.save(number, state, iterator, {"calls": calls})
                 shown = ("reward", "accuracy", "nfe", "gamma/p50")
                 progress.update(**{name: values[name] for name in shown})

@@ -104,6 +104,10 @@ class Sudoku:
             parsed=answer is not None,
         )
 
+    def scores(self, examples: Sequence[Example], completions: Sequence[str]) -> dict[str, float]:
+        """d1's evaluation metric, the share of right cells: `cell_accuracy`."""
+        return {"cell_accuracy": cell_accuracy(examples, completions)}
+
     def difficulty(self, example: Example) -> float:
         """The number of empty cells."""
         return float(example.meta["clues"].count("0"))

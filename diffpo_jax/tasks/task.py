@@ -6,7 +6,7 @@ A new task is one file with a class that has these members, and one line in
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 SPLITS = ("train", "validation", "test")
 
@@ -44,6 +44,7 @@ class Reward(NamedTuple):
     parsed: bool
 
 
+@runtime_checkable
 class Task(Protocol):
     """The whole interface between a task and the rest of the project."""
 
@@ -56,6 +57,14 @@ class Task(Protocol):
 
     def reward(self, example: Example, completion: str) -> Reward:
         """Grades one completion.  Never raises, whatever the text."""
+        ...
+
+    def scores(self, examples: Sequence[Example], completions: Sequence[str]) -> dict[str, float]:
+        """Figures over a whole set, beside accuracy: other protocols' metrics, say."""
+        ...
+
+    def overlap(self) -> int:
+        """How many test prompts are training prompts too."""
         ...
 
     def difficulty(self, example: Example) -> float:

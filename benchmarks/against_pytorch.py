@@ -1,0 +1,390 @@
+"""JAX against PyTorch on the CPU: the sampler and the update, same shapes, same weights.
+
+    python benchmarks/against_pytorch.py [--json FILE]
+
+What is compared, in one process, with the repeats of both sides taken in turn (A B A B):
+
+  generate    `--calls` denoiser calls on the whole sequence, each committing one token a row at
+              temperature 0.  JAX: the jitted sampler of `diffpo_jax` with gamma = 0.  PyTorch: a
+              Python loop under no_grad as LLaDA's `generate`, with the same rule (the masked
+              position of least entropy) instead of the highest confidence.
+  update K=1  d1's update without the optimiser: log-probabilities of all completion tokens from
+              the all-mask state, a policy-gradient loss, gradients of all parameters.  JAX:
+              through `likelihood.anchored_log_prob`, jitted.  PyTorch: autograd.
+  update K=2  DiFFPO's two anchors, JAX alone, as a ratio to K=1.
+  GEMM        [rows * S, width] x [width, ff] alone: the speed that the others are held against.
+
+Before any timing the weights are copied, and logits and gradients of the two must agree, or
+nothing is timed.  PyTorch runs eagerly and in float32, as LLaDA and d1 do without a GPU; JAX
+compiles ahead, and its compile time is told apart.  Two differences remain, both against JAX: it
+also applies a padding mask (here all true) and keeps a record of the rollout.
+
+Without torch the JAX side is measured alone.
+"""
+
+import argparse
+import os
+import pathlib
+import sys
+import time
+from typing import Any
+
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
+
+from benchmarks import timing  # noqa: E402
+
+LOGITS_TOLERANCE = 5e-4  # absolute; logits are of the order of 1
+GRADIENT_TOLERANCE = 1e-3  # of the largest entry of each gradient
+SHOWN = ("seconds", "seconds_min", "seconds_max", "cpu_seconds", "gflops")
+GEMMS = 20  # products timed at once
+SEED = 0
+
+
+class DisagreementError(Exception):
+    """The two sides do not compute the same thing, so their times cannot be compared."""
+
+
+def arguments(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+
+    def add(name: str, default: int | None, text: str) -> None:
+        shown = "" if default is None else f" (default {default})"
+        parser.add_argument(name, type=_positive, default=default, metavar="N", help=text + shown)
+
+    add("--rows", 32, "sequences in a batch")
+    add("--prompt", 33, "tokens of a prompt")
+    add("--length", 16, "tokens of a completion")
+    add("--calls", 16, "denoiser calls of generate, at most --length; the last commits the rest")
+    add("--width", 128, "hidden size")
+    add("--layers", 4, "transformer blocks")
+    add("--heads", 4, "attention heads; --width must be an even multiple of it")
+    add("--ff", 384, "hidden size of the feed-forward")
+    add("--vocab", 64, "tokens of the vocabulary, the mask token among them")
+    add("--threads", None, "threads of each library (default: the usable cores)")
+    add("--repeats", 5, "timings of each program")
+    parser.add_argument("--json", metavar="FILE", help="also write everything to FILE as JSON")
+    args = parser.parse_args(argv)
+    if args.calls > args.length:
+        parser.error(f"--calls={args.calls}: a call commits a token or more, so at most --length.")
+    if args.width % (2 * args.heads):
+        parser.error(f"--width={args.width} is not an even multiple of --heads={args.heads}.")
+    if args.vocab < 3:
+        parser.error("--vocab must be 3 or more: the mask token and at least two others.")
+    args.threads = args.threads or timing.cores()
+    return args
+
+
+def main(argv: list[str] | None = None) -> None:
+    args = arguments(argv)
+    # XLA reads it once, when jax makes its device.
+    os.environ["NPROC"] = str(args.threads)
+    import jax
+
+    jax.config.update("jax_platforms", "cpu")
+    jax.config.update("jax_enable_compilation_cache", False)  # compile times are to be true
+    result = measure(args)
+    print(report(result))
+    if args.json:
+        from diffpo_jax import files
+
+        files.write_json(args.json, result)
+
+
+def measure(args: argparse.Namespace) -> dict[str, Any]:
+    """Everything there is to tell, as in the JSON file.  Raises `DisagreementError`."""
+    sides = {"jax": _JaxSide(args)}
+    machine, agreement = timing.machine(), None
+    torch_side = _torch_side(args, sides["jax"])
+    if torch_side:
+        sides["torch"] = torch_side
+        agreement = check_agreement(sides["jax"], torch_side)
+    # One untimed round, then the timed ones.
+    calls = {
+        f"{program}/{name}": call
+        for program in ("gemm", "generate", "update_k1", "update_k2")
+        for name, side in sides.items()
+        if (call := side.calls.get(program))
+    }
+    timing.interleave(calls, 1)
+    results = _results(timing.interleave(calls, args.repeats), _flops(args))
+    machine["load_average_after"] = timing.machine()["load_average"]
+    return {
+        "settings": vars(args),
+        "machine": machine,
+        "versions": timing.versions("jax", "jaxlib", "flax", "torch"),
+        "threads": {name: side.threads for name, side in sides.items()},
+        "agreement": agreement,
+        "compile_seconds": sides["jax"].compile_seconds,
+        "peak_gflops": max(x["gflops"] for x in results["gemm"].values() if isinstance(x, dict)),
+        "results": results,
+    }
+
+
+def report(result: dict[str, Any]) -> str:
+    """The result as text."""
+    machine, threads, versions = result["machine"], result["threads"], result["versions"]
+    lines = [
+        f"{machine['cores_usable']} of {machine['cores']} cores ({machine['machine']}), "
+        f"load average {machine['load_average']} before, {machine['load_average_after']} after",
+        ", ".join(f"{name} {v}" for name, v in versions.items() if v),
+        "threads: " + ", ".join(f"{name} {n}" for name, n in threads.items()),
+    ]
+    same = result["agreement"]
+    if same is None:
+        lines.append("torch is not installed: the JAX side alone.")
+    else:
+        lines.append(
+            f"agreement: logits within {same['logits']:.1e}, gradients within "
+            f"{same['gradients']:.1e} of their largest, {same['tokens']:.1%} of tokens equal"
+        )
+    peak, rows = result["peak_gflops"], []
+    for program, of_program in result["results"].items():
+        for name in ("jax", "torch"):
+            if name not in of_program:
+                continue
+            x = of_program[name]
+            rows.append(
+                [
+                    f"{program} {name}",
+                    *(x[key] for key in SHOWN),
+                    100 * x["gflops"] / peak,
+                    result["compile_seconds"].get(program) if name == "jax" else None,
+                ]
+            )
+    columns = ["", "median s", "min s", "max s", "CPU s", "GFLOP/s", "% of GEMM", "compile s"]
+    lines += ["", timing.table(columns, rows), ""]
+    for program, of_program in result["results"].items():
+        if "ratio" in of_program:
+            lines.append(f"{program}: JAX takes {of_program['ratio']:.2f} x PyTorch's time")
+    to_k1 = result["results"]["update_k2"]["ratio_to_k1"]
+    lines.append(f"update_k2: JAX takes {to_k1:.2f} x the time of update_k1")
+    return "\n".join(lines)
+
+
+def check_agreement(jax_side: "_JaxSide", torch_side: "_TorchSide") -> dict[str, float]:
+    """Largest differences of logits and of gradients; share of equal tokens.
+
+    Tokens are told, not enforced: after one near-tie two completions part for good.
+
+    Raises:
+      DisagreementError: logits or gradients differ by more than the tolerance.
+    """
+    import jax
+    import numpy as np
+
+    ours, theirs = jax_side.logits(), torch_side.logits()
+    of_logits = float(np.max(np.abs(ours - theirs)))
+    if not of_logits <= LOGITS_TOLERANCE:
+        raise DisagreementError(
+            f"logits of JAX and PyTorch differ by {of_logits:.2e}, more than {LOGITS_TOLERANCE}."
+        )
+
+    def off(path, a, b) -> float:
+        a, b = np.asarray(a), np.asarray(b)
+        if a.shape != b.shape:
+            raise DisagreementError(f"gradient {jax.tree_util.keystr(path)}: {a.shape}, {b.shape}.")
+        return float(np.max(np.abs(a - b)) / max(np.max(np.abs(b)), 1e-12))
+
+    each = jax.tree_util.tree_map_with_path(off, jax_side.gradients(), torch_side.gradients())
+    of_gradients = max(jax.tree.leaves(each))
+    if not of_gradients <= GRADIENT_TOLERANCE:
+        raise DisagreementError(
+            f"gradients of JAX and PyTorch differ by {of_gradients:.2e} of their largest entry, "
+            f"more than {GRADIENT_TOLERANCE}: {each}"
+        )
+    same = float(np.mean(jax_side.tokens() == torch_side.tokens()))
+    return {"logits": of_logits, "gradients": of_gradients, "tokens": same}
+
+
+class _JaxSide:
+    """The programs of `diffpo_jax`, compiled."""
+
+    def __init__(self, args: argparse.Namespace):
+        import jax
+        import jax.numpy as jnp
+
+        from diffpo_jax import rng
+        from diffpo_jax.config import ModelConfig, ThresholdConfig
+        from diffpo_jax.diffusion import generate, likelihood, unmask
+        from diffpo_jax.diffusion.denoise import denoise
+        from diffpo_jax.models import families
+        from diffpo_jax.types import Draws, Prompts
+
+        self.threads = args.threads
+        self.mask_id = args.vocab - 1
+        self.model = ModelConfig(
+            positions=0,
+            width=args.width,
+            layers=args.layers,
+            heads=args.heads,
+            kv_heads=args.heads,
+            ff=args.ff,
+            scan_unroll=args.layers,  # as configs/sudoku.py: all of them
+        )
+        policy = families.make_policy(
+            self.model, ThresholdConfig(), vocab=args.vocab, mask_id=self.mask_id, platform="cpu"
+        )
+        self.params = policy.init(rng.key_for(SEED, "init"))
+        key = rng.key_for(SEED, "rollout")
+        rows, shape = args.rows, (args.rows, args.prompt)
+        self.prompts = Prompts(
+            jax.random.randint(jax.random.fold_in(key, 0), shape, 0, self.mask_id),
+            jnp.ones(shape, bool),
+        )
+        self.advantage = jax.random.normal(jax.random.fold_in(key, 1), (rows,))
+        keys = rng.row_keys(key, jnp.arange(rows))
+        cap = args.calls if args.calls < args.length else 0
+        settings = unmask.SamplerSettings(args.length, args.length, 0.0, cap)
+        sampler = generate.make_generate(policy, settings, threshold="fixed")
+        self.compile_seconds: dict[str, float] = {}
+        gamma = jnp.float32(0.0)
+        run = self._compile("generate", sampler, self.params, self.prompts, gamma, keys)
+        self.rollout = run(self.params, self.prompts, gamma, keys)
+        if int(self.rollout.nfe.min()) != args.calls or int(self.rollout.nfe.max()) != args.calls:
+            raise DisagreementError(f"the sampler took {self.rollout.nfe} calls, not {args.calls}.")
+
+        def loss(denoiser, draws):
+            params = self.params | {"denoiser": denoiser}
+            log_p = likelihood.anchored_log_prob(
+                policy, params, self.prompts, self.rollout, draws, temperature=1.0
+            )
+            rho = jnp.exp(log_p - jax.lax.stop_gradient(log_p))
+            return -jnp.mean(rho * self.advantage[:, None])
+
+        none = jnp.zeros(shape, bool)
+        draws, update = {}, {}
+        for k in (1, 2):
+            anchors = likelihood.draw_anchors(key, self.rollout.commit_call, k)
+            draws[k] = Draws(anchors, none)
+            one = self.params["denoiser"]
+            update[k] = self._compile(f"update_k{k}", jax.grad(loss), one, draws[k])
+
+        def all_mask_logits(params):
+            state = jnp.full((rows, args.length), self.mask_id, jnp.int32)
+            return denoise(policy, params, self.prompts, state).logits
+
+        self.logits = lambda: jax.device_get(jax.jit(all_mask_logits)(self.params))
+        self.gradients = lambda: jax.device_get(update[1](self.params["denoiser"], draws[1]))
+        self.tokens = lambda: jax.device_get(self.rollout.tokens)
+
+        a = jnp.ones((rows * (args.prompt + args.length), args.width))
+        b = jnp.ones((args.width, args.ff))
+        product = self._compile("gemm", jnp.matmul, a, b)
+        ready = jax.block_until_ready
+        self.calls = {
+            "gemm": lambda: [ready(product(a, b)) for _ in range(GEMMS)],
+            "generate": lambda: ready(run(self.params, self.prompts, gamma, keys)),
+            "update_k1": lambda: ready(update[1](self.params["denoiser"], draws[1])),
+            "update_k2": lambda: ready(update[2](self.params["denoiser"], draws[2])),
+        }
+
+    def _compile(self, name: str, function, *args):
+        import jax
+
+        began = time.perf_counter()
+        program = jax.jit(function).lower(*args).compile()
+        self.compile_seconds[name] = time.perf_counter() - began
+        return program
+
+
+class _TorchSide:
+    """The same in PyTorch, with the JAX side's weights, prompts, completions and advantages."""
+
+    def __init__(self, args: argparse.Namespace, jax_side: _JaxSide):
+        import numpy as np
+        import torch
+
+        from benchmarks import torch_llada
+
+        torch.set_num_threads(args.threads)
+        self.threads = torch.get_num_threads()
+        config, mask_id = jax_side.model, jax_side.mask_id
+        model = torch_llada.from_jax(
+            jax_side.params["denoiser"],
+            heads=config.heads,
+            theta=config.rope_theta,
+            eps=config.norm_eps,
+        )
+
+        def tensor(x) -> torch.Tensor:
+            return torch.from_numpy(np.array(x))
+
+        prompts = tensor(jax_side.prompts.tokens).long()
+        completion = tensor(jax_side.rollout.tokens).long()
+        advantage = tensor(jax_side.advantage)
+        all_mask = torch.cat([prompts, torch.full_like(completion, mask_id)], dim=1)
+
+        def run():
+            return torch_llada.generate(model, prompts, args.length, args.calls, mask_id)
+
+        def update():
+            return torch_llada.gradient(model, prompts, completion, advantage, mask_id)
+
+        def logits():
+            with torch.no_grad():
+                return model(all_mask, args.length).numpy()
+
+        self.logits = logits
+        self.gradients = lambda: torch_llada.gradients_as_jax(model, update())
+        self.tokens = lambda: run().numpy()
+        a = torch.ones(args.rows * (args.prompt + args.length), args.width)
+        b = torch.ones(args.width, args.ff)
+        self.calls = {
+            "gemm": lambda: [a @ b for _ in range(GEMMS)],
+            "generate": run,
+            "update_k1": update,
+        }
+
+
+def _torch_side(args: argparse.Namespace, jax_side: _JaxSide) -> _TorchSide | None:
+    try:
+        import torch  # noqa: F401
+    except ModuleNotFoundError:
+        return None
+    return _TorchSide(args, jax_side)
+
+
+def _flops(args: argparse.Namespace) -> dict[str, float]:
+    """Operations of each program; a gradient counts as three forward passes."""
+    sequence = args.prompt + args.length
+    forward = args.rows * timing.forward_flops(
+        sequence=sequence,
+        scored=args.length,
+        width=args.width,
+        layers=args.layers,
+        ff=args.ff,
+        vocab=args.vocab,
+    )
+    return {
+        "gemm": GEMMS * 2.0 * args.rows * sequence * args.width * args.ff,
+        "generate": args.calls * forward,
+        "update_k1": 3 * forward,
+        "update_k2": 6 * forward,
+    }
+
+
+def _results(times: dict[str, timing.Times], flops: dict[str, float]) -> dict[str, Any]:
+    results: dict[str, Any] = {}
+    for key, one in times.items():
+        program, name = key.split("/")
+        results.setdefault(program, {})[name] = timing.summary(one, flops[program])
+    for program, of_program in results.items():
+        if "torch" in of_program:
+            of_program["ratio"] = timing.ratio(times[f"{program}/jax"], times[f"{program}/torch"])
+    results["update_k2"]["ratio_to_k1"] = timing.ratio(
+        times["update_k2/jax"], times["update_k1/jax"]
+    )
+    return results
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{value} is not 1 or more")
+    return value
+
+
+if __name__ == "__main__":
+    main()

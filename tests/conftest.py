@@ -1,0 +1,29 @@
+"""What holds in every test: eight virtual devices, and shapes checked at run time."""
+
+import os
+import sys
+from pathlib import Path
+
+# Before jax is imported.  Most of the suite's time is LLVM's: at level 0 it takes half, and what
+# XLA makes of a program before LLVM sees it stays the same.
+FLAGS = ("--xla_force_host_platform_device_count=8", "--xla_backend_optimization_level=0")
+os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *FLAGS]).strip()
+
+import jaxtyping
+
+sys.path.insert(0, str(Path(__file__).parent))  # for `import reference`
+
+# Every annotated function of these checks its shapes and types while tests run.
+CHECKED = (
+    "diffpo_jax.diffusion",
+    "diffpo_jax.distributed",
+    "diffpo_jax.masked",
+    "diffpo_jax.microbatch",
+    "diffpo_jax.models",
+    "diffpo_jax.rl.advantages",
+    "diffpo_jax.rl.diagnostics",
+    "diffpo_jax.rl.optimizer",
+    "diffpo_jax.rl.update",
+    "diffpo_jax.rng",
+)
+jaxtyping.install_import_hook(CHECKED, "beartype.beartype")

@@ -1,0 +1,225 @@
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import reference
+
+from diffpo_jax.config import ModelConfig
+from diffpo_jax.models import denoiser
+
+SIZES = {"layers": 2, "kv_heads": 1, "positions": 8, "rope_theta": 50.0, "norm_eps": 0.01}
+CONFIG = ModelConfig(width=16, heads=2, ff=16, **SIZES)
+TOKENS = np.array([[0, 0, 3, 1, 4, 2], [4, 0, 2, 5, 1, 3]])
+MASK = np.array([[False, False, True, True, True, True], [True] * 6])
+
+
+@pytest.fixture(scope="module")
+def model():
+    policy, params = reference.tiny_policy(**SIZES)
+
+    @jax.jit
+    def forward(params, tokens, mask):
+        hidden = policy.hidden(params, tokens, mask)
+        return hidden, policy.logits(params, hidden)
+
+    return forward, params
+
+
+def run(model, tokens, mask):
+    forward, params = model
+    return jax.device_get(forward(params, jnp.asarray(tokens, jnp.int32), jnp.asarray(mask)))
+
+
+@pytest.mark.parametrize("row", [0, 1])
+def test_equals_plain_matrices(model, row):
+    hidden, logits = run(model, TOKENS, MASK)
+    expected = reference.denoiser(model[1], TOKENS[row], MASK[row], CONFIG)
+    real = MASK[row]
+    np.testing.assert_allclose(hidden[row][real], expected[0][real], atol=1e-5)
+    np.testing.assert_allclose(logits[row][real], expected[1][real], atol=1e-5)
+
+
+def test_a_padded_row_equals_the_row_alone(model):
+    in_batch = run(model, TOKENS, MASK)
+    alone = run(model, TOKENS[:1, 2:], MASK[:1, 2:])
+    for batch, single in zip(in_batch, alone):
+        np.testing.assert_allclose(batch[0, 2:], single[0], atol=1e-5)
+
+
+def test_what_stands_in_the_padding_is_never_seen(model):
+    other = TOKENS.copy()
+    other[0, :2] = [5, 4]
+    for a, b in zip(run(model, TOKENS, MASK), run(model, other, MASK)):
+        np.testing.assert_array_equal(a[:, 2:], b[:, 2:])
+
+
+def test_a_row_of_padding_alone_stays_finite(model):
+    hidden, logits = run(model, TOKENS, np.zeros_like(MASK))
+    assert np.isfinite(hidden).all()
+    assert np.isfinite(logits).all()
+
+
+def test_a_later_token_changes_an_earlier_output(model):
+    other = TOKENS.copy()
+    other[:, -1] = 0
+    before, after = run(model, TOKENS, MASK)[0], run(model, other, MASK)[0]
+    assert (np.abs(before - after)[:, 2:].max(-1) > 1e-3).all()
+
+
+def test_learned_positions_count_real_tokens(model):
+    forward, params = model
+    place = params["denoiser"]["place"].at[4:].set(100.0)
+    changed = (forward, {**params, "denoiser": {**params["denoiser"], "place": place}})
+    before, after = run(model, TOKENS, MASK)[0], run(changed, TOKENS, MASK)[0]
+    np.testing.assert_array_equal(before[0], after[0])  # 4 real tokens: places 0 to 3
+    assert np.abs(before[1] - after[1]).max() > 1e-3
+
+
+def value_and_gradient(platform, **model):
+    policy, params = reference.tiny_policy(platform=platform, **(SIZES | model))
+
+    @jax.jit
+    @jax.value_and_grad
+    def loss(params):
+        hidden = policy.hidden(params, jnp.asarray(TOKENS, jnp.int32), jnp.asarray(MASK))
+        return jnp.mean(jnp.sin(policy.logits(params, hidden)))
+
+    return jax.device_get(loss(params))
+
+
+@pytest.fixture(scope="module")
+def plain():
+    return value_and_gradient("gpu", scan_unroll=1)
+
+
+@pytest.mark.parametrize(
+    "variant",
+    [
+        {"platform": "cpu", "scan_unroll": 1},
+        {"platform": "gpu", "scan_unroll": 2},
+        {"platform": "gpu", "scan_unroll": 1, "remat": True},
+    ],
+    ids=["barriers", "unrolled", "remat"],
+)
+def test_how_it_is_compiled_changes_neither_value_nor_gradient(plain, variant):
+    value, grads = value_and_gradient(**variant)
+    np.testing.assert_allclose(value, plain[0], rtol=1e-6)
+    of_denoiser = jax.tree.leaves(plain[1]["denoiser"])
+    assert all(np.abs(g).max() > 1e-5 for g in of_denoiser)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-7), grads, plain[1])
+
+
+def test_barriers_are_for_cpu_alone():
+    def text(platform):
+        policy, params = reference.tiny_policy(platform=platform)
+        tokens, mask = jnp.asarray(TOKENS, jnp.int32), jnp.asarray(MASK)
+        return str(jax.make_jaxpr(policy.hidden)(params, tokens, mask))
+
+    assert "optimization_barrier" in text("cpu")
+    assert "optimization_barrier" not in text("gpu")
+    assert "optimization_barrier" not in text("tpu")
+
+
+def normal(seed, *shape):
+    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+
+
+def test_grouped_heads_are_repeated_heads():
+    q, k, v = normal(0, 2, 4, 5, 4), normal(1, 2, 2, 5, 4), normal(2, 2, 2, 5, 4)
+    mask = np.array([[True] * 5, [False, True, True, False, True]])
+    got = denoiser.attention(jnp.asarray(q), jnp.asarray(k), jnp.asarray(v), jnp.asarray(mask))
+    for row in range(2):
+        for head, of_kv in enumerate([0, 0, 1, 1]):
+            expected = reference.attend(q[row, head], k[row, of_kv], v[row, of_kv], mask[row])
+            np.testing.assert_allclose(got[row, head], expected, atol=1e-6)
+
+
+def shape_of(dtype="float32", **changes):
+    policy_shape = denoiser.Shape(
+        vocab=6,
+        width=8,
+        layers=1,
+        heads=1,
+        kv_heads=1,
+        ff=8,
+        rope_theta=50.0,
+        norm_eps=0.1,
+        embedding_std=1.0,
+        positions=0,
+        dtype=jnp.dtype(dtype),
+        param_dtype=jnp.dtype("float32"),
+        remat=False,
+        scan_unroll=1,
+        barriers=False,
+    )
+    return dataclasses.replace(policy_shape, **changes)
+
+
+def rotate(x, positions):
+    table = denoiser._rope_table(jnp.asarray(positions)[None], shape_of())
+    return np.asarray(denoiser._rotate(jnp.asarray(x)[None, None], table))[0, 0]
+
+
+def test_rotation_by_hand():
+    x = normal(3, 4, 8)
+    np.testing.assert_allclose(
+        rotate(x, [0, 1, 5, 11]), reference.rotated(x, [0, 1, 5, 11], 50.0), atol=1e-5
+    )
+
+
+def test_scores_depend_on_relative_position():
+    q, k = normal(4, 6, 8), normal(5, 6, 8)
+    here, there = np.arange(6), np.arange(6) + 7
+    near = rotate(q, here) @ rotate(k, here).T
+    np.testing.assert_allclose(near, rotate(q, there) @ rotate(k, there).T, atol=1e-5)
+    assert np.abs(near - rotate(q, here) @ rotate(k, there).T).max() > 0.1
+
+
+def test_rms_norm_by_hand():
+    x, scale = normal(6, 3, 8), normal(7, 8)
+    norm = denoiser.RMSNorm(shape_of())
+    got = norm.apply({"params": {"scale": jnp.asarray(scale)}}, jnp.asarray(x))
+    np.testing.assert_allclose(got, reference.rms_norm(x, scale, 0.1), atol=1e-6)
+    # (3, 4, 0 ...) has mean square 25/8.
+    x = np.zeros((1, 8), np.float32)
+    x[0, :2] = [3, 4]
+    got = norm.apply({"params": {"scale": jnp.ones(8)}}, jnp.asarray(x))
+    np.testing.assert_allclose(got[0, :2], np.array([3, 4]) / np.sqrt(25 / 8 + 0.1), rtol=1e-6)
+
+
+def test_rms_norm_takes_its_mean_in_float32():
+    x = jnp.full((1, 8), 300.0, jnp.bfloat16)
+    norm = denoiser.RMSNorm(shape_of(dtype="bfloat16", norm_eps=10_000.0))
+    got = norm.apply({"params": {"scale": jnp.ones(8)}}, x)
+    assert got.dtype == jnp.bfloat16
+    expected = jnp.bfloat16(300 / np.sqrt(300.0**2 + 10_000))
+    np.testing.assert_array_equal(np.asarray(got, np.float32), np.float32(expected))
+
+
+def test_bfloat16_gives_finite_float32_logits(model):
+    policy, params = reference.tiny_policy(**(SIZES | {"dtype": "bfloat16"}))
+    tokens, mask = jnp.asarray(TOKENS, jnp.int32), jnp.asarray(MASK)
+
+    @jax.jit
+    def forward(params):
+        hidden = policy.hidden(params, tokens, mask)
+        return hidden, policy.logits(params, hidden)
+
+    hidden, logits = forward(params)
+    assert hidden.dtype == jnp.bfloat16
+    assert logits.dtype == jnp.float32
+    assert np.isfinite(logits).all()
+    full = run(model, TOKENS, MASK)[1]
+    np.testing.assert_allclose(np.asarray(logits)[MASK], full[MASK], atol=0.15)
+
+
+def test_parameters_have_their_dtype_and_initial_scale():
+    policy, _ = reference.tiny_policy(param_dtype="bfloat16", embedding_std=3.0, width=64, vocab=40)
+    shapes = jax.eval_shape(policy.init, jax.random.key(0))
+    assert {x.dtype for x in jax.tree.leaves(shapes["denoiser"])} == {jnp.dtype("bfloat16")}
+    params = jax.jit(policy.init)(jax.random.key(0))["denoiser"]
+    assert np.std(np.asarray(params["embed"], np.float32)) == pytest.approx(3.0, rel=0.1)
+    fan_in = np.std(np.asarray(params["unembed"], np.float32))
+    assert fan_in == pytest.approx(64**-0.5, rel=0.1)

@@ -1,0 +1,143 @@
+"""The configuration: overrides, methods, and one clear line for each mistake."""
+
+import dataclasses
+
+import ml_collections
+import pytest
+
+from diffpo_jax import config as config_lib
+from diffpo_jax.config import Config, UserError
+
+
+def build(**overrides):
+    values = config_lib.as_config_dict(Config())
+    values.update_from_flattened_dict(overrides)
+    return config_lib.from_config_dict(values)
+
+
+def test_defaults_are_valid_and_survive_json():
+    config = build()
+    assert config_lib.from_json(config_lib.to_json(config)) == config
+
+
+@pytest.mark.parametrize(
+    ("method", "anchors", "weights", "masking"),
+    [
+        ("d1", 1, "none", 0.15),
+        ("d1_is", 1, "token", 0.15),
+        ("diffpo_no_is", 2, "none", 0.0),
+        ("diffpo", 2, "token", 0.0),
+    ],
+)
+def test_a_method_sets_its_three_fields_and_no_other(method, anchors, weights, masking):
+    config = build(method=method)
+    assert config.rl.likelihood.anchors == anchors
+    assert config.rl.objective.weights == weights
+    assert config.rl.likelihood.prompt_masking == masking
+    names = {line.partition(":")[0] for line in config_lib.differences(build(), config)}
+    assert names <= {
+        "config.method",
+        "config.rl.likelihood.anchors",
+        "config.rl.objective.weights",
+        "config.rl.likelihood.prompt_masking",
+    }
+
+
+def test_a_field_of_the_method_can_be_overridden_alone():
+    config = build(**{"method": "d1", "rl.likelihood.prompt_masking": 0.0})
+    assert config.rl.likelihood == config_lib.LikelihoodConfig(anchors=1, prompt_masking=0.0)
+    assert config.rl.objective.weights == "none"
+
+
+def test_zero_is_not_taken_for_unset():
+    assert build(**{"rl.likelihood.prompt_masking": 0.0, "method": "d1"}).method == "d1"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"sampler.block_length": 5}, "block_length=5 does not divide"),
+        ({"rl.group": 1}, "group of one learns nothing"),
+        ({"threshold.gamma": -0.1, "mode": "model"}, "config.threshold.gamma=-0.1"),
+        ({"threshold.gamma": float("inf")}, "finite"),
+        ({"threshold.gamma": 0.0}, "must be above 0"),
+        ({"evaluation.gammas": (0.1, -1.0)}, r"evaluation.gammas\[1\]=-1.0"),
+        ({"evaluation.gammas": ()}, "at least one bound"),
+        ({"rl.speed.weight": -0.5}, "config.rl.speed.weight=-0.5 must not be negative"),
+        ({"rl.speed.weight": 1.5}, r"weight in \[0, 1\]"),
+        ({"mode": "both"}, "config.mode='both' is unknown; use one of: model, sampler, joint"),
+        ({"method": "grpo"}, "config.method='grpo' is unknown"),
+        ({"model.heads": 5}, "even multiple"),
+        ({"model.kv_heads": 3}, "kv_heads=3 does not divide"),
+        ({"sampler.temperature": 0.0}, "sampler.temperature=0.0 must be above 0"),
+        ({"rl.micro_batch": 100}, "micro_batch=100 does not divide the 512"),
+        ({"mesh.data": 3}, "does not divide over"),
+        ({"threshold.sigma": 9.0}, "outside"),
+        ({"rl.likelihood.prompt_masking": 1.0}, "below 1"),
+        ({"rl.objective.truncation": float("nan")}, "NaN"),
+    ],
+)
+def test_values_that_contradict_are_named(overrides, message):
+    with pytest.raises(UserError, match=message) as caught:
+        build(**overrides)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_unknown_field_names_the_nearest():
+    values = config_lib.as_config_dict(Config())
+    with values.unlocked():
+        values.rl.inner_update = 2
+    with pytest.raises(UserError, match="nearest is config.rl.inner_updates"):
+        config_lib.from_config_dict(values)
+
+
+def test_unknown_field_of_a_path():
+    assert config_lib.unknown_field("config.rl.steps") is None
+    assert "config.task.sudoku.size" in config_lib.unknown_field("config.task.sudoku.sizes")
+    assert "not a section" in config_lib.unknown_field("config.seed.x")
+
+
+@pytest.mark.parametrize(
+    ("section", "value", "message"),
+    [
+        ({"seed": "one"}, None, "config.seed='one' is of type str; it must be int"),
+        ({"seed": True}, None, "config.seed=True is of type bool"),
+        ({"rl": 3}, None, "config.rl is a section"),
+        ({"evaluation": {"gammas": 0.1}}, None, "must be a list of float"),
+        ({"evaluation": {"gammas": ["a"]}}, None, r"gammas\[0\]='a'"),
+    ],
+)
+def test_wrong_types_are_named(section, value, message):
+    del value
+    with pytest.raises(UserError, match=message):
+        config_lib.from_config_dict(ml_collections.ConfigDict(section))
+
+
+def test_an_integer_is_a_number_where_a_float_is_wanted():
+    values = ml_collections.ConfigDict({"rl": {"speed": {"weight": 1}}})
+    weight = config_lib.from_config_dict(values).rl.speed.weight
+    assert weight == 1.0
+    assert isinstance(weight, float)
+
+
+def test_only_what_changes_the_result_is_a_difference():
+    old = build()
+    free = build(
+        **{"mesh.data": 8, "logging.every": 5, "checkpoint.every": 7, "task.data_dir": "elsewhere"}
+    )
+    assert config_lib.differences(old, free) == []
+    longer = build(**{"rl.steps": old.rl.steps + 1})
+    assert config_lib.differences(old, longer) == []
+    assert config_lib.differences(longer, old) == [
+        f"config.rl.steps: {old.rl.steps + 1} -> {old.rl.steps}"
+    ]
+    other = build(**{"rl.speed.weight": 0.1, "evaluation.gammas": (0.0,)})
+    assert [line.split(":")[0] for line in config_lib.differences(old, other)] == [
+        "config.evaluation.gammas",
+        "config.rl.speed.weight",
+    ]
+
+
+def test_every_section_is_frozen():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        Config().seed = 3

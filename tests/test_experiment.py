@@ -1,0 +1,141 @@
+"""Whole runs, as small as they come: every method and mode by overrides alone, and bad ends."""
+
+import json
+import pathlib
+import sys
+
+import numpy as np
+import pytest
+
+from diffpo_jax import config as config_lib
+from diffpo_jax import experiment, metrics
+from diffpo_jax.errors import UserError
+
+sys.path.insert(0, str(pathlib.Path(__file__).parent.parent))
+from configs import sudoku
+
+LEAST = {
+    "model.width": 16,
+    "model.layers": 1,
+    "model.ff": 16,
+    "pretrain.steps": 3,
+    "rl.steps": 2,
+    "rl.prompts": 4,
+    "rl.group": 2,
+    "task.sudoku.train_examples": 64,
+    "task.sudoku.validation_examples": 16,
+    "task.sudoku.test_examples": 16,
+    "evaluation.gammas": (0.1, 1.0),
+    "evaluation.batch": 16,
+    "evaluation.every": 1,
+    "checkpoint.every": 1,
+    "logging.samples_every": 1,
+}
+
+
+def least(**overrides):
+    values = sudoku.get_config("smoke")
+    values.update_from_flattened_dict(LEAST | overrides)
+    return config_lib.from_config_dict(values)
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    """A finished run whose base model the others take."""
+    path = tmp_path_factory.mktemp("base")
+    experiment.run(least(), str(path))
+    return path
+
+
+def test_a_run_leaves_what_it_promises(base):
+    summary = json.loads((base / "report/summary.json").read_text())
+    assert [p["gamma"] for p in summary["trained"]["frontier"]] == [0.1, 1.0]
+    assert summary["prompts"] == 16
+    assert summary["denoiser_calls"]["pretrain"] == 3 * 32
+    assert set(summary["wall_seconds"]) == {"pretrain", "rl", "evaluation"}
+    assert set(summary["scores"]["learned"]) == {"cell_accuracy"}
+    for name in ("frontier.png", "learning_curves.png", "frontier.csv"):
+        assert (base / "report" / name).stat().st_size > 0
+    lines = metrics.read(base / "metrics.jsonl")
+    assert [(x["stage"], x["step"]) for x in lines] == (
+        [("pretrain", i) for i in (1, 2, 3)] + [("rl", i) for i in (0, 1, 2)]
+    )
+    last = lines[-1]
+    rollouts = sum(x["nfe"] for x in lines[-2:]) * 8
+    assert last["calls/rollout"] == pytest.approx(rollouts)
+    assert last["calls/update"] == 2 * 8 * 2 * 3  # steps, rows, K, passes for two inner updates
+    assert last["parity/0.2%"] == 1.0
+    samples = (base / "samples/rl-000001.jsonl").read_text().splitlines()
+    assert len(samples) == 8
+    row = json.loads(samples[0])
+    assert row["nfe"] == max(row["commit_call"])
+
+
+def test_the_same_command_again_changes_nothing(base):
+    before = (base / "metrics.jsonl").read_bytes()
+    experiment.run(least(), str(base))
+    assert (base / "metrics.jsonl").read_bytes() == before
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("method", "mode"),
+    [
+        ("d1", "joint"),
+        ("d1_is", "joint"),
+        ("diffpo_no_is", "joint"),
+        ("diffpo", "model"),
+        ("diffpo", "sampler"),
+    ],
+)
+def test_methods_and_modes_by_overrides_alone(base, tmp_path, method, mode):
+    config = least(method=method, mode=mode, init_from=str(base))
+    summary = experiment.run(config, str(tmp_path))
+    assert (summary["method"], summary["mode"]) == (method, mode)
+    assert (summary["trained"]["learned"] is None) == (mode == "model")
+    # The base is the other run's, so its frontier is too.
+    other = json.loads((base / "report/summary.json").read_text())
+    assert summary["base"]["frontier"] == other["base"]["frontier"]
+    last = metrics.read(tmp_path / "metrics.jsonl")[-1]
+    assert ("grad_norm/denoiser" in last) == (mode != "sampler")
+    assert ("grad_norm/threshold" in last) == (mode != "model")
+
+
+@pytest.mark.slow
+def test_a_sharded_run_gives_the_same_numbers(base, tmp_path):
+    config = least(**{"init_from": str(base), "mesh.data": 2, "mesh.fsdp": 2, "mesh.tensor": 1})
+    experiment.run(config, str(tmp_path))
+    ours, theirs = (
+        [x for x in metrics.read(p / "metrics.jsonl") if x["stage"] == "rl"]
+        for p in (tmp_path, base)
+    )
+    for mine, other in zip(ours, theirs, strict=True):
+        for name in ("accuracy", "nfe", "reward", "objective", "kl/token", "gamma/p50"):
+            if name in other:
+                assert mine[name] == pytest.approx(other[name], rel=1e-4, abs=1e-5), name
+
+
+def test_a_loss_that_is_not_finite_stops_and_names_the_last_checkpoint(base, tmp_path):
+    config = least(**{"init_from": str(base), "rl.optimizer.denoiser_lr": 1e38, "rl.steps": 6})
+    with pytest.raises(UserError, match=r"RL step \d: .*nan.* Last good checkpoint: step \d"):
+        experiment.run(config, str(tmp_path))
+    assert np.all([x["step"] < 6 for x in metrics.read(tmp_path / "metrics.jsonl")])
+
+
+def test_pretraining_that_diverges_stops(tmp_path):
+    config = least(**{"pretrain.learning_rate": 1e38, "pretrain.max_grad_norm": 1e38})
+    with pytest.raises(UserError, match=r"pretraining step \d: .*Last good checkpoint"):
+        experiment.run(config, str(tmp_path))
+
+
+def test_a_base_of_another_shape_is_refused(base, tmp_path):
+    config = least(**{"init_from": str(base), "model.ff": 24})
+    with pytest.raises(UserError, match="does not fit config.model"):
+        experiment.run(config, str(tmp_path))
+
+
+def test_an_example_that_does_not_fit_is_found_first(tmp_path):
+    config = least(**{"sampler.length": 8, "sampler.block_length": 8})
+    with pytest.raises(UserError, match=r"config\.sampler\.length"):
+        experiment.run(config, str(tmp_path))
+    assert not (tmp_path / "checkpoints").exists()

@@ -1,0 +1,61 @@
+"""The command line: every mistake is one line on stderr and exit status 2, before any compile."""
+
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parent.parent
+
+
+def run(*flags: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "-m", "diffpo_jax.main", *flags],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env=os.environ | {"JAX_PLATFORMS": "cpu"},
+    )
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--config.rl.step=3"], "config.rl.step is not a field of the configuration; the nearest"),
+        (["--config.rl.steps=many"], "config.rl.steps"),
+        (["--config.sampler.block_length=3"], "block_length=3 does not divide"),
+        (["--config.task.test_file=nowhere.csv"], "nowhere.csv"),
+        (["--config.mesh.data=64"], "64 devices"),
+        (["--config.model.family=gpt"], "config.model.family='gpt' is unknown"),
+        (["--config.sampler.prompt_length=8", "--config.model.positions=64"], "prompt_length"),
+        (["extra"], "unexpected argument 'extra'"),
+    ],
+)
+def test_a_mistake_is_one_line(tmp_path, flags, message):
+    out = run("--config=configs/sudoku.py:smoke", f"--workdir={tmp_path}", *flags)
+    assert out.returncode == 2, out.stderr
+    last = out.stderr.strip().splitlines()[-1]
+    assert last.startswith("error: ")
+    assert message in last
+    assert "Traceback" not in out.stderr
+    assert not (tmp_path / "checkpoints").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ([], "--config is missing"),
+        (["--config=configs/sudoku.py"], "--workdir is missing"),
+        (["--config=configs/sudoku.py:huge", "--workdir=x"], "has no preset 'huge'"),
+        (["--config=configs/nothing.py", "--workdir=x"], "nothing.py"),
+        (["--config=configs/sudoku.py", "--workdir=/dev/null/run"], "cannot write to the workdir"),
+    ],
+)
+def test_missing_or_wrong_flags(flags, message):
+    out = run(*flags)
+    assert out.returncode == 2, out.stderr
+    assert message in out.stderr.strip().splitlines()[-1]
+    assert "Traceback" not in out.stderr

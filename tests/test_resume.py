@@ -1,0 +1,112 @@
+"""kill -9 at five moments, the same command again: nothing but `time/` fields differs."""
+
+import json
+import os
+import pathlib
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+
+ROOT = pathlib.Path(__file__).parent.parent
+STEPS = {"pretrain": 12, "rl": 8}
+
+
+def start(workdir: pathlib.Path, cache: pathlib.Path, log) -> subprocess.Popen:
+    environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"} | {
+        "JAX_PLATFORMS": "cpu",
+        "JAX_COMPILATION_CACHE_DIR": str(cache),
+    }
+    return subprocess.Popen(
+        [
+            sys.executable,
+            "-m",
+            "diffpo_jax.main",
+            "--config=configs/sudoku.py:smoke",
+            f"--workdir={workdir}",
+        ],
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=log,
+    )
+
+
+def lines(workdir: pathlib.Path) -> list[dict]:
+    path = workdir / "metrics.jsonl"
+    text = path.read_text() if path.exists() else ""
+    return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
+
+
+def reached(workdir: pathlib.Path, stage: str, step: int) -> bool:
+    return any(line["stage"] == stage and line["step"] >= step for line in lines(workdir))
+
+
+def saving(workdir: pathlib.Path) -> bool:
+    return any(workdir.glob("checkpoints/*/*orbax-checkpoint-tmp*"))
+
+
+# When to kill, in order; each waits for its moment and then for up to 0.2 s more.
+MOMENTS = {
+    "pretraining": lambda w: reached(w, "pretrain", 4),
+    "saving": saving,
+    "first RL steps": lambda w: reached(w, "rl", 1),
+    "later RL steps": lambda w: reached(w, "rl", 5),
+    "evaluating": lambda w: reached(w, "rl", STEPS["rl"]),
+}
+
+
+def params_of(workdir: pathlib.Path) -> dict[str, np.ndarray]:
+    with ocp.StandardCheckpointer() as reader:
+        tree = reader.restore((workdir / f"checkpoints/rl/{STEPS['rl']}/params").absolute())
+    import jax
+
+    flat = jax.tree_util.tree_leaves_with_path(tree)
+    return {jax.tree_util.keystr(path): np.asarray(x) for path, x in flat}
+
+
+def without_times(line: dict) -> dict:
+    return {k: v for k, v in line.items() if not k.startswith("time/")}
+
+
+@pytest.mark.slow
+def test_killed_five_times_equals_uninterrupted(tmp_path):
+    chance = random.Random(0)
+    cache = tmp_path / "cache"
+    whole, torn = tmp_path / "whole", tmp_path / "torn"
+    with open(tmp_path / "log", "w") as log:
+        assert start(whole, cache, log).wait(timeout=400) == 0, (tmp_path / "log").read_text()
+        for name, moment in MOMENTS.items():
+            process = start(torn, cache, log)
+            limit = time.monotonic() + 200
+            while not moment(torn):
+                assert process.poll() is None, f"ended before {name}"
+                assert time.monotonic() < limit, f"never came to {name}"
+                time.sleep(0.001)
+            if name != "saving":
+                time.sleep(chance.uniform(0, 0.2))
+            process.send_signal(signal.SIGKILL)
+            assert process.wait() == -signal.SIGKILL, f"ended by itself while {name}"
+        assert start(torn, cache, log).wait(timeout=400) == 0, (tmp_path / "log").read_text()
+
+    expected, got = ([without_times(x) for x in lines(w)] for w in (whole, torn))
+    assert [(x["stage"], x["step"]) for x in expected] == (
+        [("pretrain", i + 1) for i in range(STEPS["pretrain"])]
+        + [("rl", i) for i in range(STEPS["rl"] + 1)]
+    )
+    assert got == expected
+    ours, theirs = params_of(whole), params_of(torn)
+    assert ours.keys() == theirs.keys()
+    for name in ours:
+        np.testing.assert_array_equal(theirs[name], ours[name], err_msg=name)
+    summaries = [json.loads((w / "report/summary.json").read_text()) for w in (whole, torn)]
+    for summary in summaries:
+        del summary["wall_seconds"]
+    assert summaries[0] == summaries[1]
+    for name in ("test.jsonl", "rl-000004.jsonl", "rl-000008.jsonl"):
+        assert (torn / "samples" / name).read_bytes() == (whole / "samples" / name).read_bytes()
