@@ -26,16 +26,14 @@ import argparse
 import os
 import pathlib
 import sys
-import time
 from typing import Any
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
-from benchmarks import timing  # noqa: E402
+from benchmarks import timing
 
 LOGITS_TOLERANCE = 5e-4  # absolute; logits are of the order of 1
 GRADIENT_TOLERANCE = 1e-3  # of the largest entry of each gradient
-SHOWN = ("seconds", "seconds_min", "seconds_max", "cpu_seconds", "gflops")
 GEMMS = 20  # products timed at once
 SEED = 0
 
@@ -78,13 +76,14 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None) -> None:
     args = arguments(argv)
+    machine = timing.machine()  # before our own work adds to the load
     # XLA reads it once, when jax makes its device.
     os.environ["NPROC"] = str(args.threads)
     import jax
 
     jax.config.update("jax_platforms", "cpu")
     jax.config.update("jax_enable_compilation_cache", False)  # compile times are to be true
-    result = measure(args)
+    result = measure(args, machine)
     print(report(result))
     if args.json:
         from diffpo_jax import files
@@ -92,10 +91,10 @@ def main(argv: list[str] | None = None) -> None:
         files.write_json(args.json, result)
 
 
-def measure(args: argparse.Namespace) -> dict[str, Any]:
+def measure(args: argparse.Namespace, machine: dict[str, Any]) -> dict[str, Any]:
     """Everything there is to tell, as in the JSON file.  Raises `DisagreementError`."""
     sides = {"jax": _JaxSide(args)}
-    machine, agreement = timing.machine(), None
+    agreement = None
     torch_side = _torch_side(args, sides["jax"])
     if torch_side:
         sides["torch"] = torch_side
@@ -109,10 +108,9 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     }
     timing.interleave(calls, 1)
     results = _results(timing.interleave(calls, args.repeats), _flops(args))
-    machine["load_average_after"] = timing.machine()["load_average"]
     return {
         "settings": vars(args),
-        "machine": machine,
+        "machine": machine | {"load_average_after": timing.machine()["load_average"]},
         "versions": timing.versions("jax", "jaxlib", "flax", "torch"),
         "threads": {name: side.threads for name, side in sides.items()},
         "agreement": agreement,
@@ -124,16 +122,11 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
 
 def report(result: dict[str, Any]) -> str:
     """The result as text."""
-    machine, threads, versions = result["machine"], result["threads"], result["versions"]
-    lines = [
-        f"{machine['cores_usable']} of {machine['cores']} cores ({machine['machine']}), "
-        f"load average {machine['load_average']} before, {machine['load_average_after']} after",
-        ", ".join(f"{name} {v}" for name, v in versions.items() if v),
-        "threads: " + ", ".join(f"{name} {n}" for name, n in threads.items()),
-    ]
+    lines = timing.headline(result["machine"], result["versions"])
+    lines.append("threads: " + ", ".join(f"{name} {n}" for name, n in result["threads"].items()))
     same = result["agreement"]
     if same is None:
-        lines.append("torch is not installed: the JAX side alone.")
+        lines.append("torch is not installed: the JAX side alone")
     else:
         lines.append(
             f"agreement: logits within {same['logits']:.1e}, gradients within "
@@ -144,23 +137,19 @@ def report(result: dict[str, Any]) -> str:
         for name in ("jax", "torch"):
             if name not in of_program:
                 continue
-            x = of_program[name]
-            rows.append(
-                [
-                    f"{program} {name}",
-                    *(x[key] for key in SHOWN),
-                    100 * x["gflops"] / peak,
-                    result["compile_seconds"].get(program) if name == "jax" else None,
-                ]
-            )
-    columns = ["", "median s", "min s", "max s", "CPU s", "GFLOP/s", "% of GEMM", "compile s"]
-    lines += ["", timing.table(columns, rows), ""]
+            compiled = result["compile_seconds"].get(program) if name == "jax" else None
+            rows.append(timing.row(f"{program} {name}", of_program[name], peak, compiled))
+    lines += ["", timing.table(timing.COLUMNS, rows), ""]
     for program, of_program in result["results"].items():
         if "ratio" in of_program:
-            lines.append(f"{program}: JAX takes {of_program['ratio']:.2f} x PyTorch's time")
-    to_k1 = result["results"]["update_k2"]["ratio_to_k1"]
-    lines.append(f"update_k2: JAX takes {to_k1:.2f} x the time of update_k1")
+            lines.append(f"{program}: JAX takes {_times(of_program)} PyTorch")
+    to_k1 = result["results"]["update_k2"]["to_k1"]
+    lines.append(f"update_k2: JAX takes {_times(to_k1)} update_k1")
     return "\n".join(lines)
+
+
+def _times(ratio: dict[str, float]) -> str:
+    return f"{ratio['ratio']:.2f} x the time and {ratio['ratio_cpu']:.2f} x the CPU time of"
 
 
 def check_agreement(jax_side: "_JaxSide", torch_side: "_TorchSide") -> dict[str, float]:
@@ -283,9 +272,8 @@ class _JaxSide:
     def _compile(self, name: str, function, *args):
         import jax
 
-        began = time.perf_counter()
-        program = jax.jit(function).lower(*args).compile()
-        self.compile_seconds[name] = time.perf_counter() - began
+        program, seconds = timing.compiled(jax.jit(function), *args)
+        self.compile_seconds[name] = seconds
         return program
 
 
@@ -372,10 +360,8 @@ def _results(times: dict[str, timing.Times], flops: dict[str, float]) -> dict[st
         results.setdefault(program, {})[name] = timing.summary(one, flops[program])
     for program, of_program in results.items():
         if "torch" in of_program:
-            of_program["ratio"] = timing.ratio(times[f"{program}/jax"], times[f"{program}/torch"])
-    results["update_k2"]["ratio_to_k1"] = timing.ratio(
-        times["update_k2/jax"], times["update_k1/jax"]
-    )
+            of_program |= timing.ratio(times[f"{program}/jax"], times[f"{program}/torch"])
+    results["update_k2"]["to_k1"] = timing.ratio(times["update_k2/jax"], times["update_k1/jax"])
     return results
 
 

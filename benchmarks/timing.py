@@ -54,9 +54,23 @@ def summary(times: Times, flops: float) -> dict[str, float]:
     }
 
 
-def ratio(a: Times, b: Times) -> float:
-    """Median of a/b over neighbours in time, so that drift between the pairs cancels."""
-    return float(np.median(np.divide(a.wall, b.wall)))
+def compiled(jitted: Any, *args: Any) -> tuple[Any, float]:
+    """A jitted function compiled for these arguments, and the seconds that took."""
+    began = time.perf_counter()
+    program = jitted.lower(*args).compile()
+    return program, time.perf_counter() - began
+
+
+def ratio(a: Times, b: Times) -> dict[str, float]:
+    """Median of a/b over neighbours in time, so that drift between the pairs cancels.
+
+    By CPU time as well, which other work on the machine hardly touches: fair with one thread
+    (threads that wait for one another may burn it).
+    """
+    return {
+        "ratio": float(np.median(np.divide(a.wall, b.wall))),
+        "ratio_cpu": float(np.median(np.divide(a.cpu, b.cpu))),
+    }
 
 
 def cores() -> int:
@@ -75,7 +89,38 @@ def machine() -> dict[str, Any]:
         "cores": os.cpu_count(),
         "cores_usable": cores(),
         "load_average": load,
+        "xla_flags": os.environ.get("XLA_FLAGS", ""),
     }
+
+
+def busy(machine: dict[str, Any]) -> str | None:
+    """A line of warning where other work was on the machine when `machine()` was called."""
+    load = machine["load_average"]
+    if not load or load[0] < 0.3:
+        return None
+    return (
+        f"warning: the machine was busy (load average {load[0]} on {machine['cores']} cores). "
+        "Times are too long, and unevenly so: a library whose threads wait for one another loses "
+        "most. One thread and CPU seconds are the least disturbed."
+    )
+
+
+def headline(machine: dict[str, Any], versions: dict[str, str | None]) -> list[str]:
+    """Lines that say what the numbers below them were measured on.
+
+    Args:
+      machine: from `machine()`, with "load_average_after".
+    """
+    lines = [
+        f"{machine['cores_usable']} of {machine['cores']} cores ({machine['machine']}), "
+        f"load average {machine['load_average']} before, {machine['load_average_after']} after",
+        ", ".join(f"{name} {version}" for name, version in versions.items() if version),
+    ]
+    if machine["xla_flags"]:
+        lines.append(f"XLA_FLAGS={machine['xla_flags']}")
+    if warning := busy(machine):
+        lines.append(warning)
+    return lines
 
 
 def versions(*packages: str) -> dict[str, str | None]:
@@ -103,6 +148,16 @@ def forward_flops(
     """
     block = 2 * (4 * width * width + 3 * width * ff) + 4 * sequence * width
     return float(layers * sequence * block + 2 * scored * width * vocab)
+
+
+# Of the table that `row` makes lines of.
+COLUMNS = ("", "median s", "min s", "max s", "CPU s", "GFLOP/s", "% of GEMM", "compile s")
+
+
+def row(name: str, one: dict[str, float], peak: float, compile_seconds: float | None) -> list[Any]:
+    """A line of the table: a program's `summary` and its speed as a share of `peak` GFLOP/s."""
+    shown = ("seconds", "seconds_min", "seconds_max", "cpu_seconds", "gflops")
+    return [name, *(one[key] for key in shown), 100 * one["gflops"] / peak, compile_seconds]
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:

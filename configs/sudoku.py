@@ -16,6 +16,8 @@ def get_config(preset: str = "default") -> ml_collections.ConfigDict:
     """The configuration of a preset."""
     config = config_lib.as_config_dict(config_lib.Config())
     config.model.positions = config.sampler.prompt_length + config.sampler.length
+    # Small enough for a core's cache: on CPUs the gradient takes 2/3 of the time of one piece.
+    config.pretrain.micro_batch = config.rl.micro_batch = 64
     if preset == "default":
         return config
     if preset == "smoke":
@@ -29,8 +31,8 @@ def _smoke(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     config.task.sudoku.train_examples = 512
     config.task.sudoku.validation_examples = 64
     config.task.sudoku.test_examples = 64
-    config.pretrain.steps, config.pretrain.batch = 12, 32
-    config.rl.steps, config.rl.prompts, config.rl.group = 8, 8, 4
+    config.pretrain.steps, config.pretrain.batch, config.pretrain.micro_batch = 12, 32, 0
+    config.rl.steps, config.rl.prompts, config.rl.group, config.rl.micro_batch = 8, 8, 4, 16
     config.rl.inner_updates = 2
     config.evaluation.gammas = (0.0, 0.1, 1.0)
     config.evaluation.batch, config.evaluation.every = 64, 4

@@ -107,7 +107,7 @@ class PretrainConfig:
     steps: int = 100  # optimiser steps of masked-diffusion SFT
     batch: int = 256  # sequences a step
     micro_batch: int = 0  # sequences a gradient micro-batch, over all devices; 0: all
-    learning_rate: float = 3e-3  # Adam
+    learning_rate: float = 2e-3  # Adam
     warmup: int = 10  # steps of linear warm-up; the rate is constant after it
     weight_decay: float = 0.0
     max_grad_norm: float = 1.0
@@ -152,7 +152,7 @@ class OptimizerConfig:
 
 @dataclasses.dataclass(frozen=True)
 class RLConfig:
-    steps: int = 150  # rollout batches; each is followed by `inner_updates` updates
+    steps: int = 100  # rollout batches; each is followed by `inner_updates` updates
     prompts: int = 64  # prompts a step, over all hosts
     group: int = 8  # G, rollouts a prompt
     inner_updates: int = 1  # mu

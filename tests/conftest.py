@@ -9,6 +9,7 @@ from pathlib import Path
 FLAGS = ("--xla_force_host_platform_device_count=8", "--xla_backend_optimization_level=0")
 os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *FLAGS]).strip()
 
+import hypothesis
 import jaxtyping
 
 sys.path.insert(0, str(Path(__file__).parent))  # for `import reference`
@@ -27,3 +28,7 @@ CHECKED = (
     "diffpo_jax.rng",
 )
 jaxtyping.install_import_hook(CHECKED, "beartype.beartype")
+
+# The first example of a test pays for its compilation.
+hypothesis.settings.register_profile("compiled", deadline=None)
+hypothesis.settings.load_profile("compiled")

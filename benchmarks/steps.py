@@ -1,0 +1,311 @@
+"""The parts of one RL step at the shapes of configs/sudoku.py, timed on this machine.
+
+    python benchmarks/steps.py [--json FILE]
+
+  rollout   512 random prompts with thresholds drawn from the head, as in training, with a static
+            batch (slots=0) and with continuous batches of several sizes.
+  forward   log-probabilities of the rollouts' tokens: K denoiser passes (K=1 d1, K=2 DiFFPO), in
+            micro-batches of several sizes (0: all rows at once).
+  update    the whole optimiser update of the same: likelihoods, objective, gradients, Adam.
+  GEMM      [rows * S, width] x [width, ff] alone: the speed that the others are held against.
+
+The programs are the trainer's own.  The model is untrained; its output weights are multiplied by
+--sharpen, which lowers the entropies so that, at --gamma, rows need different numbers of calls.
+How many they took is printed: a rollout's time means nothing without it.  Grading on the host,
+checkpoints and logging are left out.
+"""
+
+import argparse
+import dataclasses
+import heapq
+import pathlib
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
+
+from benchmarks import timing
+
+GEMMS = 10  # products timed at once
+METHODS = {1: "d1", 2: "diffpo"}  # by K
+
+
+def arguments(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    numbers = {"type": _numbers, "metavar": "N,N,..."}
+    parser.add_argument("--rows", type=int, metavar="N", help="rollouts (default: the config's)")
+    for name in ("width", "layers", "heads", "ff"):
+        text = f"model.{name} (default: the config's)"
+        parser.add_argument(f"--{name}", type=int, metavar="N", help=text)
+    parser.add_argument(
+        "--slots", default=[0, 32, 64, 128], help="(default 0,32,64,128)", **numbers
+    )
+    parser.add_argument(
+        "--micro", default=[0, 32, 64, 128], help="(default 0,32,64,128)", **numbers
+    )
+    parser.add_argument("--anchors", default=[1, 2], help="K, of 1 and 2 (default 1,2)", **numbers)
+    parser.add_argument("--gamma", type=float, default=0.5, help="median of γ, nats (default 0.5)")
+    parser.add_argument(
+        "--sharpen", type=float, default=5.0, help="factor of the output weights (default 5)"
+    )
+    parser.add_argument("--repeats", type=int, default=5, metavar="N", help="(default 5)")
+    parser.add_argument("--json", metavar="FILE", help="also write everything to FILE as JSON")
+    args = parser.parse_args(argv)
+    if args.repeats < 1:
+        parser.error("--repeats must be 1 or more.")
+    if unknown := set(args.anchors) - set(METHODS):
+        parser.error(f"--anchors: {sorted(unknown)} cannot be measured, only 1 and 2.")
+    return args
+
+
+def main(argv: list[str] | None = None) -> None:
+    args = arguments(argv)
+    machine = timing.machine()  # before our own work adds to the load
+    from diffpo_jax.errors import UserError
+
+    try:
+        result = measure(args, machine)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    print(report(result))
+    if args.json:
+        from diffpo_jax import files
+
+        files.write_json(args.json, result)
+
+
+def measure(args: argparse.Namespace, machine: dict[str, Any]) -> dict[str, Any]:
+    """Everything there is to tell, as in the JSON file.  Raises `UserError` (bad sizes)."""
+    import jax
+    import numpy as np
+
+    jax.config.update("jax_enable_compilation_cache", False)  # compile times are to be true
+    config = make_config(args, METHODS[2])
+    step = _Step(args, config)
+    timing.interleave(step.calls, 1)
+    times = timing.interleave(step.calls, args.repeats)
+    calls = {name: int(np.sum(nfe)) for name, nfe in step.nfe.items()}
+    results = {name: timing.summary(one, _flops(name, step, calls)) for name, one in times.items()}
+    for name, nfe in step.nfe.items():
+        slots = int(name.split("=")[1])
+        made = passes(nfe, slots) * (min(slots, len(nfe)) or len(nfe))
+        results[name] |= {"passes": passes(nfe, slots), "occupied": calls[name] / made}
+    for name in results:
+        if name.startswith("update"):
+            both = times[name], times[name.replace("update", "forward")]
+            results[name]["to_forward"] = timing.ratio(*both)
+    of_rows = next(iter(step.nfe.values()))
+    percentiles = {f"p{q}": float(np.percentile(of_rows, q)) for q in (10, 50, 90, 100)}
+    return {
+        "settings": vars(args) | {"rows": step.rows, "model": dataclasses.asdict(config.model)},
+        "device": f"{jax.devices()[0].platform} ({jax.devices()[0].device_kind})",
+        "machine": machine | {"load_average_after": timing.machine()["load_average"]},
+        "versions": timing.versions("jax", "jaxlib", "flax", "optax"),
+        "calls_per_row": {"mean": float(np.mean(of_rows))} | percentiles,
+        "compile_seconds": step.compile_seconds,
+        "peak_gflops": results["gemm"]["gflops"],
+        "results": results,
+    }
+
+
+def report(result: dict[str, Any]) -> str:
+    """The result as text."""
+    calls, results = result["calls_per_row"], result["results"]
+    peak, compiled = result["peak_gflops"], result["compile_seconds"]
+    lines = timing.headline(result["machine"], result["versions"])
+    lines += [
+        f"{result['device']}, {result['settings']['rows']} rows; calls a row: "
+        + ", ".join(f"{name} {value:.4g}" for name, value in calls.items()),
+        "",
+        timing.table(
+            timing.COLUMNS,
+            [timing.row(name, one, peak, compiled[name]) for name, one in results.items()],
+        ),
+        "",
+    ]
+    rollouts = {name: one for name, one in results.items() if "passes" in one}
+    rows = [[name, one["passes"], 100 * one["occupied"]] for name, one in rollouts.items()]
+    lines += [timing.table(["", "passes", "% of slots at work"], rows), ""]
+    updates = {name: one["to_forward"] for name, one in results.items() if "to_forward" in one}
+    rows = [[name, one["ratio"], one["ratio_cpu"]] for name, one in updates.items()]
+    lines.append(timing.table(["update / forward (3 by operations)", "time", "CPU time"], rows))
+    return "\n".join(lines)
+
+
+def passes(nfe: Sequence[int], slots: int) -> int:
+    """Passes of the loop for rows that take `nfe` calls each, in the queue's order.
+
+    Args:
+      slots: rows in flight; 0: one static batch, which waits for its slowest row.
+    """
+    if not slots:
+        return int(max(nfe))
+    busy_until = [0] * min(slots, len(nfe))
+    for calls in nfe:
+        heapq.heapreplace(busy_until, busy_until[0] + int(calls))
+    return max(busy_until)
+
+
+def make_config(args: argparse.Namespace, method: str):
+    """configs/sudoku.py with what the arguments change."""
+    from configs import sudoku
+    from diffpo_jax import config as config_lib
+
+    values = sudoku.get_config()
+    values.method = method
+    values.threshold.gamma = args.gamma
+    for name in ("width", "layers", "heads", "ff"):
+        if (value := getattr(args, name)) is not None:
+            values.model[name] = value
+    if args.heads is not None:
+        values.model.kv_heads = args.heads
+    return config_lib.from_config_dict(values)
+
+
+class _Step:
+    """The programs of a step, compiled, as `calls` without arguments that wait for the end."""
+
+    def __init__(self, args: argparse.Namespace, config):
+        import jax
+        import jax.numpy as jnp
+
+        from diffpo_jax import rng
+        from diffpo_jax.distributed import mesh as mesh_lib
+        from diffpo_jax.models import families
+        from diffpo_jax.rl import optimizer, update
+        from diffpo_jax.types import Prompts
+
+        self.config = config
+        self.rows = args.rows or config.rl.prompts * config.rl.group
+        self.vocab = len(config.tokenizer.alphabet) + 3  # pad, mask and end of text
+        self.mesh = mesh_lib.make_mesh(config.mesh)
+        self.policy = families.make_policy(
+            config.model,
+            config.threshold,
+            vocab=self.vocab,
+            mask_id=1,
+            platform=jax.devices()[0].platform,
+        )
+        params = self.policy.init(rng.key_for(config.seed, "init"))
+        params["denoiser"]["unembed"] *= args.sharpen
+        self.optimizer = optimizer.make_optimizer(config.rl.optimizer, config.mode)
+        self.state = update.init_state(params, self.optimizer)
+        key = rng.key_for(config.seed, "rollout")
+        shape = (self.rows, config.sampler.prompt_length)
+        tokens = jax.random.randint(key, shape, 3, self.vocab)
+        self.prompts = Prompts(tokens, jnp.ones(shape, bool))
+        self.keys = rng.row_keys(key, jnp.arange(self.rows))
+        self.calls: dict[str, Callable[[], Any]] = {}
+        self.compile_seconds: dict[str, float] = {}
+        self.nfe: dict[str, Any] = {}
+        self._add_gemm()
+        for slots in args.slots:
+            rollout = self._add_rollout(slots)
+        advantage = jax.random.normal(key, (self.rows,))
+        for anchors in args.anchors:
+            method = make_config(args, METHODS[anchors])
+            for micro in args.micro:
+                if micro < self.rows and (micro == 0 or self.rows % micro == 0):
+                    self._add_update(method, anchors, micro, rollout, advantage)
+
+    def _programs(self, config, micro: int, slots: int):
+        from diffpo_jax.rl import trainer
+
+        rl = dataclasses.replace(config.rl, micro_batch=micro)
+        return trainer.make_programs(
+            self.policy,
+            self.optimizer,
+            rl,
+            config.sampler,
+            config.mode,
+            self.mesh,
+            self.state,
+            slots,
+        )
+
+    def _add_gemm(self) -> None:
+        import jax
+        import jax.numpy as jnp
+
+        model, sampler = self.config.model, self.config.sampler
+        a = jnp.ones((self.rows * (sampler.prompt_length + sampler.length), model.width))
+        b = jnp.ones((model.width, model.ff))
+        product = self._compile("gemm", jax.jit(jnp.matmul), a, b)
+        ready = jax.block_until_ready
+        self.calls["gemm"] = lambda: [ready(product(a, b)) for _ in range(GEMMS)]
+
+    def _add_rollout(self, slots: int):
+        import jax
+        import jax.numpy as jnp
+
+        inputs = (self.state.params, self.prompts, jnp.float32(self.config.threshold.gamma))
+        inputs = (*inputs, self.keys)
+        name = f"rollout slots={slots}"
+        run = self._compile(name, self._programs(self.config, 0, slots).generate, *inputs)
+        rollout = run(*inputs)
+        self.nfe[name] = jax.device_get(rollout.nfe)
+        self.calls[name] = lambda: jax.block_until_ready(run(*inputs))
+        return rollout
+
+    def _add_update(self, config, anchors: int, micro: int, rollout, advantage) -> None:
+        import jax
+        import jax.numpy as jnp
+
+        from diffpo_jax import rng
+        from diffpo_jax.rl.update import Batch
+
+        programs = self._programs(config, micro, 0)
+        draws = programs.draw(rng.key_for(config.seed, "draws"), rollout, self.prompts)
+        inputs = (self.prompts, rollout, draws)
+        name = f"K={anchors} micro={micro}"
+        score = self._compile(f"forward {name}", programs.score, self.state.params, *inputs)
+        batch = Batch(self.prompts, rollout, advantage, draws, None, None)
+        step = self._compile(f"update {name}", programs.update, self.state, batch)
+        state = jax.tree.map(jnp.copy, self.state)  # donated at each call
+
+        def update() -> None:
+            nonlocal state
+            state, _ = jax.block_until_ready(step(state, batch))
+
+        params = self.state.params
+        self.calls[f"forward {name}"] = lambda: jax.block_until_ready(score(params, *inputs))
+        self.calls[f"update {name}"] = update
+
+    def _compile(self, name: str, jitted, *args):
+        program, self.compile_seconds[name] = timing.compiled(jitted, *args)
+        return program
+
+
+def _flops(name: str, step: _Step, calls: dict[str, int]) -> float:
+    """Operations of a program; a gradient counts as three forward passes, Adam as nothing."""
+    model, sampler = step.config.model, step.config.sampler
+    sequence = sampler.prompt_length + sampler.length
+    if name == "gemm":
+        return GEMMS * 2.0 * step.rows * sequence * model.width * model.ff
+    forward = timing.forward_flops(
+        sequence=sequence,
+        scored=sampler.length,
+        width=model.width,
+        layers=model.layers,
+        ff=model.ff,
+        vocab=step.vocab,
+    )
+    if name in calls:
+        return calls[name] * forward
+    anchors = int(name.split("K=")[1].split()[0])
+    return step.rows * anchors * forward * (3 if name.startswith("update") else 1)
+
+
+def _numbers(text: str) -> list[int]:
+    values = [int(word) for word in text.split(",")]
+    if min(values) < 0:
+        raise argparse.ArgumentTypeError(f"{text}: numbers must be 0 or more")
+    return values
+
+
+if __name__ == "__main__":
+    main()
