@@ -120,7 +120,7 @@ def base_model(setup: Setup) -> Params:
         return checkpoints.restore_params(source, state.params)
     iterator = _iterator(setup, stage.batch, "pretrain")
     with checkpoints.Checkpoints(workdir.base, config.checkpoint, stage.steps) as saved:
-        start, state, _ = _resume(setup, saved, state, iterator, pretrain.STAGE)
+        start, state, _ = _resume(setup, saved, state, iterator, pretrain.STAGE, stage.steps)
         step = jax.jit(
             pretrain.make_step(setup.policy, opt, stage),
             donate_argnums=0,
@@ -184,7 +184,7 @@ def train(setup: Setup, base: Params) -> Params:
     )
     iterator = _iterator(setup, config.rl.prompts, "rl")
     with checkpoints.Checkpoints(setup.workdir.rl, config.checkpoint, config.rl.steps) as saved:
-        start, state, meta = _resume(setup, saved, state, iterator, trainer.STAGE)
+        start, state, meta = _resume(setup, saved, state, iterator, trainer.STAGE, config.rl.steps)
         calls = meta.get("calls", {"rollout": 0.0, "update": 0.0})
         state = loop.run(state, iterator, saved, setup.writer, start=start, calls=calls)
     return state.params
@@ -288,23 +288,30 @@ def _iterator(setup: Setup, batch: int, stream: str) -> Any:
     )
 
 
-def _resume(setup, saved, state, iterator, stage) -> tuple[int, TrainState, dict[str, Any]]:
-    """The newest whole checkpoint, if any; metrics after it are cut off."""
+def _resume(
+    setup: Setup,
+    saved: checkpoints.Checkpoints,
+    state: TrainState,
+    iterator: Any,
+    stage: str,
+    last: int,
+) -> tuple[int, TrainState, dict[str, Any]]:
+    """The newest whole checkpoint of a stage, if any; metrics after it are cut off."""
     step = saved.latest()
     start, meta = 0, {}
     if step is not None:
         state, meta = saved.restore(step, state, iterator)
         start = step
         _say(f"{stage}: resuming after step {start}")
-    stages = (pretrain.STAGE, trainer.STAGE)
-    earlier = stages[: stages.index(stage)]
-    metrics.cut_back(
-        setup.workdir.metrics,
-        lambda line: (
-            line["stage"] in earlier
-            or (line["stage"] == stage and step is not None and line["step"] <= step)
-        ),
-    )
+    order = (pretrain.STAGE, trainer.STAGE)
+
+    def keep(line: dict[str, Any]) -> bool:
+        if line["stage"] == stage:
+            return step is not None and line["step"] <= step
+        # What came after a stage counts only if the stage itself is still whole.
+        return start == last or order.index(line["stage"]) < order.index(stage)
+
+    setup.writer.cut_back(keep)
     return start, state, meta
 
 

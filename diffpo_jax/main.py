@@ -7,6 +7,7 @@
 resumes the run.  Flags only; the run itself is `experiment.run`.
 """
 
+import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -46,6 +47,12 @@ def entry() -> None:
         app.run(main, flags_parser=_parse)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        where = error.filename or _WORKDIR.value
+        print(f"error: no space left for {where}. Make room and start again.", file=sys.stderr)
         sys.exit(2)
 
 

@@ -8,6 +8,7 @@ Only fields whose name starts with `time/` may differ between two runs of one co
 and between a run and the same run killed and resumed.
 """
 
+import errno
 import json
 import math
 import os
@@ -56,7 +57,19 @@ class MetricsWriter:
         self._summary_writer = _summary_writer_class() if tensorboard else None
         self._events: dict[str, Any] = {}
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        cut_back(self._path, lambda row: True)
+        self._file = -1
+        self.cut_back(lambda row: True)
+
+    def cut_back(self, keep: Callable[[dict[str, Any]], bool]) -> None:
+        """Drops the lines that `keep` refuses, and goes on after those that stay.
+
+        The file is replaced as a whole, so it must be opened again: a writer that kept the old
+        one open would append to a file without a name.  Raises like the function `cut_back`.
+        """
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
+        cut_back(self._path, keep)
         self._file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
 
     def write(
@@ -104,8 +117,9 @@ class MetricsWriter:
         if written < len(line):
             os.ftruncate(self._file, os.fstat(self._file).st_size - written)
             raise OSError(
+                errno.ENOSPC,
                 f"only {written} of {len(line)} bytes could be written to {self._path}; "
-                "is the disk full?"
+                "is the disk full?",
             )
 
     def _write_events(self, stage: str, step: int, numbers: dict[str, float]) -> None:

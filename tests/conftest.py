@@ -6,8 +6,10 @@ from pathlib import Path
 
 # Before jax is imported.  Most of the suite's time is LLVM's: at level 0 it takes half, and what
 # XLA makes of a program before LLVM sees it stays the same.
-FLAGS = ("--xla_force_host_platform_device_count=8", "--xla_backend_optimization_level=0")
-os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *FLAGS]).strip()
+os.environ["XLA_FLAGS"] = (
+    os.environ.get("XLA_FLAGS", "")
+    + " --xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
+)
 
 import hypothesis
 import jaxtyping

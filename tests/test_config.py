@@ -87,7 +87,7 @@ def test_an_unknown_field_names_the_nearest():
     values = config_lib.as_config_dict(Config())
     with values.unlocked():
         values.rl.inner_update = 2
-    with pytest.raises(UserError, match="nearest is config.rl.inner_updates"):
+    with pytest.raises(UserError, match=r"nearest is config\.rl\.inner_updates"):
         config_lib.from_config_dict(values)
 
 

@@ -130,7 +130,7 @@ def test_pretraining_that_diverges_stops(tmp_path):
 
 def test_a_base_of_another_shape_is_refused(base, tmp_path):
     config = least(**{"init_from": str(base), "model.ff": 24})
-    with pytest.raises(UserError, match="does not fit config.model"):
+    with pytest.raises(UserError, match=r"does not fit config\.model"):
         experiment.run(config, str(tmp_path))
 
 

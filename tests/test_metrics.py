@@ -255,3 +255,13 @@ def test_metrics_and_report_import_no_jax():
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
     assert result.stdout == "False\n"
+
+
+def test_a_writer_goes_on_after_cutting_back(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    with metrics.MetricsWriter(path) as writer:
+        for step in (1, 2, 3):
+            writer.write("rl", step, {"x": 1.0}, {})
+        writer.cut_back(lambda row: row["step"] <= 1)
+        writer.write("rl", 2, {"x": 5.0}, {})
+    assert [(row["step"], row["x"]) for row in metrics.read(path)] == [(1, 1.0), (2, 5.0)]

@@ -65,7 +65,7 @@ def plot_frontier(summary: Mapping[str, Any], path: str | os.PathLike) -> None:
             linestyle="none",
             elinewidth=1,
             zorder=5,
-            label=f"trained, learned {_GAMMA} (median {learned['gamma_p50']:.2g})",
+            label=f"trained, learned {_GAMMA} (median {learned['gamma_p50']:.2g} nats)",
         )
     axes.set_xlabel("NFE (denoiser calls per sequence)")
     axes.set_ylabel("Accuracy (% of test prompts solved)")

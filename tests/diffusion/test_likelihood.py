@@ -1,0 +1,277 @@
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import reference
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from diffpo_jax.diffusion import likelihood, unmask
+from diffpo_jax.types import Draws, Prompts, Rollout
+
+# Two tokens and a mask, four positions: 16 completions and 81 states.
+LENGTH, VOCAB, MASK_ID, PROMPT = 4, 3, 1, 2
+ROWS = 8
+PARAMS = reference.table_params(11, PROMPT, LENGTH, VOCAB)
+POLICY = reference.table_policy(LENGTH, VOCAB, MASK_ID)
+PROMPTS = reference.some_prompts(1, ROWS, PROMPT, VOCAB)
+NO_MASK = jnp.zeros((ROWS, PROMPT), bool)
+EVERY_CALL = jnp.tile(jnp.arange(LENGTH, dtype=jnp.int32), (ROWS, 1))
+
+
+def logits_of(row, prompts=PROMPTS):
+    tokens, mask = np.asarray(prompts.tokens[row]), np.asarray(prompts.mask[row])
+    return lambda state: reference.table_logits(PARAMS, tokens, mask, state)
+
+
+@functools.cache
+def rollouts(temperature=1.0):
+    settings = unmask.SamplerSettings(LENGTH, LENGTH, temperature, 0)
+    keys = jax.random.split(jax.random.key(2), ROWS)
+    gammas = jnp.array([0.0, 0.1, 0.2, 0.3, 0.4, 0.6, 1.0, jnp.inf])
+
+    def threshold(params, features, keys):
+        return gammas, jnp.zeros_like(gammas)
+
+    run = jax.jit(lambda: unmask.unmask(POLICY, PARAMS, PROMPTS, threshold, keys, settings))
+    return run()
+
+
+@functools.cache
+def program(temperature=1.0, remat=False):
+    score = functools.partial(
+        likelihood.anchored_log_prob, POLICY, temperature=temperature, remat=remat
+    )
+    return jax.jit(score)
+
+
+def score(anchors, prompt_mask=NO_MASK, prompts=PROMPTS, temperature=1.0, remat=False):
+    draws = Draws(jnp.asarray(anchors, jnp.int32), jnp.asarray(prompt_mask))
+    rollout = rollouts(temperature)
+    return np.asarray(program(temperature, remat)(PARAMS, prompts, rollout, draws))
+
+
+def expected_score(rollout, anchors, prompts, temperature=1.0):
+    """Token by token: the state after the last anchor before it was committed."""
+    tokens, calls = np.asarray(rollout.tokens), np.asarray(rollout.commit_call)
+    out = np.zeros(tokens.shape)
+    for row, k in np.ndindex(*tokens.shape):
+        seen_at = max(a for a in np.asarray(anchors[row]) if a <= calls[row, k] - 1)
+        state = np.where(calls[row] <= seen_at, tokens[row], MASK_ID)
+        log_p = reference.log_probs(logits_of(row, prompts)(state), MASK_ID, temperature)
+        out[row, k] = log_p[k, tokens[row, k]]
+    return out
+
+
+# Segments, states and anchors.
+
+
+def test_segment_by_hand():
+    calls = jnp.array([[1, 2, 3, 5, 6], [1, 1, 2, 1, 2]])
+    anchors = jnp.array([[0, 2, 5], [0, 1, 1]])
+    # A token of call t is seen from the last anchor up to t - 1.
+    expected = [[0, 0, 1, 1, 2], [0, 0, 2, 0, 2]]
+    np.testing.assert_array_equal(likelihood.segment(calls, anchors), expected)
+    at_zero = likelihood.segment(calls, jnp.zeros((2, 1), jnp.int32))
+    np.testing.assert_array_equal(at_zero, np.zeros((2, 5)))
+
+
+def test_state_at_by_hand():
+    tokens, calls = jnp.array([[4, 5, 6], [7, 8, 9]]), jnp.array([[2, 1, 3], [1, 2, 1]])
+    got = [likelihood.state_at(tokens, calls, jnp.array(call), 0) for call in ([0, 0], [2, 1])]
+    np.testing.assert_array_equal(got[0], np.zeros((2, 3)))
+    np.testing.assert_array_equal(got[1], [[4, 5, 0], [7, 0, 9]])
+
+
+def test_is_exact_by_hand():
+    calls, anchors = jnp.array([[1, 1, 2, 3]]), jnp.array([[0, 2]])
+    got = likelihood.is_exact(calls, anchors)
+    np.testing.assert_array_equal(got, [[True, True, False, True]])
+
+
+def contiguous(raw):
+    """Any numbers -> calls 1..N, each of them used."""
+    return np.stack([np.unique(row, return_inverse=True)[1] + 1 for row in raw]).astype(np.int32)
+
+
+calls_of_rows = hnp.arrays(np.int32, (3, 5), elements=st.integers(1, 5)).map(contiguous)
+seeds = st.integers(0, 2**31 - 1)
+draw_three = jax.jit(likelihood.draw_anchors, static_argnums=2)
+
+
+@given(seeds, calls_of_rows)
+@settings(max_examples=60)
+def test_anchors_are_the_first_calls_with_enough_committed(seed, calls):
+    anchors = np.asarray(draw_three(jax.random.key(seed), jnp.asarray(calls), 3))
+    assert anchors.dtype == np.int32
+    np.testing.assert_array_equal(anchors[:, 0], 0)
+    # The same numbers, from the same key; float32 as in the program.
+    u = np.sort(np.asarray(jax.random.uniform(jax.random.key(seed), (3, 2))), axis=1)
+    for row in range(3):
+        for j in range(2):
+            needed = np.ceil(u[row, j] * np.float32(5))
+            first = min(
+                t for t in range(1, calls[row].max() + 1) if (calls[row] <= t).sum() >= needed
+            )
+            assert anchors[row, j + 1] == first
+
+
+@given(seeds, calls_of_rows, hnp.arrays(np.int32, (3, 5), elements=st.integers(1, 5)))
+@settings(max_examples=60)
+def test_anchors_are_decided_by_what_is_committed_up_to_them(seed, calls, later):
+    key = jax.random.key(seed)
+    anchors = np.asarray(draw_three(key, jnp.asarray(calls), 3))
+    for j in (1, 2):
+        reached = anchors[:, j : j + 1]
+        # What happens after the anchor is changed at will, the number of calls with it.
+        other = np.where(calls <= reached, calls, reached + later).astype(np.int32)
+        again = np.asarray(draw_three(key, jnp.asarray(other), 3))
+        np.testing.assert_array_equal(again[:, : j + 1], anchors[:, : j + 1])
+
+
+def test_every_call_can_be_an_anchor_and_rows_draw_their_own():
+    calls = jnp.tile(jnp.arange(1, 6, dtype=jnp.int32), (400, 1))
+    anchors = np.asarray(likelihood.draw_anchors(jax.random.key(0), calls, 2))[:, 1]
+    counts = np.bincount(anchors, minlength=6)
+    assert counts[0] == 0
+    assert (np.abs(counts[1:] - 80) < 5 * np.sqrt(80)).all()
+
+
+def test_one_anchor_is_the_start():
+    got = likelihood.draw_anchors(jax.random.key(0), jnp.array([[1, 2], [1, 1]]), 1)
+    np.testing.assert_array_equal(got, [[0], [0]])
+
+
+def test_draw_hides_real_prompt_tokens_alone_and_about_as_many_as_asked():
+    prompts = Prompts(jnp.zeros((300, 4), jnp.int32), jnp.arange(1200).reshape(300, 4) % 3 > 0)
+    zeros = jnp.zeros((300, 2))
+    rollout = Rollout(*[None] * 9)._replace(
+        commit_call=jnp.ones((300, 2), jnp.int32), tokens=zeros, logprob=zeros
+    )
+    draws = likelihood.draw(jax.random.key(3), rollout, prompts, anchors=2, prompt_masking=0.15)
+    assert draws.anchors.shape == (300, 2)
+    hidden, real = np.asarray(draws.prompt_mask), np.asarray(prompts.mask)
+    assert not (hidden & ~real).any()
+    assert abs(hidden[real].mean() - 0.15) < 0.05
+    none = likelihood.draw(jax.random.key(3), rollout, prompts, anchors=1, prompt_masking=0.0)
+    assert not none.prompt_mask.any()
+
+
+# Log-probabilities.
+
+
+def test_the_rollouts_have_different_numbers_of_calls():
+    assert len(set(np.asarray(rollouts().nfe).tolist())) >= 3
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+def test_all_calls_as_anchors_give_the_samplers_own(temperature):
+    got, recorded = score(EVERY_CALL, temperature=temperature), rollouts(temperature).logprob
+    np.testing.assert_allclose(got, recorded, atol=1e-5)
+    np.testing.assert_allclose(got.sum(1), np.sum(recorded, axis=1), atol=1e-5)
+
+
+def test_one_anchor_is_one_pass_over_the_masked_completion():
+    got = score(np.zeros((ROWS, 1)))
+    tokens = np.asarray(rollouts().tokens)
+    for row in range(ROWS):
+        log_p = reference.log_probs(logits_of(row)([MASK_ID] * LENGTH), MASK_ID)
+        np.testing.assert_allclose(got[row], log_p[np.arange(LENGTH), tokens[row]], atol=1e-5)
+    # It is not the sampler's where a token was drawn later.
+    later = np.asarray(rollouts().commit_call) > 1
+    assert np.abs(got - rollouts().logprob)[later].max() > 0.1
+    np.testing.assert_allclose(got[~later], rollouts().logprob[~later], atol=1e-5)
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_anchors_in_between_token_by_token(count):
+    anchors = likelihood.draw_anchors(jax.random.key(4), rollouts().commit_call, count)
+    expected = expected_score(rollouts(), anchors, PROMPTS)
+    np.testing.assert_allclose(score(anchors), expected, atol=1e-5)
+
+
+def test_anchors_that_coincide_merge():
+    once, twice = np.array([[0, 2]] * ROWS), np.array([[0, 0, 2, 2]] * ROWS)
+    np.testing.assert_allclose(score(once), score(twice), atol=1e-6)
+
+
+def test_the_prompt_mask_hides_prompt_tokens():
+    hidden = np.asarray(PROMPTS.mask) & (np.arange(ROWS)[:, None] % 2 == 0)
+    anchors = np.array([[0, 2]] * ROWS)
+    by_hand = PROMPTS._replace(tokens=jnp.where(hidden, MASK_ID, PROMPTS.tokens))
+    got = score(anchors, prompt_mask=hidden)
+    np.testing.assert_allclose(got, expected_score(rollouts(), anchors, by_hand), atol=1e-5)
+    plain = score(anchors)
+    np.testing.assert_allclose(got[1::2], plain[1::2], atol=1e-6)
+    assert np.abs(got[::2] - plain[::2]).max() > 0.05
+
+
+def test_remat_changes_neither_value_nor_gradient():
+    draws = Draws(jnp.array([[0, 1, 2]] * ROWS, jnp.int32), NO_MASK)
+    weights = jnp.asarray(np.random.default_rng(5).normal(size=(ROWS, LENGTH)), jnp.float32)
+
+    def value_and_grad(remat):
+        def value(params):
+            log_p = program(remat=remat)(params, PROMPTS, rollouts(), draws)
+            return jnp.sum(weights * log_p)
+
+        return jax.value_and_grad(value)(PARAMS)
+
+    plain, again = value_and_grad(False), value_and_grad(True)
+    np.testing.assert_allclose(plain[0], again[0], rtol=1e-6)
+    assert np.abs(plain[1]["denoiser"]["table"]).max() > 0.1
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), plain[1], again[1])
+
+
+# The surrogate as a distribution: all trajectories of one prompt, one row each.
+
+GAMMA = 0.2  # trajectories take 3 or 4 calls; later tokens decide which
+
+
+@functools.cache
+def trajectories(gamma):
+    """Every completion with the calls the true sampler commits it at."""
+    tokens = reference.completions(LENGTH, VOCAB, MASK_ID)
+    records = [reference.replay(logits_of(0), t, gamma, MASK_ID) for t in tokens]
+    prompts = Prompts(*(jnp.repeat(x[:1], len(tokens), axis=0) for x in PROMPTS))
+    rollout = Rollout(*[None] * 9)._replace(
+        tokens=jnp.asarray(tokens, jnp.int32),
+        commit_call=jnp.asarray([r.commit_call for r in records], jnp.int32),
+        logprob=jnp.asarray([r.logprob for r in records], jnp.float32),
+    )
+    return prompts, rollout
+
+
+def total_probability(gamma, anchors):
+    prompts, rollout = trajectories(gamma)
+    draws = Draws(anchors, jnp.zeros(prompts.mask.shape, bool))
+    log_p = program()(PARAMS, prompts, rollout, draws)
+    return np.exp(np.sum(np.asarray(log_p, np.float64), axis=1)).sum()
+
+
+@pytest.mark.parametrize("gamma", [0.0, GAMMA])
+def test_the_exact_likelihood_sums_to_one(gamma):
+    anchors = jnp.tile(jnp.arange(LENGTH, dtype=jnp.int32), (16, 1))
+    assert total_probability(gamma, anchors) == pytest.approx(1, abs=1e-5)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+@pytest.mark.parametrize("seed", range(4))
+def test_the_surrogate_sums_to_one_at_stopping_times(seed, count):
+    calls = trajectories(GAMMA)[1].commit_call
+    assert len(set(np.asarray(calls).max(1).tolist())) >= 2
+
+    def of_one(row):  # the same draw for every trajectory
+        return likelihood.draw_anchors(jax.random.key(seed), row[None], count)[0]
+
+    assert total_probability(GAMMA, jax.vmap(of_one)(calls)) == pytest.approx(1, abs=1e-5)
+
+
+def test_an_anchor_that_knows_the_number_of_calls_would_not_sum_to_one():
+    calls = trajectories(GAMMA)[1].commit_call
+    half = calls.max(axis=1, keepdims=True) // 2
+    total = total_probability(GAMMA, jnp.concatenate([jnp.zeros_like(half), half], axis=1))
+    assert abs(total - 1) > 0.1

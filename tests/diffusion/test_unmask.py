@@ -1,0 +1,238 @@
+import functools
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import reference
+from scipy import stats
+
+from diffpo_jax.diffusion import denoise, generate, thresholds, unmask
+from diffpo_jax.types import Prompts
+
+LENGTH, VOCAB, MASK_ID, PROMPT = 4, 4, 1, 2
+ROWS = 12
+PARAMS = reference.table_params(0, PROMPT, LENGTH, VOCAB)
+PROMPTS = reference.some_prompts(1, ROWS, PROMPT, VOCAB)
+KEYS = jax.random.split(jax.random.key(2), ROWS)
+GAMMAS = jnp.asarray([0.0, 0.4, 0.8, 1.3, 2.0, jnp.inf] * 2, jnp.float32)
+
+
+def of_rows(gammas):
+    """A threshold that gives each row of the batch its own bound."""
+    return lambda params, features, keys: (gammas, jnp.zeros_like(gammas))
+
+
+@functools.cache
+def sampler(block_length=LENGTH, temperature=1.0, max_calls=0, length=LENGTH):
+    policy = reference.table_policy(length, VOCAB, MASK_ID)
+    settings = unmask.SamplerSettings(length, block_length, temperature, max_calls)
+
+    @jax.jit
+    def run(params, prompts, gammas, keys):
+        return unmask.unmask(policy, params, prompts, of_rows(gammas), keys, settings)
+
+    return lambda *args: jax.device_get(run(*args))
+
+
+VARIANTS = {
+    "plain": {},
+    "blocks": {"block_length": 2},
+    "blocks of one": {"block_length": 1},
+    "cool": {"temperature": 0.7},
+    "argmax": {"temperature": 0.0},
+    "capped": {"max_calls": 2},
+    "capped blocks": {"max_calls": 3, "block_length": 2, "temperature": 1.5},
+}
+
+
+@pytest.fixture(scope="module", params=VARIANTS)
+def variant(request):
+    settings = VARIANTS[request.param]
+    run = sampler(**settings)
+    return settings, run, run(PARAMS, PROMPTS, GAMMAS, KEYS)
+
+
+def logits_of(row, prompts=PROMPTS, params=PARAMS):
+    tokens, mask = np.asarray(prompts.tokens[row]), np.asarray(prompts.mask[row])
+    return lambda state: reference.table_logits(params, tokens, mask, state)
+
+
+def test_the_record_is_that_of_a_slow_replay(variant):
+    settings, _, rollout = variant
+    settings = {**settings, "temperature": settings.get("temperature", 1.0) or 1.0}
+    for row in range(ROWS):
+        tokens, gamma = rollout.tokens[row], float(GAMMAS[row])
+        expected = reference.replay(logits_of(row), tokens, gamma, MASK_ID, **settings)
+        np.testing.assert_array_equal(rollout.commit_call[row], expected.commit_call)
+        np.testing.assert_allclose(rollout.logprob[row], expected.logprob, atol=1e-5)
+        np.testing.assert_allclose(rollout.entropy[row], expected.entropy, atol=1e-5)
+
+
+def test_calls_are_contiguous_and_counted(variant):
+    _, _, rollout = variant
+    for row in range(ROWS):
+        calls = set(rollout.commit_call[row].tolist())
+        assert calls == set(range(1, rollout.nfe[row] + 1))
+    assert rollout.sampled.all()
+    assert (rollout.tokens != MASK_ID).all()
+    np.testing.assert_array_equal(rollout.gamma, GAMMAS)
+
+
+def test_a_row_does_not_depend_on_its_batch(variant):
+    _, run, rollout = variant
+    order = np.random.default_rng(3).permutation(ROWS)
+    of = jax.tree.map(lambda x: x[order], (PROMPTS, GAMMAS, KEYS))
+    other = run(PARAMS, *of)
+    for name in ("tokens", "commit_call", "nfe", "logprob", "entropy"):
+        np.testing.assert_array_equal(getattr(other, name), getattr(rollout, name)[order])
+
+
+def test_the_shortest_and_the_longest_rollouts(variant):
+    settings, _, rollout = variant
+    blocks = LENGTH // settings.get("block_length", LENGTH)
+    cap = settings.get("max_calls", 0) or LENGTH
+    np.testing.assert_array_equal(rollout.nfe[rollout.gamma == 0], min(LENGTH, cap))
+    np.testing.assert_array_equal(rollout.nfe[rollout.gamma == np.inf], min(blocks, cap))
+    assert rollout.nfe.max() <= cap
+
+
+def test_blocks_are_filled_from_left_to_right(variant):
+    settings, _, rollout = variant
+    size, cap = settings.get("block_length", LENGTH), settings.get("max_calls", 0)
+    calls = rollout.commit_call.reshape(ROWS, -1, size)
+    last, first = calls.max(-1)[:, :-1], calls.min(-1)[:, 1:]
+    forced = (first == cap) & (last == cap)
+    assert ((last < first) | forced).all()
+
+
+def test_one_row_alone_gives_the_same():
+    run = sampler()
+    together = run(PARAMS, PROMPTS, GAMMAS, KEYS)
+    for row in (1, 5):
+        of = jax.tree.map(lambda x, row=row: x[row : row + 1], (PROMPTS, GAMMAS, KEYS))
+        alone = run(PARAMS, *of)
+        jax.tree.map(
+            lambda a, b, row=row: np.testing.assert_array_equal(a[0], b[row]), *(alone, together)
+        )
+
+
+def test_rows_that_are_done_never_change():
+    policy = reference.table_policy(LENGTH, VOCAB, MASK_ID)
+    settings = unmask.SamplerSettings(LENGTH, LENGTH, 1.0, 0)
+
+    def start():
+        return unmask.start(policy, PARAMS, PROMPTS, settings)
+
+    @jax.jit
+    def step(rows):
+        return unmask.call(policy, PARAMS, PROMPTS, rows, of_rows(GAMMAS), KEYS, settings)
+
+    rows, seen = jax.device_get(jax.jit(start)()), []
+    for number in range(1, LENGTH + 2):
+        before, rows = rows, jax.device_get(step(rows))
+        committed = before.commit_call > 0
+        done = committed.all(axis=1)
+        seen.append(done.sum())
+        for old, new in zip(before, rows):
+            np.testing.assert_array_equal(old[done], new[done])
+        for name in ("tokens", "commit_call", "logprob", "entropy"):
+            old, new = getattr(before, name), getattr(rows, name)
+            np.testing.assert_array_equal(old[committed], new[committed])
+        assert (rows.tokens[rows.commit_call == 0] == MASK_ID).all()
+        np.testing.assert_array_equal(rows.call[~done], number)
+    assert seen[0] == 0
+    assert 0 < seen[1] < ROWS  # some are done while others go on
+    assert seen[-1] == ROWS
+
+
+def test_the_threshold_is_read_off_the_first_call():
+    policy = reference.table_policy(LENGTH, VOCAB, MASK_ID)
+    settings = unmask.SamplerSettings(LENGTH, LENGTH, 1.0, 0)
+    run = jax.jit(generate.make_generate(policy, settings, threshold="drawn"))
+    rollout = jax.device_get(run(PARAMS, PROMPTS, jnp.float32(7), KEYS))
+    for row in range(ROWS):
+        tokens, mask = np.asarray(PROMPTS.tokens[row]), np.asarray(PROMPTS.mask[row])
+        table = np.asarray(PARAMS["denoiser"]["prompt"])
+        hidden = [table[p, tokens[p]] for p in range(PROMPT) if mask[p]]
+        np.testing.assert_allclose(rollout.features[row], np.mean(hidden, axis=0), atol=1e-6)
+        noise = jax.random.normal(jax.random.fold_in(KEYS[row], 0), (), jnp.float32)
+        mu = rollout.features[row] @ np.asarray(PARAMS["threshold"]["weight"])
+        np.testing.assert_allclose(np.log(rollout.gamma[row]), mu + 0.5 * noise, atol=1e-5)
+        density = stats.norm.logpdf(np.log(rollout.gamma[row]), mu, 0.5)
+        np.testing.assert_allclose(rollout.gamma_logprob[row], density, atol=1e-4)
+        expected = reference.replay(
+            logits_of(row), rollout.tokens[row], float(rollout.gamma[row]), MASK_ID
+        )
+        np.testing.assert_array_equal(rollout.commit_call[row], expected.commit_call)
+
+
+def test_fixed_and_median_thresholds():
+    policy = reference.table_policy(LENGTH, VOCAB, MASK_ID)
+    features = jnp.asarray(np.random.default_rng(4).normal(size=(3, VOCAB)), jnp.float32)
+    gamma, density = thresholds.fixed(jnp.float32(0.25))(PARAMS, features, KEYS[:3])
+    np.testing.assert_array_equal(gamma, [0.25] * 3)
+    np.testing.assert_array_equal(density, [0.0] * 3)
+    gamma, density = thresholds.median(policy, 2.0)(PARAMS, features, KEYS[:3])
+    mu = np.asarray(features) @ np.asarray(PARAMS["threshold"]["weight"])
+    np.testing.assert_allclose(gamma, 2 * np.exp(mu), rtol=1e-5)
+    np.testing.assert_array_equal(density, [0.0] * 3)
+
+
+def test_a_family_with_a_shift_reads_one_position_earlier():
+    completion = jnp.asarray([[0, 1, 1, 3]] * 3, jnp.int32)
+    prompts = jax.tree.map(lambda x: x[:3], PROMPTS)
+    shifted = reference.table_policy(LENGTH, VOCAB, MASK_ID, logit_shift=1)
+    out = denoise.denoise(shifted, PARAMS, prompts, completion).logits
+    plain = reference.table_policy(LENGTH, VOCAB, MASK_ID)
+    expected = denoise.denoise(plain, PARAMS, prompts, completion).logits
+    np.testing.assert_allclose(out[:, 1:], expected[:, :-1], atol=1e-6)
+    last = PARAMS["denoiser"]["prompt"][PROMPT - 1, prompts.tokens[:, -1]]
+    np.testing.assert_allclose(out[:, 0], 1.25 * last, atol=1e-6)
+
+
+# Three positions, three tokens and a mask: 27 completions, each reached by one trajectory.
+
+MANY = 4000
+
+
+@pytest.mark.parametrize(
+    ("gamma", "block_length", "longest"), [(0.0, 3, {3}), (0.8, 3, {2, 3}), (0.8, 1, {3})]
+)
+def test_outcomes_follow_the_enumerated_distribution(gamma, block_length, longest):
+    params = reference.table_params(133, PROMPT, 3, VOCAB, spread=0.4)
+    mask = jnp.array([[False, True]] * MANY)
+    prompts = Prompts(jnp.array([[2, 3]] * MANY, jnp.int32), mask)
+    run = sampler(length=3, block_length=block_length)
+    keys = jax.random.split(jax.random.key(6), MANY)
+    rollout = run(params, prompts, jnp.full(MANY, gamma, jnp.float32), keys)
+
+    outcomes, of_state = reference.completions(3, VOCAB, MASK_ID), logits_of(0, prompts, params)
+    records = [
+        reference.replay(of_state, tokens, gamma, MASK_ID, block_length=block_length)
+        for tokens in outcomes
+    ]
+    p = np.exp([record.logprob.sum() for record in records])
+    assert p.sum() == pytest.approx(1, abs=1e-12)
+    assert {record.commit_call.max() for record in records} == longest
+    seen = np.array([(rollout.tokens == tokens).all(axis=1).sum() for tokens in outcomes])
+    assert seen.sum() == MANY
+    assert stats.chisquare(seen, MANY * p).pvalue > 1e-3
+    # A sampler that drew all tokens of the first call at once would be found out.
+    at_once = [reference.replay(of_state, tokens, np.inf, MASK_ID) for tokens in outcomes]
+    q = np.exp([record.logprob.sum() for record in at_once])
+    assert stats.chisquare(seen, MANY * q).pvalue < 1e-6
+
+    # The sampler's own record of its outcomes sums to 1.
+    recorded = {
+        tuple(tokens): np.exp(np.sum(logprob, dtype=np.float64))
+        for tokens, logprob in zip(rollout.tokens.tolist(), rollout.logprob)
+    }
+    assert len(recorded) == 27
+    assert sum(recorded.values()) == pytest.approx(1, abs=1e-5)
+
+
+def test_every_completion_of_the_helper_is_there():
+    expected = set(itertools.product([0, 2, 3], repeat=3))
+    assert set(map(tuple, reference.completions(3, VOCAB, MASK_ID).tolist())) == expected

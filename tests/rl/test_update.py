@@ -1,0 +1,354 @@
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import reference
+
+from diffpo_jax.config import (
+    LikelihoodConfig,
+    ObjectiveConfig,
+    OptimizerConfig,
+    PretrainConfig,
+    ThresholdConfig,
+)
+from diffpo_jax.diffusion import likelihood
+from diffpo_jax.rl import update
+from diffpo_jax.rl.optimizer import make_optimizer, make_pretrain_optimizer
+from diffpo_jax.types import Draws, Rollout
+
+ROWS, LENGTH, PROMPT, MASK_ID, TEMPERATURE = 8, 4, 3, 5, 0.8
+POLICY, PARAMS = reference.tiny_policy(
+    mask_id=MASK_ID, threshold=ThresholdConfig(gamma=0.5, sigma=0.6, hidden=4, learn_sigma=True)
+)
+PROMPTS = reference.some_prompts(0, ROWS, PROMPT, 5)
+OPTIMIZER = OptimizerConfig(
+    denoiser_lr=1e-3, threshold_lr=1e-2, warmup=5, weight_decay=0.1, max_grad_norm=1.0
+)
+OBJECTIVE = ObjectiveConfig(
+    weights="token",
+    truncation=1.5,
+    clip_low=0.2,
+    clip_high=0.2,
+    kl=0.0,
+    gamma_weight=0.5,
+    gamma_entropy=0.0,
+)
+ANCHORED = LikelihoodConfig(anchors=2, remat=False, prompt_masking=0.0)
+MODES = {"model": ("denoiser",), "sampler": ("threshold",), "joint": ("denoiser", "threshold")}
+
+
+def some_batch():
+    """Rollouts made up: an update learns from whatever the record says."""
+    rng = np.random.default_rng(1)
+
+    def f32(x):
+        return jnp.asarray(x, jnp.float32)
+
+    calls = np.stack([rng.permutation([1, 2, 2, 3]) for _ in range(ROWS)])
+    rollout = Rollout(
+        tokens=jnp.asarray(rng.integers(0, 5, (ROWS, LENGTH)), jnp.int32),
+        commit_call=jnp.asarray(calls, jnp.int32),
+        sampled=jnp.asarray(rng.random((ROWS, LENGTH)) < 0.8).at[:, 0].set(True),
+        logprob=f32(np.log(rng.uniform(0.1, 0.9, (ROWS, LENGTH)))),
+        entropy=f32(rng.uniform(0, 1, (ROWS, LENGTH))),
+        nfe=jnp.full(ROWS, 3, jnp.int32),
+        gamma=f32(rng.uniform(0.1, 1, ROWS)),
+        gamma_logprob=jnp.zeros(ROWS),
+        features=f32(rng.normal(size=(ROWS, 16))),
+    )
+    mu, sigma = POLICY.threshold(PARAMS, rollout.features)
+    density = log_normal(np.log(rollout.gamma), mu, sigma)
+    anchors = np.stack([np.zeros(ROWS), rng.integers(1, 3, ROWS)], axis=1)
+    hidden = np.asarray(PROMPTS.mask) & (rng.random((ROWS, PROMPT)) < 0.3)
+    return update.Batch(
+        prompts=PROMPTS,
+        rollout=rollout._replace(gamma_logprob=f32(density)),
+        advantage=f32(rng.normal(size=ROWS)),
+        draws=Draws(jnp.asarray(anchors, jnp.int32), jnp.asarray(hidden)),
+        old=None,
+        reference=None,
+    )
+
+
+def log_normal(x, mu, sigma):
+    return -((x - mu) ** 2) / (2 * sigma**2) - jnp.log(sigma) - math.log(2 * math.pi) / 2
+
+
+@pytest.fixture(scope="module")
+def batch():
+    return some_batch()
+
+
+# The same log-probabilities, written down once more: one pass for every token's state.
+
+
+def plain_log_probs(params, batch):
+    tokens, calls = np.asarray(batch.rollout.tokens), np.asarray(batch.rollout.commit_call)
+    anchors = np.asarray(batch.draws.anchors)
+    prompt = np.where(batch.draws.prompt_mask, MASK_ID, batch.prompts.tokens)
+    mask = np.concatenate([batch.prompts.mask, np.ones((ROWS, LENGTH), bool)], axis=1)
+    columns = []
+    for k in range(LENGTH):
+        seen_at = [max(a for a in anchors[i] if a < calls[i, k]) for i in range(ROWS)]
+        state = np.where(calls <= np.array(seen_at)[:, None], tokens, MASK_ID)
+        inputs = np.concatenate([prompt, state], axis=1).astype(np.int32)
+        hidden = POLICY.hidden(params, jnp.asarray(inputs), jnp.asarray(mask))
+        logits = POLICY.logits(params, hidden)[:, PROMPT + k, :MASK_ID] / TEMPERATURE
+        log_p = logits - jax.nn.logsumexp(logits, axis=1, keepdims=True)
+        columns.append(log_p[np.arange(ROWS), tokens[:, k]])
+    return jnp.stack(columns, axis=1)
+
+
+def mean_over_counted(x, batch):
+    counted = np.asarray(batch.rollout.sampled, np.float32)
+    return jnp.sum(x * counted, axis=1) / counted.sum(axis=1)
+
+
+# Programs, compiled once each.
+
+
+def keeping_gradients(optimizer):
+    """The same optimiser; its state also holds the last gradient."""
+
+    def init(params):
+        return optimizer.init(params), jax.tree.map(jnp.zeros_like, params)
+
+    def apply(grads, state, params):
+        updates, inner = optimizer.update(grads, state[0], params)
+        return updates, (inner, grads)
+
+    return optax.GradientTransformation(init, apply)
+
+
+@functools.cache
+def program(mode, micro_batch=0, kl=0.0):
+    optimizer = keeping_gradients(make_optimizer(OPTIMIZER, mode))
+    config = ObjectiveConfig(**(vars(OBJECTIVE) | {"kl": kl}))
+    step = update.make_update(
+        POLICY,
+        optimizer,
+        ANCHORED,
+        config,
+        mode=mode,
+        temperature=TEMPERATURE,
+        micro_batch=micro_batch,
+    )
+    return jax.jit(step), update.init_state(PARAMS, optimizer)
+
+
+@functools.cache
+def updated(mode, micro_batch=0):
+    """The state and the metrics after one update of `some_batch`."""
+    step, state = program(mode, micro_batch)
+    batch = some_batch()
+    return step(state, batch._replace(draws=None) if mode == "sampler" else batch)
+
+
+@functools.cache
+def plain():
+    return jax.device_get(jax.jit(plain_log_probs, static_argnums=())(PARAMS, some_batch()))
+
+
+def gradient_of(state):
+    return state.opt_state[1]
+
+
+def assert_close(a, b, atol):
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=atol), a, b)
+
+
+def moved(new, old):
+    return [not np.array_equal(a, b) for a, b in zip(jax.tree.leaves(new), jax.tree.leaves(old))]
+
+
+def value(metrics, name):
+    total, count = metrics[name]
+    return float(total) / float(count)
+
+
+# Tests.
+
+
+def test_score_is_the_anchored_log_probability(batch):
+    arguments = (PARAMS, batch.prompts, batch.rollout, batch.draws)
+    expected = jax.jit(
+        functools.partial(likelihood.anchored_log_prob, POLICY, temperature=TEMPERATURE)
+    )(*arguments)
+    for micro in (0, 2):
+        score = jax.jit(update.make_score(POLICY, ANCHORED, TEMPERATURE, micro))
+        np.testing.assert_allclose(score(*arguments), expected, atol=1e-6)
+    # `plain_log_probs` agrees, so that what follows compares like with like.
+    once_more = jax.jit(lambda params: plain_log_probs(params, batch))(PARAMS)
+    np.testing.assert_allclose(once_more, expected, atol=1e-5)
+
+
+def test_the_first_gradient_is_that_of_weighted_reinforce(batch):
+    def reinforce(params):
+        log_p = plain_log_probs(params, batch)
+        ratio = jnp.exp(jax.lax.stop_gradient(log_p) - batch.rollout.logprob)
+        weights = jnp.minimum(ratio, 1.5)
+        tokens = mean_over_counted(weights * log_p, batch)
+        mu, sigma = POLICY.threshold(params, batch.rollout.features)
+        gamma = log_normal(jnp.log(batch.rollout.gamma), mu, sigma)
+        return -jnp.mean(batch.advantage * (tokens + 0.5 * gamma))
+
+    expected = jax.jit(jax.grad(reinforce))(PARAMS)
+    state, metrics = updated("joint")
+    assert_close(gradient_of(state), expected, atol=2e-6)
+    assert all(np.abs(x).max() > 1e-4 for x in jax.tree.leaves(expected))
+    # All ratios are 1: nothing is clipped and old and new are the same.
+    assert value(metrics, "clip/token") == value(metrics, "clip/gamma") == 0
+    assert value(metrics, "kl/old") == 0
+    for name in ("denoiser", "threshold"):
+        norm = math.sqrt(sum(np.sum(np.square(x)) for x in jax.tree.leaves(expected[name])))
+        assert value(metrics, f"grad_norm/{name}") == pytest.approx(norm, rel=1e-4)
+
+
+def test_the_first_objective_is_the_mean_weighted_advantage(batch):
+    _, metrics = updated("joint")
+    log_p = jax.jit(lambda params: plain_log_probs(params, batch))(PARAMS)
+    weights = np.minimum(np.exp(log_p - batch.rollout.logprob), 1.5)
+    expected = np.mean(batch.advantage * (mean_over_counted(weights, batch) + 0.5))
+    assert value(metrics, "objective") == pytest.approx(float(expected), abs=1e-5)
+    assert value(metrics, "weights/mean") == pytest.approx(
+        float(weights[np.asarray(batch.rollout.sampled)].mean()), rel=1e-4
+    )
+
+
+def test_micro_batches_add_up():
+    whole, split = updated("joint"), updated("joint", micro_batch=ROWS // 2)
+    assert_close(gradient_of(split[0]), gradient_of(whole[0]), atol=1e-6)
+    assert_close(split[0].params, whole[0].params, atol=1e-6)
+    assert split[1].keys() == whole[1].keys()
+    for name in whole[1]:
+        assert value(split[1], name) == pytest.approx(value(whole[1], name), rel=1e-4, abs=1e-6)
+    counts = [float(metrics["clip/token"][1]) for metrics in (whole[1], split[1])]
+    assert counts[0] == counts[1] == some_batch().rollout.sampled.sum()
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_mode_moves_what_it_trains_and_nothing_else(mode):
+    state, metrics = updated(mode)
+    assert state.step == 1
+    assert value(metrics, "skipped") == 0
+    for name in ("denoiser", "threshold"):
+        of = moved(state.params[name], PARAMS[name])
+        assert all(of) if name in MODES[mode] else not any(of)
+        assert (f"grad_norm/{name}" in metrics) == (name in MODES[mode])
+
+
+def test_the_sampler_mode_has_the_joint_gradient_of_the_head():
+    one, both = (gradient_of(updated(mode)[0]) for mode in ("sampler", "joint"))
+    assert_close(one["threshold"], both["threshold"], atol=1e-7)
+    assert not any(np.any(x) for x in jax.tree.leaves(one["denoiser"]))
+
+
+def test_no_advantage_no_update(batch):
+    step, _ = program("joint")
+    state, _ = updated("joint")  # momentum is not zero any more
+    again, metrics = step(state, batch._replace(advantage=jnp.zeros(ROWS)))
+    assert not any(moved(again._replace(step=0), state._replace(step=0)))
+    assert again.step == state.step + 1
+    assert value(metrics, "skipped") == 1
+    # One row with an advantage is enough.
+    again, metrics = step(state, batch._replace(advantage=jnp.zeros(ROWS).at[3].set(1e-3)))
+    assert all(moved(again.params, state.params))
+    assert value(metrics, "skipped") == 0
+
+
+def test_old_and_reference_that_are_given_are_used(batch):
+    rng = np.random.default_rng(2)
+    log_p = jax.jit(lambda params: plain_log_probs(params, batch))(PARAMS)
+    # Ratios 0.7 to 1.4, some of them clipped; none near a bound, where rounding would decide.
+    ratio = rng.choice([0.7, 0.9, 1.1, 1.4], log_p.shape)
+    old = jnp.asarray(log_p - np.log(ratio), jnp.float32)
+    ref = jnp.asarray(log_p + rng.normal(size=log_p.shape), jnp.float32)
+    given = batch._replace(old=old, reference=ref)
+
+    def objective(params):
+        new = plain_log_probs(params, batch)
+        weights = jnp.minimum(jnp.exp(old - batch.rollout.logprob), 1.5)
+        rho, a = jnp.exp(new - old), batch.advantage[:, None]
+        surrogate = jnp.where(
+            a > 0, jnp.where(rho > 1.2, 1.2, rho) * a, jnp.where(rho < 0.8, 0.8, rho) * a
+        )
+        kl = jnp.exp(ref - new) - (ref - new) - 1
+        return jnp.mean(mean_over_counted(weights * surrogate - 0.1 * kl, batch))
+
+    expected, grads = jax.jit(jax.value_and_grad(objective))(PARAMS)
+    step, state = program("model", kl=0.1)
+    state, metrics = step(state, given)
+    assert value(metrics, "objective") == pytest.approx(float(expected), abs=1e-5)
+    assert_close(
+        gradient_of(state)["denoiser"], jax.tree.map(jnp.negative, grads["denoiser"]), 3e-6
+    )
+    counted = np.asarray(batch.rollout.sampled)
+    positive = np.asarray(batch.advantage)[:, None] > 0
+    clipped = np.where(positive, ratio > 1.2, ratio < 0.8)[counted]
+    assert 0 < clipped.mean() < 1
+    assert value(metrics, "clip/token") == pytest.approx(clipped.mean())
+    assert value(metrics, "kl/old") > 0.01
+    assert value(metrics, "kl/reference") > 0.01
+    # What compares the surrogate with the sampler belongs to the first update alone.
+    assert "kl/sequence" not in metrics
+    assert "kl/sequence" in updated("joint")[1]
+
+
+# Optimisers, on two numbers.
+
+TREE = {"denoiser": {"w": jnp.array([1.0, -1.0])}, "threshold": {"w": jnp.array([2.0])}}
+GRADS = {"denoiser": {"w": jnp.array([30.0, 40.0])}, "threshold": {"w": jnp.array([0.5])}}
+
+
+def test_each_group_has_its_rate_and_its_warmup():
+    config = OptimizerConfig(
+        denoiser_lr=1e-3, threshold_lr=1e-1, warmup=4, weight_decay=0.0, max_grad_norm=1.0
+    )
+    optimizer = make_optimizer(config, "joint")
+    state, sizes = optimizer.init(TREE), []
+    for _ in range(6):
+        updates, state = optimizer.update(GRADS, state, TREE)
+        sizes.append((-updates["denoiser"]["w"][0], -updates["threshold"]["w"][0]))
+    # A constant gradient: Adam's step is the rate, from rate/4 up to the rate in 4 steps.
+    shares = np.array([0.25, 0.4375, 0.625, 0.8125, 1.0, 1.0])
+    np.testing.assert_allclose(sizes, shares[:, None] * [[1e-3, 1e-1]], rtol=1e-4)
+
+
+def test_each_group_is_clipped_by_its_own_norm():
+    config = OptimizerConfig(max_grad_norm=1.0, beta1=0.9)
+    _, state = make_optimizer(config, "joint").update(
+        GRADS, make_optimizer(config, "joint").init(TREE), TREE
+    )
+    moments = jax.tree_util.tree_leaves_with_path(state)
+    first = {jax.tree_util.keystr(p): x for p, x in moments if ".mu" in jax.tree_util.keystr(p)}
+    denoiser = next(x for p, x in first.items() if "['denoiser']['w']" in p)
+    threshold = next(x for p, x in first.items() if "['threshold']['w']" in p)
+    np.testing.assert_allclose(denoiser, [0.1 * 0.6, 0.1 * 0.8], rtol=1e-5)  # of norm 50
+    np.testing.assert_allclose(threshold, [0.1 * 0.5], rtol=1e-5)  # of norm 0.5: as it is
+
+
+def test_weight_decay_is_for_the_denoiser_alone():
+    optimizer = make_optimizer(OptimizerConfig(weight_decay=0.5, warmup=0), "joint")
+    zero = jax.tree.map(jnp.zeros_like, GRADS)
+    updates, _ = optimizer.update(zero, optimizer.init(TREE), TREE)
+    assert all(np.sign(updates["denoiser"]["w"]) == [-1, 1])
+    np.testing.assert_array_equal(updates["threshold"]["w"], [0.0])
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_what_is_not_trained_keeps_no_moments(mode):
+    state = make_optimizer(OptimizerConfig(), mode).init(TREE)
+    paths = [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(state)]
+    kept = {name for name in TREE if any(f"['{name}']['w']" in path for path in paths)}
+    assert kept == set(MODES[mode])
+
+
+def test_pretraining_leaves_the_head():
+    optimizer = make_pretrain_optimizer(PretrainConfig(warmup=0, learning_rate=1e-2))
+    updates, _ = optimizer.update(GRADS, optimizer.init(TREE), TREE)
+    np.testing.assert_allclose(updates["denoiser"]["w"], [-1e-2, -1e-2], rtol=1e-4)
+    np.testing.assert_array_equal(updates["threshold"]["w"], [0.0])
