@@ -47,7 +47,9 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
         "--micro", default=[0, 32, 64, 128], help="(default 0,32,64,128)", **numbers
     )
     parser.add_argument("--anchors", default=[1, 2], help="K, of 1 and 2 (default 1,2)", **numbers)
-    parser.add_argument("--gamma", type=float, default=0.5, help="median of gamma, nats (default 0.5)")
+    parser.add_argument(
+        "--gamma", type=float, default=0.5, help="median of gamma, nats (default 0.5)"
+    )
     parser.add_argument(
         "--sharpen", type=float, default=5.0, help="factor of the output weights (default 5)"
     )

@@ -8,13 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from diffpo_jax import rng
+from diffpo_jax import grading, rng
 from diffpo_jax.config import EvaluationConfig, SamplerConfig
 from diffpo_jax.data import prompts as data
 from diffpo_jax.diffusion import generate, unmask
 from diffpo_jax.distributed import sharding
 from diffpo_jax.models.policy import Policy
-from diffpo_jax.rl import rollouts
 from diffpo_jax.tasks.task import Example, Task
 from diffpo_jax.types import Params, Prompts, Rollout
 
@@ -22,8 +21,8 @@ from diffpo_jax.types import Params, Prompts, Rollout
 class Evaluator(NamedTuple):
     """Generates and grades; `fixed` takes γ in nats, `learned` a factor on the head's median."""
 
-    fixed: Callable[[Params, float, Sequence[Example]], rollouts.Graded]
-    learned: Callable[[Params, float, Sequence[Example]], rollouts.Graded]
+    fixed: Callable[[Params, float, Sequence[Example]], grading.Graded]
+    learned: Callable[[Params, float, Sequence[Example]], grading.Graded]
 
 
 def make_evaluator(
@@ -47,7 +46,7 @@ def make_evaluator(
             out_shardings=sharding.batch_sharding(mesh),
         )
 
-        def run(params: Params, dial: float, examples: Sequence[Example]) -> rollouts.Graded:
+        def run(params: Params, dial: float, examples: Sequence[Example]) -> grading.Graded:
             parts, kept = [], []
             for batch in data.batches_in_order(
                 examples,
@@ -64,14 +63,14 @@ def make_evaluator(
                 parts.append(jax.tree.map(lambda x, real=real: x[real], out))
                 kept.extend(batch.index[real].tolist())
             whole: Rollout = jax.tree.map(lambda *x: np.concatenate(x), *parts)
-            return rollouts.grade(whole, [examples[i] for i in kept], task, tokenizer)
+            return grading.grade(whole, [examples[i] for i in kept], task, tokenizer)
 
         return run
 
     return Evaluator(make("fixed"), make("median"))
 
 
-def point(graded: rollouts.Graded, gamma: float | None) -> dict[str, float]:
+def point(graded: grading.Graded, gamma: float | None) -> dict[str, float]:
     """One point of a frontier: γ (None: the median over the prompts), accuracy, calls."""
     nfe = np.asarray(graded.rollout.nfe, np.float64)
     median = float(np.median(graded.rollout.gamma))

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import jax
 from jax.sharding import Mesh
 
-from diffpo_jax import checkpoints, evaluate, files, metrics, pretrain, rng, tasks
+from diffpo_jax import checkpoints, evaluate, files, grading, metrics, pretrain, rng, tasks
 from diffpo_jax import workdir as workdir_lib
 from diffpo_jax.config import Config
 from diffpo_jax.data import prompts, tokenizers
@@ -25,7 +25,7 @@ from diffpo_jax.models.policy import Policy
 from diffpo_jax.progress import Progress
 from diffpo_jax.report import summary as summary_lib
 from diffpo_jax.report import write as report_lib
-from diffpo_jax.rl import optimizer, rollouts, trainer, update
+from diffpo_jax.rl import optimizer, trainer, update
 from diffpo_jax.tasks.task import Task
 from diffpo_jax.types import Params, TrainState
 
@@ -199,7 +199,7 @@ def validate(setup: Setup, params: Params) -> dict[str, float]:
     return {f"eval/{name}": value for name, value in point.items()}
 
 
-def at_own_threshold(setup: Setup, params: Params, examples: Any) -> rollouts.Graded:
+def at_own_threshold(setup: Setup, params: Params, examples: Any) -> grading.Graded:
     """Generations at the learned threshold, or at the fixed one in mode "model"."""
     if setup.config.mode == "model":
         return setup.evaluator.fixed(params, setup.config.threshold.gamma, examples)
@@ -212,7 +212,7 @@ def final_evaluation(setup: Setup, base: Params, trained: Params) -> dict[str, A
     examples = setup.task.examples("test")[: config.evaluation.examples or None]
     learns = config.mode != "model"
     runs = 2 * len(config.evaluation.gammas) + learns
-    graded: dict[str, rollouts.Graded] = {}
+    graded: dict[str, grading.Graded] = {}
     frontiers: dict[str, list[dict[str, float]]] = {"base": [], "trained": []}
     began = time.perf_counter()
     with Progress("evaluation", runs, unit="pass") as progress:
@@ -226,12 +226,12 @@ def final_evaluation(setup: Setup, base: Params, trained: Params) -> dict[str, A
         if learns:
             graded["learned"] = setup.evaluator.learned(trained, 1.0, examples)
             learned = evaluate.point(graded["learned"], None)
-            spread = rollouts.percentiles(graded["learned"])
+            spread = grading.percentiles(graded["learned"])
             learned |= {f"gamma_p{q}": spread[f"gamma/p{q}"] for q in (5, 50, 95)}
             learned.pop("gamma")
             progress.update(accuracy=learned["accuracy"], nfe=learned["nfe"])
     last = graded["learned"] if learns else graded[f"trained/{config.evaluation.gammas[0]}"]
-    rows = rollouts.sample_rows(last, None, len(examples))
+    rows = grading.sample_rows(last, None, len(examples))
     files.write_jsonl(setup.workdir.samples / "test.jsonl", rows)
     seconds = {"evaluation": time.perf_counter() - began}
     return _summary(setup, frontiers, learned, graded, seconds)

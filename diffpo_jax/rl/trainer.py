@@ -19,8 +19,8 @@ import numpy as np
 import optax
 from jax.sharding import Mesh
 
+from diffpo_jax import grading, rng
 from diffpo_jax import metrics as metrics_lib
-from diffpo_jax import rng
 from diffpo_jax.checkpoints import Checkpoints
 from diffpo_jax.config import LoggingConfig, RLConfig, SamplerConfig
 from diffpo_jax.data.prompts import EncodedBatch
@@ -29,7 +29,7 @@ from diffpo_jax.distributed import sharding
 from diffpo_jax.errors import UserError
 from diffpo_jax.models.policy import Policy
 from diffpo_jax.progress import Progress
-from diffpo_jax.rl import advantages, diagnostics, rollouts, update
+from diffpo_jax.rl import advantages, diagnostics, update
 from diffpo_jax.tasks.task import Example, Task
 from diffpo_jax.types import Params, Prompts, TrainState
 
@@ -186,7 +186,7 @@ class Trainer(NamedTuple):
         clock.lap("rollout")
 
         examples = [self.examples[i] for i in repeated.index.tolist()]
-        graded = rollouts.grade(on_host, examples, self.task, self.tokenizer)
+        graded = grading.grade(on_host, examples, self.task, self.tokenizer)
         rewards = advantages.speed_reward(
             graded.total,
             on_host.nfe,
@@ -201,13 +201,13 @@ class Trainer(NamedTuple):
         state, of_update = self._updates(state, prompts, rollout, advantage, number)
         clock.lap("update")
         if self.logging.samples_every and number % self.logging.samples_every == 0:
-            self.write_samples(number, rollouts.sample_rows(graded, advantage, 64))
+            self.write_samples(number, grading.sample_rows(graded, advantage, 64))
 
         equal = advantages.equal_groups(rewards, group)
-        metrics = rollouts.metrics_of(graded) | of_update
+        metrics = grading.metrics_of(graded) | of_update
         metrics["reward"] = (rewards.sum(), rows)
         metrics["groups/equal"] = (equal.sum(), equal.size)
-        values = metrics_lib.means(metrics) | rollouts.percentiles(graded)
+        values = metrics_lib.means(metrics) | grading.percentiles(graded)
         values |= diagnostics.derived(values, self.task.reward_max)
         values["calls/rollout"] = float(np.sum(on_host.nfe))
         values["calls/update"] = float(rows * self._passes())
