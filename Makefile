@@ -5,7 +5,7 @@
 #
 # The first two make .venv, and bring it up to date where requirements.txt or pyproject.toml is
 # newer.  PYTHON names the interpreter .venv is made with: make test PYTHON=python3.12
-# TORCH=1 also installs PyTorch, for the tests that compare with it; without it they are skipped.
+# TORCH=1 also installs PyTorch; tests that need it are skipped without it.
 
 PYTHON ?= python3
 TORCH ?=

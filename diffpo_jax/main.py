@@ -34,6 +34,7 @@ def main(argv: Sequence[str]) -> None:
     config = config_lib.from_config_dict(_CONFIG.value)
     if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.WARNING)  # libraries tell of every file they write
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")  # we need no PyTorch
     _set_up_jax()
     # Imported here, after the flags are known to be right: jax takes seconds.
     from diffpo_jax import experiment

@@ -83,24 +83,26 @@ def batch():
     return some_batch()
 
 
-# The same log-probabilities, written down once more: one pass for every token's state.
+# The same log-probabilities, written down once more: every token's own state, one after another.
 
 
 def plain_log_probs(params, batch):
     tokens, calls = np.asarray(batch.rollout.tokens), np.asarray(batch.rollout.commit_call)
     anchors = np.asarray(batch.draws.anchors)
-    prompt = np.where(batch.draws.prompt_mask, MASK_ID, batch.prompts.tokens)
-    mask = np.concatenate([batch.prompts.mask, np.ones((ROWS, LENGTH), bool)], axis=1)
-    columns = []
-    for k in range(LENGTH):
-        seen_at = [max(a for a in anchors[i] if a < calls[i, k]) for i in range(ROWS)]
-        state = np.where(calls <= np.array(seen_at)[:, None], tokens, MASK_ID)
-        inputs = np.concatenate([prompt, state], axis=1).astype(np.int32)
-        hidden = POLICY.hidden(params, jnp.asarray(inputs), jnp.asarray(mask))
-        logits = POLICY.logits(params, hidden)[:, PROMPT + k, :MASK_ID] / TEMPERATURE
-        log_p = logits - jax.nn.logsumexp(logits, axis=1, keepdims=True)
-        columns.append(log_p[np.arange(ROWS), tokens[:, k]])
-    return jnp.stack(columns, axis=1)
+    prompt, real = np.asarray(batch.prompts.tokens), np.asarray(batch.prompts.mask)
+    prompt = np.where(batch.draws.prompt_mask, MASK_ID, prompt)
+    inputs, masks = [], []
+    for i, k in np.ndindex(*tokens.shape):
+        seen_at = max(a for a in anchors[i] if a < calls[i, k])
+        state = np.where(calls[i] <= seen_at, tokens[i], MASK_ID)
+        inputs.append([*prompt[i], *state])
+        masks.append([*real[i], *[True] * LENGTH])
+    inputs, masks = np.array(inputs, np.int32), np.array(masks)
+    hidden = POLICY.hidden(params, jnp.asarray(inputs), jnp.asarray(masks))
+    logits = POLICY.logits(params, hidden)[:, PROMPT:, :MASK_ID] / TEMPERATURE
+    log_p = logits - jax.nn.logsumexp(logits, axis=-1, keepdims=True)
+    k = np.tile(np.arange(LENGTH), ROWS)
+    return log_p[np.arange(len(k)), k, tokens.ravel()].reshape(tokens.shape)
 
 
 def mean_over_counted(x, batch):
@@ -125,9 +127,10 @@ def keeping_gradients(optimizer):
 
 
 @functools.cache
-def program(mode, micro_batch=0, kl=0.0):
+def program(mode, micro_batch):
     optimizer = keeping_gradients(make_optimizer(OPTIMIZER, mode))
-    config = ObjectiveConfig(**(vars(OBJECTIVE) | {"kl": kl}))
+    # Mode "model" has a KL term too, so that all that an update can be given is given once.
+    config = ObjectiveConfig(**(vars(OBJECTIVE) | {"kl": 0.1 if mode == "model" else 0.0}))
     step = update.make_update(
         POLICY,
         optimizer,
@@ -141,16 +144,31 @@ def program(mode, micro_batch=0, kl=0.0):
 
 
 @functools.cache
+def log_p_at_start():
+    batch = some_batch()
+    return np.asarray(jax.jit(lambda params: plain_log_probs(params, batch))(PARAMS))
+
+
+def with_old_and_reference(batch):
+    """Ratios 0.7 to 1.4: some are clipped, none is so near a bound that rounding decides."""
+    rng = np.random.default_rng(2)
+    ratio = rng.choice([0.7, 0.9, 1.1, 1.4], (ROWS, LENGTH))
+    old = log_p_at_start() - np.log(ratio)
+    ref = log_p_at_start() + rng.normal(size=ratio.shape)
+    given = [jnp.asarray(x, jnp.float32) for x in (old, ref)]
+    return batch._replace(old=given[0], reference=given[1]), ratio
+
+
+@functools.cache
 def updated(mode, micro_batch=0):
     """The state and the metrics after one update of `some_batch`."""
     step, state = program(mode, micro_batch)
     batch = some_batch()
-    return step(state, batch._replace(draws=None) if mode == "sampler" else batch)
-
-
-@functools.cache
-def plain():
-    return jax.device_get(jax.jit(plain_log_probs, static_argnums=())(PARAMS, some_batch()))
+    if mode == "sampler":
+        batch = batch._replace(draws=None)
+    if mode == "model":
+        batch, _ = with_old_and_reference(batch)
+    return step(state, batch)
 
 
 def gradient_of(state):
@@ -182,8 +200,7 @@ def test_score_is_the_anchored_log_probability(batch):
         score = jax.jit(update.make_score(POLICY, ANCHORED, TEMPERATURE, micro))
         np.testing.assert_allclose(score(*arguments), expected, atol=1e-6)
     # `plain_log_probs` agrees, so that what follows compares like with like.
-    once_more = jax.jit(lambda params: plain_log_probs(params, batch))(PARAMS)
-    np.testing.assert_allclose(once_more, expected, atol=1e-5)
+    np.testing.assert_allclose(log_p_at_start(), expected, atol=1e-5)
 
 
 def test_the_first_gradient_is_that_of_weighted_reinforce(batch):
@@ -210,8 +227,7 @@ def test_the_first_gradient_is_that_of_weighted_reinforce(batch):
 
 def test_the_first_objective_is_the_mean_weighted_advantage(batch):
     _, metrics = updated("joint")
-    log_p = jax.jit(lambda params: plain_log_probs(params, batch))(PARAMS)
-    weights = np.minimum(np.exp(log_p - batch.rollout.logprob), 1.5)
+    weights = np.minimum(np.exp(log_p_at_start() - batch.rollout.logprob), 1.5)
     expected = np.mean(batch.advantage * (mean_over_counted(weights, batch) + 0.5))
     assert value(metrics, "objective") == pytest.approx(float(expected), abs=1e-5)
     assert value(metrics, "weights/mean") == pytest.approx(
@@ -248,7 +264,7 @@ def test_the_sampler_mode_has_the_joint_gradient_of_the_head():
 
 
 def test_no_advantage_no_update(batch):
-    step, _ = program("joint")
+    step, _ = program("joint", 0)
     state, _ = updated("joint")  # momentum is not zero any more
     again, metrics = step(state, batch._replace(advantage=jnp.zeros(ROWS)))
     assert not any(moved(again._replace(step=0), state._replace(step=0)))
@@ -261,13 +277,8 @@ def test_no_advantage_no_update(batch):
 
 
 def test_old_and_reference_that_are_given_are_used(batch):
-    rng = np.random.default_rng(2)
-    log_p = jax.jit(lambda params: plain_log_probs(params, batch))(PARAMS)
-    # Ratios 0.7 to 1.4, some of them clipped; none near a bound, where rounding would decide.
-    ratio = rng.choice([0.7, 0.9, 1.1, 1.4], log_p.shape)
-    old = jnp.asarray(log_p - np.log(ratio), jnp.float32)
-    ref = jnp.asarray(log_p + rng.normal(size=log_p.shape), jnp.float32)
-    given = batch._replace(old=old, reference=ref)
+    given, ratio = with_old_and_reference(batch)
+    old, ref = given.old, given.reference
 
     def objective(params):
         new = plain_log_probs(params, batch)
@@ -280,8 +291,7 @@ def test_old_and_reference_that_are_given_are_used(batch):
         return jnp.mean(mean_over_counted(weights * surrogate - 0.1 * kl, batch))
 
     expected, grads = jax.jit(jax.value_and_grad(objective))(PARAMS)
-    step, state = program("model", kl=0.1)
-    state, metrics = step(state, given)
+    state, metrics = updated("model")
     assert value(metrics, "objective") == pytest.approx(float(expected), abs=1e-5)
     assert_close(
         gradient_of(state)["denoiser"], jax.tree.map(jnp.negative, grads["denoiser"]), 3e-6
