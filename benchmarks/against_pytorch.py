@@ -83,7 +83,7 @@ def main(argv: list[str] | None = None) -> None:
 
     jax.config.update("jax_platforms", "cpu")
     jax.config.update("jax_enable_compilation_cache", False)  # compile times are to be true
-    result = measure(args, machine)
+    result = measure(args, machine, make_sides(args))
     print(report(result))
     if args.json:
         from diffpo_jax import files
@@ -91,14 +91,23 @@ def main(argv: list[str] | None = None) -> None:
         files.write_json(args.json, result)
 
 
-def measure(args: argparse.Namespace, machine: dict[str, Any]) -> dict[str, Any]:
+def make_sides(args: argparse.Namespace) -> "dict[str, _JaxSide | _TorchSide]":
+    """What is compared, by name; without torch the JAX side alone."""
+    ours = _JaxSide(args)
+    try:
+        import torch  # noqa: F401
+    except ModuleNotFoundError:
+        return {"jax": ours}
+    return {"jax": ours, "torch": _TorchSide(args, ours)}
+
+
+def measure(
+    args: argparse.Namespace,
+    machine: dict[str, Any],
+    sides: "dict[str, _JaxSide | _TorchSide]",
+) -> dict[str, Any]:
     """Everything there is to tell, as in the JSON file.  Raises `DisagreementError`."""
-    sides = {"jax": _JaxSide(args)}
-    agreement = None
-    torch_side = _torch_side(args, sides["jax"])
-    if torch_side:
-        sides["torch"] = torch_side
-        agreement = check_agreement(sides["jax"], torch_side)
+    agreement = check_agreement(sides["jax"], sides["torch"]) if "torch" in sides else None
     # One untimed round, then the timed ones.
     calls = {
         f"{program}/{name}": call
@@ -324,14 +333,6 @@ class _TorchSide:
             "generate": run,
             "update_k1": update,
         }
-
-
-def _torch_side(args: argparse.Namespace, jax_side: _JaxSide) -> _TorchSide | None:
-    try:
-        import torch  # noqa: F401
-    except ModuleNotFoundError:
-        return None
-    return _TorchSide(args, jax_side)
 
 
 def _flops(args: argparse.Namespace) -> dict[str, float]:

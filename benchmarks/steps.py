@@ -155,7 +155,7 @@ def passes(nfe: Sequence[int], slots: int) -> int:
 def make_config(args: argparse.Namespace, method: str):
     """configs/sudoku.py with what the arguments change."""
     from configs import sudoku
-    from diffpo_jax import config as config_lib
+    from diffpo_jax import config_io
 
     values = sudoku.get_config()
     values.method = method
@@ -165,7 +165,7 @@ def make_config(args: argparse.Namespace, method: str):
             values.model[name] = value
     if args.heads is not None:
         values.model.kv_heads = args.heads
-    return config_lib.from_config_dict(values)
+    return config_io.from_config_dict(values)
 
 
 class _Step:

@@ -9,12 +9,14 @@ Presets, as in --config=configs/sudoku.py:smoke :
 
 import ml_collections
 
-from diffpo_jax import config as config_lib
+from diffpo_jax import config_io
+from diffpo_jax.config import Config
+from diffpo_jax.errors import UserError
 
 
 def get_config(preset: str = "default") -> ml_collections.ConfigDict:
     """The configuration of a preset."""
-    config = config_lib.as_config_dict(config_lib.Config())
+    config = config_io.as_config_dict(Config())
     config.model.positions = config.sampler.prompt_length + config.sampler.length
     # Small enough for a core's cache: on CPUs the gradient takes 2/3 of the time of one piece.
     config.pretrain.micro_batch = config.rl.micro_batch = 64
@@ -22,7 +24,7 @@ def get_config(preset: str = "default") -> ml_collections.ConfigDict:
         return config
     if preset == "smoke":
         return _smoke(config)
-    raise config_lib.UserError(f"configs/sudoku.py has no preset {preset!r}: default, smoke.")
+    raise UserError(f"configs/sudoku.py has no preset {preset!r}: default, smoke.")
 
 
 def _smoke(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:

@@ -4,7 +4,9 @@ A step is written to a temporary directory and renamed: a kill, or a full disk, 
 steps before it whole.
 """
 
+import contextlib
 import pathlib
+from collections.abc import Iterator
 from typing import Any
 
 import grain
@@ -68,7 +70,7 @@ class Checkpoints:
             "data": grain.checkpoint.CheckpointSave(data),
             "meta": ocp.args.JsonSave(meta),
         }
-        with _explained(self, step):
+        with self._explained(f"the checkpoint of step {step}"):
             self._manager.save(step, args=ocp.args.Composite(**items))
 
     def restore(self, step: int, state: TrainState, data: Any) -> tuple[TrainState, dict[str, Any]]:
@@ -97,9 +99,23 @@ class Checkpoints:
 
     def wait(self) -> None:
         """Until everything saved is on disk.  Raises `UserError` like `save`."""
-        with _explained(self, None):
+        with self._explained("a checkpoint"):
             self._manager.wait_until_finished()
             self._manager.check_for_errors()
+
+    @contextlib.contextmanager
+    def _explained(self, what: str) -> Iterator[None]:
+        """Turns a failed save into one line that names the last good checkpoint."""
+        try:
+            yield
+        except Exception as error:
+            steps = _whole_steps(self.directory)
+            good = f"step {steps[-1]} is the last good one" if steps else "there is none before it"
+            reason = (str(error).strip() or repr(error)).splitlines()[0]
+            raise UserError(
+                f"saving {what} to {self.directory} failed: {reason}; {good}. "
+                "Make room and start the same command again: it resumes there."
+            ) from error
 
 
 def restore_params(directory: pathlib.Path, params: Params) -> Params:
@@ -114,11 +130,10 @@ def restore_params(directory: pathlib.Path, params: Params) -> Params:
     directory = directory.absolute()
     if not directory.is_dir():
         raise UserError(f"no checkpoints in {directory}: it is not a directory.")
-    # A step's directory gets its final name when all of it is written.
-    steps = [int(p.name) for p in directory.iterdir() if p.name.isdigit()]
+    steps = _whole_steps(directory)
     if not steps:
         raise UserError(f"no whole checkpoint in {directory}.")
-    path = directory / str(max(steps)) / "params"
+    path = directory / str(steps[-1]) / "params"
     with ocp.StandardCheckpointer() as reader:
         try:
             saved = reader.metadata(path).item_metadata.tree
@@ -126,6 +141,11 @@ def restore_params(directory: pathlib.Path, params: Params) -> Params:
             raise UserError(f"cannot read the checkpoint {path}: {error}") from error
         _same_shapes(saved, params, str(path))
         return reader.restore(path, jax.tree.map(_abstract, params))
+
+
+def _whole_steps(directory: pathlib.Path) -> list[int]:
+    # A step's directory gets its final name when all of it is written.
+    return sorted(int(p.name) for p in directory.iterdir() if p.name.isdigit())
 
 
 def _same_shapes(saved: Any, wanted: Any, where: str) -> None:
@@ -145,25 +165,3 @@ def _same_shapes(saved: Any, wanted: Any, where: str) -> None:
 
 def _abstract(x: Any) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding)
-
-
-class _explained:
-    """Turns a failed save into one line that names the last good checkpoint."""
-
-    def __init__(self, checkpoints: Checkpoints, step: int | None):
-        self._of, self._step = checkpoints, step
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, error_type: Any, error: Any, traceback: Any) -> None:
-        if not isinstance(error, Exception):
-            return
-        steps = sorted(int(p.name) for p in self._of.directory.glob("*") if p.name.isdigit())
-        good = f"step {steps[-1]} is the last good one" if steps else "there is none before it"
-        what = "a checkpoint" if self._step is None else f"the checkpoint of step {self._step}"
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
-        raise UserError(
-            f"saving {what} to {self._of.directory} failed: {reason}; {good}. "
-            "Make room and start the same command again: it resumes there."
-        ) from error

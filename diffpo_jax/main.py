@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from diffpo_jax import config as config_lib
+from diffpo_jax import config_io
 from diffpo_jax.errors import UserError
 
 _CONFIG = config_flags.DEFINE_config_file(
@@ -31,7 +31,7 @@ def main(argv: Sequence[str]) -> None:
     for flag in (_CONFIG, _WORKDIR):
         if flag.value is None:
             raise UserError(f"--{flag.name} is missing. Example: {__doc__.splitlines()[2].strip()}")
-    config = config_lib.from_config_dict(_CONFIG.value)
+    config = config_io.from_config_dict(_CONFIG.value)
     if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.WARNING)  # libraries tell of every file they write
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")  # we need no PyTorch
@@ -70,7 +70,7 @@ def _flag_message(argv: Sequence[str], error: Exception) -> str:
     for word in argv[1:]:
         name = word.lstrip("-").partition("=")[0]
         if name.startswith("config."):
-            fault = config_lib.unknown_field(name)
+            fault = config_io.unknown_field(name)
             if fault:
                 return fault
     return text

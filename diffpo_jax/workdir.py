@@ -12,8 +12,8 @@ import sys
 from importlib import metadata
 from typing import Any
 
-from diffpo_jax import config as config_lib
-from diffpo_jax import files
+from diffpo_jax import config_io, files
+from diffpo_jax.config import Config
 from diffpo_jax.errors import UserError
 
 # What a run writes; `--overwrite` removes these and nothing else.
@@ -36,7 +36,7 @@ class Workdir:
         self.data = root / "data"
 
 
-def open_workdir(path: str, config: config_lib.Config, *, overwrite: bool) -> Workdir:
+def open_workdir(path: str, config: Config, *, overwrite: bool) -> Workdir:
     """The workdir of a run with this configuration: a new one, or the same run's.
 
     Raises:
@@ -49,8 +49,8 @@ def open_workdir(path: str, config: config_lib.Config, *, overwrite: bool) -> Wo
             _remove(workdir.root)
         old = workdir.config.read_text() if workdir.config.exists() else None
         if old is not None:
-            _same_run(config_lib.from_json(old), config, workdir)
-        files.write_atomic(workdir.config, config_lib.to_json(config))
+            _same_run(config_io.from_json(old), config, workdir)
+        files.write_atomic(workdir.config, config_io.to_json(config))
         workdir.samples.mkdir(exist_ok=True)
     except OSError as error:
         raise UserError(
@@ -94,8 +94,8 @@ def commit() -> str:
     return (head + ("+" if changed else "")) or "unknown"
 
 
-def _same_run(old: config_lib.Config, new: config_lib.Config, workdir: Workdir) -> None:
-    lines = config_lib.differences(old, new)
+def _same_run(old: Config, new: Config, workdir: Workdir) -> None:
+    lines = config_io.differences(old, new)
     if lines:
         raise UserError(
             f"{workdir.root} holds a run of another configuration ({'; '.join(lines)}). "

@@ -5,19 +5,20 @@ import dataclasses
 import ml_collections
 import pytest
 
-from diffpo_jax import config as config_lib
-from diffpo_jax.config import Config, UserError
+from diffpo_jax import config_io
+from diffpo_jax.config import Config, LikelihoodConfig
+from diffpo_jax.errors import UserError
 
 
 def build(**overrides):
-    values = config_lib.as_config_dict(Config())
+    values = config_io.as_config_dict(Config())
     values.update_from_flattened_dict(overrides)
-    return config_lib.from_config_dict(values)
+    return config_io.from_config_dict(values)
 
 
 def test_defaults_are_valid_and_survive_json():
     config = build()
-    assert config_lib.from_json(config_lib.to_json(config)) == config
+    assert config_io.from_json(config_io.to_json(config)) == config
 
 
 @pytest.mark.parametrize(
@@ -34,7 +35,7 @@ def test_a_method_sets_its_three_fields_and_no_other(method, anchors, weights, m
     assert config.rl.likelihood.anchors == anchors
     assert config.rl.objective.weights == weights
     assert config.rl.likelihood.prompt_masking == masking
-    names = {line.partition(":")[0] for line in config_lib.differences(build(), config)}
+    names = {line.partition(":")[0] for line in config_io.differences(build(), config)}
     assert names <= {
         "config.method",
         "config.rl.likelihood.anchors",
@@ -45,7 +46,7 @@ def test_a_method_sets_its_three_fields_and_no_other(method, anchors, weights, m
 
 def test_a_field_of_the_method_can_be_overridden_alone():
     config = build(**{"method": "d1", "rl.likelihood.prompt_masking": 0.0})
-    assert config.rl.likelihood == config_lib.LikelihoodConfig(anchors=1, prompt_masking=0.0)
+    assert config.rl.likelihood == LikelihoodConfig(anchors=1, prompt_masking=0.0)
     assert config.rl.objective.weights == "none"
 
 
@@ -68,6 +69,7 @@ def test_zero_is_not_taken_for_unset():
         ({"mode": "both"}, "config.mode='both' is unknown; use one of: model, sampler, joint"),
         ({"method": "grpo"}, "config.method='grpo' is unknown"),
         ({"model.heads": 5}, "even multiple"),
+        ({"model.positions": 31}, "positions=31 is less than the 32 tokens"),
         ({"model.kv_heads": 3}, "kv_heads=3 does not divide"),
         ({"sampler.temperature": 0.0}, "sampler.temperature=0.0 must be above 0"),
         ({"rl.micro_batch": 100}, "micro_batch=100 does not divide the 512"),
@@ -84,17 +86,17 @@ def test_values_that_contradict_are_named(overrides, message):
 
 
 def test_an_unknown_field_names_the_nearest():
-    values = config_lib.as_config_dict(Config())
+    values = config_io.as_config_dict(Config())
     with values.unlocked():
         values.rl.inner_update = 2
     with pytest.raises(UserError, match=r"nearest is config\.rl\.inner_updates"):
-        config_lib.from_config_dict(values)
+        config_io.from_config_dict(values)
 
 
 def test_unknown_field_of_a_path():
-    assert config_lib.unknown_field("config.rl.steps") is None
-    assert "config.task.sudoku.size" in config_lib.unknown_field("config.task.sudoku.sizes")
-    assert "not a section" in config_lib.unknown_field("config.seed.x")
+    assert config_io.unknown_field("config.rl.steps") is None
+    assert "config.task.sudoku.size" in config_io.unknown_field("config.task.sudoku.sizes")
+    assert "not a section" in config_io.unknown_field("config.seed.x")
 
 
 @pytest.mark.parametrize(
@@ -110,12 +112,12 @@ def test_unknown_field_of_a_path():
 def test_wrong_types_are_named(section, value, message):
     del value
     with pytest.raises(UserError, match=message):
-        config_lib.from_config_dict(ml_collections.ConfigDict(section))
+        config_io.from_config_dict(ml_collections.ConfigDict(section))
 
 
 def test_an_integer_is_a_number_where_a_float_is_wanted():
     values = ml_collections.ConfigDict({"rl": {"speed": {"weight": 1}}})
-    weight = config_lib.from_config_dict(values).rl.speed.weight
+    weight = config_io.from_config_dict(values).rl.speed.weight
     assert weight == 1.0
     assert isinstance(weight, float)
 
@@ -125,14 +127,14 @@ def test_only_what_changes_the_result_is_a_difference():
     free = build(
         **{"mesh.data": 8, "logging.every": 5, "checkpoint.every": 7, "task.data_dir": "elsewhere"}
     )
-    assert config_lib.differences(old, free) == []
+    assert config_io.differences(old, free) == []
     longer = build(**{"rl.steps": old.rl.steps + 1})
-    assert config_lib.differences(old, longer) == []
-    assert config_lib.differences(longer, old) == [
+    assert config_io.differences(old, longer) == []
+    assert config_io.differences(longer, old) == [
         f"config.rl.steps: {old.rl.steps + 1} -> {old.rl.steps}"
     ]
     other = build(**{"rl.speed.weight": 0.1, "evaluation.gammas": (0.0,)})
-    assert [line.split(":")[0] for line in config_lib.differences(old, other)] == [
+    assert [line.split(":")[0] for line in config_io.differences(old, other)] == [
         "config.evaluation.gammas",
         "config.rl.speed.weight",
     ]

@@ -7,8 +7,7 @@ import sys
 import numpy as np
 import pytest
 
-from diffpo_jax import config as config_lib
-from diffpo_jax import experiment, metrics
+from diffpo_jax import config_io, experiment, metrics
 from diffpo_jax.errors import UserError
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent.parent))
@@ -36,7 +35,7 @@ LEAST = {
 def least(**overrides):
     values = sudoku.get_config("smoke")
     values.update_from_flattened_dict(LEAST | overrides)
-    return config_lib.from_config_dict(values)
+    return config_io.from_config_dict(values)
 
 
 @pytest.fixture(scope="module")

@@ -5,11 +5,12 @@ import json
 
 import pytest
 
-from diffpo_jax import config as config_lib
+from diffpo_jax import config_io
 from diffpo_jax import workdir as workdir_lib
+from diffpo_jax.config import Config
 from diffpo_jax.errors import UserError
 
-CONFIG = config_lib.resolve_method(config_lib.Config())
+CONFIG = config_io.resolve_method(Config())
 
 
 def test_opening_twice_with_one_configuration_resumes(tmp_path):
@@ -17,7 +18,7 @@ def test_opening_twice_with_one_configuration_resumes(tmp_path):
     first.metrics.write_text("kept\n")
     again = workdir_lib.open_workdir(str(tmp_path / "a/b"), CONFIG, overwrite=False)
     assert again.metrics.read_text() == "kept\n"
-    assert config_lib.from_json(again.config.read_text()) == CONFIG
+    assert config_io.from_json(again.config.read_text()) == CONFIG
 
 
 def test_another_configuration_is_refused_with_the_difference(tmp_path):

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from diffpo_jax.config import ObjectiveConfig
-from diffpo_jax.masked import masked_sum, pair
+from diffpo_jax.masked import pair
 from diffpo_jax.rl import objective
 from diffpo_jax.types import Metrics, Rollout
 
@@ -81,9 +81,3 @@ def derived(values: dict[str, float], reward_range: float) -> dict[str, float]:
 def _k3_of(log_w: Array) -> Array:
     # Capped where exp would overflow float32; such a KL is "very large" either way.
     return jnp.expm1(jnp.minimum(log_w, 40.0)) - log_w
-
-
-def rollout_entropy(rollout: Rollout) -> Metrics:
-    """Entropy at commit, nats a token."""
-    count = jnp.sum(rollout.sampled)
-    return {"entropy": (masked_sum(rollout.entropy, rollout.sampled), count)}

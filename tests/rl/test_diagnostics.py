@@ -129,8 +129,3 @@ def test_ratio_metrics_by_hand():
     assert means(got)["kl/reference"] == pytest.approx(expected, rel=1e-4)
     without = diagnostics.ratio_metrics(new, f32(old), None, sampled, advantage, CONFIG)
     assert without.keys() == {"clip/token", "kl/old"}
-
-
-def test_rollout_entropy_by_hand():
-    got = diagnostics.rollout_entropy(rollout())
-    assert [float(x) for x in got["entropy"]] == [5.25, 5]

@@ -1,0 +1,162 @@
+"""What must hold within and between the fields of a configuration."""
+
+import math
+from collections.abc import Collection
+from typing import Any
+
+from diffpo_jax.config import ADVANTAGES, MODES, SPEED_FORMS, WEIGHTS, Config
+from diffpo_jax.errors import UserError
+
+
+def check(config: Config) -> None:
+    """Raises `UserError` on the first breach: what is wrong, where, and what would be right."""
+    one_of("config.mode", config.mode, MODES)
+    _ranges(config)
+    _thresholds(config)
+    _model(config)
+    _rl(config)
+    _divisions(config)
+
+
+def _ranges(config: Config) -> None:
+    _positive(config, "sampler.length", "sampler.prompt_length", "sampler.block_length")
+    _positive(config, "model.width", "model.layers", "model.heads", "model.kv_heads", "model.ff")
+    _not_negative(config, "model.positions")
+    _positive(config, "model.scan_unroll", "threshold.hidden", "threshold.sigma")
+    _positive(config, "threshold.sigma_min", "pretrain.batch", "evaluation.batch")
+    _positive(config, "rl.prompts", "rl.group", "rl.inner_updates", "rl.likelihood.anchors")
+    _positive(config, "rl.objective.truncation", "sampler.temperature", "checkpoint.every")
+    _positive(config, "checkpoint.keep", "logging.every", "mesh.data", "mesh.fsdp", "mesh.tensor")
+    _not_negative(config, "seed", "rl.speed.weight", "rl.objective.kl")
+    _not_negative(config, "rl.objective.clip_low", "rl.objective.clip_high", "rl.steps")
+    _not_negative(config, "pretrain.steps", "sampler.max_calls", "sampler.slots")
+    _not_negative(config, "evaluation.temperature", "evaluation.every", "logging.samples_every")
+    _not_negative(
+        config,
+        "pretrain.micro_batch",
+        "rl.micro_batch",
+        "rl.objective.gamma_entropy",
+        "rl.likelihood.prompt_masking",
+    )
+
+
+def _thresholds(config: Config) -> None:
+    if not config.evaluation.gammas:
+        raise UserError("config.evaluation.gammas is empty: a frontier needs at least one bound.")
+    thresholds = {f"evaluation.gammas[{i}]": g for i, g in enumerate(config.evaluation.gammas)}
+    for name, gamma in ({"threshold.gamma": config.threshold.gamma} | thresholds).items():
+        if not 0 <= gamma < math.inf:
+            raise UserError(
+                f"config.{name}={gamma}: an entropy bound is a finite number of nats, 0 or more."
+            )
+
+
+def _model(config: Config) -> None:
+    sampler, model = config.sampler, config.model
+    if sampler.length % sampler.block_length:
+        raise UserError(
+            f"config.sampler.block_length={sampler.block_length} does not divide "
+            f"config.sampler.length={sampler.length}."
+        )
+    tokens = sampler.prompt_length + sampler.length
+    if 0 < model.positions < tokens:
+        raise UserError(
+            f"config.model.positions={model.positions} is less than the {tokens} tokens of "
+            "config.sampler.prompt_length + config.sampler.length. Use that many, or 0 for none."
+        )
+    if model.width % model.heads or (model.width // model.heads) % 2:
+        raise UserError(
+            f"config.model.width={model.width} must be an even multiple of "
+            f"config.model.heads={model.heads} (rotary embeddings turn pairs)."
+        )
+    if model.heads % model.kv_heads:
+        raise UserError(
+            f"config.model.kv_heads={model.kv_heads} does not divide "
+            f"config.model.heads={model.heads}."
+        )
+    for name in ("dtype", "param_dtype"):
+        one_of(f"config.model.{name}", getattr(model, name), ("float32", "bfloat16"))
+
+
+def _rl(config: Config) -> None:
+    rl = config.rl
+    one_of("config.rl.objective.advantage", rl.objective.advantage, ADVANTAGES)
+    one_of("config.rl.objective.weights", rl.objective.weights, WEIGHTS)
+    one_of("config.rl.speed.form", rl.speed.form, SPEED_FORMS)
+    if rl.group < 2:
+        raise UserError(
+            "config.rl.group=1: advantages are taken against the mean of the group, so a "
+            "group of one learns nothing. Use 2 or more."
+        )
+    if rl.speed.form == "multiplicative" and rl.speed.weight > 1:
+        raise UserError(
+            f"config.rl.speed.weight={rl.speed.weight}: the multiplicative form needs a "
+            "weight in [0, 1], or a right answer could earn less than a wrong one."
+        )
+    if config.mode != "model" and not config.threshold.gamma > 0:
+        raise UserError(
+            f"config.threshold.gamma={config.threshold.gamma}: mode {config.mode!r} starts "
+            "its log-normal threshold there, so it must be above 0."
+        )
+    if not config.threshold.sigma_min <= config.threshold.sigma <= config.threshold.sigma_max:
+        raise UserError(
+            f"config.threshold.sigma={config.threshold.sigma} is outside "
+            f"[sigma_min, sigma_max]=[{config.threshold.sigma_min}, {config.threshold.sigma_max}]."
+        )
+    if rl.likelihood.prompt_masking >= 1:
+        raise UserError(
+            f"config.rl.likelihood.prompt_masking={rl.likelihood.prompt_masking} must be below 1."
+        )
+
+
+def _divisions(config: Config) -> None:
+    """Batches over micro-batches and devices."""
+    rl = config.rl
+    sequences = rl.prompts * rl.group
+    shards = config.mesh.data * config.mesh.fsdp
+    for name, micro, batch in (
+        ("rl", rl.micro_batch, sequences),
+        ("pretrain", config.pretrain.micro_batch, config.pretrain.batch),
+    ):
+        if micro and batch % micro:
+            raise UserError(
+                f"config.{name}.micro_batch={micro} does not divide the {batch} sequences of "
+                "a step."
+            )
+    for name, count in (
+        ("config.rl.prompts * config.rl.group", sequences),
+        ("config.rl.micro_batch", rl.micro_batch),
+        ("config.pretrain.batch", config.pretrain.batch),
+        ("config.pretrain.micro_batch", config.pretrain.micro_batch),
+        ("config.evaluation.batch", config.evaluation.batch),
+    ):
+        if count % shards:
+            raise UserError(
+                f"{name}={count} does not divide over config.mesh.data * config.mesh.fsdp="
+                f"{shards} devices."
+            )
+
+
+def one_of(path: str, value: Any, allowed: Collection[str]) -> None:
+    """Raises `UserError` with the allowed values where `value` is none of them."""
+    if value not in allowed:
+        raise UserError(f"{path}={value!r} is unknown; use one of: {', '.join(allowed)}.")
+
+
+def _get(config: Config, path: str) -> Any:
+    value = config
+    for name in path.split("."):
+        value = getattr(value, name)
+    return value
+
+
+def _positive(config: Config, *paths: str) -> None:
+    for path in paths:
+        if not _get(config, path) > 0:
+            raise UserError(f"config.{path}={_get(config, path)} must be above 0.")
+
+
+def _not_negative(config: Config, *paths: str) -> None:
+    for path in paths:
+        if not _get(config, path) >= 0:
+            raise UserError(f"config.{path}={_get(config, path)} must not be negative.")

@@ -1,0 +1,175 @@
+"""The way between a ConfigDict, the configuration's dataclasses, and JSON.
+
+`from_config_dict` names unknown fields, checks types and what must hold between fields, and fills
+in what the method decides.
+"""
+
+import dataclasses
+import difflib
+import json
+import math
+import types
+import typing
+from typing import Any
+
+import ml_collections
+from ml_collections import config_dict
+
+from diffpo_jax import config_check
+from diffpo_jax.config import METHODS, Config
+from diffpo_jax.errors import UserError
+
+# Fields that cannot change what a run computes: a workdir may be resumed with other values.
+FREE_FIELDS = ("mesh.", "logging.", "checkpoint.", "task.data_dir")
+
+
+def as_config_dict(config: Any) -> ml_collections.ConfigDict:
+    """A dataclass section as a ConfigDict; a field that may be None becomes a placeholder."""
+    result = ml_collections.ConfigDict()
+    hints = typing.get_type_hints(type(config))
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if dataclasses.is_dataclass(value):
+            result[field.name] = as_config_dict(value)
+        elif value is None:
+            result[field.name] = config_dict.placeholder(_plain_type(hints[field.name]))
+        else:
+            result[field.name] = value
+    return result
+
+
+def from_config_dict(values: ml_collections.ConfigDict) -> Config:
+    """Builds and checks the configuration.
+
+    Returns:
+      The resolved configuration: no field that the method decides is left None.
+
+    Raises:
+      UserError: an unknown field (the nearest name is given), a wrong type, or values that
+        contradict one another.
+    """
+    config = _build(Config, values.to_dict(), "config")
+    config_check.one_of("config.method", config.method, METHODS)
+    config = resolve_method(config)
+    config_check.check(config)
+    return config
+
+
+def from_json(text: str) -> Config:
+    """The configuration saved by `to_json`.  Raises `UserError` like `from_config_dict`."""
+    return from_config_dict(ml_collections.ConfigDict(json.loads(text)))
+
+
+def to_json(config: Config) -> str:
+    """The configuration as indented JSON, ending in a newline."""
+    return json.dumps(dataclasses.asdict(config), indent=2) + "\n"
+
+
+def resolve_method(config: Config) -> Config:
+    """Fills the fields that are None with what the method says."""
+    method = METHODS[config.method]
+
+    def fill(section: Any) -> Any:
+        chosen = {k: v for k, v in method.items() if getattr(section, k, 0) is None}
+        return dataclasses.replace(section, **chosen)
+
+    rl = dataclasses.replace(
+        config.rl,
+        likelihood=fill(config.rl.likelihood),
+        objective=fill(config.rl.objective),
+    )
+    return dataclasses.replace(config, rl=rl)
+
+
+def unknown_field(path: str) -> str | None:
+    """A message where "config.section.field" names no field, None where it does."""
+    section: Any = Config()
+    where, *names = path.split(".")
+    for name in names:
+        fields = [f.name for f in dataclasses.fields(section)] if _is_section(section) else []
+        if name not in fields:
+            return _unknown(where, name, fields)
+        section, where = getattr(section, name), f"{where}.{name}"
+    return None
+
+
+def differences(old: Config, new: Config) -> list[str]:
+    """Lines "field: old -> new" for fields that change what a run computes.
+
+    More RL steps than before are no difference: a finished run may be continued.
+    """
+    a, b = _flatten(dataclasses.asdict(old)), _flatten(dataclasses.asdict(new))
+    lines = []
+    for name in sorted(a.keys() | b.keys()):
+        if name.startswith(FREE_FIELDS) or a.get(name) == b.get(name):
+            continue
+        if name == "rl.steps" and b[name] > a[name]:
+            continue
+        lines.append(f"config.{name}: {a.get(name)!r} -> {b.get(name)!r}")
+    return lines
+
+
+def _build(cls: type, values: dict[str, Any], where: str) -> Any:
+    fields = {f.name: f for f in dataclasses.fields(cls)}
+    hints = typing.get_type_hints(cls)
+    for name in values:
+        if name not in fields:
+            raise UserError(_unknown(where, name, list(fields)))
+    built = {}
+    for name, value in values.items():
+        hint, path = hints[name], f"{where}.{name}"
+        if dataclasses.is_dataclass(hint):
+            if not isinstance(value, dict):
+                raise UserError(f"{path} is a section, not a value; set its fields one by one.")
+            built[name] = _build(hint, value, path)
+        else:
+            built[name] = _coerce(hint, value, path)
+    return cls(**built)
+
+
+def _unknown(where: str, name: str, fields: list[str]) -> str:
+    if not fields:
+        return f"{where} is a value, not a section: {where}.{name} does not exist."
+    near = difflib.get_close_matches(name, fields, n=1, cutoff=0.0)[0]
+    return f"{where}.{name} is not a field of the configuration; the nearest is {where}.{near}."
+
+
+def _is_section(value: Any) -> bool:
+    return dataclasses.is_dataclass(value)
+
+
+def _coerce(hint: Any, value: Any, path: str) -> Any:
+    """`value` as the type `hint`; ints become floats, lists tuples; nothing else changes."""
+    optional = isinstance(hint, types.UnionType)
+    if value is None and optional:
+        return None
+    if typing.get_origin(hint) is tuple:
+        item = typing.get_args(hint)[0]
+        if isinstance(value, (list, tuple)):
+            return tuple(_coerce(item, v, f"{path}[{i}]") for i, v in enumerate(value))
+        raise UserError(f"{path}={value!r} must be a list of {item.__name__}.")
+    plain = _plain_type(hint)
+    if plain is float and type(value) is int:
+        value = float(value)
+    if type(value) is not plain:
+        raise UserError(
+            f"{path}={value!r} is of type {type(value).__name__}; it must be {plain.__name__}."
+        )
+    if plain is float and math.isnan(value):
+        raise UserError(f"{path} is NaN.")
+    return value
+
+
+def _plain_type(hint: Any) -> type:
+    if isinstance(hint, types.UnionType):
+        return next(a for a in typing.get_args(hint) if a is not type(None))
+    return hint
+
+
+def _flatten(values: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(values, dict):
+        return {prefix[:-1]: list(values) if isinstance(values, tuple) else values}
+    flat = {}
+    for name, value in values.items():
+        flat |= _flatten(value, f"{prefix}{name}.")
+    return flat

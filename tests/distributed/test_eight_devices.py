@@ -1,0 +1,121 @@
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import reference
+
+from diffpo_jax import rng
+from diffpo_jax.config import (
+    LikelihoodConfig,
+    MeshConfig,
+    ObjectiveConfig,
+    OptimizerConfig,
+    RLConfig,
+    SamplerConfig,
+    ThresholdConfig,
+)
+from diffpo_jax.distributed import sharding
+from diffpo_jax.distributed.mesh import make_mesh
+from diffpo_jax.rl import trainer, update
+from diffpo_jax.rl.optimizer import make_optimizer
+
+ROWS, LENGTH, PROMPT = 16, 4, 3
+SAMPLER = SamplerConfig(
+    temperature=1.0, prompt_length=PROMPT, length=LENGTH, block_length=LENGTH, max_calls=0, slots=0
+)
+CONFIG = RLConfig(
+    micro_batch=8,
+    likelihood=LikelihoodConfig(anchors=2, remat=False, prompt_masking=0.1),
+    objective=ObjectiveConfig(weights="token", kl=0.0, gamma_weight=1.0),
+    optimizer=OptimizerConfig(denoiser_lr=1e-3, threshold_lr=1e-2, warmup=2, weight_decay=0.1),
+)
+POLICY, PARAMS = reference.tiny_policy(
+    threshold=ThresholdConfig(gamma=0.5, sigma=0.7, hidden=4, learn_sigma=False), positions=8
+)
+ONE = (1, 1, 1)
+
+
+def on_mesh(shape, slots=0):
+    """The programs of a trainer, and its first state and prompts, on a mesh of this shape."""
+    mesh = make_mesh(MeshConfig(*shape))
+    optimizer = make_optimizer(CONFIG.optimizer, "joint")
+    state = update.init_state(PARAMS, optimizer)
+    programs = trainer.make_programs(
+        POLICY, optimizer, CONFIG, SAMPLER, "joint", mesh, state, slots
+    )
+    # Copies: the update donates its state.
+    placed = jax.device_put(
+        jax.tree.map(np.array, state), sharding.shardings(state, mesh), may_alias=False
+    )
+    prompts = sharding.place_batch(reference.some_prompts(0, ROWS, PROMPT, 5), mesh)
+    return mesh, programs, placed, prompts
+
+
+def sample(shape, slots=0):
+    _, programs, state, prompts = on_mesh(shape, slots)
+    keys = rng.row_keys(rng.key_for(0, "rollout", 1), jnp.arange(ROWS))
+    rollout = programs.generate(state.params, prompts, jnp.float32(0), keys)
+    if shape != ONE and not slots:
+        assert len(rollout.tokens.addressable_shards) == np.prod(shape)
+        assert rollout.tokens.addressable_shards[0].data.shape[0] < ROWS
+    return jax.device_get(rollout)
+
+
+@functools.cache
+def fixed():
+    """Rollouts and draws made once, on one device, and advantages."""
+    rollout = sample(ONE)
+    _, programs, _, prompts = on_mesh(ONE)
+    draws = jax.device_get(programs.draw(jax.random.key(1), rollout, prompts))
+    advantage = np.random.default_rng(2).normal(size=ROWS).astype(np.float32)
+    return rollout, draws, advantage
+
+
+@functools.cache
+def trained(shape):
+    """Parameters and metrics after three updates on the fixed rollouts."""
+    mesh, programs, state, prompts = on_mesh(shape)
+    rollout, draws, advantage = sharding.place_batch(fixed(), mesh)
+    batch = update.Batch(prompts, rollout, advantage, draws, None, None)
+    for _ in range(3):
+        state, metrics = programs.update(state, batch)
+    for x, where in zip(jax.tree.leaves(state), jax.tree.leaves(sharding.shardings(state, mesh))):
+        assert x.sharding.is_equivalent_to(where, x.ndim)
+    return jax.device_get((state, metrics))
+
+
+# The sums over rows and over the split axes of a product are taken in another order, which moves
+# a gradient by some 1e-7 of its size; Adam divides by that size, so that a parameter moves by at
+# most a few 1e-6 of the rate ... unless its gradient is itself rounding.
+TOLERANCE = 2e-5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shape", [(8, 1, 1), (2, 2, 2), (1, 4, 2)])
+def test_three_updates_are_those_of_one_device(shape):
+    (state, metrics), (expected, of_one) = trained(shape), trained(ONE)
+    assert state.step == 3
+    change = jax.tree.map(lambda a, b: np.abs(a - b).max(), expected.params, PARAMS)
+    assert min(jax.tree.leaves(change)) > 20 * TOLERANCE
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, atol=TOLERANCE, rtol=0),
+        state.params,
+        expected.params,
+    )
+    assert metrics.keys() == of_one.keys()
+    for name, (total, count) in metrics.items():
+        assert count == of_one[name][1]
+        np.testing.assert_allclose(total, of_one[name][0], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("shape", "slots"), [((8, 1, 1), 0), ((2, 4, 1), 0), ((4, 1, 2), 8)])
+def test_rollouts_are_those_of_one_device(shape, slots):
+    rollout, expected = sample(shape, slots), fixed()[0]
+    assert len(set(expected.nfe.tolist())) > 1
+    for name in ("tokens", "commit_call", "nfe"):
+        np.testing.assert_array_equal(getattr(rollout, name), getattr(expected, name))
+    for name in ("logprob", "entropy", "gamma", "gamma_logprob", "features"):
+        np.testing.assert_allclose(getattr(rollout, name), getattr(expected, name), atol=2e-5)

@@ -1,0 +1,192 @@
+"""The benchmarks run and say what they should; no time is looked at."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from benchmarks import against_pytorch, steps, timing
+
+ROOT = Path(__file__).parents[1]
+SHAPE = ["--rows=2", "--width=16", "--layers=1", "--heads=2", "--ff=24", "--repeats=1"]
+TINY = [*SHAPE, "--prompt=5", "--length=4", "--calls=4", "--vocab=7", "--threads=1"]
+TWO_LAYERS = [*TINY, "--layers=2", "--calls=2"]  # fewer calls than tokens: the last fills up
+TIMES = {"seconds", "seconds_min", "seconds_max", "cpu_seconds", "gflops"}
+
+
+def run(tmp_path, script, *args, **environment):
+    """(what it printed, what it wrote) of a benchmark as the user starts it."""
+    out = tmp_path / "result.json"
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "benchmarks" / script), *args, f"--json={out}"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env=os.environ | environment,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout, json.loads(out.read_text())
+
+
+def assert_times(one):
+    assert one.keys() >= TIMES
+    assert 0 < one["seconds_min"] <= one["seconds"] <= one["seconds_max"]
+    assert one["gflops"] > 0
+
+
+def assert_described(result):
+    assert result["machine"]["cores"] >= 1
+    assert result["machine"].keys() >= {"cores_usable", "load_average", "load_average_after"}
+    assert result["versions"]["jax"]
+    assert result["peak_gflops"] > 0
+    assert min(result["compile_seconds"].values()) > 0
+
+
+def test_against_pytorch_compares_the_two_sides(tmp_path):
+    pytest.importorskip("torch")
+    text, result = run(tmp_path, "against_pytorch.py", *TINY)
+    assert_described(result)
+    assert result["threads"] == {"jax": 1, "torch": 1}
+    assert result["agreement"]["logits"] <= against_pytorch.LOGITS_TOLERANCE
+    assert result["agreement"]["gradients"] <= against_pytorch.GRADIENT_TOLERANCE
+    assert result["agreement"]["tokens"] == 1
+    for program in ("gemm", "generate", "update_k1"):
+        of_program = result["results"][program]
+        assert_times(of_program["jax"])
+        assert_times(of_program["torch"])
+        assert of_program["ratio"] > 0
+        assert f"{program} torch" in text
+    assert_times(result["results"]["update_k2"]["jax"])
+    assert "torch" not in result["results"]["update_k2"]
+    assert result["results"]["update_k2"]["to_k1"]["ratio"] > 0
+
+
+def test_steps_times_every_part(tmp_path):
+    # 3 does not divide 2 rows and is left out.
+    text, result = run(tmp_path, "steps.py", *SHAPE, "--slots=0,1", "--micro=1,3")
+    assert_described(result)
+    parts = {
+        f"{part} K={k} micro={m}" for part in ("forward", "update") for k in (1, 2) for m in "01"
+    }
+    assert result["results"].keys() == {"gemm", "rollout slots=0", "rollout slots=1"} | parts
+    assert result["compile_seconds"].keys() == result["results"].keys()
+    for name, one in result["results"].items():
+        assert_times(one)
+        assert name in text
+        if name.startswith("update"):
+            assert one["to_forward"]["ratio"] > 0
+        if name.startswith("rollout"):
+            assert 0 < one["occupied"] <= 1
+    calls = result["calls_per_row"]
+    assert 1 <= calls["p10"] <= calls["mean"] <= calls["p100"] <= 16
+    assert result["settings"]["model"]["width"] == 16
+
+
+@pytest.fixture(scope="module")
+def jax_side():
+    return against_pytorch._JaxSide(against_pytorch.arguments(TWO_LAYERS))
+
+
+@pytest.fixture(scope="module")
+def torch_side(jax_side):
+    pytest.importorskip("torch")
+    return against_pytorch._TorchSide(against_pytorch.arguments(TWO_LAYERS), jax_side)
+
+
+def test_without_torch_the_jax_side_is_measured_alone(jax_side, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)  # as where it is not installed
+    monkeypatch.setattr(against_pytorch, "_JaxSide", lambda args: jax_side)
+    args = against_pytorch.arguments(TWO_LAYERS)
+    sides = against_pytorch.make_sides(args)
+    result = against_pytorch.measure(args, timing.machine(), sides)
+    assert_described(result)
+    assert result["agreement"] is None
+    assert result["threads"] == {"jax": 1}
+    assert all("torch" not in of_program for of_program in result["results"].values())
+    assert_times(result["results"]["generate"]["jax"])
+    assert "torch is not installed" in against_pytorch.report(result)
+
+
+def test_torch_gives_our_logits_gradients_and_tokens(jax_side, torch_side):
+    ours = jax_side.logits()
+    assert np.abs(ours).max() > 0.1
+    np.testing.assert_allclose(torch_side.logits(), ours, atol=1e-5, rtol=0)
+    found = against_pytorch.check_agreement(jax_side, torch_side)
+    assert found["gradients"] < 1e-4
+    assert found["tokens"] == 1
+
+
+def test_other_logits_are_refused(jax_side, torch_side, monkeypatch):
+    other = jax_side.logits() + 1e-3
+    for wrong in (other, other * np.nan):
+        monkeypatch.setattr(torch_side, "logits", lambda wrong=wrong: wrong)
+        with pytest.raises(against_pytorch.DisagreementError, match="logits"):
+            against_pytorch.check_agreement(jax_side, torch_side)
+
+
+def test_other_gradients_are_refused(jax_side, torch_side, monkeypatch):
+    other = torch_side.gradients()
+    other["blocks"]["gate"] = other["blocks"]["gate"] * 1.01
+    monkeypatch.setattr(torch_side, "gradients", lambda: other)
+    with pytest.raises(against_pytorch.DisagreementError, match="gate"):
+        against_pytorch.check_agreement(jax_side, torch_side)
+
+
+@pytest.mark.parametrize(
+    "argument", ["--calls=99", "--heads=3", "--vocab=2", "--rows=0", "--threads=-1"]
+)
+def test_impossible_sizes_are_refused(argument, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        against_pytorch.arguments([argument])
+    assert stopped.value.code == 2
+    assert argument.split("=")[0] in capsys.readouterr().err
+
+
+def test_a_model_that_cannot_be_is_refused_in_one_line(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        steps.main(["--heads=3"])
+    assert stopped.value.code == 2
+    assert capsys.readouterr().err.startswith("error: config.model.width=64 must be")
+
+
+def test_interleave_takes_turns_and_reads_both_clocks():
+    order, now = [], iter(range(100))
+    calls = {name: lambda name=name: order.append(name) for name in "ab"}
+    times = timing.interleave(calls, 2, wall=lambda: next(now), cpu=lambda: 0)
+    assert order == ["a", "b", "a", "b"]
+    assert times["a"] == timing.Times([1, 1], [0, 0])
+
+
+def test_ratio_pairs_neighbours():
+    # The machine got ten times slower half-way; the ratio did not.
+    a, b = timing.Times([1.0, 10.0], [2.0, 2.0]), timing.Times([2.0, 20.0], [1.0, 1.0])
+    assert timing.ratio(a, b) == {"ratio": 0.5, "ratio_cpu": 2.0}
+
+
+def test_summary_takes_the_median():
+    one = timing.summary(timing.Times([4.0, 1.0, 2.0], [1.0, 1.0, 1.0]), 4e9)
+    assert one == {
+        "seconds": 2.0,
+        "seconds_min": 1.0,
+        "seconds_max": 4.0,
+        "cpu_seconds": 1.0,
+        "gflops": 2.0,
+    }
+
+
+def test_forward_flops_by_hand():
+    # A layer: 8 weight matrices' worth of 2*2*2 over 3 tokens, and 3x3 scores of 2 by 2 products.
+    found = timing.forward_flops(sequence=3, scored=1, width=2, layers=1, ff=2, vocab=5)
+    assert found == 3 * 2 * (4 * 4 + 3 * 4) + 2 * (2 * 3 * 3 * 2) + 2 * 2 * 5
+
+
+@pytest.mark.parametrize(("slots", "expected"), [(0, 5), (1, 11), (2, 8), (3, 6), (9, 5)])
+def test_passes_of_a_queue(slots, expected):
+    assert steps.passes([3, 1, 2, 5], slots) == expected

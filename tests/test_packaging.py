@@ -1,0 +1,240 @@
+"""What is written about the package agrees with it: requirements, presets, flags, Makefile."""
+
+import ast
+import dataclasses
+import functools
+import importlib
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from diffpo_jax import config_io
+from diffpo_jax.config import Config
+from diffpo_jax.errors import UserError
+
+ROOT = Path(__file__).parent.parent
+# The package that an import comes from, where the two differ by more than "-" and "_".
+PACKAGES = {"absl": "absl-py", "orbax": "orbax-checkpoint", "jaxlib": "jax"}
+# Required without being imported by us; requirements.txt says why.
+NOT_IMPORTED = {"array-record", "datasets"}
+
+
+def normal(name):
+    return name.lower().replace("_", "-")
+
+
+def third_party(directory):
+    """{package: a file that imports it}; imports that may fail are for `optional`."""
+    found, optional = {}, {}
+    for path in sorted((ROOT / directory).rglob("*.py")):
+        tree = ast.parse(path.read_text(), str(path))
+        tries = [node for node in ast.walk(tree) if isinstance(node, ast.Try) and guards(node)]
+        guarded = {id(inner) for node in tries for part in node.body for inner in ast.walk(part)}
+        for node in ast.walk(tree):
+            names = []
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and not node.level:
+                names = [node.module]
+            for name in (n.split(".")[0] for n in names):
+                if name not in sys.stdlib_module_names and name not in ("diffpo_jax", "configs"):
+                    into = optional if id(node) in guarded else found
+                    into[normal(PACKAGES.get(name, name))] = path.relative_to(ROOT)
+    return found, optional
+
+
+def guards(node):
+    caught = {n.id for h in node.handlers if h.type for n in ast.walk(h.type) if hasattr(n, "id")}
+    return bool(caught & {"ImportError", "ModuleNotFoundError"})
+
+
+@functools.cache
+def requirements():
+    """{package: its bounds} of requirements.txt."""
+    result = {}
+    for line in (ROOT / "requirements.txt").read_text().splitlines():
+        text = line.partition("#")[0].strip()
+        if text:
+            name, bounds = re.fullmatch(r"([A-Za-z0-9._-]+)(.*)", text).groups()
+            result[normal(name)] = bounds
+    return result
+
+
+@functools.cache
+def project():
+    return tomllib.loads((ROOT / "pyproject.toml").read_text())
+
+
+@pytest.mark.parametrize("directory", ["diffpo_jax", "configs"])
+def test_every_import_is_required(directory):
+    found, optional = third_party(directory)
+    missing = {name: str(path) for name, path in found.items() if name not in requirements()}
+    assert not missing
+    extras = normal(str(project()["project"]["optional-dependencies"]))
+    for name, path in optional.items():
+        assert name in requirements() or f"'{name}>" in extras, f"{name} of {path}"
+
+
+def test_every_requirement_is_imported():
+    found = third_party("diffpo_jax")[0] | third_party("configs")[0]
+    assert requirements().keys() - found.keys() == NOT_IMPORTED
+
+
+def test_requirements_have_both_bounds():
+    for name, bounds in requirements().items():
+        assert re.fullmatch(r">=[0-9][0-9.]*,<[0-9][0-9.]*", bounds), f"{name}{bounds}"
+    for extra in project()["project"]["optional-dependencies"].values():
+        for line in extra:
+            # jax[cuda12] and jax[tpu] take their bounds from requirements.txt.
+            assert line.startswith("jax[") or re.search(r">=[0-9.]+,<[0-9.]+$", line), line
+
+
+def configs():
+    """(file, preset) for every preset that the docstring of a file in configs/ names."""
+    result = []
+    for path in sorted((ROOT / "configs").glob("*.py")):
+        docstring = ast.get_docstring(ast.parse(path.read_text()))
+        presets = docstring.partition("Presets")[2] if docstring else ""
+        result += [(path.name, name) for name in re.findall(r"^  (\w+)  ", presets, re.MULTILINE)]
+    return result
+
+
+def load(name):
+    spec = importlib.util.spec_from_file_location(f"config_{name[:-3]}", ROOT / "configs" / name)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_every_config_names_its_presets():
+    files = {path.name for path in (ROOT / "configs").glob("*.py")} - {"__init__.py"}
+    assert {name for name, _ in configs()} == files
+    for name in files:
+        assert (name, "default") in configs()
+
+
+@pytest.mark.parametrize(("name", "preset"), configs())
+def test_presets_load(name, preset):
+    config = config_io.from_config_dict(load(name).get_config(preset))
+    assert config == config_io.from_json(config_io.to_json(config))
+
+
+@pytest.mark.parametrize("name", sorted({name for name, _ in configs()}))
+def test_default_is_the_default_and_others_are_refused(name):
+    get_config = load(name).get_config
+    assert get_config().to_dict() == get_config("default").to_dict()
+    with pytest.raises(UserError, match="no preset 'nonsense'"):
+        get_config("nonsense")
+
+
+def documents():
+    paths = [ROOT / "README.md", *(ROOT / "docs").glob("*.md"), ROOT / "launch/README.md"]
+    return sorted(str(path.relative_to(ROOT)) for path in paths)
+
+
+@pytest.mark.parametrize("path", documents())
+def test_flags_that_are_written_down_exist(path):
+    text = (ROOT / path).read_text()
+    fields = re.findall(r"--(config\.[a-z][\w.]*\w)", text)
+    assert fields or path != "README.md"
+    for field in fields:
+        assert config_io.unknown_field(field) is None
+    sections = "|".join(x.name for x in dataclasses.fields(Config))
+    for field in re.findall(rf"`((?:{sections})\.[\w.]*\w)`", text):
+        if not field.endswith((".py", ".jsonl")):
+            assert config_io.unknown_field(f"config.{field}") is None
+    for name, preset in re.findall(r"--config=configs/(\w+\.py)(?::(\w+))?", text):
+        assert (name, preset or "default") in configs()
+
+
+@pytest.mark.parametrize("path", documents())
+def test_files_and_functions_that_are_written_down_exist(path):
+    text = (ROOT / path).read_text()
+    for link in re.findall(r"\]\(([^):]+)\)", text):
+        assert ((ROOT / path).parent / link).exists(), link
+    folders = "diffpo_jax|configs|tests|docs|launch|benchmarks"
+    for name in re.findall(rf"`((?:{folders})/[\w./]*)`", text):
+        assert (ROOT / name).exists(), name
+    for module, function in re.findall(r"`([a-z_][\w.]*):([A-Za-z_]\w*)`", text):
+        assert hasattr(importlib.import_module(f"diffpo_jax.{module}"), function), function
+
+
+needs_make = pytest.mark.skipif(shutil.which("make") is None, reason="there is no make")
+
+
+def make(directory, *words):
+    """Runs make on copies of the files that it reads, away from this working tree."""
+    for name in ("Makefile", "requirements.txt", "pyproject.toml"):
+        shutil.copy(ROOT / name, directory)
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("MAKE", "MFLAGS"))}
+    for name in ("PYTHON", "TORCH"):
+        environment.pop(name, None)
+    return subprocess.run(
+        ["make", *words],
+        cwd=directory,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+@needs_make
+@pytest.mark.parametrize("target", ["sudoku", "test", "lint"])
+@pytest.mark.parametrize("version", ["2.7", "3.8", "3.10"])
+def test_an_old_python_is_refused_before_anything_is_made(tmp_path, target, version):
+    python = tmp_path / "python"
+    python.write_text(f"#!/bin/sh\necho {version}\n")
+    python.chmod(0o755)
+    result = make(tmp_path, target, f"PYTHON={python}")
+    assert result.returncode != 0
+    said = result.stderr.splitlines()[0]
+    assert said == (
+        f"diffpo_jax needs Python 3.11 or newer, and {python} is {version}: "
+        f"name another, as in: make {target} PYTHON=python3.12"
+    )
+    assert not result.stdout
+    assert not (tmp_path / ".venv").exists()
+
+
+@needs_make
+def test_a_missing_python_is_said(tmp_path):
+    result = make(tmp_path, "sudoku", f"PYTHON={tmp_path / 'nowhere'}")
+    assert result.returncode != 0
+    assert f"{tmp_path / 'nowhere'} is not found" in result.stderr.splitlines()[0]
+    assert not (tmp_path / ".venv").exists()
+
+
+@needs_make
+@pytest.mark.parametrize("version", ["3.11", "3.12", "3.14", "3.20"])
+def test_a_new_python_goes_on_to_make_the_environment(tmp_path, version):
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\n[ "$1" = -m ] && exit 3\necho {version}\n')
+    python.chmod(0o755)
+    result = make(tmp_path, "sudoku", f"PYTHON={python}")
+    assert result.stdout.splitlines()[0] == f"Making .venv with Python {version}."
+    assert result.returncode != 0  # the failure of `python -m venv` stops it
+    assert "Installing" not in result.stdout
+
+
+@needs_make
+def test_torch_is_installed_when_asked_for_and_not_otherwise(tmp_path):
+    without, asked = make(tmp_path, "-n", "test"), make(tmp_path, "-n", "test", "TORCH=1")
+    assert "-e '.[test]'" in without.stdout
+    assert "-e '.[test,torch]'" in asked.stdout
+
+
+@needs_make
+def test_sudoku_runs_the_command_of_the_documents(tmp_path):
+    command = "python -m diffpo_jax.main --config=configs/sudoku.py --workdir=runs/sudoku"
+    assert command in make(tmp_path, "-n", "sudoku").stdout
+    assert command in (ROOT / "README.md").read_text()
+    assert command in ast.get_docstring(ast.parse((ROOT / "configs/sudoku.py").read_text()))
