@@ -13,7 +13,8 @@ TORCH ?=
 comma := ,
 VENV := .venv
 BIN := $(VENV)/bin
-INSTALL := $(BIN)/python -m pip --quiet --disable-pip-version-check --no-input install \
+# -qq: errors are shown, progress and warnings are not.
+INSTALL := $(BIN)/python -m pip -qq --disable-pip-version-check --no-input install \
 	--root-user-action=ignore
 WITH_TORCH := $(filter 1,$(TORCH))
 TEST_EXTRAS := test$(if $(WITH_TORCH),$(comma)torch)
