@@ -3,7 +3,7 @@
 # make lint        style, format and the direction of imports
 # make clean-venv  removes .venv, for example to make it with another Python
 #
-# The first two make .venv, and bring it up to date where requirements.txt or pyproject.toml is
+# The first three make .venv, and bring it up to date where requirements.txt or pyproject.toml is
 # newer.  PYTHON names the interpreter .venv is made with: make test PYTHON=python3.12
 # TORCH=1 also installs PyTorch; tests that need it are skipped without it.
 
