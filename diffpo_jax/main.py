@@ -31,7 +31,11 @@ def main(argv: Sequence[str]) -> None:
     for flag in (_CONFIG, _WORKDIR):
         if flag.value is None:
             raise UserError(f"--{flag.name} is missing. Example: {__doc__.splitlines()[2].strip()}")
-    config = config_io.from_config_dict(_CONFIG.value)
+    try:
+        config = config_io.from_config_dict(_CONFIG.value)
+    except OSError as error:  # where the file could not be read, its first use says so
+        path = next((w.partition("=")[2] for w in sys.argv if w.startswith("--config=")), "")
+        raise UserError(f"cannot read the config file --config={path}.") from error
     if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.WARNING)  # libraries tell of every file they write
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")  # we need no PyTorch

@@ -1,7 +1,6 @@
 """The benchmarks run and say what they should; no time is looked at."""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -20,7 +19,7 @@ TWO_LAYERS = [*TINY, "--layers=2", "--calls=2"]  # fewer calls than tokens: the 
 TIMES = {"seconds", "seconds_min", "seconds_max", "cpu_seconds", "gflops"}
 
 
-def run(tmp_path, script, *args, **environment):
+def run(tmp_path, script, *args):
     """(what it printed, what it wrote) of a benchmark as the user starts it."""
     out = tmp_path / "result.json"
     done = subprocess.run(
@@ -29,7 +28,6 @@ def run(tmp_path, script, *args, **environment):
         capture_output=True,
         text=True,
         timeout=1800,
-        env=os.environ | environment,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout, json.loads(out.read_text())
@@ -49,6 +47,7 @@ def assert_described(result):
     assert min(result["compile_seconds"].values()) > 0
 
 
+@pytest.mark.slow
 def test_against_pytorch_compares_the_two_sides(tmp_path):
     pytest.importorskip("torch")
     text, result = run(tmp_path, "against_pytorch.py", *TINY)
@@ -68,13 +67,12 @@ def test_against_pytorch_compares_the_two_sides(tmp_path):
     assert result["results"]["update_k2"]["to_k1"]["ratio"] > 0
 
 
+@pytest.mark.slow
 def test_steps_times_every_part(tmp_path):
     # 3 does not divide 2 rows and is left out.
     text, result = run(tmp_path, "steps.py", *SHAPE, "--slots=0,1", "--micro=1,3", "--anchors=2")
     assert_described(result)
-    parts = {
-        f"{part} K={k} micro={m}" for part in ("forward", "update") for k in (1, 2) for m in "01"
-    }
+    parts = {"forward K=2 micro=1", "update K=2 micro=1"}
     assert result["results"].keys() == {"gemm", "rollout slots=0", "rollout slots=1"} | parts
     assert result["compile_seconds"].keys() == result["results"].keys()
     for name, one in result["results"].items():
@@ -100,6 +98,7 @@ def torch_side(jax_side):
     return against_pytorch._TorchSide(against_pytorch.arguments(TWO_LAYERS), jax_side)
 
 
+@pytest.mark.slow
 def test_without_torch_the_jax_side_is_measured_alone(jax_side, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)  # as where it is not installed
     monkeypatch.setattr(against_pytorch, "_JaxSide", lambda args: jax_side)
@@ -114,6 +113,7 @@ def test_without_torch_the_jax_side_is_measured_alone(jax_side, monkeypatch):
     assert "torch is not installed" in against_pytorch.report(result)
 
 
+@pytest.mark.slow
 def test_torch_gives_our_logits_gradients_and_tokens(jax_side, torch_side):
     ours = jax_side.logits()
     assert np.abs(ours).max() > 0.1
@@ -123,6 +123,7 @@ def test_torch_gives_our_logits_gradients_and_tokens(jax_side, torch_side):
     assert found["tokens"] == 1
 
 
+@pytest.mark.slow
 def test_other_logits_are_refused(jax_side, torch_side, monkeypatch):
     other = jax_side.logits() + 1e-3
     for wrong in (other, other * np.nan):
@@ -131,6 +132,7 @@ def test_other_logits_are_refused(jax_side, torch_side, monkeypatch):
             against_pytorch.check_agreement(jax_side, torch_side)
 
 
+@pytest.mark.slow
 def test_other_gradients_are_refused(jax_side, torch_side, monkeypatch):
     other = torch_side.gradients()
     other["blocks"]["gate"] = other["blocks"]["gate"] * 1.01

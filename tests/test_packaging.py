@@ -154,6 +154,16 @@ def test_flags_that_are_written_down_exist(path):
         assert (name, preset or "default") in configs()
 
 
+def test_values_that_are_written_down_are_those_of_the_sudoku_job():
+    text = (ROOT / "docs/method.md").read_text()
+    values = load("sudoku.py").get_config().to_dict()
+    found = re.findall(r"`([a-z]+\.[a-z_.]+)` = (?:`([a-z_]+)`|([0-9.e-]*[0-9]))", text)
+    assert len(found) > 10
+    for field, word, number in found:
+        value = functools.reduce(lambda section, name: section[name], field.split("."), values)
+        assert value == (word or float(number)), f"{field} is {value!r}"
+
+
 @pytest.mark.parametrize("path", documents())
 def test_files_and_functions_that_are_written_down_exist(path):
     text = (ROOT / path).read_text()

@@ -249,7 +249,8 @@ class Trainer(NamedTuple):
     def _stop_if_not_finite(
         self, values: dict[str, float], number: int, checkpoints: Checkpoints
     ) -> None:
-        names = [n for n in values if n == "objective" or n.startswith("grad_norm/")]
+        watched = ("objective", "grad_norm/", "update_ratio/")
+        names = [name for name in values if name.startswith(watched)]
         bad = [f"{name}={values[name]}" for name in names if not math.isfinite(values[name])]
         if bad:
             raise UserError(

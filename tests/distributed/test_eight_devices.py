@@ -86,10 +86,10 @@ def trained(shape):
     return jax.device_get((state, metrics))
 
 
-# The sums over rows and over the split axes of a product are taken in another order, which moves
-# a gradient by some 1e-7 of its size; Adam divides by that size, so that a parameter moves by at
-# most a few 1e-6 of the rate ... unless its gradient is itself rounding.
-TOLERANCE = 2e-5
+# Sums over rows and over the split axis of a product are taken in another order: gradients differ
+# by some 1e-7 of their size, and Adam divides by that size.  Three steps of these rates, which move
+# parameters by 1e-3 and more, differ by 3e-7; the rest is for other processors.
+TOLERANCE = 5e-6
 
 
 @pytest.mark.slow
@@ -98,7 +98,7 @@ def test_three_updates_are_those_of_one_device(shape):
     (state, metrics), (expected, of_one) = trained(shape), trained(ONE)
     assert state.step == 3
     change = jax.tree.map(lambda a, b: np.abs(a - b).max(), expected.params, PARAMS)
-    assert min(jax.tree.leaves(change)) > 20 * TOLERANCE
+    assert min(jax.tree.leaves(change)) > 1e-3
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, atol=TOLERANCE, rtol=0),
         state.params,
