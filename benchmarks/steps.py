@@ -40,13 +40,13 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     for name in ("width", "layers", "heads", "ff"):
         text = f"model.{name} (default: the config's)"
         parser.add_argument(f"--{name}", type=int, metavar="N", help=text)
-    parser.add_argument(
-        "--slots", default=[0, 32, 64, 128], help="(default 0,32,64,128)", **numbers
-    )
-    parser.add_argument(
-        "--micro", default=[0, 32, 64, 128], help="(default 0,32,64,128)", **numbers
-    )
-    parser.add_argument("--anchors", default=[1, 2], help="K, of 1 and 2 (default 1,2)", **numbers)
+    for name, default, text in (
+        ("--slots", [0, 32, 64, 128], "rows in flight of each rollout; 0: a static batch"),
+        ("--micro", [0, 32, 64, 128], "rows of a micro-batch; 0: all; others must divide the rows"),
+        ("--anchors", [1, 2], "K of each update, of 1 and 2"),
+    ):
+        shown = f"{text} (default {','.join(map(str, default))})"
+        parser.add_argument(name, default=default, help=shown, **numbers)
     parser.add_argument(
         "--gamma", type=float, default=0.5, help="median of gamma, nats (default 0.5)"
     )
@@ -56,8 +56,8 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--repeats", type=int, default=5, metavar="N", help="(default 5)")
     parser.add_argument("--json", metavar="FILE", help="also write everything to FILE as JSON")
     args = parser.parse_args(argv)
-    if args.repeats < 1:
-        parser.error("--repeats must be 1 or more.")
+    if args.repeats < 1 or (args.rows is not None and args.rows < 1):
+        parser.error("--repeats and --rows must be 1 or more.")
     if unknown := set(args.anchors) - set(METHODS):
         parser.error(f"--anchors: {sorted(unknown)} cannot be measured, only 1 and 2.")
     return args
@@ -109,7 +109,7 @@ def measure(args: argparse.Namespace, machine: dict[str, Any]) -> dict[str, Any]
         "versions": timing.versions("jax", "jaxlib", "flax", "optax"),
         "calls_per_row": {"mean": float(np.mean(of_rows))} | percentiles,
         "compile_seconds": step.compile_seconds,
-        "peak_gflops": results["gemm"]["gflops"],
+        "peak_gflops": results["gemm"]["gflops_max"],
         "results": results,
     }
 

@@ -39,7 +39,7 @@ def interleave(
 
 
 def summary(times: Times, flops: float) -> dict[str, float]:
-    """Median, least and most seconds, and the speed at the median.
+    """Median, least and most seconds, and the speed at the median and at its best.
 
     Args:
       flops: floating-point operations of one call.
@@ -51,6 +51,7 @@ def summary(times: Times, flops: float) -> dict[str, float]:
         "seconds_max": float(max(times.wall)),
         "cpu_seconds": float(np.median(times.cpu)),
         "gflops": flops / median / 1e9,
+        "gflops_max": flops / min(times.wall) / 1e9,
     }
 
 

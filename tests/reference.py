@@ -26,6 +26,8 @@ def table_policy(length, vocab, mask_id, logit_shift=0):
         code = jnp.sum(tokens[:, size:] * place_value, axis=1)
         prompt = of_token[jnp.arange(size), tokens[:, :size]]
         seen = jnp.sum(jnp.where(mask[:, :size, None], prompt, 0), axis=1)
+        # Bidirectional: what stands at the prompt changes with the completion too.
+        prompt = prompt + jnp.mean(table[code], axis=1, keepdims=True)
         return jnp.concatenate([prompt, table[code] + seen[:, None]], axis=1)
 
     def logits(params, states):
@@ -33,7 +35,7 @@ def table_policy(length, vocab, mask_id, logit_shift=0):
 
     def threshold(params, features):
         mu = features @ params["threshold"]["weight"]
-        return mu, jnp.full_like(mu, 0.5)
+        return mu, 0.4 + 0.2 * jax.nn.sigmoid(features[:, 0])
 
     return Policy(mask_id, vocab, logit_shift, None, hidden, logits, threshold)
 
@@ -55,13 +57,19 @@ def table_params(seed, prompt_length, length, vocab, spread=1.0):
     }
 
 
-def table_logits(params, prompt, mask, state):
-    """Logits [L V] of `table_policy` at one state of one row."""
+def table_hidden(params, prompt, mask, state):
+    """Hidden states of `table_policy` at one state of one row: prompt [P V], completion [L V]."""
     tables = {name: np.asarray(x, np.float64) for name, x in params["denoiser"].items()}
     vocab = tables["table"].shape[-1]
     code = sum(int(token) * vocab**k for k, token in enumerate(state))
-    rows = [tables["prompt"][p, prompt[p]] for p in range(len(prompt)) if mask[p]]
-    return tables["scale"] * (tables["table"][code] + np.sum(rows, axis=0))
+    of_state = tables["table"][code]
+    rows = np.array([tables["prompt"][p, prompt[p]] for p in range(len(prompt))])
+    return rows + of_state.mean(axis=0), of_state + rows[np.asarray(mask)].sum(axis=0)
+
+
+def table_logits(params, prompt, mask, state):
+    """Logits [L V] of `table_policy` at one state of one row."""
+    return float(params["denoiser"]["scale"]) * table_hidden(params, prompt, mask, state)[1]
 
 
 def some_prompts(seed, rows, prompt_length, vocab):

@@ -1,6 +1,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 import reference
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
@@ -96,6 +97,18 @@ def test_closed_positions_are_neither_committed_nor_read(noise, open_, gamma):
 @settings(max_examples=50)
 def test_commits_at_least_one_where_one_is_open(entropy, open_, gamma):
     np.testing.assert_array_equal(apply(entropy, open_, gamma).any(axis=1), open_.any(axis=1))
+
+
+def test_entropies_that_are_nan_are_committed_at_once():
+    entropy = np.array([[0.5, np.nan, 0.2, np.nan]], np.float32)
+    got = apply(entropy, np.array([[True, True, True, False]]), np.array([0.1]))
+    np.testing.assert_array_equal(got, [[False, True, True, False]])
+
+
+@pytest.mark.xfail(strict=True, reason="a bound of NaN commits nothing: the sampler never ends")
+def test_a_bound_that_is_nan_commits_at_least_one():
+    got = apply(np.ones((1, 3), np.float32), np.ones((1, 3), bool), np.array([np.nan]))
+    assert got.any()
 
 
 def test_ties_go_to_the_left():

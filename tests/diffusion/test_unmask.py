@@ -39,7 +39,6 @@ def sampler(block_length=LENGTH, temperature=1.0, max_calls=0, length=LENGTH):
 VARIANTS = {
     "plain": {},
     "blocks": {"block_length": 2},
-    "blocks of one": {"block_length": 1},
     "cool": {"temperature": 0.7},
     "argmax": {"temperature": 0.0},
     "capped": {"max_calls": 2},
@@ -154,18 +153,31 @@ def test_the_threshold_is_read_off_the_first_call():
     rollout = jax.device_get(run(PARAMS, PROMPTS, jnp.float32(7), KEYS))
     for row in range(ROWS):
         tokens, mask = np.asarray(PROMPTS.tokens[row]), np.asarray(PROMPTS.mask[row])
-        table = np.asarray(PARAMS["denoiser"]["prompt"])
-        hidden = [table[p, tokens[p]] for p in range(PROMPT) if mask[p]]
-        np.testing.assert_allclose(rollout.features[row], np.mean(hidden, axis=0), atol=1e-6)
+        hidden, _ = reference.table_hidden(PARAMS, tokens, mask, [MASK_ID] * LENGTH)
+        np.testing.assert_allclose(rollout.features[row], hidden[mask].mean(axis=0), atol=1e-6)
         noise = jax.random.normal(jax.random.fold_in(KEYS[row], 0), (), jnp.float32)
-        mu = rollout.features[row] @ np.asarray(PARAMS["threshold"]["weight"])
-        np.testing.assert_allclose(np.log(rollout.gamma[row]), mu + 0.5 * noise, atol=1e-5)
-        density = stats.norm.logpdf(np.log(rollout.gamma[row]), mu, 0.5)
+        mu, sigma = (float(x[0]) for x in policy.threshold(PARAMS, rollout.features[row][None]))
+        np.testing.assert_allclose(np.log(rollout.gamma[row]), mu + sigma * noise, atol=1e-5)
+        density = stats.norm.logpdf(np.log(rollout.gamma[row]), mu, sigma)
         np.testing.assert_allclose(rollout.gamma_logprob[row], density, atol=1e-4)
         expected = reference.replay(
             logits_of(row), rollout.tokens[row], float(rollout.gamma[row]), MASK_ID
         )
         np.testing.assert_array_equal(rollout.commit_call[row], expected.commit_call)
+
+
+def test_each_call_draws_with_its_own_key():
+    rollout = sampler()(PARAMS, PROMPTS, GAMMAS, KEYS)
+    row = int(rollout.nfe.argmax())
+    for number in range(1, LENGTH + 1):
+        calls, tokens = rollout.commit_call[row], rollout.tokens[row]
+        log_p = reference.log_probs(
+            logits_of(row)(np.where(calls < number, tokens, MASK_ID)), MASK_ID
+        )
+        key = jax.random.fold_in(KEYS[row], number)
+        noise = np.asarray(jax.random.gumbel(key, (LENGTH * VOCAB,))).reshape(LENGTH, VOCAB)
+        now = calls == number
+        np.testing.assert_array_equal(tokens[now], (log_p + noise).argmax(-1)[now])
 
 
 def test_fixed_and_median_thresholds():
@@ -188,8 +200,10 @@ def test_a_family_with_a_shift_reads_one_position_earlier():
     plain = reference.table_policy(LENGTH, VOCAB, MASK_ID)
     expected = denoise.denoise(plain, PARAMS, prompts, completion).logits
     np.testing.assert_allclose(out[:, 1:], expected[:, :-1], atol=1e-6)
-    last = PARAMS["denoiser"]["prompt"][PROMPT - 1, prompts.tokens[:, -1]]
-    np.testing.assert_allclose(out[:, 0], 1.25 * last, atol=1e-6)
+    for row in range(3):
+        prompt, mask = np.asarray(prompts.tokens[row]), np.asarray(prompts.mask[row])
+        of_prompt, _ = reference.table_hidden(PARAMS, prompt, mask, completion[row].tolist())
+        np.testing.assert_allclose(out[row, 0], 1.25 * of_prompt[-1], atol=1e-6)
 
 
 # Three positions, three tokens and a mask: 27 completions, each reached by one trajectory.
