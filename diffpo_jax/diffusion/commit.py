@@ -21,8 +21,10 @@ def entropy_bounded(
       open_: positions that may be committed; a row with none commits none.
       gamma: the bound, nats; inf commits all.
     """
-    # Of a model that has diverged: committed at once, or the loop over calls would not end.
-    entropy = jnp.nan_to_num(entropy, nan=0.0)
+    # A model that has diverged gives NaN.  It must not stop the loop over calls from ending: NaN
+    # entropies are committed at once, a NaN bound commits one position.
+    entropy = jnp.where(jnp.isnan(entropy), 0.0, entropy)
+    gamma = jnp.where(jnp.isnan(gamma), 0.0, gamma)
     order = jnp.argsort(jnp.where(open_, entropy, jnp.inf), axis=1, stable=True)
     h = jnp.take_along_axis(jnp.where(open_, entropy, 0.0), order, axis=1)
     fits = prefix_excess(h) <= gamma[:, None]

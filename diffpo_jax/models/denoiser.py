@@ -174,8 +174,11 @@ def _rotate(x: Float[Array, "B H S Dh"], rope: tuple[Array, Array]) -> Array:
 
 
 def _project(x: Array, kernel: Array, shape: Shape) -> Array:
-    y = jnp.einsum("...d,df->...f", _barrier(x, shape), kernel.astype(shape.dtype))
-    return _barrier(y, shape)
+    # Flat: the weight gradient then sums over one axis. Over two, XLA's CPU backend transposes
+    # the cotangent first and takes a slow product.
+    flat = _barrier(x.reshape(-1, x.shape[-1]), shape)
+    y = _barrier(flat @ kernel.astype(shape.dtype), shape)
+    return y.reshape(*x.shape[:-1], -1)
 
 
 def _barrier(x: Array | tuple[Array, ...], shape: Shape) -> Array | tuple[Array, ...]:

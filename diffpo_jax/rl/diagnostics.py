@@ -10,6 +10,9 @@ from diffpo_jax.masked import pair
 from diffpo_jax.rl import objective
 from diffpo_jax.types import Metrics, Rollout
 
+# Where exp would overflow float32 a KL is "very large" either way.
+_LARGEST = 40.0
+
 
 def surrogate_metrics(
     old: Float[Array, "B L"],
@@ -31,8 +34,8 @@ def surrogate_metrics(
     off = jnp.abs(jnp.expm1(log_w))
     same = exact & counted
     return {
-        "kl/token": pair(_k3_of(log_w), counted),
-        "kl/sequence": pair(_k3_of(of_sequence), rows),
+        "kl/token": pair(objective.exp_excess(jnp.minimum(log_w, _LARGEST)), counted),
+        "kl/sequence": pair(objective.exp_excess(jnp.minimum(of_sequence, _LARGEST)), rows),
         "weights/mean": pair(truncated, counted),
         "weights/square": pair(truncated**2, counted),
         "weights/truncated": pair(log_w > math.log(config.truncation), counted),
@@ -76,8 +79,3 @@ def derived(values: dict[str, float], reward_range: float) -> dict[str, float]:
         bound = min(math.sqrt(kl / 2), math.sqrt(-math.expm1(-kl)))
         out["theorem1/slack"] = reward_range * bound
     return out
-
-
-def _k3_of(log_w: Array) -> Array:
-    # Capped where exp would overflow float32; such a KL is "very large" either way.
-    return jnp.expm1(jnp.minimum(log_w, 40.0)) - log_w

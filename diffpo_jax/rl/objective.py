@@ -55,8 +55,19 @@ def is_clipped(
 def k3(reference: Float[Array, "*N"], new: Float[Array, "*N"]) -> Float[Array, "*N"]:
     """exp(d) − d − 1 with d = log π̂_ref − log π̂_θ: an estimate of KL(π̂_θ ‖ π̂_ref), never
     negative.  Over rollouts of π, and not of π̂, it is biased unless weighted by w."""
-    d = reference - new
-    return jnp.exp(d) - d - 1
+    return exp_excess(reference - new)
+
+
+def exp_excess(d: Float[Array, "*N"]) -> Float[Array, "*N"]:
+    """exp(d) − d − 1, at least 0 and right for small d too.
+
+    Ratios near 1 are the usual case, where the three terms would cancel to noise in float32.
+    """
+    small = jnp.abs(d) < 0.05
+    # Double where: the series of a large d may overflow, and so may its gradient.
+    x = jnp.where(small, d, 0.0)
+    series = x * x * (1 / 2 + x * (1 / 6 + x * (1 / 24 + x / 120)))
+    return jnp.where(small, series, jnp.expm1(d) - d)
 
 
 def token_objective(
