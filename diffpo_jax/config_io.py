@@ -20,7 +20,18 @@ from diffpo_jax.config import METHODS, Config
 from diffpo_jax.errors import UserError
 
 # Fields that cannot change what a run computes: a workdir may be resumed with other values.
-FREE_FIELDS = ("mesh.", "logging.", "checkpoint.", "task.data_dir")
+# A finished run may so be evaluated again, on another file or grid.
+FREE_FIELDS = (
+    "mesh.",
+    "logging.",
+    "checkpoint.",
+    "evaluation.every",
+    "evaluation.gammas",
+    "evaluation.examples",
+    "evaluation.batch",
+    "task.data_dir",
+    "task.test_file",
+)
 
 
 def as_config_dict(config: Any) -> ml_collections.ConfigDict:

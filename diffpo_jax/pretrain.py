@@ -44,7 +44,7 @@ def make_step(
         grads = jax.tree.map(jnp.zeros_like, state.params)
         grads = grads | {"denoiser": jax.tree.map(lambda g: g / target.size, total)}
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-        norm = optax.global_norm(grads["denoiser"])
+        norm = optax.tree.norm(grads["denoiser"])
         metrics["grad_norm"] = (norm, jnp.ones(()))
         params = optax.apply_updates(state.params, updates)
         return TrainState(state.step + 1, params, opt_state), metrics

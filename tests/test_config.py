@@ -125,7 +125,8 @@ def test_an_integer_is_a_number_where_a_float_is_wanted():
 def test_only_what_changes_the_result_is_a_difference():
     old = build()
     free = build(
-        **{"mesh.data": 8, "logging.every": 5, "checkpoint.every": 7, "task.data_dir": "elsewhere"}
+        **{"mesh.data": 8, "logging.every": 5, "checkpoint.every": 7, "task.data_dir": "elsewhere"},
+        **{"evaluation.gammas": (0.0,), "task.test_file": "puzzles.csv"},
     )
     assert config_io.differences(old, free) == []
     longer = build(**{"rl.steps": old.rl.steps + 1})
@@ -133,9 +134,9 @@ def test_only_what_changes_the_result_is_a_difference():
     assert config_io.differences(longer, old) == [
         f"config.rl.steps: {old.rl.steps + 1} -> {old.rl.steps}"
     ]
-    other = build(**{"rl.speed.weight": 0.1, "evaluation.gammas": (0.0,)})
+    other = build(**{"rl.speed.weight": 0.1, "evaluation.temperature": 1.0})
     assert [line.split(":")[0] for line in config_io.differences(old, other)] == [
-        "config.evaluation.gammas",
+        "config.evaluation.temperature",
         "config.rl.speed.weight",
     ]
 

@@ -108,8 +108,8 @@ def make_update(
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         for name in trained:
-            metrics[f"grad_norm/{name}"] = _one(optax.global_norm(grads[name]))
-            ratio = optax.global_norm(updates[name]) / optax.global_norm(state.params[name])
+            metrics[f"grad_norm/{name}"] = _one(optax.tree.norm(grads[name]))
+            ratio = optax.tree.norm(updates[name]) / optax.tree.norm(state.params[name])
             metrics[f"update_ratio/{name}"] = _one(ratio)
         # No advantage, no update: momentum must not move the parameters either.
         learn = jnp.any(batch.advantage != 0)
