@@ -261,7 +261,7 @@ class _JaxSide:
 
         def all_mask_logits(params):
             state = jnp.full((rows, args.length), self.mask_id, jnp.int32)
-            return denoise(policy, params, self.prompts, state).logits
+            return policy.logits(params, denoise(policy, params, self.prompts, state).hidden)
 
         self.logits = lambda: jax.device_get(jax.jit(all_mask_logits)(self.params))
         self.gradients = lambda: jax.device_get(update[1](self.params["denoiser"], draws[1]))

@@ -215,14 +215,16 @@ class _Step:
                     self._add_update(method, anchors, micro, rollout, advantage)
 
     def _programs(self, config, micro: int, slots: int):
+        from diffpo_jax.diffusion import generate
         from diffpo_jax.rl import trainer
 
         rl = dataclasses.replace(config.rl, micro_batch=micro)
+        settings = generate.make_settings(config.sampler, config.sampler.temperature, (0,))
         return trainer.make_programs(
             self.policy,
             self.optimizer,
             rl,
-            config.sampler,
+            settings,
             config.mode,
             self.mesh,
             self.state,

@@ -15,6 +15,23 @@ WEIGHTS = ("none", "token")
 ADVANTAGES = ("mean", "group_std", "batch_std")
 SPEED_FORMS = ("multiplicative", "additive")
 
+# Commit rules: what the dial of each is, and what it may rank positions by, the default first.
+DIALS = {
+    "entropy_bounded": "gamma",
+    "top_k": "steps",
+    "random": "steps",
+    "confidence": "confidence",
+}
+RANKINGS = {
+    "entropy_bounded": ("entropy", "confidence", "margin"),
+    "top_k": ("confidence", "entropy", "margin", "drawn"),
+    "random": ("random",),
+    "confidence": ("confidence",),
+}
+FALLBACKS = ("most_confident", "leftmost")
+SUPPRESSION = ("none", "never", "while_open", "last")
+CACHES = ("none", "prompt", "dual")
+
 # What a method decides, and nothing else: methods are compared with all else equal.
 METHODS = {
     "d1": {"anchors": 1, "weights": "none", "prompt_masking": 0.15},
@@ -88,8 +105,19 @@ class SamplerConfig:
     prompt_length: int = 16  # P, tokens; prompts are left-padded to it
     length: int = 16  # L, tokens of a completion
     block_length: int = 16  # semi-autoregressive block; L: fully parallel
+    rule: str = "entropy_bounded"  # what a call commits: a key of DIALS
+    ranking: str | None = None  # what comes first: see RANKINGS; None: the rule's default
+    steps: int = 16  # calls a completion takes by "top_k" and "random"
+    confidence: float = 0.9  # probability from which "confidence" commits
+    fallback: str = "most_confident"  # of "confidence", where none is: or "leftmost"
     max_calls: int = 0  # cap on denoiser calls, the last commits the rest; 0: no cap
+    stop_at_end: bool = False  # a committed end of text ends the row, the rest is filled
+    suppress_end: str = "none"  # or never, while_open, last: see diffusion.end_of_text
     slots: int = 64  # rows in flight of the continuous batch; 0: one static batch
+    cache: str = "none"  # keys and values kept between calls: none, prompt, dual
+    cache_refresh: int = 0  # calls between refreshes within a block; 1: exact, 0: once a block
+    cache_rows: int = 0  # rows of a refresh pass; 0: all, where one is due
+    vocabulary_chunk: int = 0  # positions of a row whose distributions are held at once; 0: all
 
 
 @dataclasses.dataclass(frozen=True)
@@ -157,6 +185,8 @@ class RLConfig:
 class EvaluationConfig:
     temperature: float = 0.0  # 0: argmax
     gammas: tuple[float, ...] = (0.0, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0)  # the frontier's grid, nats
+    steps: tuple[int, ...] = (1, 2, 4, 8, 16)  # the grid of "top_k" and "random"
+    confidences: tuple[float, ...] = (0.5, 0.7, 0.8, 0.9, 0.95, 0.99)  # the grid of "confidence"
     batch: int = 512  # sequences a device program
     examples: int = 1_024  # test prompts of the final frontiers; 0: all
     every: int = 20  # RL steps between evaluations on the validation split; 0: never
@@ -201,3 +231,23 @@ class Config:
     checkpoint: CheckpointConfig = CheckpointConfig()
     mesh: MeshConfig = MeshConfig()
     logging: LoggingConfig = LoggingConfig()
+
+    @property
+    def dial(self) -> float:
+        """The commit rule's number where nothing is learned: γ in nats, calls, or a probability."""
+        dials = {
+            "gamma": self.threshold.gamma,
+            "steps": self.sampler.steps,
+            "confidence": self.sampler.confidence,
+        }
+        return float(dials[DIALS[self.sampler.rule]])
+
+    @property
+    def dials(self) -> tuple[float, ...]:
+        """The grid of evaluations, of the same kind."""
+        grids = {
+            "gamma": self.evaluation.gammas,
+            "steps": self.evaluation.steps,
+            "confidence": self.evaluation.confidences,
+        }
+        return tuple(float(x) for x in grids[DIALS[self.sampler.rule]])

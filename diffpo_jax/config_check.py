@@ -4,7 +4,18 @@ import math
 from collections.abc import Collection
 from typing import Any
 
-from diffpo_jax.config import ADVANTAGES, MODES, SPEED_FORMS, WEIGHTS, Config
+from diffpo_jax.config import (
+    ADVANTAGES,
+    CACHES,
+    DIALS,
+    FALLBACKS,
+    MODES,
+    RANKINGS,
+    SPEED_FORMS,
+    SUPPRESSION,
+    WEIGHTS,
+    Config,
+)
 from diffpo_jax.errors import UserError
 
 
@@ -12,6 +23,7 @@ def check(config: Config) -> None:
     """Raises `UserError` on the first breach: what is wrong, where, and what would be right."""
     one_of("config.mode", config.mode, MODES)
     _ranges(config)
+    _sampler(config)
     _thresholds(config)
     _model(config)
     _rl(config)
@@ -30,6 +42,7 @@ def _ranges(config: Config) -> None:
     _not_negative(config, "seed", "rl.speed.weight", "rl.objective.kl")
     _not_negative(config, "rl.objective.clip_low", "rl.objective.clip_high", "rl.steps")
     _not_negative(config, "pretrain.steps", "sampler.max_calls", "sampler.slots")
+    _not_negative(config, "sampler.cache_refresh", "sampler.cache_rows", "sampler.vocabulary_chunk")
     _not_negative(config, "evaluation.temperature", "evaluation.every", "logging.samples_every")
     _not_negative(
         config,
@@ -40,11 +53,54 @@ def _ranges(config: Config) -> None:
     )
 
 
+def _sampler(config: Config) -> None:
+    sampler = config.sampler
+    one_of("config.sampler.rule", sampler.rule, DIALS)
+    one_of("config.sampler.ranking", sampler.ranking, RANKINGS[sampler.rule])
+    one_of("config.sampler.fallback", sampler.fallback, FALLBACKS)
+    one_of("config.sampler.suppress_end", sampler.suppress_end, SUPPRESSION)
+    one_of("config.sampler.cache", sampler.cache, CACHES)
+    if sampler.length % sampler.block_length:
+        raise UserError(
+            f"config.sampler.block_length={sampler.block_length} does not divide "
+            f"config.sampler.length={sampler.length}."
+        )
+    if sampler.rule != "entropy_bounded" and config.mode != "model":
+        raise UserError(
+            f"config.sampler.rule={sampler.rule!r} has no threshold to learn: mode "
+            f"{config.mode!r} needs 'entropy_bounded'. Use --config.mode=model with it."
+        )
+    if DIALS[sampler.rule] == "steps":
+        _steps(config)
+    if DIALS[sampler.rule] == "confidence":
+        grid = config.evaluation.confidences
+        for name, level in _named(config, "sampler.confidence", "evaluation.confidences", grid):
+            if not 0 < level <= 1:
+                raise UserError(f"config.{name}={level} must be a probability above 0.")
+
+
+def _steps(config: Config) -> None:
+    blocks = config.sampler.length // config.sampler.block_length
+    grid = config.evaluation.steps
+    for name, steps in _named(config, "sampler.steps", "evaluation.steps", grid):
+        if steps < 1 or steps % blocks:
+            raise UserError(
+                f"config.{name}={steps} must be a multiple of the {blocks} blocks of a completion "
+                "(config.sampler.length / config.sampler.block_length): every block takes as many."
+            )
+
+
+def _named(config: Config, field: str, grid_field: str, grid: tuple) -> list[tuple[str, Any]]:
+    """A field and the entries of a grid, with their names.  Raises `UserError` on an empty grid."""
+    if not grid:
+        raise UserError(f"config.{grid_field} is empty: a frontier needs at least one point.")
+    entries = [(f"{grid_field}[{i}]", value) for i, value in enumerate(grid)]
+    return [(field, _get(config, field)), *entries]
+
+
 def _thresholds(config: Config) -> None:
-    if not config.evaluation.gammas:
-        raise UserError("config.evaluation.gammas is empty: a frontier needs at least one bound.")
-    thresholds = {f"evaluation.gammas[{i}]": g for i, g in enumerate(config.evaluation.gammas)}
-    for name, gamma in ({"threshold.gamma": config.threshold.gamma} | thresholds).items():
+    grid = config.evaluation.gammas
+    for name, gamma in _named(config, "threshold.gamma", "evaluation.gammas", grid):
         if not 0 <= gamma < math.inf:
             raise UserError(
                 f"config.{name}={gamma}: an entropy bound is a finite number of nats, 0 or more."
@@ -53,11 +109,6 @@ def _thresholds(config: Config) -> None:
 
 def _model(config: Config) -> None:
     sampler, model = config.sampler, config.model
-    if sampler.length % sampler.block_length:
-        raise UserError(
-            f"config.sampler.block_length={sampler.block_length} does not divide "
-            f"config.sampler.length={sampler.length}."
-        )
     tokens = sampler.prompt_length + sampler.length
     if 0 < model.positions < tokens:
         raise UserError(

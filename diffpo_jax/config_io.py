@@ -16,7 +16,7 @@ import ml_collections
 from ml_collections import config_dict
 
 from diffpo_jax import config_check
-from diffpo_jax.config import METHODS, Config
+from diffpo_jax.config import DIALS, METHODS, RANKINGS, Config
 from diffpo_jax.errors import UserError
 
 # Fields that cannot change what a run computes: a workdir may be resumed with other values.
@@ -27,6 +27,8 @@ FREE_FIELDS = (
     "checkpoint.",
     "evaluation.every",
     "evaluation.gammas",
+    "evaluation.steps",
+    "evaluation.confidences",
     "evaluation.examples",
     "evaluation.batch",
     "task.data_dir",
@@ -61,7 +63,8 @@ def from_config_dict(values: ml_collections.ConfigDict) -> Config:
     """
     config = _build(Config, values.to_dict(), "config")
     config_check.one_of("config.method", config.method, METHODS)
-    config = resolve_method(config)
+    config_check.one_of("config.sampler.rule", config.sampler.rule, DIALS)
+    config = resolve_rule(resolve_method(config))
     config_check.check(config)
     return config
 
@@ -90,6 +93,14 @@ def resolve_method(config: Config) -> Config:
         objective=fill(config.rl.objective),
     )
     return dataclasses.replace(config, rl=rl)
+
+
+def resolve_rule(config: Config) -> Config:
+    """Fills in what the commit rule ranks by, where that is None."""
+    if config.sampler.ranking is not None:
+        return config
+    ranking = RANKINGS[config.sampler.rule][0]
+    return dataclasses.replace(config, sampler=dataclasses.replace(config.sampler, ranking=ranking))
 
 
 def unknown_field(path: str) -> str | None:

@@ -9,9 +9,10 @@ import numpy as np
 from jax.sharding import Mesh
 
 from diffpo_jax import grading, rng
-from diffpo_jax.config import EvaluationConfig, SamplerConfig
+from diffpo_jax.config import DIALS, EvaluationConfig, SamplerConfig
 from diffpo_jax.data import prompts as data
-from diffpo_jax.diffusion import generate, unmask
+from diffpo_jax.data import tokenizers
+from diffpo_jax.diffusion import generate
 from diffpo_jax.distributed import sharding
 from diffpo_jax.models.policy import Policy
 from diffpo_jax.tasks.task import Example, Task
@@ -19,7 +20,7 @@ from diffpo_jax.types import Params, Prompts, Rollout
 
 
 class Evaluator(NamedTuple):
-    """Generates and grades; `fixed` takes γ in nats, `learned` a factor on the head's median."""
+    """Generates and grades; `fixed` takes the rule's dial, `learned` a factor on the head's γ."""
 
     fixed: Callable[[Params, float, Sequence[Example]], grading.Graded]
     learned: Callable[[Params, float, Sequence[Example]], grading.Graded]
@@ -36,9 +37,7 @@ def make_evaluator(
     slots: int,
 ) -> Evaluator:
     """Builds the two programs of an evaluation; each is compiled once, whatever γ."""
-    settings = unmask.SamplerSettings(
-        sampler.length, sampler.block_length, config.temperature, sampler.max_calls
-    )
+    settings = generate.make_settings(sampler, config.temperature, tokenizers.end_ids(tokenizer))
 
     def make(threshold: str):
         program = jax.jit(
@@ -70,13 +69,20 @@ def make_evaluator(
     return Evaluator(make("fixed"), make("median"))
 
 
-def point(graded: grading.Graded, gamma: float | None) -> dict[str, float]:
-    """One point of a frontier: γ (None: the median over the prompts), accuracy, calls."""
-    nfe = np.asarray(graded.rollout.nfe, np.float64)
-    median = float(np.median(graded.rollout.gamma))
+def point(graded: grading.Graded, rule: str, dial: float | None = None) -> dict[str, float]:
+    """One point of a frontier: the rule's dial, accuracy, calls.
+
+    Tokens filled in after the end of a text are not counted as tokens.
+
+    Args:
+      dial: None takes the median over the prompts.
+    """
+    rollout = graded.rollout
+    nfe = np.asarray(rollout.nfe, np.float64)
     return {
-        "gamma": median if gamma is None else gamma,
+        DIALS[rule]: float(np.median(rollout.gamma)) if dial is None else dial,
         "accuracy": float(graded.correct.mean()),
         "nfe": float(nfe.mean()),
-        "tokens_per_call": float(graded.rollout.tokens.size / nfe.sum()),
+        "tokens_per_call": float(np.sum(rollout.sampled) / nfe.sum()),
+        "forced": float(np.mean(rollout.forced)),
     }

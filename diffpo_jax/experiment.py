@@ -16,8 +16,9 @@ from jax.sharding import Mesh
 
 from diffpo_jax import checkpoints, evaluate, files, grading, metrics, pretrain, rng, tasks
 from diffpo_jax import workdir as workdir_lib
-from diffpo_jax.config import Config
+from diffpo_jax.config import DIALS, Config
 from diffpo_jax.data import prompts, tokenizers
+from diffpo_jax.diffusion import generate
 from diffpo_jax.distributed import mesh as mesh_lib
 from diffpo_jax.distributed import sharding
 from diffpo_jax.models import families
@@ -157,7 +158,9 @@ def train(setup: Setup, base: Params) -> Params:
         setup.policy,
         opt,
         config.rl,
-        config.sampler,
+        generate.make_settings(
+            config.sampler, config.sampler.temperature, tokenizers.end_ids(setup.tokenizer)
+        ),
         config.mode,
         setup.mesh,
         state,
@@ -169,7 +172,7 @@ def train(setup: Setup, base: Params) -> Params:
         sampler=config.sampler,
         logging=config.logging,
         mode=config.mode,
-        gamma=config.threshold.gamma,
+        dial=config.dial,
         seed=config.seed,
         mesh=setup.mesh,
         task=setup.task,
@@ -195,14 +198,14 @@ def validate(setup: Setup, params: Params) -> dict[str, float]:
     examples = setup.task.examples("validation")
     most = setup.config.evaluation.validation_examples
     graded = at_own_threshold(setup, params, examples[: most or None])
-    point = evaluate.point(graded, None)
+    point = evaluate.point(graded, setup.config.sampler.rule)
     return {f"eval/{name}": value for name, value in point.items()}
 
 
 def at_own_threshold(setup: Setup, params: Params, examples: Any) -> grading.Graded:
-    """Generations at the learned threshold, or at the fixed one in mode "model"."""
+    """Generations at the learned threshold, or at the fixed dial in mode "model"."""
     if setup.config.mode == "model":
-        return setup.evaluator.fixed(params, setup.config.threshold.gamma, examples)
+        return setup.evaluator.fixed(params, setup.config.dial, examples)
     return setup.evaluator.learned(params, 1.0, examples)
 
 
@@ -211,26 +214,26 @@ def final_evaluation(setup: Setup, base: Params, trained: Params) -> dict[str, A
     config = setup.config
     examples = setup.task.examples("test")[: config.evaluation.examples or None]
     learns = config.mode != "model"
-    runs = 2 * len(config.evaluation.gammas) + learns
+    runs, rule = 2 * len(config.dials) + learns, config.sampler.rule
     graded: dict[str, grading.Graded] = {}
     frontiers: dict[str, list[dict[str, float]]] = {"base": [], "trained": []}
     began = time.perf_counter()
     with Progress("evaluation", runs, unit="pass") as progress:
         for name, params in (("base", base), ("trained", trained)):
-            for gamma in config.evaluation.gammas:
-                graded[f"{name}/{gamma}"] = setup.evaluator.fixed(params, gamma, examples)
-                point = evaluate.point(graded[f"{name}/{gamma}"], gamma)
+            for dial in config.dials:
+                graded[f"{name}/{dial}"] = setup.evaluator.fixed(params, dial, examples)
+                point = evaluate.point(graded[f"{name}/{dial}"], rule, dial)
                 frontiers[name].append(point)
                 progress.update(accuracy=point["accuracy"], nfe=point["nfe"])
         learned = None
         if learns:
             graded["learned"] = setup.evaluator.learned(trained, 1.0, examples)
-            learned = evaluate.point(graded["learned"], None)
+            learned = evaluate.point(graded["learned"], rule)
             spread = grading.percentiles(graded["learned"])
             learned |= {f"gamma_p{q}": spread[f"gamma/p{q}"] for q in (5, 50, 95)}
             learned.pop("gamma")
             progress.update(accuracy=learned["accuracy"], nfe=learned["nfe"])
-    last = graded["learned"] if learns else graded[f"trained/{config.evaluation.gammas[0]}"]
+    last = graded["learned"] if learns else graded[f"trained/{config.dials[0]}"]
     rows = grading.sample_rows(last, None, len(examples))
     files.write_jsonl(setup.workdir.samples / "test.jsonl", rows)
     seconds = {"evaluation": time.perf_counter() - began}
@@ -259,6 +262,8 @@ def _summary(setup, frontiers, learned, graded, seconds) -> dict[str, Any]:
         seed=config.seed,
         method=config.method,
         mode=config.mode,
+        rule=config.sampler.rule,
+        dial=DIALS[config.sampler.rule],
         commit=workdir_lib.commit(),
         versions=workdir_lib.versions(),
         extra=extra,

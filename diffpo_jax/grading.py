@@ -36,23 +36,25 @@ def grade(rollout: Rollout, examples: Sequence[Example], task: Task, tokenizer: 
       rollout: arrays on the host.
       examples: the example of each row.
     """
-    texts = [tokenizers.decode(tokenizer, row) for row in rollout.tokens.tolist()]
+    texts = [tokenizers.decode_answer(tokenizer, row) for row in rollout.tokens.tolist()]
     rewards = [task.reward(example, text) for example, text in zip(examples, texts)]
     return Graded(rollout, list(examples), texts, rewards)
 
 
 def metrics_of(graded: Graded) -> Metrics:
     """Reward parts, accuracy, parse failures, calls and γ of a batch, as (sum, count)."""
-    rows = len(graded.rewards)
+    rows, sampled = len(graded.rewards), np.asarray(graded.rollout.sampled)
     nfe = np.asarray(graded.rollout.nfe)
-    length = graded.rollout.tokens.shape[1]
+    entropy = np.asarray(graded.rollout.entropy)
     metrics = {
         "accuracy": (float(graded.correct.sum()), rows),
         "parse_failures": (float(sum(not r.parsed for r in graded.rewards)), rows),
         "task_reward": (float(graded.total.sum()), rows),
         "nfe": (float(nfe.sum()), rows),
-        "tokens_per_call": (float(rows * length), float(nfe.sum())),
-        "entropy": (float(graded.rollout.entropy.sum()), graded.rollout.entropy.size),
+        "tokens_per_call": (float(sampled.sum()), float(nfe.sum())),
+        "completion_length": (float(sampled.sum()), rows),
+        "entropy": (float(entropy[sampled].sum()), float(sampled.sum())),
+        "forced": (float(np.sum(graded.rollout.forced)), rows),
     }
     for name in graded.rewards[0].parts:
         metrics[f"reward/{name}"] = (sum(r.parts[name] for r in graded.rewards), rows)

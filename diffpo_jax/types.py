@@ -34,13 +34,14 @@ class Rollout(NamedTuple):
     """
 
     tokens: Int[Array, "B L"]
-    commit_call: Int[Array, "B L"]  # t(k), from 1
-    sampled: Bool[Array, "B L"]  # False: filled in, not drawn
+    commit_call: Int[Array, "B L"]  # t(k), from 1; nfe + 1 where filled
+    sampled: Bool[Array, "B L"]  # False: filled in after the end of the text, not drawn
     logprob: Float[Array, "B L"]
     entropy: Float[Array, "B L"]  # nats, at the call that committed the position
     nfe: Int[Array, "B"]  # denoiser calls of this sequence
-    gamma: Float[Array, "B"]  # the entropy bound, nats
+    gamma: Float[Array, "B"]  # the entropy bound, nats; of another rule, its dial
     gamma_logprob: Float[Array, "B"]  # log-density of log gamma; 0 where gamma was given
+    forced: Bool[Array, "B"]  # the cap on calls committed what the rule would not have
     features: Float[Array, "B D"]  # what the threshold head read
 
 

@@ -63,7 +63,7 @@ def test_zero_is_not_taken_for_unset():
         ({"threshold.gamma": float("inf")}, "finite"),
         ({"threshold.gamma": 0.0}, "must be above 0"),
         ({"evaluation.gammas": (0.1, -1.0)}, r"evaluation.gammas\[1\]=-1.0"),
-        ({"evaluation.gammas": ()}, "at least one bound"),
+        ({"evaluation.gammas": ()}, "at least one point"),
         ({"rl.speed.weight": -0.5}, "config.rl.speed.weight=-0.5 must not be negative"),
         ({"rl.speed.weight": 1.5}, r"weight in \[0, 1\]"),
         ({"mode": "both"}, "config.mode='both' is unknown; use one of: model, sampler, joint"),

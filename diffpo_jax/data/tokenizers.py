@@ -70,6 +70,11 @@ def special_ids(tokenizer: transformers.PreTrainedTokenizerFast) -> SpecialIds:
     return SpecialIds(**ids)
 
 
+def end_ids(tokenizer: transformers.PreTrainedTokenizerFast) -> tuple[int, ...]:
+    """The ids that end a text; the first is what fills the rest.  Raises like `special_ids`."""
+    return (special_ids(tokenizer).end,)
+
+
 def encode(
     tokenizer: transformers.PreTrainedTokenizerFast, text: str, name: str = "the text"
 ) -> list[int]:
@@ -103,6 +108,13 @@ def encode_all(
 def decode(tokenizer: transformers.PreTrainedTokenizerFast, ids: Sequence[int]) -> str:
     """The text of token ids; special tokens, and ids the tokenizer lacks, leave no trace."""
     return tokenizer.decode(np.asarray(ids, np.int64).tolist(), skip_special_tokens=True)
+
+
+def decode_answer(tokenizer: transformers.PreTrainedTokenizerFast, ids: Sequence[int]) -> str:
+    """The text up to the first end of text; what was written after it is no part of the answer."""
+    ids, ends = np.asarray(ids), end_ids(tokenizer)
+    found = np.flatnonzero(np.isin(ids, ends))
+    return decode(tokenizer, ids[: found[0]] if found.size else ids)
 
 
 def _encode(

@@ -38,7 +38,8 @@ def sft_loss(
     Returns:
       The sum, and metrics.
     """
-    logits = denoise(policy, params, prompts, jnp.where(masked, policy.mask_id, target)).logits
+    state = jnp.where(masked, policy.mask_id, target)
+    logits = policy.logits(params, denoise(policy, params, prompts, state).hidden)
     log_p = vocabulary.log_probs(logits, policy.mask_id, 1.0)
     weighted = jnp.where(masked, -vocabulary.token_log_prob(log_p, target), 0.0) / p[:, None]
     hit = masked & (jnp.argmax(log_p, axis=-1) == target)

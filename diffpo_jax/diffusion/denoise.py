@@ -1,9 +1,9 @@
 """One call of the denoiser on a prompt and a partly written completion."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from diffpo_jax.masked import masked_sum
 from diffpo_jax.models.policy import Policy
@@ -13,22 +13,40 @@ from diffpo_jax.types import Params, Prompts
 class Denoised(NamedTuple):
     """What one call gives.  What is not used is not computed: XLA drops it."""
 
-    logits: Float[Array, "B L V"]  # of the completion's positions
+    hidden: Float[Array, "B L D"]  # `Policy.logits` of these: p_θ(· | c, z) at each position
     features: Float[Array, "B D"]  # hidden states, mean over the prompt's real tokens
 
 
 def denoise(
     policy: Policy, params: Params, prompts: Prompts, completion: Int[Array, "B L"]
 ) -> Denoised:
-    """p_θ(· | c, z) as logits at every completion position, with the family's shift."""
-    length = completion.shape[1]
-    prompt_length = prompts.tokens.shape[1]
+    """A whole pass; hidden states are those that predict a position, by the family's shift."""
+    tokens, mask = join(prompts, completion)
+    return _parts(policy, prompts, policy.hidden(params, tokens, mask))
+
+
+def denoise_and_fill(
+    policy: Policy, params: Params, prompts: Prompts, completion: Int[Array, "B L"]
+) -> tuple[Denoised, Any]:
+    """The same, with every layer's keys and values."""
+    hidden, kv = policy.fill(params, *join(prompts, completion))
+    return _parts(policy, prompts, hidden), kv
+
+
+def join(
+    prompts: Prompts, completion: Int[Array, "B L"]
+) -> tuple[Int[Array, "B S"], Bool[Array, "B S"]]:
+    """Prompt and completion in one row, and which of it is no padding."""
     tokens = jnp.concatenate([prompts.tokens, completion], axis=1)
     mask = jnp.concatenate([prompts.mask, jnp.ones(completion.shape, bool)], axis=1)
-    hidden = policy.hidden(params, tokens, mask)
+    return tokens, mask
+
+
+def _parts(policy: Policy, prompts: Prompts, hidden: Float[Array, "B S D"]) -> Denoised:
+    prompt_length = prompts.tokens.shape[1]
+    length = hidden.shape[1] - prompt_length
     start = prompt_length - policy.logit_shift
-    logits = policy.logits(params, hidden[:, start : start + length])
     of_prompt = hidden[:, :prompt_length]
     total = masked_sum(of_prompt, prompts.mask[:, :, None], axis=1)
     count = jnp.sum(prompts.mask, axis=1, keepdims=True)
-    return Denoised(logits, total / jnp.maximum(count, 1))
+    return Denoised(hidden[:, start : start + length], total / jnp.maximum(count, 1))

@@ -4,11 +4,36 @@ from collections.abc import Callable
 
 from jaxtyping import Array, Float, Key
 
-from diffpo_jax.diffusion import stream, thresholds, unmask
+from diffpo_jax.config import SamplerConfig
+from diffpo_jax.diffusion import commit, stream, thresholds, unmask
+from diffpo_jax.diffusion.end_of_text import EndOfText
+from diffpo_jax.diffusion.kv_cache import CacheSettings
 from diffpo_jax.models.policy import Policy
 from diffpo_jax.types import Params, Prompts, Rollout
 
 Generate = Callable[[Params, Prompts, Float[Array, ""], Key[Array, "B"]], Rollout]
+
+
+def make_settings(
+    config: SamplerConfig, temperature: float, ends: tuple[int, ...]
+) -> unmask.SamplerSettings:
+    """What a sampler's program is compiled with.
+
+    Args:
+      temperature: of the tokens; rollouts and evaluations differ in it.
+      ends: the end-of-text ids, the first of which is filled in after an end.
+    """
+    return unmask.SamplerSettings(
+        length=config.length,
+        block_length=config.block_length,
+        temperature=temperature,
+        max_calls=config.max_calls,
+        rule=commit.Rule(config.rule, config.fallback),
+        ranking=config.ranking,
+        end=EndOfText(ends, ends[0], config.stop_at_end, config.suppress_end),
+        cache=CacheSettings(config.cache, config.cache_refresh, config.cache_rows),
+        chunk=config.vocabulary_chunk,
+    )
 
 
 def make_generate(
@@ -17,8 +42,8 @@ def make_generate(
     """generate(params, prompts, dial, keys): one program, whatever the dial.
 
     Args:
-      threshold: "fixed": γ = dial; "drawn": γ from the head's distribution, the dial is not
-        read; "median": γ = dial · exp(μ(c)).
+      threshold: "fixed": γ, or the number of another rule, is the dial; "drawn": γ from the
+        head's distribution, the dial is not read; "median": γ = dial · exp(μ(c)).
       slots: rows in flight of the continuous batch; 0: one static batch.
     """
     if threshold not in ("fixed", "drawn", "median"):

@@ -13,8 +13,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from diffpo_jax.diffusion import vocabulary
+from diffpo_jax.diffusion import end_of_text, vocabulary
 from diffpo_jax.diffusion.denoise import denoise
+from diffpo_jax.diffusion.end_of_text import IGNORED, EndOfText
 from diffpo_jax.models.policy import Policy
 from diffpo_jax.types import Draws, Params, Prompts, Rollout
 
@@ -74,6 +75,7 @@ def anchored_log_prob(
     *,
     temperature: float,
     remat: bool = False,
+    end: EndOfText = IGNORED,
 ) -> Float[Array, "B L"]:
     """log π̂_θ(o_k | c) of every token of the rollouts, at the rollouts' temperature.
 
@@ -82,15 +84,18 @@ def anchored_log_prob(
     Args:
       remat: compute each anchor's pass again in the backward pass, so that memory does not grow
         with K.
+      end: the sampler's; what it removes from a distribution is removed here as well.
     """
     tokens, commit_call = rollout.tokens, rollout.commit_call
     seen = prompts._replace(tokens=jnp.where(draws.prompt_mask, policy.mask_id, prompts.tokens))
     of_token = segment(commit_call, draws.anchors)
+    gone = end_of_text.removed_at_commit(commit_call, rollout.sampled, end)
 
     def one_anchor(total: Array, anchor: tuple[Array, Array]) -> tuple[Array, None]:
         j, call = anchor
         state = state_at(tokens, commit_call, call, policy.mask_id)
-        logits = denoise(policy, params, seen, state).logits
+        logits = policy.logits(params, denoise(policy, params, seen, state).hidden)
+        logits = end_of_text.without(logits, gone, end)
         log_p = vocabulary.log_probs(logits, policy.mask_id, temperature)
         value = vocabulary.token_log_prob(log_p, tokens)
         return total + jnp.where(of_token == j, value, 0.0), None

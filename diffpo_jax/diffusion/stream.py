@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Int, Key
 
 from diffpo_jax.diffusion import unmask
+from diffpo_jax.diffusion.kv_cache import Cache, CacheSettings
 from diffpo_jax.diffusion.thresholds import Threshold
 from diffpo_jax.models.policy import Policy
 from diffpo_jax.types import Params, Prompts, Rollout
@@ -22,6 +23,7 @@ class _Stream(NamedTuple):
     row: Int[Array, "slots"]  # the queue's row in each slot; Q (one past the end): idle
     taken: Int[Array, ""]  # rows of the queue taken so far
     slots: unmask.Unmasking
+    cache: Cache | None  # of the slots
     records: unmask.Unmasking  # [Q ...], written as rows finish
 
 
@@ -46,9 +48,19 @@ def stream(
     def at(tree, rows: Int[Array, "slots"]):
         return jax.tree.map(lambda x: x.at[rows].get(mode="clip"), tree)
 
+    first = jnp.arange(slots, dtype=jnp.int32)
+    blank, empty = unmask.start(policy, params, at(prompts, first), settings)
+
     def body(s: _Stream) -> _Stream:
-        now = unmask.call(
-            policy, params, at(prompts, s.row), s.slots, threshold, at(keys, s.row), settings
+        now, cache = unmask.call(
+            policy,
+            params,
+            at(prompts, s.row),
+            s.slots,
+            s.cache,
+            threshold,
+            at(keys, s.row),
+            settings,
         )
         done = ~jnp.any(now.commit_call == 0, axis=1)
         finished = jnp.where(done, s.row, queue)
@@ -58,22 +70,22 @@ def stream(
         )
         order = s.taken + jnp.cumsum(done) - 1
         row = jnp.where(done, jnp.minimum(order, queue), s.row)
-        blank = unmask.start(policy, params, at(prompts, row), settings)
-        fresh = jax.tree.map(
-            lambda new, old: jnp.where(_like(done & (row < queue), old), new, old), blank, now
-        )
+        renewed = done & (row < queue)
+        fresh = jax.tree.map(lambda new, old: jnp.where(_like(renewed, old), new, old), blank, now)
+        if cache is not None:  # its arrays stay; the row is due for a refresh
+            cache = cache._replace(block=jnp.where(renewed, -1, cache.block))
         taken = jnp.minimum(s.taken + jnp.sum(done), queue)
-        return _Stream(row, taken, fresh, records)
+        return _Stream(row, taken, fresh, cache, records)
 
     def unfinished(s: _Stream) -> Array:
         return jnp.any(s.row < queue)
 
-    first = jnp.arange(slots, dtype=jnp.int32)
     begin = _Stream(
         row=first,
         taken=jnp.asarray(slots, jnp.int32),
-        slots=unmask.start(policy, params, at(prompts, first), settings),
-        records=unmask.start(policy, params, prompts, settings),
+        slots=blank,
+        cache=empty,
+        records=unmask.start(policy, params, prompts, settings._replace(cache=CacheSettings()))[0],
     )
     return unmask.record(jax.lax.while_loop(unfinished, body, begin).records)
 

@@ -11,20 +11,27 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from diffpo_jax.diffusion import commit, vocabulary
-from diffpo_jax.diffusion.denoise import denoise
+from diffpo_jax.diffusion import commit, end_of_text, kv_cache, vocabulary
+from diffpo_jax.diffusion.denoise import Denoised, denoise
+from diffpo_jax.diffusion.end_of_text import EndOfText
+from diffpo_jax.diffusion.kv_cache import Cache, CacheSettings
 from diffpo_jax.diffusion.thresholds import Threshold
 from diffpo_jax.models.policy import Policy
 from diffpo_jax.types import Params, Prompts, Rollout
 
 
 class SamplerSettings(NamedTuple):
-    """What is compiled into a sampler; thresholds, prompts and keys are not."""
+    """What is compiled into a sampler; dials, prompts and keys are not."""
 
     length: int  # L
     block_length: int  # divides L
     temperature: float  # of the tokens; 0: argmax
-    max_calls: int  # the call that commits whatever is left; 0: L, which never forces
+    max_calls: int = 0  # the call that commits whatever is left; 0: none does
+    rule: commit.Rule = commit.Rule()
+    ranking: str = "entropy"  # see `vocabulary.ReadSettings`
+    end: EndOfText = EndOfText()
+    cache: CacheSettings = CacheSettings()
+    chunk: int = 0  # positions of a row whose distributions are held at once; 0: all
 
 
 class Unmasking(NamedTuple):
@@ -32,11 +39,12 @@ class Unmasking(NamedTuple):
 
     call: Int[Array, "B"]  # calls made for the row
     tokens: Int[Array, "B L"]
-    commit_call: Int[Array, "B L"]  # 0 while masked
+    commit_call: Int[Array, "B L"]  # 0 while masked; above `call` where filled after the end
     logprob: Float[Array, "B L"]
     entropy: Float[Array, "B L"]
-    gamma: Float[Array, "B"]
+    gamma: Float[Array, "B"]  # the rule's dial
     gamma_logprob: Float[Array, "B"]
+    forced: Bool[Array, "B"]  # the cap on calls committed what the rule would not have
     features: Float[Array, "B D"]
 
 
@@ -54,32 +62,43 @@ def unmask(
       keys: one a row; a row's completion depends on its prompt and its key alone.
     """
 
-    def unfinished(rows: Unmasking) -> Array:
-        return jnp.any(rows.commit_call == 0)
+    def unfinished(carry: tuple[Unmasking, Cache | None]) -> Array:
+        return jnp.any(carry[0].commit_call == 0)
 
-    def body(rows: Unmasking) -> Unmasking:
-        return call(policy, params, prompts, rows, threshold, keys, settings)
+    def body(carry: tuple[Unmasking, Cache | None]) -> tuple[Unmasking, Cache | None]:
+        return call(policy, params, prompts, *carry, threshold, keys, settings)
 
-    rows = jax.lax.while_loop(unfinished, body, start(policy, params, prompts, settings))
+    rows, _ = jax.lax.while_loop(unfinished, body, start(policy, params, prompts, settings))
     return record(rows)
 
 
-def start(policy: Policy, params: Params, prompts: Prompts, settings: SamplerSettings) -> Unmasking:
-    """All-mask rows, one for each prompt."""
+def start(
+    policy: Policy, params: Params, prompts: Prompts, settings: SamplerSettings
+) -> tuple[Unmasking, Cache | None]:
+    """All-mask rows, one for each prompt, and the empty cache of a sampler that has one."""
     batch, shape = prompts.tokens.shape[0], (prompts.tokens.shape[0], settings.length)
     masks = jnp.full(shape, policy.mask_id, jnp.int32)
+
     # Only shapes and dtypes are asked for: nothing is computed.
-    out = jax.eval_shape(lambda p: denoise(policy, p, prompts, masks), params)
-    return Unmasking(
+    def one_pass(params: Params) -> tuple[Array, Array]:
+        out = denoise(policy, params, prompts, masks)
+        return policy.logits(params, out.hidden), out.features
+
+    logits, features = jax.eval_shape(one_pass, params)
+    rows = Unmasking(
         call=jnp.zeros(batch, jnp.int32),
         tokens=masks,
         commit_call=jnp.zeros(shape, jnp.int32),
-        logprob=jnp.zeros(shape, out.logits.dtype),
-        entropy=jnp.zeros(shape, out.logits.dtype),
+        logprob=jnp.zeros(shape, logits.dtype),
+        entropy=jnp.zeros(shape, logits.dtype),
         gamma=jnp.zeros(batch, jnp.float32),
         gamma_logprob=jnp.zeros(batch, jnp.float32),
-        features=jnp.zeros((batch, out.features.shape[1]), out.features.dtype),
+        forced=jnp.zeros(batch, bool),
+        features=jnp.zeros((batch, features.shape[1]), features.dtype),
     )
+    if settings.cache.kind == "none":
+        return rows, None
+    return rows, kv_cache.empty(policy, params, prompts, masks)
 
 
 def call(
@@ -87,44 +106,43 @@ def call(
     params: Params,
     prompts: Prompts,
     rows: Unmasking,
+    cache: Cache | None,
     threshold: Threshold,
     keys: Key[Array, "B"],
     settings: SamplerSettings,
-) -> Unmasking:
+) -> tuple[Unmasking, Cache | None]:
     """One denoiser call for every row; rows with nothing masked come back as they were."""
     open_ = rows.commit_call == 0
     done = ~jnp.any(open_, axis=1)
     number = jnp.where(done, rows.call, rows.call + 1)
-    out = denoise(policy, params, prompts, rows.tokens)
+    last = number == settings.max_calls  # never, where that is 0
+    allowed = open_ & _current_block(open_, settings.block_length)
+    out, cache = _denoise(policy, params, prompts, rows, cache, ~done, last, settings)
 
     # The first call is the all-mask pass: the threshold is read off it, at no extra call.
     gamma, gamma_logprob = threshold(params, out.features, _fold(keys, 0))
     first = rows.call == 0
     gamma = jnp.where(first, gamma.astype(rows.gamma.dtype), rows.gamma)
 
-    # The rule looks at the untempered distribution, whatever the tokens are drawn at.
-    untempered = vocabulary.log_probs(out.logits, policy.mask_id, 1.0)
-    entropy = vocabulary.entropy(untempered)
-    temperature = settings.temperature
-    log_p = untempered
-    if temperature not in (0, 1):
-        log_p = vocabulary.log_probs(out.logits, policy.mask_id, temperature)
-    drawn = vocabulary.sample(log_p, _fold(keys, number), temperature)
-
-    allowed = open_ & _current_block(open_, settings.block_length)
-    now = commit.entropy_bounded(entropy, allowed, gamma)
-    if settings.max_calls:
-        now = jnp.where((number >= settings.max_calls)[:, None], open_, now)
-    return Unmasking(
+    wanted = jnp.where(last[:, None], open_, allowed)
+    how = vocabulary.ReadSettings(
+        settings.temperature, settings.ranking, settings.chunk, settings.end
+    )
+    at = vocabulary.read(policy, params, out.hidden, wanted, open_, _fold(keys, number), how)
+    chosen = commit.choose(settings.rule, at, allowed, gamma, settings.block_length)
+    now = jnp.where(last[:, None], open_, chosen)
+    new = Unmasking(
         call=number,
-        tokens=jnp.where(now, drawn, rows.tokens),
+        tokens=jnp.where(now, at.token, rows.tokens),
         commit_call=jnp.where(now, number[:, None], rows.commit_call),
-        logprob=jnp.where(now, vocabulary.token_log_prob(log_p, drawn), rows.logprob),
-        entropy=jnp.where(now, entropy, rows.entropy),
+        logprob=jnp.where(now, at.logprob, rows.logprob),
+        entropy=jnp.where(now, at.entropy, rows.entropy),
         gamma=gamma,
         gamma_logprob=jnp.where(first, gamma_logprob, rows.gamma_logprob),
+        forced=rows.forced | jnp.any(now & ~chosen, axis=1),
         features=jnp.where(first[:, None], out.features, rows.features),
     )
+    return _fill_after_end(new, settings.end), cache
 
 
 def record(rows: Unmasking) -> Rollout:
@@ -132,13 +150,46 @@ def record(rows: Unmasking) -> Rollout:
     return Rollout(
         tokens=rows.tokens,
         commit_call=rows.commit_call,
-        sampled=rows.commit_call > 0,
+        sampled=rows.commit_call <= rows.call[:, None],
         logprob=rows.logprob,
         entropy=rows.entropy,
-        nfe=jnp.max(rows.commit_call, axis=1),
+        nfe=rows.call,
         gamma=rows.gamma,
         gamma_logprob=rows.gamma_logprob,
+        forced=rows.forced,
         features=rows.features,
+    )
+
+
+def _denoise(
+    policy, params, prompts, rows: Unmasking, cache, working, last, settings: SamplerSettings
+) -> tuple[Denoised, Cache | None]:
+    if cache is None:
+        return denoise(policy, params, prompts, rows.tokens), None
+    block = jnp.argmax(rows.commit_call == 0, axis=1).astype(jnp.int32) // settings.block_length
+    due = kv_cache.is_due(cache, block, working, settings.cache)
+    # A call that commits all blocks needs hidden states of all.
+    return kv_cache.denoise_cached(
+        policy,
+        params,
+        prompts,
+        rows.tokens,
+        cache,
+        block,
+        due | (last & working),
+        settings.cache,
+        settings.block_length,
+    )
+
+
+def _fill_after_end(rows: Unmasking, end: EndOfText) -> Unmasking:
+    if not end.stop:
+        return rows
+    open_ = rows.commit_call == 0
+    rest = open_ & end_of_text.over(rows.tokens, ~open_, end)[:, None]
+    return rows._replace(
+        tokens=jnp.where(rest, end.fill, rows.tokens),
+        commit_call=jnp.where(rest, rows.call[:, None] + 1, rows.commit_call),
     )
 
 

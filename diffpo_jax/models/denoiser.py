@@ -9,6 +9,7 @@ This file and `threshold_head` are the only ones that import flax.linen.
 
 import dataclasses
 from collections.abc import Callable
+from typing import NamedTuple
 
 import flax.linen as nn
 import jax
@@ -40,10 +41,22 @@ class Shape:
     barriers: bool
 
 
+class Seen(NamedTuple):
+    """What every block is given beside its input: the whole rows it attends over."""
+
+    mask: Bool[Array, "B S"]
+    rope: tuple[Float[Array, "B 1 q Dh2"], Float[Array, "B 1 q Dh2"]]  # of the positions at work
+    start: Int[Array, "B"] | None  # the first of them, where they are only part of the row
+
+
 class Denoiser(nn.Module):
-    """tokens Int[B S], mask Bool[B S] -> normalised hidden states [B S D]; `logits` reads them."""
+    """tokens Int[B S], mask Bool[B S] -> normalised hidden states [B S D]; `logits` reads them.
+
+    With `keeps`, also every layer's keys and values, [layers B Hk S Dh] each, for `within`.
+    """
 
     shape: Shape
+    keeps: bool = False
 
     def setup(self) -> None:
         s = self.shape
@@ -58,25 +71,45 @@ class Denoiser(nn.Module):
             block,
             variable_axes={"params": 0},
             split_rngs={"params": True},
-            in_axes=nn.broadcast,
+            in_axes=(nn.broadcast, 0),
             length=s.layers,
             unroll=min(s.scan_unroll, s.layers),
-        )(s)
+        )(s, self.keeps)
         self.norm = RMSNorm(s)
         self.unembed = self.param("unembed", _fan_in_init(), (s.width, s.vocab), s.param_dtype)
 
     def __call__(
         self, tokens: Int[Array, "B S"], mask: Bool[Array, "B S"]
-    ) -> Float[Array, "B S D"]:
-        # Positions count real tokens only: a row's result does not depend on its padding.
-        positions = jnp.maximum(jnp.cumsum(mask, axis=1) - 1, 0)
+    ) -> Float[Array, "B S D"] | tuple[Float[Array, "B S D"], tuple[Array, Array]]:
+        positions = _positions(mask)
+        seen = Seen(mask, _rope_table(positions, self.shape), None)
+        x, kept = self.blocks(self._embedded(tokens, positions), seen, None)
+        return (self.norm(x), kept) if self.keeps else self.norm(x)
+
+    def within(
+        self,
+        kv: tuple[Array, Array],
+        tokens: Int[Array, "B S"],
+        mask: Bool[Array, "B S"],
+        start: Int[Array, "B"],
+        span: int,
+    ) -> Float[Array, "B q D"]:
+        """Hidden states of `span` positions a row, from its `start` on.
+
+        Args:
+          kv: what `keeps` gave; the positions outside the span are attended to as they were then.
+        """
+        part = jax.vmap(lambda row, at: jax.lax.dynamic_slice_in_dim(row, at, span))
+        positions = part(_positions(mask), start)
+        seen = Seen(mask, _rope_table(positions, self.shape), start)
+        x, _ = self.blocks(self._embedded(part(tokens, start), positions), seen, kv)
+        return self.norm(x)
+
+    def _embedded(self, tokens: Array, positions: Array) -> Array:
         x = jnp.take(self.embed, tokens, axis=0)
         if self.shape.positions:
             x = x + jnp.take(self.place, positions, axis=0)
-        x = x.astype(self.shape.dtype)
-        rope = _rope_table(positions, self.shape)
-        x, _ = self.blocks(x, mask, rope)
-        return self.norm(x)
+        return x.astype(self.shape.dtype)
 
     def logits(self, hidden: Float[Array, "*N D"]) -> Float[Array, "*N V"]:
         """Logits in at least float32."""
@@ -92,16 +125,22 @@ class Block(nn.Module):
     """One transformer block, in the (carry, out) form that `nn.scan` wants."""
 
     shape: Shape
+    keeps: bool = False
 
     @nn.compact
-    def __call__(self, x: Array, mask: Array, rope: tuple[Array, Array]) -> tuple[Array, None]:
+    def __call__(
+        self, x: Array, seen: Seen, kv: tuple[Array, Array] | None
+    ) -> tuple[Array, tuple[Array, Array] | None]:
         with jax.named_scope("attention"):
-            x = x + self._attention(RMSNorm(self.shape, name="attn_norm")(x), mask, rope)
+            y, kv = self._attention(RMSNorm(self.shape, name="attn_norm")(x), seen, kv)
+            x = x + y
         with jax.named_scope("feed_forward"):
             x = x + self._feed_forward(RMSNorm(self.shape, name="ff_norm")(x))
-        return x, None
+        return x, kv if self.keeps else None
 
-    def _attention(self, x: Array, mask: Array, rope: tuple[Array, Array]) -> Array:
+    def _attention(
+        self, x: Array, seen: Seen, kv: tuple[Array, Array] | None
+    ) -> tuple[Array, tuple[Array, Array]]:
         s = self.shape
         width = s.width // s.heads
 
@@ -109,12 +148,16 @@ class Block(nn.Module):
             y = self._linear(name, x, heads * width)
             return jnp.swapaxes(y.reshape(*y.shape[:-1], heads, width), 1, 2)
 
-        q = _rotate(split("q", s.heads), rope)
-        k, v = _rotate(split("k", s.kv_heads), rope), split("v", s.kv_heads)
+        q = _rotate(split("q", s.heads), seen.rope)
+        k, v = _rotate(split("k", s.kv_heads), seen.rope), split("v", s.kv_heads)
+        if kv is not None:
+            put = jax.vmap(lambda all_, new, at: jax.lax.dynamic_update_slice(all_, new, at))
+            at = jnp.zeros((x.shape[0], 3), jnp.int32).at[:, 1].set(seen.start)
+            k, v = put(kv[0], k, at), put(kv[1], v, at)
         q, k, v = _barrier((q, k, v), s)
-        y = attention(q, k, v, mask)
+        y = attention(q, k, v, seen.mask)
         y = jnp.swapaxes(y, 1, 2)
-        return self._linear("o", y.reshape(*y.shape[:2], -1), s.width)
+        return self._linear("o", y.reshape(*y.shape[:2], -1), s.width), (k, v)
 
     def _feed_forward(self, x: Array) -> Array:
         s = self.shape
@@ -141,11 +184,11 @@ class RMSNorm(nn.Module):
 
 
 def attention(
-    q: Float[Array, "B H S Dh"],
+    q: Float[Array, "B H q Dh"],
     k: Float[Array, "B Hk S Dh"],
     v: Float[Array, "B Hk S Dh"],
     mask: Bool[Array, "B S"],
-) -> Float[Array, "B H S Dh"]:
+) -> Float[Array, "B H q Dh"]:
     """Bidirectional attention; keys at padding are never seen.  The softmax in float32."""
     groups = q.shape[1] // k.shape[1]
     if groups > 1:
@@ -156,6 +199,11 @@ def attention(
     scores = jnp.where(mask[:, None, None, :], scores, -1e30)
     weights = jax.nn.softmax(scores, axis=-1).astype(v.dtype)
     return jnp.einsum("bhqk,bhkd->bhqd", weights, v)
+
+
+def _positions(mask: Bool[Array, "B S"]) -> Int[Array, "B S"]:
+    # Real tokens only are counted: a row's result does not depend on its padding.
+    return jnp.maximum(jnp.cumsum(mask, axis=1) - 1, 0)
 
 
 def _rope_table(positions: Int[Array, "B S"], shape: Shape) -> tuple[Array, Array]:

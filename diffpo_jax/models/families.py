@@ -56,7 +56,8 @@ def make_policy(
         scan_unroll=model.scan_unroll,
         barriers=platform == "cpu",
     )
-    denoiser, head = Denoiser(shape), ThresholdHead(threshold)
+    denoiser, keeping = Denoiser(shape), Denoiser(shape, keeps=True)
+    head = ThresholdHead(threshold)
 
     def init(key):
         tokens, mask = jnp.zeros((1, 2), jnp.int32), jnp.ones((1, 2), bool)
@@ -70,10 +71,27 @@ def make_policy(
     def hidden(params: Params, tokens, mask):
         return denoiser.apply({"params": params["denoiser"]}, tokens, mask)
 
+    def fill(params: Params, tokens, mask):
+        return keeping.apply({"params": params["denoiser"]}, tokens, mask)
+
+    def hidden_within(params: Params, kv, tokens, mask, start, span: int):
+        variables = {"params": params["denoiser"]}
+        return denoiser.apply(variables, kv, tokens, mask, start, span, method="within")
+
     def logits(params: Params, states):
         return denoiser.apply({"params": params["denoiser"]}, states, method="logits")
 
     def gamma_distribution(params: Params, features):
         return head.apply({"params": params["threshold"]}, features)
 
-    return Policy(mask_id, vocab, family.logit_shift, init, hidden, logits, gamma_distribution)
+    return Policy(
+        mask_id,
+        vocab,
+        family.logit_shift,
+        init,
+        hidden,
+        logits,
+        gamma_distribution,
+        fill,
+        hidden_within,
+    )

@@ -1,7 +1,7 @@
 """A policy is a record of pure functions: what the sampler and the losses see of a network."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from jaxtyping import Array, Bool, Float, Int, Key
 
@@ -18,6 +18,11 @@ class Policy(NamedTuple):
       init: key -> params {"denoiser", "threshold"}.
       hidden: (params, tokens [B S], mask [B S]) -> hidden states [B S D].
       logits: (params, hidden [... D]) -> logits [... V], float32 or wider.
+      fill: (params, tokens [B S], mask [B S]) -> (hidden states, kv): `hidden` and every layer's
+        keys and values, arrays [layers B ...], for `hidden_within`.
+      hidden_within: (params, kv, tokens [B S], mask [B S], start [B], span) -> hidden states
+        [B span D] of the positions from `start` on; those outside are attended to as `kv` has
+        them.
       threshold: (params, features [B D]) -> (mu [B], sigma [B]) of log gamma (gamma in nats).
     """
 
@@ -28,3 +33,5 @@ class Policy(NamedTuple):
     hidden: Callable[[Params, Int[Array, "B S"], Bool[Array, "B S"]], Float[Array, "B S D"]]
     logits: Callable[[Params, Float[Array, "*N D"]], Float[Array, "*N V"]]
     threshold: Callable[[Params, Float[Array, "B D"]], tuple[Float[Array, "B"], Float[Array, "B"]]]
+    fill: Callable[..., tuple[Float[Array, "B S D"], Any]] | None = None
+    hidden_within: Callable[..., Float[Array, "B q D"]] | None = None

@@ -43,7 +43,7 @@ def plot_frontier(summary: Mapping[str, Any], path: str | os.PathLike) -> None:
         )
         for point in points:
             axes.annotate(
-                f"{point['gamma']:g}",
+                f"{point[summary['dial']]:g}",
                 (point["nfe"], 100 * point["accuracy"]),
                 xytext=(5 * -side, 7 * side),
                 textcoords="offset points",

@@ -1,8 +1,8 @@
 """Arithmetic on frontiers: accuracy against denoiser calls over a grid of thresholds.
 
 A frontier is a list of points `{"gamma", "accuracy", "nfe", "tokens_per_call"}`: the threshold
-in nats, the share of prompts solved, and the mean denoiser calls a sequence.  Between two
-neighbouring points in `nfe` accuracy is taken to be linear.
+in nats (another rule's dial has its own name), the share of prompts solved, and the mean denoiser
+calls a sequence.  Between two neighbouring points in `nfe` accuracy is taken to be linear.
 """
 
 import itertools

@@ -8,8 +8,8 @@ from diffpo_jax.report.frontier import Frontier, area_under, interpolate, shared
 
 UNDER_TRAINED = 0.95  # a base that solves less at its best has plain training left to gain
 
-_POINT = ("gamma", "accuracy", "nfe", "tokens_per_call")
-_LEARNED = ("accuracy", "nfe", "tokens_per_call", "gamma_p5", "gamma_p50", "gamma_p95")
+_POINT = ("accuracy", "nfe", "tokens_per_call", "forced")
+_LEARNED = (*_POINT, "gamma_p5", "gamma_p50", "gamma_p95")
 
 
 def make_summary(
@@ -23,6 +23,8 @@ def make_summary(
     seed: int,
     method: str,
     mode: str,
+    rule: str = "entropy_bounded",
+    dial: str = "gamma",
     commit: str,
     versions: Mapping[str, str],
     extra: Mapping[str, Any] | None = None,
@@ -32,12 +34,13 @@ def make_summary(
     Args:
       base_frontier, trained_frontier: points over the grid of thresholds (see `frontier`).
       learned: the trained model at the thresholds it chooses itself: `accuracy`, `nfe`,
-        `tokens_per_call` and the percentiles `gamma_p5`, `gamma_p50`, `gamma_p95` in nats.
-        None in mode "model", where there is no such thing, and only there.
+        `tokens_per_call`, `forced` and the percentiles `gamma_p5`, `gamma_p50`, `gamma_p95` in
+        nats.  None in mode "model", where there is no such thing, and only there.
       wall_seconds: seconds by stage.
       denoiser_calls: number of denoiser calls by use.
       prompts: test prompts behind every accuracy.
       seed, method, mode: of the configuration.
+      rule, dial: the commit rule, and what its number is called in the points of the frontiers.
       commit: of the code.
       versions: of the packages, by name.
       extra: more fields, beside those above.
@@ -63,14 +66,16 @@ def make_summary(
         accuracy, extrapolated = interpolate(base_frontier, learned["nfe"])
         at_learned = {"accuracy": accuracy, "extrapolated": extrapolated}
     summary = {
-        "base": {"frontier": _points(base_frontier), "learned_nfe_accuracy": at_learned},
-        "trained": {"frontier": _points(trained_frontier), "learned": learned},
+        "base": {"frontier": _points(base_frontier, dial), "learned_nfe_accuracy": at_learned},
+        "trained": {"frontier": _points(trained_frontier, dial), "learned": learned},
         "wall_seconds": {name: float(seconds) for name, seconds in wall_seconds.items()},
         "denoiser_calls": {name: int(calls) for name, calls in denoiser_calls.items()},
         "prompts": int(prompts),
         "seed": int(seed),
         "method": method,
         "mode": mode,
+        "rule": rule,
+        "dial": dial,
         "commit": commit,
         "versions": dict(versions),
     }
@@ -88,16 +93,18 @@ def final_table(summary: Mapping[str, Any]) -> str:
     sequence.  Ends in a newline.
     """
     base, trained = summary["base"]["frontier"], summary["trained"]["frontier"]
-    base_at = {point["gamma"]: point for point in base}
+    dial = summary["dial"]
+    base_at = {point[dial]: point for point in base}
+    unit = "(nats)" if dial == "gamma" else ""
     lines = [
-        "  gamma    base model        trained model     base at the    gain at",
-        " (nats)    solved   calls    solved   calls    same calls     equal calls",
+        f"{dial:>7.7}    base model        trained model     base at the    gain at",
+        f"{unit:>7}    solved   calls    solved   calls    same calls     equal calls",
     ]
     flagged = False
     for point in trained:
-        same = base_at.get(point["gamma"])
+        same = base_at.get(point[dial])
         left = f"{_percent(same):>8} {same['nfe']:7.2f}" if same else f"{'-':>8} {'-':>7}"
-        lines.append(f"{point['gamma']:7g}  {left}  {_against(point, base)}")
+        lines.append(f"{point[dial]:7g}  {left}  {_against(point, base)}")
         flagged |= interpolate(base, point["nfe"])[1]
     learned = summary["trained"]["learned"]
     if learned is not None:
@@ -173,5 +180,5 @@ def _points_text(ours: float, theirs: float) -> str:
     return f"{round(100 * (ours - theirs), 1) + 0.0:+.1f}"
 
 
-def _points(frontier: Frontier) -> list[dict[str, float]]:
-    return [{name: float(point[name]) for name in _POINT} for point in frontier]
+def _points(frontier: Frontier, dial: str) -> list[dict[str, float]]:
+    return [{name: float(point[name]) for name in (dial, *_POINT)} for point in frontier]

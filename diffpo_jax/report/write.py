@@ -9,7 +9,7 @@ from typing import Any
 from diffpo_jax.files import write_atomic, write_json
 from diffpo_jax.report.figures import plot_frontier, plot_learning_curves
 
-_COLUMNS = ("model", "gamma", "accuracy", "nfe", "tokens_per_call")
+_COLUMNS = ("accuracy", "nfe", "tokens_per_call", "forced")
 
 
 def write_report(
@@ -38,9 +38,11 @@ def write_report(
 def frontier_csv(summary: Mapping[str, Any]) -> str:
     """The points of both frontiers as CSV with a header.
 
-    Columns: model, gamma (nats), accuracy (share), nfe (calls a sequence), tokens_per_call.
+    Columns: model, gamma (nats; or the dial of another rule), accuracy (share), nfe (calls a
+    sequence), tokens_per_call, forced (share of sequences that met the cap on calls).
     The learned point, if any, is the row "trained-learned" with its median threshold.
     """
+    dial = summary["dial"]
     rows = [
         {"model": model} | dict(point)
         for model in ("base", "trained")
@@ -48,9 +50,11 @@ def frontier_csv(summary: Mapping[str, Any]) -> str:
     ]
     learned = summary["trained"]["learned"]
     if learned is not None:
-        rows.append({"model": "trained-learned", "gamma": learned["gamma_p50"]} | dict(learned))
+        rows.append({"model": "trained-learned", dial: learned["gamma_p50"]} | dict(learned))
     text = io.StringIO()
-    writer = csv.DictWriter(text, _COLUMNS, extrasaction="ignore", lineterminator="\n")
+    writer = csv.DictWriter(
+        text, ("model", dial, *_COLUMNS), extrasaction="ignore", lineterminator="\n"
+    )
     writer.writeheader()
     writer.writerows(rows)
     return text.getvalue()

@@ -49,7 +49,7 @@ def make_programs(
     policy: Policy,
     optimizer: optax.GradientTransformation,
     config: RLConfig,
-    sampler: SamplerConfig,
+    settings: unmask.SamplerSettings,
     mode: str,
     mesh: Mesh,
     state: TrainState,
@@ -58,15 +58,13 @@ def make_programs(
     """Builds and jits what a step runs on the devices.
 
     Args:
+      settings: of the sampler of rollouts.
       state: arrays or shapes, for the shardings of the result of an update.
       slots: rows in flight in rollouts, 0 for a static batch.
     """
-    settings = unmask.SamplerSettings(
-        sampler.length, sampler.block_length, sampler.temperature, sampler.max_calls
-    )
     threshold = "fixed" if mode == "model" else "drawn"
     batch = sharding.batch_sharding(mesh)
-    temperature, micro = sampler.temperature, config.micro_batch
+    micro = config.micro_batch
 
     def draw(key, rollout, prompts):
         return likelihood.draw(
@@ -83,8 +81,9 @@ def make_programs(
         config.likelihood,
         config.objective,
         mode=mode,
-        temperature=temperature,
+        temperature=settings.temperature,
         micro_batch=micro,
+        end=settings.end,
     )
     return Programs(
         generate=jax.jit(
@@ -93,7 +92,8 @@ def make_programs(
         ),
         draw=jax.jit(draw, out_shardings=batch),
         score=jax.jit(
-            update.make_score(policy, config.likelihood, temperature, micro), out_shardings=batch
+            update.make_score(policy, config.likelihood, settings.temperature, micro, settings.end),
+            out_shardings=batch,
         ),
         update=jax.jit(
             step,
@@ -111,7 +111,7 @@ class Trainer(NamedTuple):
     sampler: SamplerConfig
     logging: LoggingConfig
     mode: str
-    gamma: float  # γ where it is not drawn, nats
+    dial: float  # of the commit rule where it is not drawn: γ in nats
     seed: int
     mesh: Mesh
     task: Task
@@ -181,7 +181,7 @@ class Trainer(NamedTuple):
         prompts = sharding.place_batch(Prompts(repeated.tokens, repeated.mask), self.mesh)
         rows = repeated.index.shape[0]
         keys = rng.row_keys(rng.key_for(self.seed, "rollout", number), jnp.arange(rows))
-        rollout = self.programs.generate(state.params, prompts, jnp.float32(self.gamma), keys)
+        rollout = self.programs.generate(state.params, prompts, jnp.float32(self.dial), keys)
         on_host = jax.device_get(rollout)
         clock.lap("rollout")
 
@@ -211,7 +211,7 @@ class Trainer(NamedTuple):
         values |= diagnostics.derived(values, self.task.reward_max)
         values["calls/rollout"] = float(np.sum(on_host.nfe))
         values["calls/update"] = float(rows * self._passes())
-        tokens = on_host.tokens.size
+        tokens = int(on_host.sampled.sum())
         return state, values, clock.laps | {"tokens_per_second": tokens / clock.laps["rollout"]}
 
     def _updates(

@@ -17,6 +17,7 @@ from jaxtyping import Array, Float
 from diffpo_jax import microbatch
 from diffpo_jax.config import LikelihoodConfig, ObjectiveConfig
 from diffpo_jax.diffusion import likelihood, thresholds
+from diffpo_jax.diffusion.end_of_text import IGNORED, EndOfText
 from diffpo_jax.models.policy import Policy
 from diffpo_jax.rl import diagnostics, objective
 from diffpo_jax.rl.optimizer import TRAINED
@@ -40,14 +41,18 @@ def init_state(params: Params, optimizer: optax.GradientTransformation) -> Train
 
 
 def make_score(
-    policy: Policy, config: LikelihoodConfig, temperature: float, micro_batch: int
+    policy: Policy,
+    config: LikelihoodConfig,
+    temperature: float,
+    micro_batch: int,
+    end: EndOfText = IGNORED,
 ) -> Callable[[Params, Prompts, Rollout, Draws], Float[Array, "B L"]]:
     """score(params, prompts, rollout, draws) -> log π̂ of every token [B L]."""
 
     def score(params: Params, prompts: Prompts, rollout: Rollout, draws: Draws) -> Array:
         def one(part):
             return likelihood.anchored_log_prob(
-                policy, params, *part, temperature=temperature, remat=config.remat
+                policy, params, *part, temperature=temperature, remat=config.remat, end=end
             )
 
         rows = rollout.nfe.shape[0]
@@ -66,6 +71,7 @@ def make_update(
     mode: str,
     temperature: float,
     micro_batch: int = 0,
+    end: EndOfText = IGNORED,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
     """Builds update(state, batch) -> (state, metrics), to be jitted with the state donated.
 
@@ -75,13 +81,16 @@ def make_update(
 
     Args:
       micro_batch: sequences at a time, 0 for all; divides B.
+      end: the sampler's: likelihoods are of the distributions it drew from.
     """
     trained = TRAINED[mode]
 
     def loss(params: Params, batch: Batch) -> tuple[Array, Metrics]:
         value, metrics = jnp.zeros_like(batch.advantage), {}
         if "denoiser" in trained:
-            tokens, metrics = _tokens(policy, params, batch, likelihood_config, config, temperature)
+            tokens, metrics = _tokens(
+                policy, params, batch, likelihood_config, config, temperature, end
+            )
             value += tokens
         if "threshold" in trained:
             gamma, of_gamma = _gamma(policy, params, batch, config)
@@ -121,7 +130,7 @@ def make_update(
     return update
 
 
-def _tokens(policy, params, batch, likelihood_config, config, temperature):
+def _tokens(policy, params, batch, likelihood_config, config, temperature, end):
     new = likelihood.anchored_log_prob(
         policy,
         params,
@@ -130,6 +139,7 @@ def _tokens(policy, params, batch, likelihood_config, config, temperature):
         batch.draws,
         temperature=temperature,
         remat=likelihood_config.remat,
+        end=end,
     )
     first = batch.old is None
     old = jax.lax.stop_gradient(new) if first else batch.old

@@ -1,15 +1,16 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 import reference
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from diffpo_jax.diffusion import commit
+from diffpo_jax.diffusion import commit, vocabulary
 
 ROWS, LENGTH = 3, 5
-rule = jax.jit(commit.entropy_bounded)
+rule = jax.jit(lambda h, open_, gamma: commit.entropy_bounded(h, h, open_, gamma))
 
 # Multiples of 1/64: their sums are exact in float32, so ties and equalities are real ones.
 dyadic = st.integers(0, 96).map(lambda n: n / 64)
@@ -135,3 +136,89 @@ def test_prefix_excess_by_hand_in_any_order():
 def test_prefix_excess_is_sum_minus_maximum(h):
     expected = np.cumsum(h, axis=1) - np.maximum.accumulate(h, axis=1)
     np.testing.assert_array_equal(commit.prefix_excess(jnp.asarray(h)), expected)
+
+
+# Rules that commit a number of positions.
+
+counted = jax.jit(commit.top_k)
+scores = few | st.floats(-1, 1, width=32, allow_subnormal=False)
+odd = scores | st.sampled_from([np.inf, np.nan])
+
+
+def by_hand(error, open_, count):
+    """The first `count` open positions by (error, position)."""
+    places = sorted(np.flatnonzero(open_), key=lambda p: (error[p], p))
+    return set(places[:count])
+
+
+@given(matrices(scores), masks, hnp.arrays(np.int32, ROWS, elements=st.integers(0, LENGTH + 1)))
+def test_top_k_takes_the_least_errors(error, open_, count):
+    got = np.asarray(counted(jnp.asarray(error), jnp.asarray(open_), jnp.asarray(count)))
+    for row in range(ROWS):
+        assert set(np.flatnonzero(got[row])) == by_hand(error[row], open_[row], count[row])
+
+
+@given(matrices(odd), masks)
+def test_top_k_goes_on_whatever_the_errors_are(error, open_):
+    got = counted(jnp.asarray(error), jnp.asarray(open_), jnp.ones(ROWS, jnp.int32))
+    np.testing.assert_array_equal(np.asarray(got).sum(axis=1), open_.any(axis=1))
+
+
+@given(matrices(any_entropy), matrices(scores), masks, vectors(any_entropy))
+def test_another_proxy_orders_and_the_entropies_bound(entropy, error, open_, gamma):
+    """Along the proxy's order entropies may fall: the maximum is then not the last."""
+    got = np.asarray(
+        jax.jit(commit.entropy_bounded)(*map(jnp.asarray, (entropy, error, open_, gamma)))
+    )
+    for row in range(ROWS):
+        places = sorted(np.flatnonzero(open_[row]), key=lambda p: (error[row, p], p))
+        h = entropy[row, places].astype(np.float64)
+        excess = [h[: n + 1].sum() - h[: n + 1].max() for n in range(len(places))]
+        assume(not any(0 < abs(e - gamma[row]) < 1e-5 for e in excess))
+        size = sum(e <= gamma[row] for e in excess)
+        assert set(np.flatnonzero(got[row])) == set(places[:size])
+
+
+def llada_counts(size, steps):
+    """FACTS on LLaDA: base = m // S, the first m mod S steps one more; none for nothing."""
+    counts = [size // steps + (step < size % steps) for step in range(steps)]
+    return [n for n in counts if n]
+
+
+@given(st.integers(1, 12), st.integers(1, 15))
+@settings(max_examples=60)
+def test_a_block_is_filled_by_lladas_schedule(size, steps):
+    open_, counts = np.ones((1, size), bool), []
+    while open_.any():
+        count = commit.transfer_count(jnp.asarray(open_), size, jnp.full(1, float(steps)))
+        counts.append(int(count[0]))
+        open_[0, np.flatnonzero(open_)[: counts[-1]]] = False
+    assert counts == llada_counts(size, steps)
+
+
+@pytest.mark.parametrize("steps", [0.0, -1.0, np.nan])
+def test_a_schedule_of_no_steps_commits_all(steps):
+    count = commit.transfer_count(jnp.ones((1, 4), bool), 4, jnp.full(1, steps))
+    assert int(count[0]) == 4
+
+
+levels = st.sampled_from([0.0, 0.25, 0.5, 0.75, 1.0, np.nan])
+
+
+@pytest.mark.parametrize("fallback", ["most_confident", "leftmost"])
+@given(confidence=matrices(st.sampled_from([0.25, 0.5, 0.75])), open_=masks, level=vectors(levels))
+def test_confident_positions_or_one(fallback, confidence, open_, level):
+    got = np.asarray(commit.by_confidence(*map(jnp.asarray, (confidence, open_, level)), fallback))
+    for row in range(ROWS):
+        places = np.flatnonzero(open_[row])
+        expected = {p for p in places if confidence[row, p] >= level[row]}
+        if not expected and len(places):
+            most = sorted(places, key=lambda p: (-confidence[row, p], p))[0]
+            expected = {places[0] if fallback == "leftmost" else most}
+        assert set(np.flatnonzero(got[row])) == expected
+
+
+def test_a_rule_nobody_knows():
+    readings = vocabulary.Readings(*jnp.zeros((4, 1, 2)))
+    with pytest.raises(ValueError, match="magic"):
+        commit.choose(commit.Rule("magic"), readings, jnp.ones((1, 2), bool), jnp.ones(1), 2)

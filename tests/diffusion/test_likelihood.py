@@ -148,7 +148,7 @@ def test_one_anchor_is_the_start():
 def test_draw_hides_real_prompt_tokens_alone_and_about_as_many_as_asked():
     prompts = Prompts(jnp.zeros((300, 4), jnp.int32), jnp.arange(1200).reshape(300, 4) % 3 > 0)
     zeros = jnp.zeros((300, 2))
-    rollout = Rollout(*[None] * 9)._replace(
+    rollout = Rollout(*[None] * len(Rollout._fields))._replace(
         commit_call=jnp.ones((300, 2), jnp.int32), tokens=zeros, logprob=zeros
     )
     draws = likelihood.draw(jax.random.key(3), rollout, prompts, anchors=2, prompt_masking=0.15)
@@ -237,10 +237,11 @@ def trajectories(gamma):
     tokens = reference.completions(LENGTH, VOCAB, MASK_ID)
     records = [reference.replay(logits_of(0), t, gamma, MASK_ID) for t in tokens]
     prompts = Prompts(*(jnp.repeat(x[:1], len(tokens), axis=0) for x in PROMPTS))
-    rollout = Rollout(*[None] * 9)._replace(
+    rollout = Rollout(*[None] * len(Rollout._fields))._replace(
         tokens=jnp.asarray(tokens, jnp.int32),
         commit_call=jnp.asarray([r.commit_call for r in records], jnp.int32),
         logprob=jnp.asarray([r.logprob for r in records], jnp.float32),
+        sampled=jnp.ones((len(records), LENGTH), bool),
     )
     return prompts, rollout
 

@@ -122,11 +122,11 @@ def test_rows_that_are_done_never_change():
     settings = unmask.SamplerSettings(LENGTH, LENGTH, 1.0, 0)
 
     def start():
-        return unmask.start(policy, PARAMS, PROMPTS, settings)
+        return unmask.start(policy, PARAMS, PROMPTS, settings)[0]
 
     @jax.jit
     def step(rows):
-        return unmask.call(policy, PARAMS, PROMPTS, rows, of_rows(GAMMAS), KEYS, settings)
+        return unmask.call(policy, PARAMS, PROMPTS, rows, None, of_rows(GAMMAS), KEYS, settings)[0]
 
     rows, seen = jax.device_get(jax.jit(start)()), []
     for number in range(1, LENGTH + 2):
@@ -174,8 +174,9 @@ def test_each_call_draws_with_its_own_key():
         log_p = reference.log_probs(
             logits_of(row)(np.where(calls < number, tokens, MASK_ID)), MASK_ID
         )
-        key = jax.random.fold_in(KEYS[row], number)
-        noise = np.asarray(jax.random.gumbel(key, (LENGTH * VOCAB,))).reshape(LENGTH, VOCAB)
+        key = jax.random.fold_in(jax.random.fold_in(KEYS[row], number), 0)
+        of_position = [jax.random.fold_in(key, p) for p in range(LENGTH)]
+        noise = np.stack([jax.random.gumbel(k, (VOCAB,)) for k in of_position])
         now = calls == number
         np.testing.assert_array_equal(tokens[now], (log_p + noise).argmax(-1)[now])
 
@@ -196,9 +197,9 @@ def test_a_family_with_a_shift_reads_one_position_earlier():
     completion = jnp.asarray([[0, 1, 1, 3]] * 3, jnp.int32)
     prompts = jax.tree.map(lambda x: x[:3], PROMPTS)
     shifted = reference.table_policy(LENGTH, VOCAB, MASK_ID, logit_shift=1)
-    out = denoise.denoise(shifted, PARAMS, prompts, completion).logits
+    out = shifted.logits(PARAMS, denoise.denoise(shifted, PARAMS, prompts, completion).hidden)
     plain = reference.table_policy(LENGTH, VOCAB, MASK_ID)
-    expected = denoise.denoise(plain, PARAMS, prompts, completion).logits
+    expected = plain.logits(PARAMS, denoise.denoise(plain, PARAMS, prompts, completion).hidden)
     np.testing.assert_allclose(out[:, 1:], expected[:, :-1], atol=1e-6)
     for row in range(3):
         prompt, mask = np.asarray(prompts.tokens[row]), np.asarray(prompts.mask[row])

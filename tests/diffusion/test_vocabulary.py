@@ -82,28 +82,33 @@ def test_entropy_has_a_finite_gradient():
 KEYS = jax.random.split(jax.random.key(1), 3)
 
 
+def draw(log_p, keys, temperature=1.0):
+    at = jnp.tile(jnp.arange(log_p.shape[1], dtype=jnp.int32), (log_p.shape[0], 1))
+    return np.asarray(vocabulary.sample(log_p, keys, at, temperature))
+
+
 def test_temperature_zero_takes_the_most_likely_token():
-    got = vocabulary.sample(log_p(), KEYS, 0.0)
+    got = draw(log_p(), KEYS, 0.0)
     without = np.where(np.arange(5) == MASK_ID, -np.inf, LOGITS)
     np.testing.assert_array_equal(got, without.argmax(-1))
-    np.testing.assert_array_equal(got, vocabulary.sample(log_p(), KEYS[::-1], 0.0))
+    np.testing.assert_array_equal(got, draw(log_p(), KEYS[::-1], 0.0))
 
 
 def test_a_row_is_drawn_by_its_key_alone():
-    together = vocabulary.sample(log_p(), KEYS, 1.0)
-    alone = [vocabulary.sample(log_p()[i : i + 1], KEYS[i : i + 1], 1.0)[0] for i in range(3)]
+    together = draw(log_p(), KEYS, 1.0)
+    alone = [draw(log_p()[i : i + 1], KEYS[i : i + 1], 1.0)[0] for i in range(3)]
     np.testing.assert_array_equal(together, alone)
-    backwards = vocabulary.sample(log_p()[::-1], KEYS[::-1], 1.0)
+    backwards = draw(log_p()[::-1], KEYS[::-1], 1.0)
     np.testing.assert_array_equal(together, backwards[::-1])
     other = jax.random.split(jax.random.key(2), 3)
-    assert (np.asarray(together) != np.asarray(vocabulary.sample(log_p(), other, 1.0))).any()
+    assert (np.asarray(together) != np.asarray(draw(log_p(), other, 1.0))).any()
 
 
 def test_draws_follow_the_distribution():
     rows = 4000
     one = log_p()[:1]
     keys = jax.random.split(jax.random.key(3), rows)
-    drawn = np.asarray(vocabulary.sample(jnp.repeat(one, rows, axis=0), keys, 1.0))
+    drawn = np.asarray(draw(jnp.repeat(one, rows, axis=0), keys, 1.0))
     p = np.exp(np.asarray(one[0], np.float64))
     for position in range(4):
         share = np.bincount(drawn[:, position], minlength=5) / rows
@@ -112,3 +117,94 @@ def test_draws_follow_the_distribution():
     # Positions are independent: the joint of two is the product of their shares.
     both = np.mean((drawn[:, 0] == 0) & (drawn[:, 1] == 0))
     assert abs(both - p[0, 0] * p[1, 0]) < 5 * np.sqrt(p[0, 0] * p[1, 0] / rows) + 1e-3
+
+
+# What a call says of its positions.
+
+ROWS, LENGTH, SIZE = 3, 7, 9
+POLICY, PARAMS = reference.tiny_policy(vocab=SIZE, mask_id=2)
+HIDDEN = jnp.asarray(np.random.default_rng(5).normal(size=(ROWS, LENGTH, 16)), jnp.float32)
+WANTED = jnp.asarray(np.random.default_rng(6).random((ROWS, LENGTH)) < 0.6).at[2].set(False)
+
+
+def read(wanted=WANTED, **how):
+    how = vocabulary.ReadSettings(**({"temperature": 1.0} | how))
+    run = jax.jit(lambda: vocabulary.read(POLICY, PARAMS, HIDDEN, wanted, wanted, KEYS, how))
+    return jax.device_get(run())
+
+
+@pytest.mark.parametrize("ranking", ["entropy", "confidence", "margin", "drawn", "random"])
+@pytest.mark.parametrize("temperature", [0.0, 0.5])
+def test_readings_against_numpy(ranking, temperature):
+    at = read(ranking=ranking, temperature=temperature)
+    logits = np.asarray(POLICY.logits(PARAMS, HIDDEN))
+    for row, k in zip(*np.nonzero(WANTED)):
+        log_p = reference.log_probs(logits[row, k], 2)
+        p, token = np.exp(log_p), at.token[row, k]
+        tempered = reference.log_probs(logits[row, k], 2, temperature or 1.0)
+        assert at.logprob[row, k] == pytest.approx(tempered[token], abs=1e-5)
+        assert at.entropy[row, k] == pytest.approx(reference.entropy(log_p[None])[0], abs=1e-5)
+        second, first = np.sort(p)[-2:]
+        error = {
+            "entropy": at.entropy[row, k],
+            "confidence": -first,
+            "margin": second - first,
+            "drawn": -p[token],
+        }
+        if ranking == "random":
+            assert 0 <= at.error[row, k] < 1
+        else:
+            assert at.error[row, k] == pytest.approx(error[ranking], abs=1e-5)
+        if temperature == 0:
+            assert token == np.argmax(log_p)
+    assert not any(np.asarray(x)[~np.asarray(WANTED)].any() for x in at)
+
+
+def test_random_errors_are_uniform_and_differ_by_row_and_position():
+    errors = read(jnp.ones((ROWS, LENGTH), bool), ranking="random").error
+    assert len(set(errors.ravel().tolist())) == errors.size
+    assert errors.min() < 0.25
+    assert errors.max() > 0.75
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 3, LENGTH, 100])
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_chunks_change_nothing(chunk, temperature):
+    whole, parts = read(temperature=temperature), read(temperature=temperature, chunk=chunk)
+    np.testing.assert_array_equal(parts.token, whole.token)
+    for a, b in zip(parts[1:], whole[1:]):
+        np.testing.assert_allclose(a, b, atol=1e-6)
+
+
+def test_only_chunks_that_hold_a_wanted_position_are_read():
+    counted = []
+
+    def logits(params, states):
+        jax.debug.callback(lambda: counted.append(states.shape[1]))
+        return POLICY.logits(params, states)
+
+    most = int(WANTED.sum(axis=1).max())
+    how = vocabulary.ReadSettings(1.0, chunk=2)
+    policy = POLICY._replace(logits=logits)
+    jax.jit(lambda: vocabulary.read(policy, PARAMS, HIDDEN, WANTED, WANTED, KEYS, how))()
+    jax.effects_barrier()
+    assert counted == [2] * -(-most // 2)
+
+
+def test_with_chunks_no_array_holds_every_distribution():
+    """At LLaDA's vocabulary, by the compiled program's own account of its memory."""
+    rows, length, width, vocab, chunk = 2, 64, 8, 126_464, 2
+    policy, params = reference.tiny_policy(vocab=vocab, mask_id=126_336, width=width)
+    flags = jax.ShapeDtypeStruct((rows, length), bool)
+    hidden = jax.ShapeDtypeStruct((rows, length, width), jnp.float32)
+    keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), rows))
+
+    def memory(chunk):
+        how = vocabulary.ReadSettings(1.0, chunk=chunk)
+        run = jax.jit(lambda p, *args: vocabulary.read(policy, p, *args, how))
+        compiled = run.lower(params, hidden, flags, flags, keys).compile()
+        return compiled.memory_analysis().temp_size_in_bytes
+
+    one_array = 4 * rows * length * vocab
+    assert memory(0) > one_array
+    assert memory(chunk) < one_array / 4  # a few arrays of 1/32

@@ -5,11 +5,11 @@ import pytest
 from diffpo_jax.report.summary import final_table, make_summary
 
 
-def frontier(*points):
+def frontier(*points, dial="gamma"):
     """Points (gamma, accuracy, nfe)."""
     return [
-        {"gamma": gamma, "accuracy": accuracy, "nfe": nfe, "tokens_per_call": 16 / nfe}
-        for gamma, accuracy, nfe in points
+        {dial: x, "accuracy": accuracy, "nfe": nfe, "tokens_per_call": 16 / nfe, "forced": 0.25}
+        for x, accuracy, nfe in points
     ]
 
 
@@ -19,6 +19,7 @@ LEARNED = {
     "accuracy": 0.931,
     "nfe": 6.0,
     "tokens_per_call": 16 / 6,
+    "forced": 0.0,
     "gamma_p5": 0.02,
     "gamma_p50": 0.08,
     "gamma_p95": 0.3,
@@ -67,6 +68,8 @@ def test_the_summary_holds_these_fields_and_no_others():
         "seed": 3,
         "method": "diffpo",
         "mode": "joint",
+        "rule": "entropy_bounded",
+        "dial": "gamma",
         "commit": "abc",
         "versions": {"jax": "0.10.2"},
         "accelerator": "cpu",
@@ -107,7 +110,7 @@ def test_what_does_not_fit_is_refused(changes, message):
 
 def test_a_point_without_a_field_is_refused():
     with pytest.raises(KeyError, match="gamma_p5"):
-        summary(learned={"accuracy": 0.9, "nfe": 5.0, "tokens_per_call": 3.0})
+        summary(learned={"accuracy": 0.9, "nfe": 5.0, "tokens_per_call": 3.0, "forced": 0.0})
 
 
 def test_the_table_row_by_row():
@@ -191,3 +194,15 @@ def test_mode_model_is_told_without_a_learned_threshold():
     told = text(mode="model", learned=None)
     assert "learned" not in told
     assert "On average from 2.0 to 8.0 calls" in told
+
+
+def test_another_rule_is_told_by_its_own_dial():
+    points = frontier((2.0, 0.5, 2.0), (16.0, 0.9, 16.0), dial="steps")
+    of_rule = {"mode": "model", "learned": None, "rule": "top_k", "dial": "steps"}
+    told = summary(base_frontier=points, trained_frontier=points, **of_rule)
+    assert told["rule"] == "top_k"
+    assert [point["steps"] for point in told["base"]["frontier"]] == [2.0, 16.0]
+    lines = final_table(told).splitlines()
+    assert lines[0].split()[0] == "steps"
+    assert "nats" not in lines[1]
+    assert [line.split()[0] for line in lines[2:4]] == ["2", "16"]

@@ -10,17 +10,18 @@ from diffpo_jax.report.summary import make_summary
 from diffpo_jax.report.write import frontier_csv, write_report
 
 BASE = [
-    {"gamma": 0.0, "accuracy": 0.9, "nfe": 8.0, "tokens_per_call": 2.0},
-    {"gamma": 1.0, "accuracy": 0.25, "nfe": 3.2, "tokens_per_call": 5.0},
+    {"gamma": 0.0, "accuracy": 0.9, "nfe": 8.0, "tokens_per_call": 2.0, "forced": 0.0},
+    {"gamma": 1.0, "accuracy": 0.25, "nfe": 3.2, "tokens_per_call": 5.0, "forced": 0.0},
 ]
 TRAINED = [
-    {"gamma": 0.0, "accuracy": 1.0, "nfe": 8.0, "tokens_per_call": 2.0},
-    {"gamma": 1.0, "accuracy": 0.5, "nfe": 3.2, "tokens_per_call": 5.0},
+    {"gamma": 0.0, "accuracy": 1.0, "nfe": 8.0, "tokens_per_call": 2.0, "forced": 0.0},
+    {"gamma": 1.0, "accuracy": 0.5, "nfe": 3.2, "tokens_per_call": 5.0, "forced": 0.0},
 ]
 LEARNED = {
     "accuracy": 0.93,
     "nfe": 6.4,
     "tokens_per_call": 2.5,
+    "forced": 0.5,
     "gamma_p5": 0.02,
     "gamma_p50": 0.08,
     "gamma_p95": 0.3,
@@ -103,12 +104,12 @@ def test_a_full_disk_leaves_the_old_report(tmp_path, monkeypatch):
 
 def test_csv_row_by_row():
     assert frontier_csv(summary()) == (
-        "model,gamma,accuracy,nfe,tokens_per_call\n"
-        "base,0.0,0.9,8.0,2.0\n"
-        "base,1.0,0.25,3.2,5.0\n"
-        "trained,0.0,1.0,8.0,2.0\n"
-        "trained,1.0,0.5,3.2,5.0\n"
-        "trained-learned,0.08,0.93,6.4,2.5\n"
+        "model,gamma,accuracy,nfe,tokens_per_call,forced\n"
+        "base,0.0,0.9,8.0,2.0,0.0\n"
+        "base,1.0,0.25,3.2,5.0,0.0\n"
+        "trained,0.0,1.0,8.0,2.0,0.0\n"
+        "trained,1.0,0.5,3.2,5.0,0.0\n"
+        "trained-learned,0.08,0.93,6.4,2.5,0.5\n"
     )
 
 

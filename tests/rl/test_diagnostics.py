@@ -20,7 +20,7 @@ def f32(x):
 
 
 def rollout(p=P_ROLLOUT, sampled=SAMPLED):
-    return Rollout(*[None] * 9)._replace(
+    return Rollout(*[None] * len(Rollout._fields))._replace(
         logprob=f32(np.log(p)),
         sampled=jnp.asarray(sampled),
         entropy=f32([[0.5, 1.0, 1.5], [2.0, 0.25, 9.0]]),

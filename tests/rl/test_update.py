@@ -59,6 +59,7 @@ def some_batch():
         nfe=jnp.full(ROWS, 3, jnp.int32),
         gamma=f32(rng.uniform(0.1, 1, ROWS)),
         gamma_logprob=jnp.zeros(ROWS),
+        forced=jnp.zeros(ROWS, bool),
         features=f32(rng.normal(size=(ROWS, 16))),
     )
     mu, sigma = POLICY.threshold(PARAMS, rollout.features)

@@ -1,0 +1,82 @@
+"""End of text: where a completion is over, and where its token may stand."""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Int
+
+
+class EndOfText(NamedTuple):
+    """How the sampler treats end-of-text tokens; compiled in.
+
+    Attributes:
+      ids: tokens that end a text (LLaDA has two: end of turn and end of text).
+      fill: what is written after the end, an id of `ids`.
+      stop: a row is done once everything before a committed end is committed; the rest is filled
+        with `fill` and the calls saved do not count.
+      suppress: "none"; "never" removes the ids from every distribution; "while_open" from those
+        of positions that have a masked one before them, so that texts end from left to right;
+        "last" leaves distributions as they are but commits positions drawn as an end after all
+        others of the block (LLaDA's `confidence_eos_eot_inf`).  What "last" commits depends on
+        the tokens drawn: at T > 0 no product of token probabilities is then the exact
+        likelihood of a rollout.
+    """
+
+    ids: tuple[int, ...] = ()
+    fill: int = 0
+    stop: bool = False
+    suppress: str = "none"
+
+
+IGNORED = EndOfText()  # a token like any other
+
+
+def removed(open_: Bool[Array, "B L"], end: EndOfText) -> Bool[Array, "B L"]:
+    """Positions whose distribution lacks the ids, in a state of the sampler.
+
+    Args:
+      open_: the masked positions of the state.
+    """
+    if end.suppress == "never":
+        return jnp.ones(open_.shape, bool)
+    if end.suppress == "while_open":
+        before = jnp.cumsum(open_, axis=1) - open_
+        return before > 0
+    return jnp.zeros(open_.shape, bool)
+
+
+def removed_at_commit(
+    commit_call: Int[Array, "B L"], sampled: Bool[Array, "B L"], end: EndOfText
+) -> Bool[Array, "B L"]:
+    """The same for finished rollouts: of each position, in the state it was drawn from.
+
+    A surrogate looks at a token from an earlier state, where more is masked, but removes what
+    the sampler removed: like the set of positions a call commits, that is taken as it was.
+    """
+    before = jnp.maximum.accumulate(commit_call, axis=1)[:, :-1]
+    before = jnp.pad(before, ((0, 0), (1, 0)))  # the latest call of all positions to the left
+    if end.suppress == "never":
+        return sampled
+    if end.suppress == "while_open":
+        return sampled & (before >= commit_call)
+    return jnp.zeros(commit_call.shape, bool)
+
+
+def without(logits: Array, gone: Array, end: EndOfText) -> Array:
+    """Logits [... V] with -inf at the ids where `gone` [...]."""
+    if not end.ids or end.suppress not in ("never", "while_open"):
+        return logits
+    return jnp.where(gone[..., None] & is_end(jnp.arange(logits.shape[-1]), end), -jnp.inf, logits)
+
+
+def is_end(tokens: Int[Array, "*N"], end: EndOfText) -> Bool[Array, "*N"]:
+    """Which tokens end a text."""
+    return jnp.isin(tokens, jnp.asarray(end.ids or (-1,)))
+
+
+def over(
+    tokens: Int[Array, "B L"], committed: Bool[Array, "B L"], end: EndOfText
+) -> Bool[Array, "B"]:
+    """Rows in which an end is committed and so is everything before it."""
+    solid = jnp.cumsum(~committed, axis=1) == 0
+    return jnp.any(solid & is_end(tokens, end), axis=1)

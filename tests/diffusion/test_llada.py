@@ -1,0 +1,74 @@
+"""LLaDA's published sampler, re-derived from its description, against the rule "top_k"."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import reference
+
+from diffpo_jax.diffusion import commit, generate, unmask
+
+LENGTH, PROMPT, ROWS, VOCAB, MASK_ID = 12, 5, 4, 6, 5
+POLICY, PARAMS = reference.tiny_policy(seed=3, vocab=VOCAB, mask_id=MASK_ID)
+PROMPTS = reference.some_prompts(1, ROWS, PROMPT, MASK_ID)
+KEYS = jax.random.split(jax.random.key(0), ROWS)
+
+
+@jax.jit
+def logits_at(completion):
+    tokens = jnp.concatenate([PROMPTS.tokens, completion], axis=1)
+    mask = jnp.concatenate([PROMPTS.mask, jnp.ones(completion.shape, bool)], axis=1)
+    return POLICY.logits(PARAMS, POLICY.hidden(PARAMS, tokens, mask))[:, PROMPT:]
+
+
+def llada(block_length, steps):
+    """x = masks; by block, by step: argmax everywhere, commit the n_i most confident masks."""
+    x = np.full((ROWS, LENGTH), MASK_ID)
+    blocks = LENGTH // block_length
+    steps_of_block = steps // blocks
+    calls = np.zeros((ROWS, LENGTH), int)
+    call = 0
+    for block in range(blocks):
+        end = (block + 1) * block_length
+        masks = (x[:, :end] == MASK_ID).sum(axis=1)
+        base, rest = masks // steps_of_block, masks % steps_of_block
+        for step in range(steps_of_block):
+            call += 1
+            logits = np.array(logits_at(x.astype(np.int32)), np.float64)
+            logits[..., MASK_ID] = -np.inf  # a trained LLaDA never predicts the mask
+            x0 = logits.argmax(axis=-1)
+            p = np.exp(logits - logits.max(-1, keepdims=True))
+            p /= p.sum(-1, keepdims=True)
+            confidence = np.take_along_axis(p, x0[..., None], axis=-1)[..., 0]
+            confidence[:, end:] = -np.inf
+            confidence[x != MASK_ID] = -np.inf
+            for row in range(ROWS):
+                count = base[row] + (step < rest[row])
+                chosen = np.argsort(-confidence[row], kind="stable")[:count]
+                x[row, chosen] = x0[row, chosen]
+                calls[row, chosen] = call
+    return x, calls
+
+
+@functools.cache
+def sampler(block_length, ranking):
+    settings = unmask.SamplerSettings(
+        LENGTH, block_length, 0.0, rule=commit.Rule("top_k"), ranking=ranking
+    )
+    return jax.jit(generate.make_generate(POLICY, settings, threshold="fixed"))
+
+
+@pytest.mark.parametrize("ranking", ["confidence", "drawn"])  # at T = 0 the same
+@pytest.mark.parametrize(
+    ("block_length", "steps"),
+    [(12, 1), (12, 5), (12, 6), (12, 12), (6, 2), (6, 8), (4, 3), (4, 6), (3, 4), (3, 12), (1, 12)],
+)
+def test_token_for_token_at_temperature_zero(block_length, steps, ranking):
+    tokens, calls = llada(block_length, steps)
+    run = sampler(block_length, ranking)
+    rollout = jax.device_get(run(PARAMS, PROMPTS, jnp.float32(steps), KEYS))
+    np.testing.assert_array_equal(rollout.tokens, tokens)
+    np.testing.assert_array_equal(rollout.commit_call, calls)
+    np.testing.assert_array_equal(rollout.nfe, calls.max(axis=1))
