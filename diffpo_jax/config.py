@@ -185,7 +185,7 @@ class RLConfig:
 class EvaluationConfig:
     temperature: float = 0.0  # 0: argmax
     gammas: tuple[float, ...] = (0.0, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0)  # the frontier's grid, nats
-    steps: tuple[int, ...] = (1, 2, 4, 8, 16)  # the grid of "top_k" and "random"
+    steps: tuple[int, ...] = ()  # the grid of "top_k", "random"; empty: 1, 2, 4 ... a block
     confidences: tuple[float, ...] = (0.5, 0.7, 0.8, 0.9, 0.95, 0.99)  # the grid of "confidence"
     batch: int = 512  # sequences a device program
     examples: int = 1_024  # test prompts of the final frontiers; 0: all
@@ -245,9 +245,12 @@ class Config:
     @property
     def dials(self) -> tuple[float, ...]:
         """The grid of evaluations, of the same kind."""
+        size = self.sampler.block_length
+        blocks = self.sampler.length // size
+        doubling = [blocks * 2**i for i in range(size.bit_length()) if 2**i <= size]
         grids = {
             "gamma": self.evaluation.gammas,
-            "steps": self.evaluation.steps,
+            "steps": self.evaluation.steps or doubling,
             "confidence": self.evaluation.confidences,
         }
         return tuple(float(x) for x in grids[DIALS[self.sampler.rule]])

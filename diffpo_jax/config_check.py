@@ -81,7 +81,7 @@ def _sampler(config: Config) -> None:
 
 def _steps(config: Config) -> None:
     blocks = config.sampler.length // config.sampler.block_length
-    grid = config.evaluation.steps
+    grid = config.evaluation.steps or (blocks,)
     for name, steps in _named(config, "sampler.steps", "evaluation.steps", grid):
         if steps < 1 or steps % blocks:
             raise UserError(

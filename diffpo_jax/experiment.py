@@ -72,14 +72,7 @@ def prepare(config: Config, workdir: workdir_lib.Workdir) -> Setup:
     task = tasks.make_task(config.task, data_dir)
     tokenizer = tokenizers.make_tokenizer(config.tokenizer)
     check_examples(config, task, tokenizer)
-    platform = mesh.devices.flat[0].platform
-    policy = families.make_policy(
-        config.model,
-        config.threshold,
-        vocab=len(tokenizer),
-        mask_id=tokenizers.special_ids(tokenizer).mask,
-        platform=platform,
-    )
+    policy = make_policy(config, tokenizer, mesh)
     writer = metrics.MetricsWriter(workdir.metrics, config.logging.tensorboard)
     evaluator = evaluate.make_evaluator(
         policy,
@@ -92,6 +85,17 @@ def prepare(config: Config, workdir: workdir_lib.Workdir) -> Setup:
         _slots(config),
     )
     return Setup(config, workdir, mesh, task, tokenizer, policy, writer, evaluator)
+
+
+def make_policy(config: Config, tokenizer: Any, mesh: Mesh) -> Policy:
+    """The network of a configuration, for the devices of a mesh."""
+    return families.make_policy(
+        config.model,
+        config.threshold,
+        vocab=len(tokenizer),
+        mask_id=tokenizers.special_ids(tokenizer).mask,
+        platform=mesh.devices.flat[0].platform,
+    )
 
 
 def check_examples(config: Config, task: Task, tokenizer: Any) -> None:

@@ -87,6 +87,30 @@ def test_steps_times_every_part(tmp_path):
     assert result["settings"]["model"]["width"] == 16
 
 
+@pytest.mark.slow
+def test_sampler_compares_its_options(tmp_path):
+    small = ["--rows=2", "--prompt=6", "--length=8", "--block=4", "--calls=4", "--vocab=9"]
+    small += ["--width=16", "--layers=1", "--heads=2", "--ff=24", "--queue=4", "--slots=2"]
+    small += ["--queue-length=4", "--large-vocab=50", "--chunk=1", "--repeats=1"]
+    text, result = run(tmp_path, "sampler.py", *small)
+    names = {"cache none", "cache prompt", "cache dual", "static", "stream", "whole", "chunk"}
+    assert result["results"].keys() == names == result["compile_seconds"].keys()
+    compared = {
+        name: one["to"]["program"] for name, one in result["results"].items() if "to" in one
+    }
+    assert compared == {
+        "cache prompt": "cache none",
+        "cache dual": "cache none",
+        "stream": "static",
+        "chunk": "whole",
+    }
+    assert all(0 < one["seconds_min"] <= one["seconds"] for one in result["results"].values())
+    assert result["temporary_bytes"]["chunk"] < result["temporary_bytes"]["whole"]
+    assert result["compilations"] == {"programs": 1, "variations": 4}
+    assert 1 <= result["queue_calls"]["p10"] <= result["queue_calls"]["p100"] <= 4
+    assert all(name in text for name in names)
+
+
 @pytest.fixture(scope="module")
 def jax_side():
     return against_pytorch._JaxSide(against_pytorch.arguments(TWO_LAYERS))

@@ -54,6 +54,9 @@ def test_zero_is_not_taken_for_unset():
     assert build(**{"rl.likelihood.prompt_masking": 0.0, "method": "d1"}).method == "d1"
 
 
+RULE = {"mode": "model"}  # rules without a threshold can be had in this mode only
+
+
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
@@ -64,6 +67,27 @@ def test_zero_is_not_taken_for_unset():
         ({"threshold.gamma": 0.0}, "must be above 0"),
         ({"evaluation.gammas": (0.1, -1.0)}, r"evaluation.gammas\[1\]=-1.0"),
         ({"evaluation.gammas": ()}, "at least one point"),
+        ({"sampler.rule": "magic"}, "config.sampler.rule='magic' is unknown; use one of: entropy"),
+        (
+            {"sampler.ranking": "drawn"},
+            "config.sampler.ranking='drawn' is unknown; use one of: ent",
+        ),
+        ({"sampler.rule": "top_k"}, "mode 'joint' needs 'entropy_bounded'"),
+        (RULE | {"sampler.rule": "top_k", "sampler.steps": 0}, "sampler.steps=0 must be"),
+        (
+            RULE | {"sampler.rule": "random", "sampler.block_length": 4, "sampler.steps": 6},
+            "the 4 bl",
+        ),
+        (
+            RULE | {"sampler.rule": "top_k", "evaluation.steps": (4, -1)},
+            r"evaluation.steps\[1\]=-1",
+        ),
+        (RULE | {"sampler.rule": "confidence", "sampler.confidence": 1.5}, "a probability"),
+        (RULE | {"sampler.rule": "confidence", "evaluation.confidences": ()}, "is empty"),
+        (RULE | {"sampler.rule": "confidence", "sampler.fallback": "best"}, "most_confident, left"),
+        ({"sampler.suppress_end": "always"}, "none, never, while_open, last"),
+        ({"sampler.cache": "all"}, "none, prompt, dual"),
+        ({"sampler.vocabulary_chunk": -1}, "must not be negative"),
         ({"rl.speed.weight": -0.5}, "config.rl.speed.weight=-0.5 must not be negative"),
         ({"rl.speed.weight": 1.5}, r"weight in \[0, 1\]"),
         ({"mode": "both"}, "config.mode='both' is unknown; use one of: model, sampler, joint"),
@@ -144,3 +168,17 @@ def test_only_what_changes_the_result_is_a_difference():
 def test_every_section_is_frozen():
     with pytest.raises(dataclasses.FrozenInstanceError):
         Config().seed = 3
+
+
+def test_a_rule_decides_its_ranking_and_its_dial():
+    assert build().sampler.ranking == "entropy"
+    assert build(**{"sampler.ranking": "margin"}).sampler.ranking == "margin"
+    assert (build().dial, build().dials[:2]) == (0.1, (0.0, 0.05))
+    top_k = build(**RULE | {"sampler.rule": "top_k", "sampler.steps": 8, "sampler.block_length": 8})
+    assert top_k.sampler.ranking == "confidence"
+    assert (top_k.dial, top_k.dials) == (8.0, (2.0, 4.0, 8.0, 16.0))
+    given = build(**RULE | {"sampler.rule": "random", "evaluation.steps": (3, 16)})
+    assert given.sampler.ranking == "random"
+    assert given.dials == (3.0, 16.0)
+    confident = build(**RULE | {"sampler.rule": "confidence"})
+    assert (confident.dial, confident.dials[-1]) == (0.9, 0.99)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from diffpo_jax import config_io, experiment, metrics
+from diffpo_jax.config import DIALS
 from diffpo_jax.errors import UserError
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent.parent))
@@ -99,6 +100,29 @@ def test_methods_and_modes_by_overrides_alone(base, tmp_path, method, mode):
     last = metrics.read(tmp_path / "metrics.jsonl")[-1]
     assert ("grad_norm/denoiser" in last) == (mode != "sampler")
     assert ("grad_norm/threshold" in last) == (mode != "model")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "sampler",
+    [
+        {"rule": "top_k", "steps": 4, "block_length": 8, "cache": "dual", "slots": 4},
+        {"rule": "confidence", "confidence": 0.3, "fallback": "leftmost", "stop_at_end": True},
+    ],
+)
+def test_runs_by_other_rules(base, tmp_path, sampler):
+    changes = {f"sampler.{name}": value for name, value in sampler.items()}
+    config = least(mode="model", init_from=str(base), **changes)
+    summary = experiment.run(config, str(tmp_path))
+    assert (summary["rule"], summary["dial"]) == (config.sampler.rule, DIALS[config.sampler.rule])
+    points = summary["trained"]["frontier"]
+    assert [point[summary["dial"]] for point in points] == list(config.dials)
+    last = metrics.read(tmp_path / "metrics.jsonl")[-1]
+    if config.sampler.rule == "top_k":
+        assert [point["nfe"] for point in points] == list(config.dials)
+        assert last["nfe"] == 4
+    header = (tmp_path / "report/frontier.csv").read_text().splitlines()[0]
+    assert header.split(",")[1] == summary["dial"]
 
 
 @pytest.mark.slow

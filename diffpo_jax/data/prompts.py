@@ -93,6 +93,31 @@ def encode_examples(
     return EncodedBatch(np.array(indices, np.int64), tokens, mask, target)
 
 
+def encode_prompts(
+    texts: Sequence[str], tokenizer: transformers.PreTrainedTokenizerFast, prompt_length: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Bare prompts, padded on the left: tokens [B, P] int32 and mask [B, P] bool.
+
+    Raises:
+      UserError: an empty prompt, one longer than P tokens (nothing is ever cut off), or a
+        character that the tokenizer does not know.
+    """
+    names = [f"prompt {i + 1}" for i in range(len(texts))]
+    tokens = np.full((len(texts), prompt_length), tokenizers.special_ids(tokenizer).pad, np.int32)
+    mask = np.zeros(tokens.shape, bool)
+    for i, ids in enumerate(tokenizers.encode_all(tokenizer, texts, names)):
+        if not ids:
+            raise UserError(f"{names[i]} is empty: the model needs at least one token to go by.")
+        if len(ids) > prompt_length:
+            raise UserError(
+                f"{names[i]} has {len(ids)} tokens: more than config.sampler.prompt_length="
+                f"{prompt_length}. Shorten it; nothing is cut off silently."
+            )
+        tokens[i, prompt_length - len(ids) :] = ids
+        mask[i, prompt_length - len(ids) :] = True
+    return tokens, mask
+
+
 def make_iterator(
     examples: Sequence[Example],
     tokenizer: transformers.PreTrainedTokenizerFast,

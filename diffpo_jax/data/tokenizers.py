@@ -117,6 +117,13 @@ def decode_answer(tokenizer: transformers.PreTrainedTokenizerFast, ids: Sequence
     return decode(tokenizer, ids[: found[0]] if found.size else ids)
 
 
+def piece(tokenizer: transformers.PreTrainedTokenizerFast, token: int) -> str:
+    """The text of one token by itself; a special token's name."""
+    if token in tokenizer.all_special_ids:
+        return tokenizer.convert_ids_to_tokens(token)
+    return tokenizer.decode([token])
+
+
 def _encode(
     tokenizer: transformers.PreTrainedTokenizerFast, texts: list[str]
 ) -> list[list[int]] | None:

@@ -125,14 +125,15 @@ def _refresh(policy, params, prompts, completion, cache, block, due, settings) -
         new = Cache(kv, out.hidden, out.features, take(block), jnp.zeros(size, jnp.int32))
         return waiting.at[pick].set(False, mode="drop"), _put(cache, new, pick)
 
-    def all_(carry: tuple[Bool[Array, "B"], Cache]) -> tuple[Bool[Array, "B"], Cache]:
-        waiting, cache = carry
+    def all_(cache: Cache) -> Cache:
         out, kv = denoise.denoise_and_fill(policy, params, prompts, completion)
-        new = Cache(kv, out.hidden, out.features, block, jnp.zeros_like(block))
-        return jnp.zeros_like(waiting), select(waiting, new, cache)
+        return select(due, Cache(kv, out.hidden, out.features, block, jnp.zeros_like(block)), cache)
 
-    body = some if size < rows else all_
-    _, cache = jax.lax.while_loop(lambda carry: jnp.any(carry[0]), body, (due, cache))
+    if size == rows:
+        # No loop: its body would not change from pass to pass, and XLA would move the pass out
+        # of it and make it every time.
+        return jax.lax.cond(jnp.any(due), all_, lambda cache: cache, cache)
+    _, cache = jax.lax.while_loop(lambda carry: jnp.any(carry[0]), some, (due, cache))
     return cache
 
 

@@ -251,3 +251,21 @@ def test_outcomes_follow_the_enumerated_distribution(gamma, block_length, longes
 def test_every_completion_of_the_helper_is_there():
     expected = set(itertools.product([0, 2, 3], repeat=3))
     assert set(map(tuple, reference.completions(3, VOCAB, MASK_ID).tolist())) == expected
+
+
+def test_nothing_is_compiled_again_for_other_numbers():
+    policy = reference.table_policy(LENGTH, VOCAB, MASK_ID)
+    settings = unmask.SamplerSettings(LENGTH, LENGTH, 1.0)
+    run = jax.jit(generate.make_generate(policy, settings, threshold="fixed"))
+    for seed, gamma in enumerate((0.0, 0.5, np.inf)):
+        prompts = reference.some_prompts(seed, ROWS, PROMPT, VOCAB)  # other lengths, too
+        run(PARAMS, prompts, jnp.float32(gamma), KEYS)
+    assert run._cache_size() == 1
+
+
+def test_a_capped_row_is_marked_where_the_rule_would_have_waited(variant):
+    settings, _, rollout = variant
+    free = sampler(**{**settings, "max_calls": 0})(PARAMS, PROMPTS, GAMMAS, KEYS)
+    cap = settings.get("max_calls", 0)
+    expected = free.nfe > cap if cap else np.zeros(ROWS, bool)
+    np.testing.assert_array_equal(rollout.forced, expected)

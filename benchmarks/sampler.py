@@ -1,0 +1,290 @@
+"""The sampler's options against its plain loop, timed on this machine.
+
+    python benchmarks/sampler.py [--json FILE]
+
+  cache    a long prompt and a completion in blocks: every call over the whole row ("none"), over
+           the completion ("prompt") or over the current block ("dual"), refreshed once a block.
+  stream   a queue of prompts whose rows need different numbers of calls: static batches, one after
+           the other, against a continuous batch of the same size.
+  chunk    the cache's plain loop with the vocabulary's work a few positions at a time, at
+           --large-vocab: its time, and the memory the compiled program asks for.
+  compile  seconds to trace and compile each of these, with JAX's compilation cache off, and how
+           often a program was compiled while gamma, prompts and their lengths changed.
+
+The model is untrained, of --width, --layers, --heads and --ff.  The numbers of calls are fixed by
+the rule "top_k" where options are compared at equal calls.  In the queue they come from drawn
+thresholds, with output weights multiplied by --sharpen so that they vary; they are printed.
+Ratios are medians over neighbouring timings.
+"""
+
+import argparse
+import pathlib
+import sys
+from typing import Any
+
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
+
+from benchmarks import timing
+
+SEED = 0
+CACHES = ("none", "prompt", "dual")
+
+
+def arguments(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    for name, default, text in (
+        ("--rows", 4, "sequences at a time"),
+        ("--prompt", 512, "prompt tokens"),
+        ("--length", 256, "completion tokens"),
+        ("--block", 32, "block length; divides --length"),
+        ("--calls", 64, "calls of a completion; a multiple of the blocks"),
+        ("--width", 64, "model.width"),
+        ("--layers", 3, "model.layers"),
+        ("--heads", 4, "model.heads"),
+        ("--ff", 192, "model.ff"),
+        ("--vocab", 64, "vocabulary"),
+        ("--queue", 256, "prompts of the queue"),
+        ("--slots", 32, "rows in flight of the queue, and of each static batch"),
+        ("--queue-length", 16, "prompt and completion tokens in the queue"),
+        ("--large-vocab", 126_464, "vocabulary of the chunked program (default: LLaDA's)"),
+        ("--chunk", 4, "positions of a row at a time"),
+        ("--repeats", 5, "timings of each program"),
+    ):
+        parser.add_argument(name, type=int, default=default, metavar="N", help=text)
+    parser.add_argument(
+        "--sharpen", type=float, default=10.0, help="factor of the queue's output weights"
+    )
+    parser.add_argument("--json", metavar="FILE", help="also write everything to FILE as JSON")
+    args = parser.parse_args(argv)
+    if args.length % args.block or args.calls % (args.length // args.block):
+        parser.error("--block must divide --length, and the number of blocks must divide --calls.")
+    if args.queue % args.slots:
+        parser.error("--slots must divide --queue, for the static batches.")
+    return args
+
+
+def main(argv: list[str] | None = None) -> None:
+    args = arguments(argv)
+    machine = timing.machine()
+    result = measure(args, machine)
+    print(report(result))
+    if args.json:
+        from diffpo_jax import files
+
+        files.write_json(args.json, result)
+
+
+def measure(args: argparse.Namespace, machine: dict[str, Any]) -> dict[str, Any]:
+    """Everything there is to tell, as in the JSON file."""
+    import jax
+
+    jax.config.update("jax_enable_compilation_cache", False)  # compile times are to be true
+    bench = _Bench(args)
+    timing.interleave(bench.calls, 1)
+    times = timing.interleave(bench.calls, args.repeats)
+    results = {name: timing.summary(one, 0.0) for name, one in times.items()}
+    against = {f"cache {kind}": "cache none" for kind in CACHES[1:]}
+    against |= {"stream": "static", "chunk": "whole"}
+    for name, other in against.items():
+        results[name]["to"] = {"program": other} | timing.ratio(times[name], times[other])
+    return {
+        "settings": vars(args),
+        "device": f"{jax.devices()[0].platform} ({jax.devices()[0].device_kind})",
+        "machine": machine | {"load_average_after": timing.machine()["load_average"]},
+        "versions": timing.versions("jax", "jaxlib", "flax"),
+        "compile_seconds": bench.compile_seconds,
+        "temporary_bytes": bench.temporary_bytes,
+        "compilations": bench.compilations(),
+        "queue_calls": bench.queue_calls,
+        "results": results,
+    }
+
+
+def report(result: dict[str, Any]) -> str:
+    """The result as text."""
+    rows = []
+    for name, one in result["results"].items():
+        to = one.get("to")
+        rows.append(
+            [
+                name,
+                *(one[key] for key in ("seconds", "seconds_min", "seconds_max", "cpu_seconds")),
+                result["compile_seconds"][name],
+                result["temporary_bytes"][name] / 2**20,
+                f"{to['ratio']:.3f} of {to['program']}" if to else None,
+            ]
+        )
+    columns = ["", "median s", "min s", "max s", "CPU s", "compile s", "temporary MiB", "time"]
+    calls = ", ".join(f"{name} {value:.4g}" for name, value in result["queue_calls"].items())
+    compiled = result["compilations"]
+    return "\n".join(
+        [
+            *timing.headline(result["machine"], result["versions"]),
+            f"{result['device']}; calls a row of the queue: {calls}",
+            "",
+            timing.table(columns, rows),
+            "",
+            f"compiled {compiled['programs']} time(s) over {compiled['variations']} changes of "
+            "gamma, prompts and prompt lengths",
+        ]
+    )
+
+
+class _Bench:
+    """The programs, compiled, as `calls` without arguments that wait for the end."""
+
+    def __init__(self, args: argparse.Namespace):
+        self.args = args
+        self.calls: dict[str, Any] = {}
+        self.compile_seconds: dict[str, float] = {}
+        self.temporary_bytes: dict[str, int] = {}
+        for kind in CACHES:
+            self._add_long(f"cache {kind}", args.vocab, kind, 0)
+        self._add_queue()
+        self._add_read("whole", 0)
+        self._add_read("chunk", args.chunk)
+
+    def _policy(self, vocab: int):
+        import jax
+
+        from diffpo_jax import rng
+        from diffpo_jax.config import ModelConfig, ThresholdConfig
+        from diffpo_jax.models import families
+
+        args = self.args
+        policy = families.make_policy(
+            ModelConfig(
+                width=args.width,
+                layers=args.layers,
+                heads=args.heads,
+                kv_heads=args.heads,
+                ff=args.ff,
+            ),
+            ThresholdConfig(gamma=0.5),
+            vocab=vocab,
+            mask_id=vocab - 1,
+            platform=jax.devices()[0].platform,
+        )
+        return policy, policy.init(rng.key_for(SEED, "init"))
+
+    def _prompts(self, rows: int, length: int, vocab: int, seed: int = 0):
+        import jax
+        import jax.numpy as jnp
+
+        from diffpo_jax.types import Prompts
+
+        of_tokens, of_size = jax.random.split(jax.random.key(seed))
+        tokens = jax.random.randint(of_tokens, (rows, length), 0, vocab - 1)
+        size = jax.random.randint(of_size, (rows, 1), length // 2, length + 1)
+        return Prompts(tokens, jnp.arange(length) >= length - size)
+
+    def _keys(self, rows: int):
+        import jax.numpy as jnp
+
+        from diffpo_jax import rng
+
+        return rng.row_keys(rng.key_for(SEED, "rollout"), jnp.arange(rows))
+
+    def _add(self, name: str, function, *inputs):
+        import jax
+
+        program, seconds = timing.compiled(jax.jit(function), *inputs)
+        self.compile_seconds[name] = seconds
+        self.temporary_bytes[name] = program.memory_analysis().temp_size_in_bytes
+        self.calls[name] = lambda: jax.block_until_ready(program(*inputs))
+        return program(*inputs)
+
+    def _add_long(self, name: str, vocab: int, kind: str, chunk: int) -> None:
+        import jax.numpy as jnp
+
+        from diffpo_jax.diffusion import commit, generate, unmask
+        from diffpo_jax.diffusion.kv_cache import CacheSettings
+
+        args = self.args
+        policy, params = self._policy(vocab)
+        settings = unmask.SamplerSettings(
+            args.length,
+            args.block,
+            0.0,
+            rule=commit.Rule("top_k"),
+            ranking="confidence",
+            cache=CacheSettings(kind),
+            chunk=chunk,
+        )
+        run = generate.make_generate(policy, settings, threshold="fixed")
+        prompts = self._prompts(args.rows, args.prompt, vocab)
+        calls = jnp.float32(args.calls)
+        rollout = self._add(name, run, params, prompts, calls, self._keys(args.rows))
+        assert int(rollout.nfe.min()) == int(rollout.nfe.max()) == args.calls
+
+    def _add_queue(self) -> None:
+        import jax
+        import jax.numpy as jnp
+        import numpy as np
+
+        from diffpo_jax.diffusion import generate, unmask
+
+        args = self.args
+        policy, params = self._policy(args.vocab)
+        params["denoiser"]["unembed"] *= args.sharpen
+        settings = unmask.SamplerSettings(args.queue_length, args.queue_length, 1.0)
+        inputs = (
+            params,
+            self._prompts(args.queue, args.queue_length, args.vocab),
+            jnp.float32(0),
+            self._keys(args.queue),
+        )
+        batch = generate.make_generate(policy, settings, threshold="drawn")
+
+        def static(params, prompts, dial, keys):
+            parts = jax.tree.map(lambda x: x.reshape(-1, args.slots, *x.shape[1:]), (prompts, keys))
+            return jax.lax.map(lambda part: batch(params, part[0], dial, part[1]), parts)
+
+        self._add("static", static, *inputs)
+        queue = generate.make_generate(policy, settings, threshold="drawn", slots=args.slots)
+        nfe = np.asarray(self._add("stream", queue, *inputs).nfe)
+        self.queue_calls = {"mean": float(nfe.mean())}
+        self.queue_calls |= {f"p{q}": float(np.percentile(nfe, q)) for q in (10, 50, 90, 100)}
+
+    def _add_read(self, name: str, chunk: int) -> None:
+        import jax
+        import jax.numpy as jnp
+
+        from diffpo_jax.diffusion import vocabulary
+
+        args = self.args
+        policy, params = self._policy(args.large_vocab)
+        # One call's work: half of a block is masked, the rest of the row is not asked about.
+        shape = (args.rows, args.length)
+        place = jnp.arange(args.length)
+        open_ = jnp.broadcast_to(place >= args.block // 2, shape)
+        wanted = open_ & (place < args.block)
+        hidden = jax.random.normal(jax.random.key(1), (*shape, args.width))
+        how = vocabulary.ReadSettings(0.0, chunk=chunk)
+
+        def read(params, hidden, wanted, open_, keys):
+            return vocabulary.read(policy, params, hidden, wanted, open_, keys, how)
+
+        self._add(name, read, params, hidden, wanted, open_, self._keys(args.rows))
+
+    def compilations(self) -> dict[str, int]:
+        """How often one jitted sampler is compiled while its inputs change."""
+        import jax
+        import jax.numpy as jnp
+
+        from diffpo_jax.diffusion import generate, unmask
+
+        args, variations = self.args, 4
+        policy, params = self._policy(args.vocab)
+        settings = unmask.SamplerSettings(args.queue_length, args.queue_length, 1.0)
+        run = jax.jit(generate.make_generate(policy, settings, threshold="fixed"))
+        for i in range(variations):
+            prompts = self._prompts(4, args.queue_length, args.vocab, seed=i)  # of other lengths
+            jax.block_until_ready(run(params, prompts, jnp.float32(0.1 * i), self._keys(4)))
+        return {"programs": run._cache_size(), "variations": variations}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,84 @@
+"""What the commands share: flags, messages in one line, JAX's compilation cache."""
+
+import errno
+import os
+import sys
+from collections.abc import Callable, Sequence
+
+from absl import app, flags, logging
+
+from diffpo_jax import config_io
+from diffpo_jax.config import Config
+from diffpo_jax.errors import UserError
+
+
+def entry(main: Callable[[Sequence[str]], None]) -> None:
+    """Runs a command; a mistake of the user's is one line and exit status 2."""
+    try:
+        app.run(main, flags_parser=_parse)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        where = error.filename or flags.FLAGS["workdir"].value
+        print(f"error: no space left for {where}. Make room and start again.", file=sys.stderr)
+        sys.exit(2)
+
+
+def config(argv: Sequence[str], required: Sequence[str], example: str) -> Config:
+    """The configuration of --config and its overrides, with everything else set up.
+
+    Args:
+      required: flags that must be given.
+      example: a command that has them all, for the message.
+
+    Raises:
+      UserError: a flag is missing, an argument is no flag, the configuration is wrong.
+    """
+    if len(argv) > 1:
+        raise UserError(f"unexpected argument {argv[1]!r}; flags look like --name=value.")
+    for name in required:
+        if flags.FLAGS[name].value in (None, []):
+            raise UserError(f"--{name} is missing. Example: {example}")
+    try:
+        result = config_io.from_config_dict(flags.FLAGS["config"].value)
+    except OSError as error:  # where the file could not be read, its first use says so
+        path = next((w.partition("=")[2] for w in sys.argv if w.startswith("--config=")), "")
+        raise UserError(f"cannot read the config file --config={path}.") from error
+    if not flags.FLAGS["verbosity"].present:
+        logging.set_verbosity(logging.WARNING)  # libraries tell of every file they write
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")  # we need no PyTorch
+    _set_up_jax()
+    return result
+
+
+def _parse(argv: Sequence[str]) -> list[str]:
+    try:
+        return flags.FLAGS(list(argv))
+    except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
+        raise UserError(_flag_message(argv, error)) from error
+
+
+def _flag_message(argv: Sequence[str], error: Exception) -> str:
+    """Names the override that failed; ml_collections' own messages do not always."""
+    text = str(error).strip("'\" ").splitlines()[0] if str(error) else type(error).__name__
+    for word in argv[1:]:
+        name = word.lstrip("-").partition("=")[0]
+        if name.startswith("config."):
+            fault = config_io.unknown_field(name)
+            if fault:
+                return fault
+    return text
+
+
+def _set_up_jax() -> None:
+    import jax
+
+    # Programs compiled once are read back the next time; JAX_COMPILATION_CACHE_DIR moves them.
+    cache = os.environ.get("JAX_COMPILATION_CACHE_DIR")
+    if cache is None:
+        home = os.environ.get("XDG_CACHE_HOME", os.path.join(os.path.expanduser("~"), ".cache"))
+        jax.config.update("jax_compilation_cache_dir", os.path.join(home, "diffpo_jax", "jax"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)

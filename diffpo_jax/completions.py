@@ -1,0 +1,92 @@
+"""Completions of single prompts by a run's model, with the order they were written in."""
+
+import math
+import pathlib
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from diffpo_jax import checkpoints, experiment, rng
+from diffpo_jax import workdir as workdir_lib
+from diffpo_jax.config import DIALS, Config
+from diffpo_jax.data import prompts as data
+from diffpo_jax.data import tokenizers
+from diffpo_jax.diffusion import generate
+from diffpo_jax.distributed import mesh as mesh_lib
+from diffpo_jax.distributed import sharding
+from diffpo_jax.errors import UserError
+from diffpo_jax.report.decode_order import Completion
+from diffpo_jax.types import Params, Prompts
+
+
+def complete(
+    config: Config, workdir: str, texts: Sequence[str], *, model: str, dial: float | None
+) -> list[Completion]:
+    """A completion of every text.
+
+    Args:
+      workdir: of a run, with its checkpoints.
+      model: "trained" or "base".
+      dial: of the commit rule; None: the learned threshold where the run has one, otherwise the
+        configuration's.
+
+    Raises:
+      UserError: no such checkpoint, an empty or too long prompt, a character the tokenizer does
+        not know, a dial that makes no sense.
+    """
+    _check_dial(config, dial)
+    tokenizer = tokenizers.make_tokenizer(config.tokenizer)
+    tokens, mask = data.encode_prompts(texts, tokenizer, config.sampler.prompt_length)
+    mesh = mesh_lib.make_mesh(config.mesh)
+    policy = experiment.make_policy(config, tokenizer, mesh)
+    params = _restore(workdir, model, policy, mesh)
+    learned = dial is None and model == "trained" and config.mode != "model"
+    settings = generate.make_settings(
+        config.sampler, config.evaluation.temperature, tokenizers.end_ids(tokenizer)
+    )
+    threshold = "median" if learned else "fixed"
+    run = jax.jit(generate.make_generate(policy, settings, threshold=threshold))
+    number = 1.0 if learned else config.dial if dial is None else dial
+    keys = rng.row_keys(rng.key_for(config.seed, "evaluate"), jnp.arange(len(texts)))
+    prompts = Prompts(jnp.asarray(tokens), jnp.asarray(mask))
+    rollout = jax.device_get(run(params, prompts, jnp.float32(number), keys))
+    return [
+        Completion(
+            prompt=text,
+            pieces=[tokenizers.piece(tokenizer, int(t)) for t in rollout.tokens[i]],
+            calls=rollout.commit_call[i].tolist(),
+            sampled=rollout.sampled[i].tolist(),
+            probabilities=np.exp(rollout.logprob[i]).tolist(),
+            entropies=rollout.entropy[i].tolist(),
+            text=tokenizers.decode_answer(tokenizer, rollout.tokens[i]),
+            nfe=int(rollout.nfe[i]),
+            dial=DIALS[config.sampler.rule],
+            value=float(rollout.gamma[i]),
+            forced=bool(rollout.forced[i]),
+        )
+        for i, text in enumerate(texts)
+    ]
+
+
+def _check_dial(config: Config, dial: float | None) -> None:
+    if dial is None:
+        return
+    name, blocks = DIALS[config.sampler.rule], config.sampler.length // config.sampler.block_length
+    if math.isnan(dial) or dial < 0:
+        raise UserError(f"--dial={dial} must be a number and not negative.")
+    if name == "steps" and (dial < 1 or dial % blocks):
+        raise UserError(f"--dial={dial:g}: the calls must be a multiple of the {blocks} blocks.")
+    if name == "confidence" and dial > 1:
+        raise UserError(f"--dial={dial:g}: rule 'confidence' takes a probability.")
+
+
+def _restore(workdir: str, model: str, policy, mesh) -> Params:
+    paths = workdir_lib.Workdir(pathlib.Path(workdir))
+    shapes = jax.eval_shape(policy.init, jax.random.key(0))
+    layout = sharding.shardings(shapes, mesh)
+    abstract = jax.tree.map(
+        lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, layout
+    )
+    return checkpoints.restore_params(paths.rl if model == "trained" else paths.base, abstract)

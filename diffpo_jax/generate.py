@@ -1,0 +1,44 @@
+"""Writes completions of prompts, and shows in which call each token was committed.
+
+    python -m diffpo_jax.generate --config=configs/sudoku.py --workdir=runs/sudoku --prompt=...
+
+`--prompt` may be given several times; `--html=FILE` writes the same as a page one can step
+through.  The sampler is that of the configuration, so `--config.sampler.rule=top_k
+--config.sampler.steps=8` tries another; tokens are drawn at `config.evaluation.temperature`.
+A model with a learned threshold uses it unless `--dial` gives a number: γ in nats, or the calls or
+the probability of another rule.
+"""
+
+import sys
+from collections.abc import Sequence
+
+from absl import flags
+from ml_collections import config_flags
+
+from diffpo_jax import cli
+
+config_flags.DEFINE_config_file("config", None, "The configuration the model was trained with.")
+_WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the run with the checkpoints.")
+_PROMPT = flags.DEFINE_multi_string("prompt", [], "A prompt; may be repeated.")
+_MODEL = flags.DEFINE_enum("model", "trained", ["trained", "base"], "Which of the run's models.")
+_DIAL = flags.DEFINE_float("dial", None, "The rule's number: gamma in nats, calls, probability.")
+_HTML = flags.DEFINE_string("html", None, "Also write the completions to this file as a page.")
+
+
+def main(argv: Sequence[str]) -> None:
+    config = cli.config(argv, ("config", "workdir", "prompt"), __doc__.splitlines()[2].strip())
+    from diffpo_jax import completions, files
+    from diffpo_jax.report import decode_order
+
+    written = completions.complete(
+        config, _WORKDIR.value, _PROMPT.value, model=_MODEL.value, dial=_DIAL.value
+    )
+    for one in written:
+        print(decode_order.as_text(one, colour=sys.stdout.isatty()), end="")
+    if _HTML.value:
+        files.write_atomic(_HTML.value, decode_order.as_html(written))
+        print(f"page: {_HTML.value}")
+
+
+if __name__ == "__main__":
+    cli.entry(main)

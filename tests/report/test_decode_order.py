@@ -1,0 +1,68 @@
+import json
+import re
+
+import pytest
+
+from diffpo_jax.report.decode_order import Completion, as_html, as_text
+
+ONE = Completion(
+    prompt="what <b>?",
+    pieces=["a", "<script>", "&", "<|end|>"],
+    calls=[2, 1, 2, 3],
+    sampled=[True, True, True, False],
+    probabilities=[0.5, 0.25, 1.0, 1.0],
+    entropies=[0.7, 1.1, 0.0, 0.0],
+    text="a<script>&",
+    nfe=2,
+    dial="gamma",
+    value=0.125,
+    forced=False,
+)
+
+
+def test_plain_text_names_the_call_of_every_token_but_the_filled():
+    assert as_text(ONE, colour=False).splitlines() == [
+        "prompt      what <b>?",
+        "completion  a<script>&",
+        "            3 tokens in 2 calls (1.50 a call), gamma 0.125 nats",
+        "by call     a[2]<script>[1]&[2]",
+        "",
+    ]
+
+
+def test_a_cap_and_another_rule_are_told():
+    line = as_text(ONE._replace(forced=True, dial="steps", value=2.0), colour=False).splitlines()[2]
+    assert (
+        line.strip() == "3 tokens in 2 calls (1.50 a call), steps 2, cut short by the cap on calls"
+    )
+
+
+def test_colours_go_with_calls():
+    *_, tokens, legend = as_text(ONE, colour=True).rstrip("\n").splitlines()
+    painted = re.findall(r"\x1b\[48;2;([\d;]+)m\x1b\[30m(.*?)\x1b\[0m", tokens)
+    assert [text for _, text in painted] == ["a", "<script>", "&"]
+    (second, _), (first, _), (third, _) = painted
+    assert second == third != first
+    of_call = re.findall(r"\x1b\[48;2;([\d;]+)m\x1b\[30m (\d+) \x1b\[0m", legend)
+    assert of_call == [(first, "1"), (second, "2")]
+
+
+def test_the_page_escapes_what_was_written_and_holds_the_record():
+    page = as_html([ONE, ONE._replace(prompt="second")])
+    assert "<script>&" not in page
+    assert "what &lt;b&gt;?" in page
+    assert page.count("<section>") == 2
+    calls = re.findall(r'<span data-call="(\d)"', page)
+    assert calls == ["2", "1", "2", "3"] * 2
+    assert 'title="call 1, p = 0.250, H = 1.100 nats"' in page
+    assert 'title="filled in after the end"' in page
+    assert re.search(r"(src|href)=", page) is None  # needs nothing from anywhere
+    data = re.search(r'<script type="application/json"[^>]*>(.*?)</script>', page, re.S)[1]
+    assert json.loads(data)[0] == {**ONE._asdict()}
+
+
+@pytest.mark.parametrize("calls", [1, 2, 7, 500])
+def test_any_number_of_calls_has_colours(calls):
+    one = ONE._replace(calls=[1, calls, max(calls // 2, 1), calls + 1], nfe=calls)
+    assert f"[{calls}]" in as_text(one, colour=False)
+    assert "rgb(" in as_html([one])
