@@ -206,6 +206,7 @@ class _JaxSide:
         from diffpo_jax import rng
         from diffpo_jax.config import ModelConfig, ThresholdConfig
         from diffpo_jax.diffusion import generate, likelihood, unmask
+        from diffpo_jax.diffusion.anchors import draw_anchors
         from diffpo_jax.diffusion.denoise import denoise
         from diffpo_jax.models import families
         from diffpo_jax.types import Draws, Prompts
@@ -254,7 +255,8 @@ class _JaxSide:
         none = jnp.zeros(shape, bool)
         draws, update = {}, {}
         for k in (1, 2):
-            anchors = likelihood.draw_anchors(key, self.rollout.commit_call, k)
+            rollout = self.rollout
+            anchors = draw_anchors(key, rollout.commit_call, rollout.nfe, k)
             draws[k] = Draws(anchors, none)
             one = self.params["denoiser"]
             update[k] = self._compile(f"update_k{k}", jax.grad(loss), one, draws[k])

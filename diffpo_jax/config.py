@@ -11,8 +11,15 @@ Where a comment says "our choice", the paper is silent.
 import dataclasses
 
 MODES = ("model", "sampler", "joint")
-WEIGHTS = ("none", "token")
-ADVANTAGES = ("mean", "group_std", "batch_std")
+SCHEDULES = ("uniform", "stratified", "even", "batch", "calls")
+WEIGHTS = ("none", "token", "sequence", "normalised")
+RATIOS = ("token", "sequence")
+CLIPS = ("ppo", "unconditional")
+KL_ESTIMATORS = ("k1", "k2", "k3")
+SELECTIONS = ("none", "gamma_token", "exact")
+SCOPES = ("prompt", "call")
+AGGREGATIONS = ("sequence", "token", "constant")
+ADVANTAGES = ("mean", "group_std", "batch_std", "leave_one_out", "decoupled")
 SPEED_FORMS = ("multiplicative", "additive")
 
 # Commit rules: what the dial of each is, and what it may rank positions by, the default first.
@@ -95,6 +102,7 @@ class ThresholdConfig:
     sigma_min: float = 0.1  # bounds on sigma (our choice)
     sigma_max: float = 1.5
     hidden: int = 32  # hidden units of the head (our choice)
+    scope: str = "prompt"  # one gamma a rollout; call: drawn afresh at each call (our choice)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,20 +142,30 @@ class PretrainConfig:
 
 @dataclasses.dataclass(frozen=True)
 class LikelihoodConfig:
-    anchors: int | None = None  # K: 1 d1, 2 DiFFPO's 2-MF; None: from the method
-    remat: bool = False  # recompute each anchor's pass backwards: memory free of K, more time
+    anchors: int | None = None  # K: 1 d1, 2 DiFFPO's 2-MF; 0: every call, exact; None: the method's
+    schedule: str = "uniform"  # where the later anchors lie: see diffusion.anchors (our choice)
+    calls: int = 0  # with anchors=0, score so many calls of a rollout, unbiased; 0: all
+    remat: bool = False  # recompute each anchor's pass backwards; always so for more than two
     prompt_masking: float | None = None  # share of prompt tokens masked; None: from the method
 
 
 @dataclasses.dataclass(frozen=True)
 class ObjectiveConfig:
-    weights: str | None = None  # importance weights: none, token; None: from the method
+    weights: str | None = None  # none, token, sequence, normalised; None: from the method
     truncation: float = 2.0  # C, cap of the importance weights (our choice)
+    ratio: str = "token"  # or sequence: the geometric mean over a sequence's tokens (GSPO)
+    clip: str = "ppo"  # the pessimistic minimum; or unconditional, whatever the advantage's sign
     clip_low: float = 0.2  # ratios are clipped to [1 - clip_low, 1 + clip_high]
     clip_high: float = 0.2
-    kl: float = 0.0  # beta, weight of the k3 KL to the reference (the base model)
-    advantage: str = "batch_std"  # minus group mean; group_std, batch_std also divide (our choice)
-    gamma_weight: float = 1.0  # weight of the threshold's own term (our choice)
+    aggregation: str = "sequence"  # mean over a sequence; token: over the batch; constant: / L
+    kl: float = 0.0  # beta, weight of the KL to the reference (the base model)
+    kl_estimator: str = "k3"  # k1, k2, k3
+    advantage: str = "batch_std"  # see ADVANTAGES and rl.advantages (our choice)
+    drop_forced: bool = False  # rollouts cut short by sampler.max_calls teach nothing
+    # What stands for the sampler: nothing; gamma's density, as one more token (the paper); or the
+    # exact probability of the sets that were committed, see diffusion.selection (our choice).
+    selection: str = "gamma_token"
+    gamma_weight: float = 1.0  # weight of that term (our choice)
     gamma_entropy: float = 0.0  # weight of the entropy of log gamma (our choice)
 
 

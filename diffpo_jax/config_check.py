@@ -6,11 +6,18 @@ from typing import Any
 
 from diffpo_jax.config import (
     ADVANTAGES,
+    AGGREGATIONS,
     CACHES,
+    CLIPS,
     DIALS,
     FALLBACKS,
+    KL_ESTIMATORS,
     MODES,
     RANKINGS,
+    RATIOS,
+    SCHEDULES,
+    SCOPES,
+    SELECTIONS,
     SPEED_FORMS,
     SUPPRESSION,
     WEIGHTS,
@@ -36,7 +43,8 @@ def _ranges(config: Config) -> None:
     _not_negative(config, "model.positions")
     _positive(config, "model.scan_unroll", "threshold.hidden", "threshold.sigma")
     _positive(config, "threshold.sigma_min", "pretrain.batch", "evaluation.batch")
-    _positive(config, "rl.prompts", "rl.group", "rl.inner_updates", "rl.likelihood.anchors")
+    _positive(config, "rl.prompts", "rl.group", "rl.inner_updates")
+    _not_negative(config, "rl.likelihood.anchors", "rl.likelihood.calls")
     _positive(config, "rl.objective.truncation", "sampler.temperature", "checkpoint.every")
     _positive(config, "checkpoint.keep", "logging.every", "mesh.data", "mesh.fsdp", "mesh.tensor")
     _not_negative(config, "seed", "rl.speed.weight", "rl.objective.kl")
@@ -133,6 +141,35 @@ def _rl(config: Config) -> None:
     rl = config.rl
     one_of("config.rl.objective.advantage", rl.objective.advantage, ADVANTAGES)
     one_of("config.rl.objective.weights", rl.objective.weights, WEIGHTS)
+    one_of("config.rl.objective.ratio", rl.objective.ratio, RATIOS)
+    one_of("config.rl.objective.clip", rl.objective.clip, CLIPS)
+    one_of("config.rl.objective.aggregation", rl.objective.aggregation, AGGREGATIONS)
+    one_of("config.rl.objective.kl_estimator", rl.objective.kl_estimator, KL_ESTIMATORS)
+    one_of("config.rl.likelihood.schedule", rl.likelihood.schedule, SCHEDULES)
+    one_of("config.rl.objective.selection", rl.objective.selection, SELECTIONS)
+    one_of("config.threshold.scope", config.threshold.scope, SCOPES)
+    exact = rl.objective.selection == "exact"
+    if exact and config.mode == "model":
+        raise UserError(
+            "config.rl.objective.selection='exact' needs a threshold that is drawn: with the fixed "
+            "one of mode 'model' a set has no probability. Use mode 'joint' (and "
+            "config.rl.optimizer.threshold_lr=0 to leave the head as it is)."
+        )
+    if exact and config.sampler.ranking != "entropy":
+        raise UserError(
+            f"config.rl.objective.selection='exact' is written for config.sampler.ranking="
+            f"'entropy', not {config.sampler.ranking!r}."
+        )
+    if config.threshold.scope == "call" and config.mode != "model" and not exact:
+        raise UserError(
+            "config.threshold.scope='call' draws a threshold for each call, which only "
+            "config.rl.objective.selection='exact' accounts for."
+        )
+    if rl.likelihood.calls and rl.likelihood.anchors:
+        raise UserError(
+            f"config.rl.likelihood.calls={rl.likelihood.calls} scores some calls of the exact "
+            f"likelihood: it needs config.rl.likelihood.anchors=0, not {rl.likelihood.anchors}."
+        )
     one_of("config.rl.speed.form", rl.speed.form, SPEED_FORMS)
     if rl.group < 2:
         raise UserError(

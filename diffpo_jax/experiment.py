@@ -163,7 +163,10 @@ def train(setup: Setup, base: Params) -> Params:
         opt,
         config.rl,
         generate.make_settings(
-            config.sampler, config.sampler.temperature, tokenizers.end_ids(setup.tokenizer)
+            config.sampler,
+            config.sampler.temperature,
+            tokenizers.end_ids(setup.tokenizer),
+            config.threshold.scope,
         ),
         config.mode,
         setup.mesh,

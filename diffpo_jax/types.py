@@ -39,7 +39,7 @@ class Rollout(NamedTuple):
     logprob: Float[Array, "B L"]
     entropy: Float[Array, "B L"]  # nats, at the call that committed the position
     nfe: Int[Array, "B"]  # denoiser calls of this sequence
-    gamma: Float[Array, "B"]  # the entropy bound, nats; of another rule, its dial
+    gamma: Float[Array, "B"]  # the entropy bound, nats (of the first call); or a rule's dial
     gamma_logprob: Float[Array, "B"]  # log-density of log gamma; 0 where gamma was given
     forced: Bool[Array, "B"]  # the cap on calls committed what the rule would not have
     features: Float[Array, "B D"]  # what the threshold head read
@@ -48,8 +48,9 @@ class Rollout(NamedTuple):
 class Draws(NamedTuple):
     """The random choices of one inner update's surrogate policy."""
 
-    anchors: Int[Array, "B K"]  # calls tau_0 = 0 < tau_1 < ..., stopping times
+    anchors: Int[Array, "B K"]  # calls tau_0 = 0 <= tau_1 <= ..., stopping times
     prompt_mask: Bool[Array, "B P"]  # prompt tokens hidden from the denoiser (d1)
+    scale: Float[Array, "B L"] | None = None  # of each token in sums over a rollout; None: 1
 
 
 class TrainState(NamedTuple):

@@ -126,6 +126,44 @@ def test_runs_by_other_rules(base, tmp_path, sampler):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {
+            "rl.likelihood.anchors": 4,
+            "rl.likelihood.schedule": "even",
+            "rl.objective.ratio": "sequence",
+        },
+        {"rl.likelihood.anchors": 0, "rl.objective.weights": "sequence", "rl.objective.kl": 0.1},
+        {
+            "rl.likelihood.anchors": 0,
+            "rl.likelihood.calls": 2,
+            "rl.objective.advantage": "decoupled",
+        },
+        {"rl.objective.selection": "exact", "threshold.scope": "call", "rl.likelihood.anchors": 0},
+        {"rl.objective.selection": "exact", "mode": "sampler", "rl.objective.aggregation": "token"},
+    ],
+)
+def test_objectives_by_overrides_alone(base, tmp_path, changes):
+    # Partly right grids are rewarded, so that there is something to learn from.
+    config = least(init_from=str(base), **{"task.reward": "cell_fraction"}, **changes)
+    experiment.run(config, str(tmp_path))
+    lines = [x for x in metrics.read(tmp_path / "metrics.jsonl") if x["stage"] == "rl"][1:]
+    for line in lines:
+        assert np.isfinite(line["objective"])
+        assert line["skipped"] == 0
+        exact = config.rl.likelihood.anchors == 0 and config.mode != "sampler"
+        if exact:  # the sampler's own numbers, before any update of the step
+            assert line["parity/1%"] == 1
+            assert line["kl/sequence"] < 1e-6
+        if config.rl.objective.selection == "exact":
+            assert line["selection/logprob"] < 0
+    if config.mode != "sampler":
+        rows = config.rl.prompts * config.rl.group
+        assert lines[0]["calls/update"] > rows
+
+
+@pytest.mark.slow
 def test_a_sharded_run_gives_the_same_numbers(base, tmp_path):
     config = least(**{"init_from": str(base), "mesh.data": 2, "mesh.fsdp": 2, "mesh.tensor": 1})
     experiment.run(config, str(tmp_path))

@@ -10,7 +10,7 @@ from diffpo_jax import workdir as workdir_lib
 from diffpo_jax.config import Config
 from diffpo_jax.errors import UserError
 
-CONFIG = config_io.resolve_method(Config())
+CONFIG = config_io.resolve_rule(config_io.resolve_method(Config()))
 
 
 def test_opening_twice_with_one_configuration_resumes(tmp_path):

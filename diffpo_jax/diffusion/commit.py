@@ -133,6 +133,13 @@ def by_confidence(
     return jnp.where(jnp.any(passes, axis=1, keepdims=True), passes, one)
 
 
+def current_block(open_: Bool[Array, "B L"], block_length: int) -> Bool[Array, "B L"]:
+    """Positions of the row's first block that is not full; rows move on by themselves."""
+    block = jnp.arange(open_.shape[1]) // block_length
+    first = jnp.argmax(open_, axis=1) // block_length
+    return block[None, :] == first[:, None]
+
+
 def _order(error: Float[Array, "B L"], open_: Bool[Array, "B L"]) -> Int[Array, "B L"]:
     """Positions by error, ascending, what is not open at the end."""
     # NaN first; inf, of what is to come last, still before what is not open.

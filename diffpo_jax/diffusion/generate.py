@@ -15,13 +15,14 @@ Generate = Callable[[Params, Prompts, Float[Array, ""], Key[Array, "B"]], Rollou
 
 
 def make_settings(
-    config: SamplerConfig, temperature: float, ends: tuple[int, ...]
+    config: SamplerConfig, temperature: float, ends: tuple[int, ...], scope: str = "prompt"
 ) -> unmask.SamplerSettings:
     """What a sampler's program is compiled with.
 
     Args:
       temperature: of the tokens; rollouts and evaluations differ in it.
       ends: the end-of-text ids, the first of which is filled in after an end.
+      scope: of drawn thresholds, config.threshold.scope.
     """
     return unmask.SamplerSettings(
         length=config.length,
@@ -32,6 +33,7 @@ def make_settings(
         ranking=config.ranking,
         end=EndOfText(ends, ends[0], config.stop_at_end, config.suppress_end),
         cache=CacheSettings(config.cache, config.cache_refresh, config.cache_rows),
+        scope=scope,
         chunk=config.vocabulary_chunk,
     )
 

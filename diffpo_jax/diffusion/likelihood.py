@@ -14,44 +14,46 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from diffpo_jax.diffusion import end_of_text, vocabulary
+from diffpo_jax.diffusion.anchors import draw_anchors, every_call, some_calls
 from diffpo_jax.diffusion.denoise import denoise
 from diffpo_jax.diffusion.end_of_text import IGNORED, EndOfText
 from diffpo_jax.models.policy import Policy
 from diffpo_jax.types import Draws, Params, Prompts, Rollout
 
 
-def draw_anchors(
-    key: Key[Array, ""], commit_call: Int[Array, "B L"], count: int
-) -> Int[Array, "B K"]:
-    """Anchors that are stopping times: τ_0 = 0, the others by tokens committed so far.
-
-    For u ~ U(0, 1), τ is the first call by which at least u·L positions are committed.  It is
-    decided by what has been committed, never by the number of calls, which is known only at the
-    end: with a fraction of that number the surrogate would not be a distribution.  Anchors that
-    coincide merge by themselves: the tokens between them are none.
+def draw(
+    key: Key[Array, ""],
+    rollout: Rollout,
+    prompts: Prompts,
+    *,
+    anchors: int,
+    prompt_masking: float,
+    schedule: str = "uniform",
+    calls: int = 0,
+) -> Draws:
+    """The random choices of one inner update: anchors, and the prompt tokens d1 hides.
 
     Args:
-      count: K.  Each row draws its own K − 1 numbers.
+      anchors: K; 0: every call, the exact likelihood.
+      prompt_masking: probability that a prompt token is hidden.
+      schedule: of the anchors, see `anchors.draw_anchors`.
+      calls: of the exact likelihood, score the tokens of so many calls only, unbiased (see
+        `anchors.some_calls`); 0: of all.
     """
-    batch, length = commit_call.shape
-    u = jnp.sort(jax.random.uniform(key, (batch, count - 1)), axis=1)
-    order = jnp.sort(commit_call, axis=1)  # the m-th entry: the call that committed the m-th
-    place = jnp.clip(jnp.ceil(u * length).astype(jnp.int32) - 1, 0, length - 1)
-    later = jnp.take_along_axis(order, place, axis=1)
-    return jnp.concatenate([jnp.zeros((batch, 1), commit_call.dtype), later], axis=1)
-
-
-def draw(
-    key: Key[Array, ""], rollout: Rollout, prompts: Prompts, *, anchors: int, prompt_masking: float
-) -> Draws:
-    """The random choices of one inner update: anchors, and the prompt tokens d1 hides."""
     for_anchors, for_mask = jax.random.split(key)
-    hidden = jax.random.bernoulli(for_mask, prompt_masking, prompts.tokens.shape)
-    return Draws(draw_anchors(for_anchors, rollout.commit_call, anchors), hidden & prompts.mask)
+    hidden = jax.random.bernoulli(for_mask, prompt_masking, prompts.tokens.shape) & prompts.mask
+    commit_call, nfe = rollout.commit_call, rollout.nfe
+    if anchors:
+        drawn = draw_anchors(for_anchors, commit_call, nfe, anchors, schedule)
+        return Draws(drawn, hidden)
+    if calls:
+        drawn, scale = some_calls(for_anchors, commit_call, nfe, calls)
+        return Draws(drawn, hidden, scale)
+    return Draws(every_call(*commit_call.shape), hidden)
 
 
 def segment(commit_call: Int[Array, "B L"], anchors: Int[Array, "B K"]) -> Int[Array, "B L"]:
-    """Which anchor each token is seen from: the j of s(k) = τ_j."""
+    """Which anchor each token is seen from: the j of s(k) = τ_j; -1 where none comes before it."""
     reached = anchors[:, None, :] <= commit_call[:, :, None] - 1
     return jnp.sum(reached, axis=-1) - 1
 
@@ -79,31 +81,44 @@ def anchored_log_prob(
 ) -> Float[Array, "B L"]:
     """log π̂_θ(o_k | c) of every token of the rollouts, at the rollouts' temperature.
 
-    Cost: K denoiser calls.
+    Cost: K denoiser calls; of more than two anchors, those that no token of the batch is seen
+    from are skipped.  Tokens that were filled in, or have no anchor before them, get 0.
 
     Args:
       remat: compute each anchor's pass again in the backward pass, so that memory does not grow
-        with K.
+        with K; always so for more than two.
       end: the sampler's; what it removes from a distribution is removed here as well.
     """
     tokens, commit_call = rollout.tokens, rollout.commit_call
     seen = prompts._replace(tokens=jnp.where(draws.prompt_mask, policy.mask_id, prompts.tokens))
-    of_token = segment(commit_call, draws.anchors)
+    of_token = jnp.where(rollout.sampled, segment(commit_call, draws.anchors), -1)
     gone = end_of_text.removed_at_commit(commit_call, rollout.sampled, end)
 
-    def one_anchor(total: Array, anchor: tuple[Array, Array]) -> tuple[Array, None]:
-        j, call = anchor
+    count = draws.anchors.shape[1]
+    many = count > 2
+
+    def one_pass(call: Array) -> Array:
         state = state_at(tokens, commit_call, call, policy.mask_id)
         logits = policy.logits(params, denoise(policy, params, seen, state).hidden)
         logits = end_of_text.without(logits, gone, end)
         log_p = vocabulary.log_probs(logits, policy.mask_id, temperature)
-        value = vocabulary.token_log_prob(log_p, tokens)
-        return total + jnp.where(of_token == j, value, 0.0), None
+        return vocabulary.token_log_prob(log_p, tokens)
 
-    count = draws.anchors.shape[1]
     zero = jnp.zeros(tokens.shape, rollout.logprob.dtype)
-    anchors = (jnp.arange(count), draws.anchors.T)
+
+    def one_anchor(total: Array, anchor: tuple[Array, Array]) -> tuple[Array, None]:
+        j, call = anchor
+        seen_from = of_token == j
+        if many:
+            value = jax.lax.cond(jnp.any(seen_from), one_pass, lambda call: zero, call)
+        else:
+            value = one_pass(call)
+        return total + jnp.where(seen_from, value, 0.0), None
+
+    # Unrolled two passes run a little faster; more of them only take longer to compile.
+    remat = remat or many
     body = jax.checkpoint(one_anchor) if remat else one_anchor
+    anchors = (jnp.arange(count), draws.anchors.T)
     total, _ = jax.lax.scan(body, zero, anchors, unroll=1 if remat else count)
     return total
 
@@ -113,5 +128,6 @@ def is_exact(commit_call: Int[Array, "B L"], anchors: Int[Array, "B K"]) -> Bool
 
     Before any update sampler and scorer must agree there to rounding.
     """
-    calls = jnp.take_along_axis(anchors, segment(commit_call, anchors), axis=1)
-    return calls == commit_call - 1
+    of_token = segment(commit_call, anchors)
+    calls = jnp.take_along_axis(anchors, jnp.maximum(of_token, 0), axis=1)
+    return (calls == commit_call - 1) & (of_token >= 0)

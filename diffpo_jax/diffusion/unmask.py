@@ -31,6 +31,7 @@ class SamplerSettings(NamedTuple):
     ranking: str = "entropy"  # see `vocabulary.ReadSettings`
     end: EndOfText = EndOfText()
     cache: CacheSettings = CacheSettings()
+    scope: str = "prompt"  # "call": the threshold is asked at every call, not at the first alone
     chunk: int = 0  # positions of a row whose distributions are held at once; 0: all
 
 
@@ -116,20 +117,26 @@ def call(
     done = ~jnp.any(open_, axis=1)
     number = jnp.where(done, rows.call, rows.call + 1)
     last = number == settings.max_calls  # never, where that is 0
-    allowed = open_ & _current_block(open_, settings.block_length)
+    allowed = open_ & commit.current_block(open_, settings.block_length)
     out, cache = _denoise(policy, params, prompts, rows, cache, ~done, last, settings)
 
     # The first call is the all-mask pass: the threshold is read off it, at no extra call.
-    gamma, gamma_logprob = threshold(params, out.features, _fold(keys, 0))
     first = rows.call == 0
-    gamma = jnp.where(first, gamma.astype(rows.gamma.dtype), rows.gamma)
+    features = jnp.where(first[:, None], out.features, rows.features)
+    each_call = settings.scope == "call"
+    for_gamma = _fold(keys, 0)
+    of_call = _fold(for_gamma, number) if each_call else for_gamma
+    drawn, gamma_logprob = threshold(params, features, of_call)
+    drawn = drawn.astype(rows.gamma.dtype)
+    gamma = jnp.where(first, drawn, rows.gamma)
 
     wanted = jnp.where(last[:, None], open_, allowed)
     how = vocabulary.ReadSettings(
         settings.temperature, settings.ranking, settings.chunk, settings.end
     )
     at = vocabulary.read(policy, params, out.hidden, wanted, open_, _fold(keys, number), how)
-    chosen = commit.choose(settings.rule, at, allowed, gamma, settings.block_length)
+    dial = drawn if each_call else gamma
+    chosen = commit.choose(settings.rule, at, allowed, dial, settings.block_length)
     now = jnp.where(last[:, None], open_, chosen)
     new = Unmasking(
         call=number,
@@ -140,7 +147,7 @@ def call(
         gamma=gamma,
         gamma_logprob=jnp.where(first, gamma_logprob, rows.gamma_logprob),
         forced=rows.forced | jnp.any(now & ~chosen, axis=1),
-        features=jnp.where(first[:, None], out.features, rows.features),
+        features=features,
     )
     return _fill_after_end(new, settings.end), cache
 
@@ -191,13 +198,6 @@ def _fill_after_end(rows: Unmasking, end: EndOfText) -> Unmasking:
         tokens=jnp.where(rest, end.fill, rows.tokens),
         commit_call=jnp.where(rest, rows.call[:, None] + 1, rows.commit_call),
     )
-
-
-def _current_block(open_: Bool[Array, "B L"], block_length: int) -> Bool[Array, "B L"]:
-    """Positions of the row's first block that is not full; rows move on by themselves."""
-    block = jnp.arange(open_.shape[1]) // block_length
-    first = jnp.argmax(open_, axis=1) // block_length
-    return block[None, :] == first[:, None]
 
 
 def _fold(keys: Key[Array, "B"], number: Int[Array, "*B"] | int) -> Key[Array, "B"]:

@@ -26,7 +26,8 @@ def advantages(rewards: np.ndarray, group: int, kind: str) -> np.ndarray:
       rewards: [B], groups are consecutive.
       group: G, divides B.
       kind: "mean" subtracts the group's mean; "group_std" also divides by the group's standard
-        deviation, "batch_std" by that of all centred rewards of the batch.
+        deviation, "batch_std" by that of all centred rewards of the batch; "leave_one_out"
+        subtracts the mean of the group's others, which is the mean form times G / (G - 1).
 
     Returns:
       [B] float32; exactly 0 throughout a group whose rewards are all equal.
@@ -39,9 +40,28 @@ def advantages(rewards: np.ndarray, group: int, kind: str) -> np.ndarray:
         centred /= np.maximum(centred.std(axis=1, keepdims=True), 1e-6)
     elif kind == "batch_std":
         centred /= max(np.sqrt(np.mean(centred**2)), 1e-6)
+    elif kind == "leave_one_out":
+        centred *= group / (group - 1)
     elif kind != "mean":
         raise ValueError(f"unknown kind of advantage: {kind!r}")
     return centred.reshape(-1).astype(np.float32)
+
+
+def decoupled(
+    task_reward: np.ndarray, nfe: np.ndarray, length: int, weight: float, group: int
+) -> np.ndarray:
+    """Accuracy and speed normalised apart, each by "batch_std", then added (LightningRL's idea).
+
+    Speed is r (1 − NFE/L): nothing is gained by failing fast.  Normalised together, the larger
+    spread of the task's reward would drown the speed's wherever groups are mixed.
+
+    Args:
+      weight: λ, of the speed's part.
+    """
+    speed = task_reward * (1 - nfe / length)
+    return advantages(task_reward, group, "batch_std") + np.float32(weight) * advantages(
+        speed, group, "batch_std"
+    )
 
 
 def equal_groups(rewards: np.ndarray, group: int) -> np.ndarray:

@@ -17,16 +17,18 @@ _LARGEST = 40.0
 def surrogate_metrics(
     old: Float[Array, "B L"],
     rollout: Rollout,
+    scored: Bool[Array, "B L"],
     exact: Bool[Array, "B L"],
     config: ObjectiveConfig,
 ) -> Metrics:
     """How far the surrogate π̂_old is from the policy π_old that made the rollouts.
 
     kl/token, kl/sequence: means of w − 1 − log w with w = π̂_old/π_old untruncated: KL(π ‖ π̂).
+    With only some calls scored, of those calls' tokens.
     parity/*: share of tokens scored at the very state they were drawn from whose probability
     agrees with the sampler's within 0.2, 1 and 5 %.
     """
-    counted = rollout.sampled
+    counted = scored
     log_w = jnp.where(counted, old - rollout.logprob, 0.0)
     of_sequence = jnp.sum(log_w, axis=1)
     rows = jnp.ones(of_sequence.shape, bool)
@@ -54,13 +56,14 @@ def ratio_metrics(
     config: ObjectiveConfig,
 ) -> Metrics:
     """Clip share and approximate KLs of the tokens."""
-    at = objective.is_clipped(new - old, advantage[:, None], config.clip_low, config.clip_high)
+    log_ratio = objective.log_ratios(new, old, counted, config.ratio)
+    bounds = (config.clip_low, config.clip_high, config.clip)
     metrics = {
-        "clip/token": pair(at, counted),
-        "kl/old": pair(objective.k3(old, new), counted),
+        "clip/token": pair(objective.is_clipped(log_ratio, advantage[:, None], *bounds), counted),
+        "kl/old": pair(objective.kl_estimate(old, new, "k3"), counted),
     }
     if reference is not None:
-        metrics["kl/reference"] = pair(objective.k3(reference, new), counted)
+        metrics["kl/reference"] = pair(objective.kl_estimate(reference, new, "k3"), counted)
     return metrics
 
 

@@ -5,6 +5,7 @@
     J   = mean_i 1/|o_i| Σ_k w_k · min(ρ_k A_i, clip(ρ_k, 1−ε_lo, 1+ε_hi) A_i) − β k3(π̂_ref, π̂_θ)
         + weight · mean_i min(ρ_γ A_i, clip(ρ_γ) A_i)
 
+Weights, ratio, clip, KL and divisor have options; above is the default, DiFFPO's.
 `w_k ρ_k = π̂_θ / π_rollout` where C does not truncate: the surrogate policy is trained off-policy
 from rollouts of the true sampler.  With K = 1 and w = 1 this is d1.
 """
@@ -14,48 +15,107 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from diffpo_jax.config import ObjectiveConfig
-from diffpo_jax.masked import masked_mean
+from diffpo_jax.masked import masked_mean, masked_sum
 
 
 def importance_weights(
-    old: Float[Array, "B L"], rollout: Float[Array, "B L"], kind: str, cap: float
+    old: Float[Array, "B L"],
+    rollout: Float[Array, "B L"],
+    counted: Bool[Array, "B L"],
+    kind: str,
+    cap: float,
 ) -> Float[Array, "B L"]:
     """w of every token: the surrogate's old probability over the rollout's, at most C.
 
     Args:
       old: log π̂_old of each token.
       rollout: log π_old(o_k | c, z_{t(k)-1}), as the sampler recorded it.
-      kind: "none" gives ones, "token" the truncated ratio.
+      counted: tokens that count; the others' weights mean nothing.
+      kind: "none" gives ones; "token" each token's truncated ratio; "sequence" the truncated
+        product over a sequence's tokens, the same for all of them; "normalised" the token weights
+        over their mean in the sequence (self-normalised; a sequence at a time, so that
+        micro-batches change nothing).
       cap: C.
     """
     if kind == "none":
         return jnp.ones_like(old)
-    if kind != "token":
+    if kind not in ("token", "sequence", "normalised"):
         raise ValueError(f"unknown importance weights: {kind!r}")
+    log_w = jnp.where(counted, old - rollout, 0.0)
+    if kind == "sequence":
+        log_w = jnp.broadcast_to(jnp.sum(log_w, axis=1, keepdims=True), log_w.shape)
     # The minimum inside the exponential: nothing overflows on its way to the cap.
-    return jax.lax.stop_gradient(jnp.exp(jnp.minimum(old - rollout, jnp.log(cap))))
+    w = jnp.exp(jnp.minimum(log_w, jnp.log(cap)))
+    if kind == "normalised":
+        w = w / jnp.maximum(masked_mean(w, counted, axis=1), 1e-6)[:, None]
+    return jax.lax.stop_gradient(w)
+
+
+def log_ratios(
+    new: Float[Array, "B L"], old: Float[Array, "B L"], counted: Bool[Array, "B L"], kind: str
+) -> Float[Array, "B L"]:
+    """log ρ of every token: its own, or the mean over the sequence's tokens (GSPO)."""
+    log_ratio = jnp.where(counted, new - old, 0.0)
+    if kind == "sequence":
+        mean = masked_mean(log_ratio, counted, axis=1)
+        return jnp.broadcast_to(mean[:, None], log_ratio.shape)
+    if kind != "token":
+        raise ValueError(f"unknown ratio: {kind!r}")
+    return log_ratio
 
 
 def clipped(
-    log_ratio: Float[Array, "*N"], advantage: Float[Array, "*#N"], low: float, high: float
+    log_ratio: Float[Array, "*N"],
+    advantage: Float[Array, "*#N"],
+    low: float,
+    high: float,
+    kind: str = "ppo",
 ) -> Float[Array, "*N"]:
-    """min(ρ A, clip(ρ, 1 − low, 1 + high) A), PPO's pessimistic surrogate."""
+    """min(ρ A, clip(ρ, 1 − low, 1 + high) A), PPO's pessimistic surrogate.
+
+    Args:
+      kind: "unconditional" takes clip(ρ) A whatever the sign of A: a ratio outside the bounds
+        gives no gradient, not even back towards them.
+    """
     ratio = jnp.exp(log_ratio)
-    return jnp.minimum(ratio * advantage, jnp.clip(ratio, 1 - low, 1 + high) * advantage)
+    bounded = jnp.clip(ratio, 1 - low, 1 + high) * advantage
+    return bounded if kind == "unconditional" else jnp.minimum(ratio * advantage, bounded)
 
 
 def is_clipped(
-    log_ratio: Float[Array, "*N"], advantage: Float[Array, "*#N"], low: float, high: float
+    log_ratio: Float[Array, "*N"],
+    advantage: Float[Array, "*#N"],
+    low: float,
+    high: float,
+    kind: str = "ppo",
 ) -> Bool[Array, "*N"]:
     """Where the clip is active, that is where the gradient is 0."""
     ratio = jnp.exp(log_ratio)
-    return ((ratio > 1 + high) & (advantage > 0)) | ((ratio < 1 - low) & (advantage < 0))
+    over, under = ratio > 1 + high, ratio < 1 - low
+    if kind == "unconditional":
+        return (over | under) & (advantage != 0)
+    return (over & (advantage > 0)) | (under & (advantage < 0))
 
 
-def k3(reference: Float[Array, "*N"], new: Float[Array, "*N"]) -> Float[Array, "*N"]:
-    """exp(d) − d − 1 with d = log π̂_ref − log π̂_θ: an estimate of KL(π̂_θ ‖ π̂_ref), never
-    negative.  Over rollouts of π, and not of π̂, it is biased unless weighted by w."""
-    return exp_excess(reference - new)
+def kl_estimate(
+    reference: Float[Array, "*N"], new: Float[Array, "*N"], kind: str
+) -> Float[Array, "*N"]:
+    """A token's estimate of KL(π̂_θ ‖ π̂_ref) from d = log π̂_ref − log π̂_θ.
+
+    Over rollouts of π, and not of π̂, each is biased unless weighted by w.
+
+    Args:
+      kind: "k1" −d, unbiased under π̂ but of either sign, and as a loss its gradient is 0 in the
+        mean; "k2" d²/2; "k3" exp(d) − d − 1, never negative.
+    """
+    d = reference - new
+    if kind == "k1":
+        return -d
+    if kind == "k2":
+        return d * d / 2
+    if kind == "k3":
+        return exp_excess(d)
+    raise ValueError(f"unknown estimator of the KL: {kind!r}")
 
 
 def exp_excess(d: Float[Array, "*N"]) -> Float[Array, "*N"]:
@@ -78,21 +138,71 @@ def token_objective(
     counted: Bool[Array, "B L"],
     advantage: Float[Array, "B"],
     config: ObjectiveConfig,
+    *,
+    scale: Float[Array, "B L"] | None = None,
+    batch_tokens: Float[Array, "B"] | None = None,
 ) -> Float[Array, "B"]:
-    """The tokens' part of J for each sequence, the mean over its counted tokens.
+    """The tokens' part of J for each sequence: Σ over its counted tokens / `token_divisor`.
 
     Args:
       new, old, reference: log π̂ of each token under θ, θ_old and the reference, for one draw of
         anchors and prompt masks; the reference is needed where config.kl > 0.
       rollout: the sampler's own log-probabilities.
       counted: tokens that count: all sampled ones.
+      scale: of each token in the sum, where only some calls are scored; 0: not scored.
+      batch_tokens: counted tokens a sequence, the mean over the whole batch, in every row; for
+        aggregation "token".
     """
-    weight = importance_weights(old, rollout, config.weights, config.truncation)
-    surrogate = clipped(new - old, advantage[:, None], config.clip_low, config.clip_high)
-    value = weight * surrogate
+    scored = counted if scale is None else counted & (scale > 0)
+    weight = importance_weights(old, rollout, scored, config.weights, config.truncation)
+    log_ratio = log_ratios(new, old, scored, config.ratio)
+    bounds = (config.clip_low, config.clip_high, config.clip)
+    value = weight * clipped(log_ratio, advantage[:, None], *bounds)
     if config.kl:
-        value = value - config.kl * k3(reference, new)
-    return masked_mean(value, counted, axis=1)
+        # What is not scored may be anything; a gradient of 0 times inf would be NaN.
+        there = (jnp.where(scored, x, 0.0) for x in (reference, new))
+        value = value - config.kl * kl_estimate(*there, config.kl_estimator)
+    if scale is not None:
+        value = value * scale
+    divisor = token_divisor(counted, batch_tokens, config.aggregation)
+    return masked_sum(value, scored, axis=1) / jnp.maximum(divisor, 1)
+
+
+def selection_objective(
+    new: Float[Array, "B N"],
+    old: Float[Array, "B N"],
+    tokens: Float[Array, "B"],
+    advantage: Float[Array, "B"],
+    config: ObjectiveConfig,
+) -> Float[Array, "B"]:
+    """The sets' part of J for each sequence: a clipped ratio a call (or one, of one γ), summed.
+
+    Divided like the tokens' part: the two are one log-likelihood, of what was written and where.
+
+    Args:
+      new, old: log-probability of each call's set under θ and θ_old (0 where there was no call).
+      tokens: the divisor of the tokens' part.
+    """
+    bounds = (config.clip_low, config.clip_high, config.clip)
+    value = clipped(new - old, advantage[:, None], *bounds)
+    made = jax.lax.stop_gradient(new) != 0  # what is certain has no gradient and is not counted
+    total = masked_sum(value, made, axis=1) / jnp.maximum(tokens, 1)
+    return config.gamma_weight * total
+
+
+def token_divisor(
+    counted: Bool[Array, "B L"], batch_tokens: Float[Array, "B"] | None, aggregation: str
+) -> Float[Array, "B"]:
+    """What a sequence's sum over tokens is divided by.
+
+    Args:
+      aggregation: "sequence": its counted tokens (the paper); "token": the mean of that number
+        over the batch, so that every token of the batch weighs the same; "constant": L.
+    """
+    tokens = jnp.sum(counted, axis=1).astype(jnp.float32)
+    if aggregation == "sequence":
+        return tokens
+    return batch_tokens if aggregation == "token" else jnp.full_like(tokens, counted.shape[1])
 
 
 def threshold_objective(
@@ -108,5 +218,5 @@ def threshold_objective(
       new, old: log-density of log γ under φ and φ_old.
       sigma: of the log-normal under φ; its entropy is log σ + constant.
     """
-    value = clipped(new - old, advantage, config.clip_low, config.clip_high)
+    value = clipped(new - old, advantage, config.clip_low, config.clip_high, config.clip)
     return config.gamma_weight * value + config.gamma_entropy * jnp.log(sigma)

@@ -42,6 +42,7 @@ class Programs(NamedTuple):
     generate: generate.Generate
     draw: Callable[..., Any]
     score: Callable[..., Any]
+    old_selection: Callable[..., Any]
     update: Callable[..., Any]
 
 
@@ -73,6 +74,8 @@ def make_programs(
             prompts,
             anchors=config.likelihood.anchors,
             prompt_masking=config.likelihood.prompt_masking,
+            schedule=config.likelihood.schedule,
+            calls=config.likelihood.calls,
         )
 
     step = update.make_update(
@@ -81,9 +84,8 @@ def make_programs(
         config.likelihood,
         config.objective,
         mode=mode,
-        temperature=settings.temperature,
+        settings=settings,
         micro_batch=micro,
-        end=settings.end,
     )
     return Programs(
         generate=jax.jit(
@@ -92,9 +94,9 @@ def make_programs(
         ),
         draw=jax.jit(draw, out_shardings=batch),
         score=jax.jit(
-            update.make_score(policy, config.likelihood, settings.temperature, micro, settings.end),
-            out_shardings=batch,
+            update.make_score(policy, config.likelihood, settings, micro), out_shardings=batch
         ),
+        old_selection=jax.jit(update.make_old_selection(policy, settings), out_shardings=batch),
         update=jax.jit(
             step,
             donate_argnums=0,
@@ -194,8 +196,7 @@ class Trainer(NamedTuple):
             self.config.speed.weight,
             self.config.speed.form,
         )
-        kind = self.config.objective.advantage
-        advantage = advantages.advantages(rewards, group, kind)
+        advantage = self._advantages(graded, rewards)
         clock.lap("reward")
 
         state, of_update = self._updates(state, prompts, rollout, advantage, number)
@@ -210,9 +211,19 @@ class Trainer(NamedTuple):
         values = metrics_lib.means(metrics) | grading.percentiles(graded)
         values |= diagnostics.derived(values, self.task.reward_max)
         values["calls/rollout"] = float(np.sum(on_host.nfe))
-        values["calls/update"] = float(rows * self._passes())
+        values["calls/update"] = float(rows * self._passes(on_host.nfe))
         tokens = int(on_host.sampled.sum())
         return state, values, clock.laps | {"tokens_per_second": tokens / clock.laps["rollout"]}
+
+    def _advantages(self, graded: grading.Graded, rewards: np.ndarray) -> np.ndarray:
+        """Advantages of the rollouts, 0 where they are to teach nothing."""
+        objective, group = self.config.objective, self.config.group
+        if objective.advantage == "decoupled":
+            nfe, weight = graded.rollout.nfe, self.config.speed.weight
+            advantage = advantages.decoupled(graded.total, nfe, self.sampler.length, weight, group)
+        else:
+            advantage = advantages.advantages(rewards, group, objective.advantage)
+        return np.where(graded.rollout.forced, 0, advantage) if objective.drop_forced else advantage
 
     def _updates(
         self, state: TrainState, prompts: Prompts, rollout, advantage: np.ndarray, number: int
@@ -231,20 +242,27 @@ class Trainer(NamedTuple):
             olds[1:] = [score(state.params, prompts, rollout, d) for d in draws[1:]]
             if reference is not None:
                 references = [score(reference, prompts, rollout, d) for d in draws]
+        sets = None
+        if self.config.objective.selection == "exact":
+            sets = self.programs.old_selection(state.params, rollout)
         metrics: dict[str, Any] = {}
         for i in range(mu):
-            batch = update.Batch(prompts, rollout, placed, draws[i], olds[i], references[i])
+            batch = update.Batch(prompts, rollout, placed, draws[i], olds[i], references[i], sets)
             state, of_update = self.programs.update(state, batch)
             metrics |= jax.device_get(of_update)
         return state, metrics
 
-    def _passes(self) -> int:
+    def _passes(self, nfe: np.ndarray) -> float:
         """Denoiser calls an update spends on each sequence, a gradient counted as one call."""
         if self.mode == "sampler":
-            return 0
-        mu = self.config.inner_updates
-        passes = mu + (mu - 1) + (mu if self.reference is not None else 0)
-        return passes * self.config.likelihood.anchors
+            return 0.0
+        mu, config = self.config.inner_updates, self.config.likelihood
+        scored = mu + (mu - 1) + (mu if self.reference is not None else 0)
+        # Of every call a micro-batch makes as many passes as its longest row took.
+        size = self.config.micro_batch or nfe.size
+        every = float(nfe.reshape(size, -1).max(axis=0).mean())
+        sets = mu * every if self.config.objective.selection == "exact" else 0
+        return float(scored * (config.anchors or config.calls or every) + sets)
 
     def _stop_if_not_finite(
         self, values: dict[str, float], number: int, checkpoints: Checkpoints

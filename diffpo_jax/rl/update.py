@@ -16,8 +16,9 @@ from jaxtyping import Array, Float
 
 from diffpo_jax import microbatch
 from diffpo_jax.config import LikelihoodConfig, ObjectiveConfig
-from diffpo_jax.diffusion import likelihood, thresholds
-from diffpo_jax.diffusion.end_of_text import IGNORED, EndOfText
+from diffpo_jax.diffusion import likelihood, selection, thresholds
+from diffpo_jax.diffusion.unmask import SamplerSettings
+from diffpo_jax.masked import pair
 from diffpo_jax.models.policy import Policy
 from diffpo_jax.rl import diagnostics, objective
 from diffpo_jax.rl.optimizer import TRAINED
@@ -33,6 +34,8 @@ class Batch(NamedTuple):
     draws: Draws | None
     old: Float[Array, "B L"] | None  # log π̂_old for these draws
     reference: Float[Array, "B L"] | None  # log π̂_ref for these draws
+    old_selection: Float[Array, "B N"] | None = None  # log P_old of each call's set
+    tokens: Float[Array, "B"] | None = None  # sampled tokens a sequence, mean over the batch
 
 
 def init_state(params: Params, optimizer: optax.GradientTransformation) -> TrainState:
@@ -41,18 +44,19 @@ def init_state(params: Params, optimizer: optax.GradientTransformation) -> Train
 
 
 def make_score(
-    policy: Policy,
-    config: LikelihoodConfig,
-    temperature: float,
-    micro_batch: int,
-    end: EndOfText = IGNORED,
+    policy: Policy, config: LikelihoodConfig, settings: SamplerSettings, micro_batch: int
 ) -> Callable[[Params, Prompts, Rollout, Draws], Float[Array, "B L"]]:
     """score(params, prompts, rollout, draws) -> log π̂ of every token [B L]."""
 
     def score(params: Params, prompts: Prompts, rollout: Rollout, draws: Draws) -> Array:
         def one(part):
             return likelihood.anchored_log_prob(
-                policy, params, *part, temperature=temperature, remat=config.remat, end=end
+                policy,
+                params,
+                *part,
+                temperature=settings.temperature,
+                remat=config.remat,
+                end=settings.end,
             )
 
         rows = rollout.nfe.shape[0]
@@ -62,6 +66,19 @@ def make_score(
     return score
 
 
+def make_old_selection(
+    policy: Policy, settings: SamplerSettings
+) -> Callable[[Params, Rollout], Float[Array, "B N"]]:
+    """old_selection(params, rollout) -> log P_old of each call's set, from the record alone."""
+
+    def old_selection(params: Params, rollout: Rollout) -> Array:
+        lo, hi = selection.recorded_bounds(rollout, **_of_sets(settings))
+        mu, sigma = policy.threshold(params, rollout.features)
+        return selection.log_selection(lo, hi, mu, sigma, settings.scope)
+
+    return old_selection
+
+
 def make_update(
     policy: Policy,
     optimizer: optax.GradientTransformation,
@@ -69,9 +86,8 @@ def make_update(
     config: ObjectiveConfig,
     *,
     mode: str,
-    temperature: float,
+    settings: SamplerSettings,
     micro_batch: int = 0,
-    end: EndOfText = IGNORED,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
     """Builds update(state, batch) -> (state, metrics), to be jitted with the state donated.
 
@@ -81,18 +97,19 @@ def make_update(
 
     Args:
       micro_batch: sequences at a time, 0 for all; divides B.
-      end: the sampler's: likelihoods are of the distributions it drew from.
+      settings: of the sampler: likelihoods are of the distributions it drew from.
     """
     trained = TRAINED[mode]
 
     def loss(params: Params, batch: Batch) -> tuple[Array, Metrics]:
         value, metrics = jnp.zeros_like(batch.advantage), {}
         if "denoiser" in trained:
-            tokens, metrics = _tokens(
-                policy, params, batch, likelihood_config, config, temperature, end
-            )
+            tokens, metrics = _tokens(policy, params, batch, likelihood_config, config, settings)
             value += tokens
-        if "threshold" in trained:
+        if config.selection == "exact":
+            sets, of_sets = _selection(policy, params, batch, config, settings, trained)
+            value, metrics = value + sets, metrics | of_sets
+        elif "threshold" in trained and config.selection == "gamma_token":
             gamma, of_gamma = _gamma(policy, params, batch, config)
             value, metrics = value + gamma, metrics | of_gamma
         metrics["objective"] = (jnp.sum(value), jnp.asarray(value.shape[0]))
@@ -110,6 +127,8 @@ def make_update(
 
     def update(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         rows = batch.advantage.shape[0]
+        tokens = jnp.sum(batch.rollout.sampled) / rows  # of the batch, whatever the micro-batches
+        batch = batch._replace(tokens=jnp.full(rows, tokens, batch.advantage.dtype))
         total, metrics = microbatch.accumulate(
             lambda part: gradient(state.params, part), batch, micro_batch
         )
@@ -130,27 +149,69 @@ def make_update(
     return update
 
 
-def _tokens(policy, params, batch, likelihood_config, config, temperature, end):
+def _tokens(policy, params, batch, likelihood_config, config, settings):
     new = likelihood.anchored_log_prob(
         policy,
         params,
         batch.prompts,
         batch.rollout,
         batch.draws,
-        temperature=temperature,
+        temperature=settings.temperature,
         remat=likelihood_config.remat,
-        end=end,
+        end=settings.end,
     )
     first = batch.old is None
     old = jax.lax.stop_gradient(new) if first else batch.old
-    counted, rollout = batch.rollout.sampled, batch.rollout.logprob
+    counted, scale = batch.rollout.sampled, batch.draws.scale
     value = objective.token_objective(
-        new, old, rollout, batch.reference, counted, batch.advantage, config
+        new,
+        old,
+        batch.rollout.logprob,
+        batch.reference,
+        counted,
+        batch.advantage,
+        config,
+        scale=scale,
+        batch_tokens=batch.tokens,
     )
-    metrics = diagnostics.ratio_metrics(new, old, batch.reference, counted, batch.advantage, config)
+    scored = counted if scale is None else counted & (scale > 0)
+    metrics = diagnostics.ratio_metrics(new, old, batch.reference, scored, batch.advantage, config)
     if first:
         exact = likelihood.is_exact(batch.rollout.commit_call, batch.draws.anchors)
-        metrics |= diagnostics.surrogate_metrics(old, batch.rollout, exact, config)
+        metrics |= diagnostics.surrogate_metrics(old, batch.rollout, scored, exact, config)
+    return value, metrics
+
+
+def _of_sets(settings: SamplerSettings) -> dict[str, int]:
+    most = settings.max_calls or settings.length
+    return {"block_length": settings.block_length, "max_calls": settings.max_calls, "most": most}
+
+
+def _selection(policy, params, batch, config, settings, trained):
+    """The sets' part: entropies under θ where the denoiser is trained, otherwise as recorded."""
+    rollout = batch.rollout
+    if "denoiser" in trained:
+        lo, hi = selection.call_bounds(
+            policy, params, batch.prompts, rollout, end=settings.end, **_of_sets(settings)
+        )
+    else:
+        lo, hi = selection.recorded_bounds(rollout, **_of_sets(settings))
+    mu, sigma = policy.threshold(params, rollout.features)
+    new = selection.log_selection(lo, hi, mu, sigma, settings.scope)
+    old = batch.old_selection
+    divisor = objective.token_divisor(rollout.sampled, batch.tokens, config.aggregation)
+    value = objective.selection_objective(new, old, divisor, batch.advantage, config)
+    value += config.gamma_entropy * jnp.log(sigma)
+    bounds = (config.clip_low, config.clip_high, config.clip)
+    clipped = objective.is_clipped(new - old, batch.advantage[:, None], *bounds)
+    made, rows = new != 0, jnp.asarray(mu.shape[0])
+    metrics = {
+        "clip/selection": pair(clipped, made),
+        "selection/logprob": (jnp.sum(new), rows),
+        "selection/off": pair(jnp.abs(new - old), made),
+        "gamma/mu": (jnp.sum(mu), rows),
+        "gamma/sigma": (jnp.sum(sigma), rows),
+    }
     return value, metrics
 
 
@@ -162,7 +223,8 @@ def _gamma(policy, params, batch, config):
     new = thresholds.log_normal_density(log_gamma, mu, sigma)
     old = batch.rollout.gamma_logprob
     value = objective.threshold_objective(new, old, sigma, batch.advantage, config)
-    clipped = objective.is_clipped(new - old, batch.advantage, config.clip_low, config.clip_high)
+    bounds = (config.clip_low, config.clip_high, config.clip)
+    clipped = objective.is_clipped(new - old, batch.advantage, *bounds)
     rows = jnp.asarray(mu.shape[0])
     metrics = {
         "clip/gamma": (jnp.sum(clipped), rows),

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from diffpo_jax.diffusion import anchors as anchor_lib
 from diffpo_jax.diffusion import likelihood, unmask
 from diffpo_jax.types import Draws, Prompts, Rollout
 
@@ -86,6 +87,36 @@ def test_state_at_by_hand():
     np.testing.assert_array_equal(got[1], [[4, 5, 0], [7, 0, 9]])
 
 
+@pytest.mark.parametrize("calls", [0, 2])
+def test_the_exact_likelihood_and_its_sample_are_the_sampler_s_own(calls):
+    rollout = rollouts()
+    kind = {"anchors": 0, "prompt_masking": 0.0, "calls": calls}
+    draws = likelihood.draw(jax.random.key(5), rollout, PROMPTS, **kind)
+    got = np.asarray(program()(PARAMS, PROMPTS, rollout, draws))
+    scored = np.ones(got.shape, bool) if not calls else np.asarray(draws.scale) > 0
+    assert 0 < scored.mean() <= 1
+    np.testing.assert_allclose(got[scored], rollout.logprob[scored], atol=1e-5)
+    assert np.asarray(likelihood.is_exact(rollout.commit_call, draws.anchors))[scored].all()
+
+
+def test_anchors_no_token_is_seen_from_cost_no_pass():
+    passes = []
+
+    def hidden(params, tokens, mask):
+        jax.debug.callback(lambda: passes.append(1))
+        return POLICY.hidden(params, tokens, mask)
+
+    policy = POLICY._replace(hidden=hidden)
+    draws = Draws(jnp.tile(jnp.arange(8, dtype=jnp.int32), (ROWS, 1)), NO_MASK)
+    jax.jit(
+        lambda: likelihood.anchored_log_prob(
+            policy, PARAMS, PROMPTS, rollouts(), draws, temperature=1.0
+        )
+    )()
+    jax.effects_barrier()
+    assert len(passes) == int(rollouts().nfe.max()) < 8
+
+
 def test_is_exact_by_hand():
     calls, anchors = jnp.array([[1, 1, 2, 3]]), jnp.array([[0, 2]])
     got = likelihood.is_exact(calls, anchors)
@@ -99,7 +130,13 @@ def contiguous(raw):
 
 calls_of_rows = hnp.arrays(np.int32, (3, 5), elements=st.integers(1, 5)).map(contiguous)
 seeds = st.integers(0, 2**31 - 1)
-draw_three = jax.jit(likelihood.draw_anchors, static_argnums=2)
+
+
+def draw_anchors(key, calls, count, schedule="uniform"):
+    return anchor_lib.draw_anchors(key, calls, jnp.max(calls, axis=1), count, schedule)
+
+
+draw_three = jax.jit(draw_anchors, static_argnums=(2, 3))
 
 
 @given(seeds, calls_of_rows)
@@ -119,38 +156,81 @@ def test_anchors_are_the_first_calls_with_enough_committed(seed, calls):
             assert anchors[row, j + 1] == first
 
 
-@given(seeds, calls_of_rows, hnp.arrays(np.int32, (3, 5), elements=st.integers(1, 5)))
+@pytest.mark.parametrize("schedule", ["uniform", "stratified", "even", "batch"])
+@given(
+    seed=seeds,
+    calls=calls_of_rows,
+    later=hnp.arrays(np.int32, (3, 5), elements=st.integers(1, 5)),
+)
 @settings(max_examples=60)
-def test_anchors_are_decided_by_what_is_committed_up_to_them(seed, calls, later):
+def test_anchors_are_decided_by_what_is_committed_up_to_them(schedule, seed, calls, later):
     key = jax.random.key(seed)
-    anchors = np.asarray(draw_three(key, jnp.asarray(calls), 3))
+    anchors = np.asarray(draw_three(key, jnp.asarray(calls), 3, schedule))
     for j in (1, 2):
         reached = anchors[:, j : j + 1]
         # What happens after the anchor is changed at will, the number of calls with it.
         other = np.where(calls <= reached, calls, reached + later).astype(np.int32)
-        again = np.asarray(draw_three(key, jnp.asarray(other), 3))
+        again = np.asarray(draw_three(key, jnp.asarray(other), 3, schedule))
         np.testing.assert_array_equal(again[:, : j + 1], anchors[:, : j + 1])
+
+
+def test_the_paper_s_fraction_of_the_calls_is_not_decided_so():
+    key, few = jax.random.key(0), jnp.asarray([[1, 1, 2, 2]] * 50, jnp.int32)
+    many = jnp.asarray([[1, 1, 3, 9]] * 50, jnp.int32)
+    a, b = (np.asarray(draw_anchors(key, calls, 2, "calls"))[:, 1] for calls in (few, many))
+    u = np.asarray(jax.random.uniform(key, (50, 1)))[:, 0]
+    np.testing.assert_array_equal(a, np.floor(2 * u))
+    np.testing.assert_array_equal(b, np.floor(9 * u))
+
+
+def test_schedules_by_hand():
+    calls = jnp.asarray([[1, 1, 2, 3, 3, 3, 4, 5]], jnp.int32)
+    # Shares 1/4, 2/4, 3/4 of 8: two, four, six committed by calls 1, 3, 3.
+    np.testing.assert_array_equal(draw_anchors(jax.random.key(0), calls, 4, "even"), [[0, 1, 3, 3]])
+    drawn = np.asarray(draw_anchors(jax.random.key(0), jnp.tile(calls, (500, 1)), 3, "stratified"))
+    assert set(drawn[:, 1]) == {1, 2, 3}  # from the first half of the tokens
+    assert set(drawn[:, 2]) == {3, 4, 5}  # and from the second
+    shared = np.asarray(draw_anchors(jax.random.key(0), jnp.tile(calls, (9, 1)), 4, "batch"))
+    assert (shared == shared[0]).all()
+    assert (np.diff(shared[0]) >= 0).all()
+    with pytest.raises(ValueError, match="weekly"):
+        draw_anchors(jax.random.key(0), calls, 2, "weekly")
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_some_calls_estimate_the_sum_over_all(count):
+    calls = jnp.asarray([[1, 1, 2, 3, 3, 4, 5, 5], [1, 1, 1, 1, 2, 2, 2, 2]], jnp.int32)
+    nfe, value = jnp.max(calls, axis=1), np.random.default_rng(0).normal(size=(2, 8))
+    draw = jax.jit(jax.vmap(lambda key: anchor_lib.some_calls(key, calls, nfe, count)))
+    before, scale = map(np.asarray, draw(jax.random.split(jax.random.key(1), 4000)))
+    assert ((before >= 0) & (before < np.asarray(nfe)[:, None])).all()
+    # What is scored are the tokens of the calls after these states, N/R for each time drawn.
+    for t in range(1, 6):
+        times = (before == t - 1).sum(axis=-1)
+        weight = times[:, :, None] * np.asarray(nfe)[:, None] / count
+        np.testing.assert_allclose(np.where(calls == t, scale, 0), np.where(calls == t, weight, 0))
+    estimate = (scale * value).sum(axis=-1)
+    error = estimate.std(axis=0) / np.sqrt(4000) + 1e-9
+    assert (np.abs(estimate.mean(axis=0) - value.sum(axis=-1)) < 5 * error).all()
 
 
 def test_every_call_can_be_an_anchor_and_rows_draw_their_own():
     calls = jnp.tile(jnp.arange(1, 6, dtype=jnp.int32), (400, 1))
-    anchors = np.asarray(likelihood.draw_anchors(jax.random.key(0), calls, 2))[:, 1]
+    anchors = np.asarray(draw_anchors(jax.random.key(0), calls, 2))[:, 1]
     counts = np.bincount(anchors, minlength=6)
     assert counts[0] == 0
     assert (np.abs(counts[1:] - 80) < 5 * np.sqrt(80)).all()
 
 
 def test_one_anchor_is_the_start():
-    got = likelihood.draw_anchors(jax.random.key(0), jnp.array([[1, 2], [1, 1]]), 1)
+    got = draw_anchors(jax.random.key(0), jnp.array([[1, 2], [1, 1]]), 1)
     np.testing.assert_array_equal(got, [[0], [0]])
 
 
 def test_draw_hides_real_prompt_tokens_alone_and_about_as_many_as_asked():
     prompts = Prompts(jnp.zeros((300, 4), jnp.int32), jnp.arange(1200).reshape(300, 4) % 3 > 0)
-    zeros = jnp.zeros((300, 2))
-    rollout = Rollout(*[None] * len(Rollout._fields))._replace(
-        commit_call=jnp.ones((300, 2), jnp.int32), tokens=zeros, logprob=zeros
-    )
+    ones = jnp.ones((300, 2), jnp.int32)
+    rollout = Rollout(*[None] * len(Rollout._fields))._replace(commit_call=ones, nfe=ones[:, 0])
     draws = likelihood.draw(jax.random.key(3), rollout, prompts, anchors=2, prompt_masking=0.15)
     assert draws.anchors.shape == (300, 2)
     hidden, real = np.asarray(draws.prompt_mask), np.asarray(prompts.mask)
@@ -188,7 +268,7 @@ def test_one_anchor_is_one_pass_over_the_masked_completion():
 
 @pytest.mark.parametrize("count", [2, 3])
 def test_anchors_in_between_token_by_token(count):
-    anchors = likelihood.draw_anchors(jax.random.key(4), rollouts().commit_call, count)
+    anchors = draw_anchors(jax.random.key(4), rollouts().commit_call, count)
     expected = expected_score(rollouts(), anchors, PROMPTS)
     np.testing.assert_allclose(score(anchors), expected, atol=1e-5)
 
@@ -266,7 +346,7 @@ def test_the_surrogate_sums_to_one_at_stopping_times(seed, count):
     assert len(set(np.asarray(calls).max(1).tolist())) >= 2
 
     def of_one(row):  # the same draw for every trajectory
-        return likelihood.draw_anchors(jax.random.key(seed), row[None], count)[0]
+        return draw_anchors(jax.random.key(seed), row[None], count)[0]
 
     assert total_probability(GAMMA, jax.vmap(of_one)(calls)) == pytest.approx(1, abs=1e-5)
 

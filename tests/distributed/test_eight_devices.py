@@ -13,18 +13,16 @@ from diffpo_jax.config import (
     ObjectiveConfig,
     OptimizerConfig,
     RLConfig,
-    SamplerConfig,
     ThresholdConfig,
 )
+from diffpo_jax.diffusion import unmask
 from diffpo_jax.distributed import sharding
 from diffpo_jax.distributed.mesh import make_mesh
 from diffpo_jax.rl import trainer, update
 from diffpo_jax.rl.optimizer import make_optimizer
 
 ROWS, LENGTH, PROMPT = 16, 4, 3
-SAMPLER = SamplerConfig(
-    temperature=1.0, prompt_length=PROMPT, length=LENGTH, block_length=LENGTH, max_calls=0, slots=0
-)
+SAMPLER = unmask.SamplerSettings(LENGTH, LENGTH, temperature=1.0)
 CONFIG = RLConfig(
     micro_batch=8,
     likelihood=LikelihoodConfig(anchors=2, remat=False, prompt_masking=0.1),

@@ -12,6 +12,7 @@ CONFIG = ObjectiveConfig(truncation=2.0, clip_low=0.2, clip_high=0.2)
 P_ROLLOUT = np.array([[0.5, 0.5, 0.2], [0.4, 0.8, 0.1]])
 WEIGHTS = np.array([[1.0, 0.5, 4.0], [1.03, 1.001, 7.0]])
 SAMPLED = np.array([[True, True, True], [True, True, False]])
+COUNTED = jnp.asarray(SAMPLED)
 EXACT = np.array([[True, False, False], [True, True, True]])
 
 
@@ -34,7 +35,7 @@ def means(metrics):
 @pytest.fixture
 def values():
     old = f32(np.log(P_ROLLOUT * WEIGHTS))
-    return diagnostics.surrogate_metrics(old, rollout(), jnp.asarray(EXACT), CONFIG)
+    return diagnostics.surrogate_metrics(old, rollout(), COUNTED, jnp.asarray(EXACT), CONFIG)
 
 
 def k3(w):
@@ -67,7 +68,9 @@ def test_parity_counts_tokens_scored_where_they_were_drawn(values):
 
 
 def test_kl_is_zero_for_the_sampler_itself():
-    got = diagnostics.surrogate_metrics(rollout().logprob, rollout(), jnp.asarray(EXACT), CONFIG)
+    got = diagnostics.surrogate_metrics(
+        rollout().logprob, rollout(), COUNTED, jnp.asarray(EXACT), CONFIG
+    )
     got = means(got)
     assert got["kl/token"] == got["kl/sequence"] == 0
     assert got["weights/mean"] == got["parity/0.2%"] == 1
@@ -79,14 +82,14 @@ def test_kl_is_never_negative(seed):
     rng = np.random.default_rng(seed)
     spread = 10.0 ** rng.uniform(-6, 1.5)
     old = f32(np.log(P_ROLLOUT) + spread * rng.normal(size=P_ROLLOUT.shape))
-    got = means(diagnostics.surrogate_metrics(old, rollout(), jnp.asarray(EXACT), CONFIG))
+    got = means(diagnostics.surrogate_metrics(old, rollout(), COUNTED, jnp.asarray(EXACT), CONFIG))
     assert got["kl/token"] >= 0
     assert got["kl/sequence"] >= 0
 
 
 def test_kl_of_a_huge_weight_is_large_and_finite():
     old = rollout().logprob.at[0, 0].set(500.0)
-    got = means(diagnostics.surrogate_metrics(old, rollout(), jnp.asarray(EXACT), CONFIG))
+    got = means(diagnostics.surrogate_metrics(old, rollout(), COUNTED, jnp.asarray(EXACT), CONFIG))
     assert 1e10 < got["kl/token"] < math.inf
     assert 1e10 < got["kl/sequence"] < math.inf
     assert got["weights/mean"] <= 2

@@ -9,6 +9,9 @@ from diffpo_jax.rl import objective
 LOG = np.log
 
 
+ALL = jnp.ones((1, 3), bool)
+
+
 def f32(x):
     return jnp.asarray(x, jnp.float32)
 
@@ -23,30 +26,47 @@ def config(**fields):
 
 def test_weights_by_hand_with_truncation_and_without():
     old, rollout = f32([[LOG(0.3), LOG(0.5), LOG(0.9)]]), f32([[LOG(0.6), LOG(0.4), LOG(0.1)]])
-    capped = objective.importance_weights(old, rollout, "token", 2.0)
+    capped = objective.importance_weights(old, rollout, ALL, "token", 2.0)
     np.testing.assert_allclose(capped, [[0.5, 1.25, 2.0]], rtol=1e-6)
-    free = objective.importance_weights(old, rollout, "token", 100.0)
+    free = objective.importance_weights(old, rollout, ALL, "token", 100.0)
     np.testing.assert_allclose(free, [[0.5, 1.25, 9.0]], rtol=1e-6)
-    none = objective.importance_weights(old, rollout, "none", 2.0)
+    none = objective.importance_weights(old, rollout, ALL, "none", 2.0)
     np.testing.assert_array_equal(none, [[1.0, 1.0, 1.0]])
 
 
 def test_weights_of_huge_differences_stay_finite():
     old, rollout = f32([[0.0, -500.0, 0.0]]), f32([[-500.0, 0.0, -1e30]])
-    got = objective.importance_weights(old, rollout, "token", 2.0)
+    got = objective.importance_weights(old, rollout, ALL, "token", 2.0)
     np.testing.assert_allclose(got, [[2.0, 0.0, 2.0]], atol=1e-6)
 
 
 def test_weights_carry_no_gradient():
     def total(x):
-        return jnp.sum(objective.importance_weights(x, f32([[0.0, 1.0]]), "token", 2.0))
+        parts = [
+            objective.importance_weights(x, f32([[0.0, 1.0]]), ALL[:, :2], kind, 2.0)
+            for kind in ("token", "sequence", "normalised")
+        ]
+        return sum(jnp.sum(part) for part in parts)
 
     np.testing.assert_array_equal(jax.grad(total)(f32([[0.1, 0.2]])), [[0.0, 0.0]])
 
 
 def test_unknown_weights():
-    with pytest.raises(ValueError, match="sequence"):
-        objective.importance_weights(f32([[0.0]]), f32([[0.0]]), "sequence", 2.0)
+    with pytest.raises(ValueError, match="pairs"):
+        objective.importance_weights(f32([[0.0]]), f32([[0.0]]), ALL[:, :1], "pairs", 2.0)
+
+
+def test_sequence_and_normalised_weights_by_hand():
+    old = f32(LOG([[0.3, 0.5, 0.9], [0.2, 0.6, 0.1]]))
+    rollout = f32(LOG([[0.6, 0.4, 0.1], [0.4, 0.2, 0.7]]))
+    counted = jnp.array([[True, True, True], [True, True, False]])
+    # Ratios 0.5 1.25 9 | 0.5 3: products 5.625, cut at 4, and 1.5.
+    got = objective.importance_weights(old, rollout, counted, "sequence", 4.0)
+    np.testing.assert_allclose(got, [[4.0] * 3, [1.5] * 3], rtol=1e-6)
+    # Cut at 2: 0.5 1.25 2 | 0.5 2, over their means 1.25 and 1.25.
+    got = np.asarray(objective.importance_weights(old, rollout, counted, "normalised", 2.0))
+    np.testing.assert_allclose(got[0], [0.4, 1.0, 1.6], rtol=1e-6)
+    np.testing.assert_allclose(got[1, :2], [0.4, 1.6], rtol=1e-6)
 
 
 # The clip: ratios below, inside and above [0.8, 1.3], for both signs of the advantage.
@@ -80,18 +100,62 @@ def test_clip_by_hand(advantage, values, clipped, slopes):
     np.testing.assert_allclose(got[keep], expected, rtol=1e-6)
 
 
+def test_the_unconditional_clip_stops_both_ways():
+    log_ratio = f32(LOG(RATIOS))
+    for advantage, sign in ((2.0, 1), (-2.0, -1)):
+        a = jnp.full(5, advantage)
+        got = objective.clipped(log_ratio, a, 0.2, 0.3, "unconditional")
+        np.testing.assert_allclose(got, sign * 2 * np.array([0.8, 0.8, 1.0, 1.2, 1.3]), rtol=1e-6)
+        at = np.asarray(objective.is_clipped(log_ratio, a, 0.2, 0.3, "unconditional"))
+        np.testing.assert_array_equal(at[[0, 2, 3, 4]], [True, False, False, True])
+        slope = jax.grad(
+            lambda x, a=a: jnp.sum(objective.clipped(x, a, 0.2, 0.3, "unconditional"))
+        )(log_ratio)
+        np.testing.assert_allclose(np.asarray(slope)[[0, 2, 3, 4]], sign * np.array([0, 2, 2.4, 0]))
+    assert not objective.is_clipped(log_ratio, jnp.zeros(5), 0.2, 0.3, "unconditional").any()
+
+
+def test_a_ratio_of_the_sequence_is_the_geometric_mean_of_its_tokens():
+    new = f32(LOG([[0.8, 0.2, 0.5], [0.1, 0.4, 0.9]]))
+    old = f32(LOG([[0.4, 0.4, 0.125], [0.4, 0.1, 0.1]]))
+    counted = jnp.array([[True, True, True], [True, True, False]])
+    got = np.exp(objective.log_ratios(new, old, counted, "sequence"))
+    # 2 · 1/2 · 4 = 4 and 1/4 · 4 = 1.
+    np.testing.assert_allclose(got, [[4 ** (1 / 3)] * 3, [1.0] * 3], rtol=1e-6)
+    each = np.exp(objective.log_ratios(new, old, counted, "token"))
+    np.testing.assert_allclose(each, [[2, 0.5, 4], [0.25, 4, 1]], rtol=1e-6)
+    with pytest.raises(ValueError, match="unknown ratio"):
+        objective.log_ratios(new, old, counted, "word")
+
+
+def test_kl_estimators_by_hand():
+    new, reference = f32(LOG([0.5, 0.25, 0.3])), f32(LOG([0.25, 0.5, 0.3]))
+    d = LOG([0.5, 2.0, 1.0])
+    np.testing.assert_allclose(objective.kl_estimate(reference, new, "k1"), -d, atol=1e-6)
+    np.testing.assert_allclose(objective.kl_estimate(reference, new, "k2"), d**2 / 2, atol=1e-6)
+    with pytest.raises(ValueError, match="k4"):
+        objective.kl_estimate(reference, new, "k4")
+
+
+@pytest.mark.parametrize("kind", ["k1", "k3"])
+def test_kl_estimators_are_unbiased_under_the_new_policy(kind):
+    p, q = np.array([0.2, 0.5, 0.3]), np.array([0.4, 0.4, 0.2])
+    estimates = np.asarray(objective.kl_estimate(f32(LOG(q)), f32(LOG(p)), kind))
+    assert (p * estimates).sum() == pytest.approx((p * LOG(p / q)).sum(), abs=1e-6)
+
+
 def test_k3_by_hand():
     new = f32([LOG(0.5), LOG(0.5), LOG(0.25), -1.0])
     reference = f32([LOG(0.25), LOG(0.5), LOG(0.5), -1.0])
     # exp(d) - d - 1 with d = log(ref / new)
     expected = [0.5 + LOG(2) - 1, 0.0, 2 - LOG(2) - 1, 0.0]
-    np.testing.assert_allclose(objective.k3(reference, new), expected, atol=1e-6)
+    np.testing.assert_allclose(objective.kl_estimate(reference, new, "k3"), expected, atol=1e-6)
 
 
 @pytest.mark.parametrize("size", [1e-6, 1e-4, 1e-3])
 def test_k3_is_never_negative(size):
     d = f32(np.random.default_rng(0).normal(scale=size, size=1000))
-    got = np.asarray(objective.k3(d, jnp.zeros_like(d)))
+    got = np.asarray(objective.kl_estimate(d, jnp.zeros_like(d), "k3"))
     assert (got >= 0).all()
     assert got.mean() == pytest.approx(size**2 / 2, rel=0.1)
 
@@ -137,11 +201,55 @@ def test_token_objective_with_a_kl_term_that_is_not_weighted():
     np.testing.assert_allclose(got, np.asarray(tokens(weights="token")) - penalty, rtol=1e-5)
 
 
-def test_what_is_not_counted_is_not_read():
+@pytest.mark.parametrize(
+    ("aggregation", "divisors"), [("sequence", [3, 2]), ("token", [2.5, 2.5]), ("constant", [3, 3])]
+)
+def test_aggregations_by_hand(aggregation, divisors):
+    got = objective.token_objective(
+        NEW,
+        OLD,
+        ROLLOUT,
+        None,
+        COUNTED,
+        ADVANTAGE,
+        config(aggregation=aggregation),
+        batch_tokens=jnp.full(2, 2.5),
+    )
+    sums = np.array([2 * (1.2 + 0.5 + 1), -(1.5 + 1.2)])
+    np.testing.assert_allclose(got, sums / divisors, rtol=1e-6)
+
+
+def test_a_sequence_ratio_clips_the_whole_sequence():
+    # Geometric means (0.6)^(1/3) = 0.843 and sqrt(1.8) = 1.342: for A = -1 the second stays.
+    got = tokens(ratio="sequence", clip_low=0.1, clip_high=0.1)
+    np.testing.assert_allclose(got, [2 * 0.6 ** (1 / 3), -np.sqrt(1.8)], rtol=1e-6)
+    both = tokens(ratio="sequence", clip="unconditional", clip_low=0.1, clip_high=0.1)
+    np.testing.assert_allclose(both, [2 * 0.9, -1.1], rtol=1e-6)
+
+
+def test_some_calls_scored_stand_for_all():
+    scale = f32([[2.0, 0.0, 1.0], [0.0, 3.0, 5.0]])
+    got = objective.token_objective(
+        NEW, OLD, ROLLOUT, None, COUNTED, ADVANTAGE, config(), scale=scale
+    )
+    expected = [2 * (2 * 1.2 + 1.0) / 3, -(3 * 1.2) / 2]  # over all counted tokens of the sequence
+    np.testing.assert_allclose(got, expected, rtol=1e-6)
+
+
+def test_a_completion_of_one_token():
+    at = [x[:, :1] for x in (NEW, OLD, ROLLOUT, REFERENCE, COUNTED)]
+    for aggregation in ("sequence", "token", "constant"):
+        how = config(aggregation=aggregation, weights="sequence", ratio="sequence")
+        got = objective.token_objective(*at, ADVANTAGE, how, batch_tokens=jnp.ones(2))
+        np.testing.assert_allclose(got, [1.25 * 2 * 1.2, -1.5], rtol=1e-6)
+
+
+@pytest.mark.parametrize("estimator", ["k1", "k2", "k3"])
+def test_what_is_not_counted_is_not_read(estimator):
+    how = config(weights="token", kl=0.1, kl_estimator=estimator)
+
     def value(new):
-        return objective.token_objective(
-            new, OLD, ROLLOUT, None, COUNTED, ADVANTAGE, config(weights="token")
-        )
+        return objective.token_objective(new, OLD, ROLLOUT, REFERENCE, COUNTED, ADVANTAGE, how)
 
     other = NEW.at[1, 2].set(-jnp.inf)
     np.testing.assert_array_equal(value(NEW), value(other))

@@ -15,7 +15,7 @@ from diffpo_jax.config import (
     PretrainConfig,
     ThresholdConfig,
 )
-from diffpo_jax.diffusion import likelihood
+from diffpo_jax.diffusion import likelihood, unmask
 from diffpo_jax.rl import update
 from diffpo_jax.rl.optimizer import make_optimizer, make_pretrain_optimizer
 from diffpo_jax.types import Draws, Rollout
@@ -37,6 +37,7 @@ OBJECTIVE = ObjectiveConfig(
     gamma_weight=0.5,
     gamma_entropy=0.0,
 )
+SETTINGS = unmask.SamplerSettings(LENGTH, LENGTH, TEMPERATURE)
 ANCHORED = LikelihoodConfig(anchors=2, remat=False, prompt_masking=0.0)
 AGAIN = LikelihoodConfig(anchors=2, remat=True, prompt_masking=0.0)  # the same values
 MODES = {"model": ("denoiser",), "sampler": ("threshold",), "joint": ("denoiser", "threshold")}
@@ -139,7 +140,7 @@ def program(mode, micro_batch):
         ANCHORED if mode == "joint" and not micro_batch else AGAIN,
         config,
         mode=mode,
-        temperature=TEMPERATURE,
+        settings=SETTINGS,
         micro_batch=micro_batch,
     )
     return jax.jit(step), update.init_state(PARAMS, optimizer)
@@ -198,10 +199,11 @@ def test_score_is_the_anchored_log_probability(batch):
     expected = jax.jit(
         functools.partial(likelihood.anchored_log_prob, POLICY, temperature=TEMPERATURE)
     )(*arguments)
-    score = jax.jit(update.make_score(POLICY, ANCHORED, TEMPERATURE, ROWS // 2))
+    score = jax.jit(update.make_score(POLICY, ANCHORED, SETTINGS, ROWS // 2))
     np.testing.assert_allclose(score(*arguments), expected, atol=1e-6)
     # `plain_log_probs` agrees, so that what follows compares like with like.
-    np.testing.assert_allclose(log_p_at_start(), expected, atol=1e-5)
+    sampled = np.asarray(batch.rollout.sampled)
+    np.testing.assert_allclose(np.where(sampled, log_p_at_start(), 0), expected, atol=1e-5)
 
 
 def test_the_first_gradient_is_that_of_weighted_reinforce(batch):
