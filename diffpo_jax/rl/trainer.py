@@ -258,11 +258,13 @@ class Trainer(NamedTuple):
             return 0.0
         mu, config = self.config.inner_updates, self.config.likelihood
         scored = mu + (mu - 1) + (mu if self.reference is not None else 0)
-        # Of every call a micro-batch makes as many passes as its longest row took.
+        # A micro-batch, of rows of as many calls, makes as many passes as its longest row took.
         size = self.config.micro_batch or nfe.size
-        every = float(nfe.reshape(size, -1).max(axis=0).mean())
-        sets = mu * every if self.config.objective.selection == "exact" else 0
-        return float(scored * (config.anchors or config.calls or every) + sets)
+        longest = np.sort(nfe).reshape(-1, size)[:, -1]
+        most = config.anchors or config.calls or nfe.max()
+        passes = most if most <= 2 else np.minimum(most, longest).mean()
+        sets = mu * longest.mean() if self.config.objective.selection == "exact" else 0
+        return float(scored * passes + sets)
 
     def _stop_if_not_finite(
         self, values: dict[str, float], number: int, checkpoints: Checkpoints

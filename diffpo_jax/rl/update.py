@@ -7,7 +7,7 @@
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -60,8 +60,11 @@ def make_score(
             )
 
         rows = rollout.nfe.shape[0]
-        parts = microbatch.split((prompts, rollout, draws), micro_batch or rows)
-        return microbatch.merge(jax.lax.map(one, parts))
+        whole = (prompts, rollout, draws)
+        order = _order(rollout, micro_batch or rows)
+        parts = microbatch.split(_take(whole, order), micro_batch or rows)
+        scored = microbatch.merge(jax.lax.map(one, parts))
+        return jnp.zeros_like(scored).at[order].set(scored)
 
     return score
 
@@ -129,6 +132,7 @@ def make_update(
         rows = batch.advantage.shape[0]
         tokens = jnp.sum(batch.rollout.sampled) / rows  # of the batch, whatever the micro-batches
         batch = batch._replace(tokens=jnp.full(rows, tokens, batch.advantage.dtype))
+        batch = _take(batch, _order(batch.rollout, micro_batch or rows))
         total, metrics = microbatch.accumulate(
             lambda part: gradient(state.params, part), batch, micro_batch
         )
@@ -147,6 +151,15 @@ def make_update(
         return state, metrics | {"skipped": _one(1.0 - learn)}
 
     return update
+
+
+def _order(rollout: Rollout, micro_batch: int) -> Array:
+    """Rows of as many calls together: a micro-batch is passed as often as its longest row."""
+    return microbatch.neighbours(rollout.nfe, micro_batch)
+
+
+def _take(tree: Any, order: Array) -> Any:
+    return jax.tree.map(lambda x: x[order], tree)
 
 
 def _tokens(policy, params, batch, likelihood_config, config, settings):
