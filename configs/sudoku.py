@@ -2,16 +2,17 @@
 
     python -m diffpo_jax.main --config=configs/sudoku.py --workdir=runs/sudoku
 
-Presets, as in --config=configs/sudoku.py:smoke :
+Presets, as in --config=configs/sudoku.py:smoke , or several: --config=configs/sudoku.py:smoke,d1
   default  the main job
   smoke    the same stages in about a minute, for trying things out; its numbers mean nothing
+  d1, d2, gspo, justgrpo, paper
+           other algorithms; see diffpo_jax/presets.py
 """
 
 import ml_collections
 
-from diffpo_jax import config_io
+from diffpo_jax import config_io, presets
 from diffpo_jax.config import Config
-from diffpo_jax.errors import UserError
 
 
 def get_config(preset: str = "default") -> ml_collections.ConfigDict:
@@ -20,14 +21,10 @@ def get_config(preset: str = "default") -> ml_collections.ConfigDict:
     config.model.positions = config.sampler.prompt_length + config.sampler.length
     # Small enough for a core's cache: on CPUs the gradient takes 2/3 of the time of one piece.
     config.pretrain.micro_batch = config.rl.micro_batch = 64
-    if preset == "default":
-        return config
-    if preset == "smoke":
-        return _smoke(config)
-    raise UserError(f"configs/sudoku.py has no preset {preset!r}: default, smoke.")
+    return presets.apply(config, preset, {"smoke": _smoke}, "configs/sudoku.py")
 
 
-def _smoke(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+def _smoke(config: ml_collections.ConfigDict) -> None:
     config.model.width, config.model.layers, config.model.ff = 32, 2, 64
     config.model.heads = config.model.kv_heads = 2
     config.task.sudoku.train_examples = 512
@@ -40,4 +37,3 @@ def _smoke(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     config.evaluation.batch, config.evaluation.every = 64, 4
     config.checkpoint.every = 3
     config.logging.samples_every = 4
-    return config

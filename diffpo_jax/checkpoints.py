@@ -52,17 +52,20 @@ class Checkpoints:
         """The newest whole step, None where there is none."""
         return self._manager.latest_step()
 
-    def save(self, step: int, state: TrainState, data: Any, meta: dict[str, Any]) -> None:
+    def save(
+        self, step: int, state: TrainState, data: Any, meta: dict[str, Any], due: bool = False
+    ) -> None:
         """Saves the step if it is due.  The writing goes on behind the next steps.
 
         Args:
           data: grain iterator; its state is what is saved.
           meta: JSON-like.
+          due: save it in any case.
 
         Raises:
           UserError: this or the save before it failed (no space left, say).
         """
-        if step % self._every and step != self._last:
+        if step % self._every and step != self._last and not due:
             return
         items = {
             "params": ocp.args.StandardSave(state.params),

@@ -15,10 +15,13 @@ SCHEDULES = ("uniform", "stratified", "even", "batch", "calls")
 WEIGHTS = ("none", "token", "sequence", "normalised")
 RATIOS = ("token", "sequence")
 CLIPS = ("ppo", "unconditional")
+COUNTS = ("sampled", "to_end")
+KL_PLACES = ("loss", "reward")
 KL_ESTIMATORS = ("k1", "k2", "k3")
 SELECTIONS = ("none", "gamma_token", "exact")
 SCOPES = ("prompt", "call")
 AGGREGATIONS = ("sequence", "token", "constant")
+GUARD_ACTIONS = ("warn", "stop", "lower", "off")
 ADVANTAGES = ("mean", "group_std", "batch_std", "leave_one_out", "decoupled")
 SPEED_FORMS = ("multiplicative", "additive")
 
@@ -147,6 +150,8 @@ class LikelihoodConfig:
     calls: int = 0  # with anchors=0, score so many calls of a rollout, unbiased; 0: all
     remat: bool = False  # recompute each anchor's pass backwards; always so for more than two
     prompt_masking: float | None = None  # share of prompt tokens masked; None: from the method
+    temperature: float | None = None  # T of scores; None: the sampler's, as ratios need; d1: 1
+    keep_mask: bool = False  # leave the mask token in the scored distributions, as d1 does
 
 
 @dataclasses.dataclass(frozen=True)
@@ -158,10 +163,13 @@ class ObjectiveConfig:
     clip_low: float = 0.2  # ratios are clipped to [1 - clip_low, 1 + clip_high]
     clip_high: float = 0.2
     aggregation: str = "sequence"  # mean over a sequence; token: over the batch; constant: / L
+    count: str = "sampled"  # tokens that count; to_end: none after the first end of text (d1)
     kl: float = 0.0  # beta, weight of the KL to the reference (the base model)
+    kl_in: str = "loss"  # or reward: each rollout pays beta times its sequence's estimate
     kl_estimator: str = "k3"  # k1, k2, k3
     advantage: str = "batch_std"  # see ADVANTAGES and rl.advantages (our choice)
     drop_forced: bool = False  # rollouts cut short by sampler.max_calls teach nothing
+    drop_unended: bool = False  # rollouts whose text does not end within L tokens teach nothing
     # What stands for the sampler: nothing; gamma's density, as one more token (the paper); or the
     # exact probability of the sets that were committed, see diffusion.selection (our choice).
     selection: str = "gamma_token"
@@ -187,6 +195,19 @@ class OptimizerConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class GuardConfig:
+    """Conditions of collapse, against the first `window` steps; all numbers are our choice."""
+
+    action: str = "warn"  # or stop; lower: cut the learning rates; off: no watch is kept
+    window: int = 5  # steps that one look averages over
+    entropy: float = 0.2  # collapsed: entropy at commit below this share of its start
+    tokens_per_call: float = 1.5  # sliding: tokens per call above so many times the start ...
+    accuracy: float = 0.1  # ... while accuracy of rollouts is so far below its start
+    evaluation: float = 0.1  # validation accuracy so far below the best one seen
+    lower: float = 0.3  # factor on the learning rates, once for each condition that is met
+
+
+@dataclasses.dataclass(frozen=True)
 class RLConfig:
     steps: int = 60  # rollout batches; each is followed by `inner_updates` updates
     prompts: int = 64  # prompts a step, over all hosts
@@ -197,11 +218,13 @@ class RLConfig:
     objective: ObjectiveConfig = ObjectiveConfig()
     speed: SpeedConfig = SpeedConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
+    guard: GuardConfig = GuardConfig()
 
 
 @dataclasses.dataclass(frozen=True)
 class EvaluationConfig:
     temperature: float = 0.0  # 0: argmax
+    block_length: int = 0  # of evaluations; 0: that of rollouts
     gammas: tuple[float, ...] = (0.0, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0)  # the frontier's grid, nats
     steps: tuple[int, ...] = ()  # the grid of "top_k", "random"; empty: 1, 2, 4 ... a block
     confidences: tuple[float, ...] = (0.5, 0.7, 0.8, 0.9, 0.95, 0.99)  # the grid of "confidence"
@@ -263,7 +286,7 @@ class Config:
     @property
     def dials(self) -> tuple[float, ...]:
         """The grid of evaluations, of the same kind."""
-        size = self.sampler.block_length
+        size = self.evaluation.block_length or self.sampler.block_length
         blocks = self.sampler.length // size
         doubling = [blocks * 2**i for i in range(size.bit_length()) if 2**i <= size]
         grids = {

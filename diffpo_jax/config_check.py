@@ -9,9 +9,12 @@ from diffpo_jax.config import (
     AGGREGATIONS,
     CACHES,
     CLIPS,
+    COUNTS,
     DIALS,
     FALLBACKS,
+    GUARD_ACTIONS,
     KL_ESTIMATORS,
+    KL_PLACES,
     MODES,
     RANKINGS,
     RATIOS,
@@ -52,8 +55,11 @@ def _ranges(config: Config) -> None:
     _not_negative(config, "pretrain.steps", "sampler.max_calls", "sampler.slots")
     _not_negative(config, "sampler.cache_refresh", "sampler.cache_rows", "sampler.vocabulary_chunk")
     _not_negative(config, "evaluation.temperature", "evaluation.every", "logging.samples_every")
+    _positive(config, "rl.guard.window", "rl.guard.tokens_per_call", "rl.guard.lower")
+    _not_negative(config, "rl.guard.entropy", "rl.guard.accuracy", "rl.guard.evaluation")
     _not_negative(
         config,
+        "evaluation.block_length",
         "pretrain.micro_batch",
         "rl.micro_batch",
         "rl.objective.gamma_entropy",
@@ -73,6 +79,11 @@ def _sampler(config: Config) -> None:
             f"config.sampler.block_length={sampler.block_length} does not divide "
             f"config.sampler.length={sampler.length}."
         )
+    if config.evaluation.block_length and sampler.length % config.evaluation.block_length:
+        raise UserError(
+            f"config.evaluation.block_length={config.evaluation.block_length} does not divide "
+            f"config.sampler.length={sampler.length}."
+        )
     if sampler.rule != "entropy_bounded" and config.mode != "model":
         raise UserError(
             f"config.sampler.rule={sampler.rule!r} has no threshold to learn: mode "
@@ -88,14 +99,22 @@ def _sampler(config: Config) -> None:
 
 
 def _steps(config: Config) -> None:
-    blocks = config.sampler.length // config.sampler.block_length
+    sampler, size = config.sampler, config.sampler.block_length
+    _whole_blocks("sampler.steps", sampler.steps, sampler.length // size)
+    size = config.evaluation.block_length or size
+    blocks = sampler.length // size
     grid = config.evaluation.steps or (blocks,)
+    # The dial of a single evaluation is that of rollouts.
     for name, steps in _named(config, "sampler.steps", "evaluation.steps", grid):
-        if steps < 1 or steps % blocks:
-            raise UserError(
-                f"config.{name}={steps} must be a multiple of the {blocks} blocks of a completion "
-                "(config.sampler.length / config.sampler.block_length): every block takes as many."
-            )
+        _whole_blocks(name, steps, blocks)
+
+
+def _whole_blocks(name: str, steps: int, blocks: int) -> None:
+    if steps < 1 or steps % blocks:
+        raise UserError(
+            f"config.{name}={steps} must be a multiple of the {blocks} blocks of a completion "
+            "(config.sampler.length / block_length): every block takes as many calls."
+        )
 
 
 def _named(config: Config, field: str, grid_field: str, grid: tuple) -> list[tuple[str, Any]]:
@@ -144,7 +163,10 @@ def _rl(config: Config) -> None:
     one_of("config.rl.objective.ratio", rl.objective.ratio, RATIOS)
     one_of("config.rl.objective.clip", rl.objective.clip, CLIPS)
     one_of("config.rl.objective.aggregation", rl.objective.aggregation, AGGREGATIONS)
+    one_of("config.rl.objective.count", rl.objective.count, COUNTS)
+    one_of("config.rl.objective.kl_in", rl.objective.kl_in, KL_PLACES)
     one_of("config.rl.objective.kl_estimator", rl.objective.kl_estimator, KL_ESTIMATORS)
+    one_of("config.rl.guard.action", rl.guard.action, GUARD_ACTIONS)
     one_of("config.rl.likelihood.schedule", rl.likelihood.schedule, SCHEDULES)
     one_of("config.rl.objective.selection", rl.objective.selection, SELECTIONS)
     one_of("config.threshold.scope", config.threshold.scope, SCOPES)
@@ -169,6 +191,15 @@ def _rl(config: Config) -> None:
         raise UserError(
             f"config.rl.likelihood.calls={rl.likelihood.calls} scores some calls of the exact "
             f"likelihood: it needs config.rl.likelihood.anchors=0, not {rl.likelihood.anchors}."
+        )
+    if rl.objective.kl_in == "reward" and rl.objective.advantage == "decoupled":
+        raise UserError(
+            "config.rl.objective.kl_in='reward' puts the KL into one reward, which "
+            "config.rl.objective.advantage='decoupled' takes apart. Use another of the two."
+        )
+    if rl.likelihood.temperature is not None and not rl.likelihood.temperature > 0:
+        raise UserError(
+            f"config.rl.likelihood.temperature={rl.likelihood.temperature} must be above 0."
         )
     one_of("config.rl.speed.form", rl.speed.form, SPEED_FORMS)
     if rl.group < 2:

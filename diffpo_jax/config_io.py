@@ -26,6 +26,7 @@ FREE_FIELDS = (
     "logging.",
     "checkpoint.",
     "evaluation.every",
+    "evaluation.block_length",
     "evaluation.gammas",
     "evaluation.steps",
     "evaluation.confidences",
@@ -33,6 +34,7 @@ FREE_FIELDS = (
     "evaluation.batch",
     "task.data_dir",
     "task.test_file",
+    "rl.guard.",  # it may stop a run, or slow it from where it is
 )
 
 

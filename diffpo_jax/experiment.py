@@ -195,8 +195,7 @@ def train(setup: Setup, base: Params) -> Params:
     iterator = _iterator(setup, config.rl.prompts, "rl")
     with checkpoints.Checkpoints(setup.workdir.rl, config.checkpoint, config.rl.steps) as saved:
         start, state, meta = _resume(setup, saved, state, iterator, trainer.STAGE, config.rl.steps)
-        calls = meta.get("calls", {"rollout": 0.0, "update": 0.0})
-        state = loop.run(state, iterator, saved, setup.writer, start=start, calls=calls)
+        state = loop.run(state, iterator, saved, setup.writer, start=start, meta=meta)
     return state.params
 
 

@@ -76,6 +76,13 @@ class Progress:
             self._last_line = self._clock()
             self._print(self._line())
 
+    def say(self, text: str) -> None:
+        """Writes a line of its own, without disturbing the bar."""
+        if self._bar is not None:
+            self._bar.write(text, file=self._stream)
+        else:
+            self._print(text)
+
     def __exit__(self, kind: type[BaseException] | None, *exception: object) -> None:
         if self._bar is not None:
             self._bar.close()

@@ -1,7 +1,10 @@
 """What holds in every test: eight virtual devices, and shapes checked at run time."""
 
+import atexit
 import os
+import shutil
 import sys
+import tempfile
 from pathlib import Path
 
 # Before jax is imported.  Most of the suite's time is LLVM's: at level 0 it takes half, and what
@@ -10,6 +13,12 @@ os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "")
     + " --xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
 )
+
+# Whole runs compile many of the same programs; workers share them through the first process.
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    cache = os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="jax-cache-")
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.5"
+    atexit.register(shutil.rmtree, cache, ignore_errors=True)
 
 import hypothesis
 import jaxtyping

@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 
-from diffpo_jax import config_io, experiment, metrics
+from diffpo_jax import config_io, experiment, metrics, presets
 from diffpo_jax.config import DIALS
 from diffpo_jax.errors import UserError
 
@@ -80,14 +80,7 @@ def test_the_same_command_again_changes_nothing(base):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("method", "mode"),
-    [
-        ("d1", "joint"),
-        ("d1_is", "joint"),
-        ("diffpo_no_is", "joint"),
-        ("diffpo", "model"),
-        ("diffpo", "sampler"),
-    ],
+    ("method", "mode"), [("d1_is", "joint"), ("diffpo", "model"), ("diffpo_no_is", "sampler")]
 )
 def test_methods_and_modes_by_overrides_alone(base, tmp_path, method, mode):
     config = least(method=method, mode=mode, init_from=str(base))
@@ -133,12 +126,16 @@ def test_runs_by_other_rules(base, tmp_path, sampler):
             "rl.likelihood.anchors": 4,
             "rl.likelihood.schedule": "even",
             "rl.objective.ratio": "sequence",
+            "rl.objective.kl": 0.1,
+            "rl.objective.kl_in": "reward",
         },
         {"rl.likelihood.anchors": 0, "rl.objective.weights": "sequence", "rl.objective.kl": 0.1},
         {
             "rl.likelihood.anchors": 0,
             "rl.likelihood.calls": 2,
             "rl.objective.advantage": "decoupled",
+            "rl.objective.drop_forced": True,
+            "sampler.max_calls": 12,
         },
         {"rl.objective.selection": "exact", "threshold.scope": "call", "rl.likelihood.anchors": 0},
         {"rl.objective.selection": "exact", "mode": "sampler", "rl.objective.aggregation": "token"},
@@ -158,9 +155,56 @@ def test_objectives_by_overrides_alone(base, tmp_path, changes):
             assert line["kl/sequence"] < 1e-6
         if config.rl.objective.selection == "exact":
             assert line["selection/logprob"] < 0
+        if config.rl.objective.kl:
+            # Of the base model itself at first, of what has moved away from it then.
+            name = f"kl/{config.rl.objective.kl_in}".replace("loss", "reference")
+            assert (abs(line[name]) < 1e-5) == (line["step"] == 1 and name == "kl/reward")
     if config.mode != "sampler":
         rows = config.rl.prompts * config.rl.group
         assert lines[0]["calls/update"] > rows
+
+
+@pytest.mark.slow
+def test_the_guard_stops_a_run_and_lets_it_go_on_when_told(base, tmp_path):
+    """Any entropy is below an absurd share of the start: the condition is met at once."""
+    changes = {"init_from": str(base), "rl.steps": 3, "rl.guard.window": 1, "checkpoint.every": 9}
+    changes |= {"rl.guard.entropy": 100.0, "task.reward": "cell_fraction"}
+    stop, warn = (least(**changes, **{"rl.guard.action": x}) for x in ("stop", "warn"))
+    for _ in range(2):  # the same command again is stopped again
+        with pytest.raises(UserError, match=r"RL step 1: stopped by config\.rl\.guard: .*entropy"):
+            experiment.run(stop, str(tmp_path / "stopped"))
+    experiment.run(warn, str(tmp_path / "stopped"))
+    experiment.run(warn, str(tmp_path / "warned"))
+    ours, theirs = (metrics.read(tmp_path / x / "metrics.jsonl") for x in ("stopped", "warned"))
+    assert next(x for x in ours if "guard/entropy" in x)["step"] == 1
+    for mine, other in zip(ours, theirs, strict=True):
+        assert {k: v for k, v in mine.items() if not k.startswith("time/")} == {
+            k: v for k, v in other.items() if not k.startswith("time/")
+        }
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("preset", ["d1", "justgrpo"])
+def test_other_algorithms_by_their_presets(base, tmp_path, preset):
+    values = sudoku.get_config(f"{preset},smoke")
+    # The base knows next to nothing: only without a bound does it commit more than one a call.
+    changes = {"init_from": str(base), "evaluation.gammas": (0.1, 100.0)}
+    values.update_from_flattened_dict(LEAST | changes)
+    config = config_io.from_config_dict(values)
+    summary = experiment.run(config, str(tmp_path))
+    last = metrics.read(tmp_path / "metrics.jsonl")[-1]
+    assert summary["mode"] == "model"
+    # Two tokens a call, or one; the frontier is decoded in parallel whatever the rollouts were.
+    assert last["nfe"] == {"d1": 8, "justgrpo": 16}[preset]
+    assert min(point["nfe"] for point in summary["trained"]["frontier"]) < 8
+    assert last["calls/update"] > 0
+
+
+@pytest.mark.parametrize("preset", presets.ALGORITHMS)
+def test_every_algorithm_is_a_whole_configuration(preset):
+    config = config_io.from_config_dict(sudoku.get_config(preset))
+    assert config != config_io.from_config_dict(sudoku.get_config())
+    assert config.model == config_io.from_config_dict(sudoku.get_config()).model
 
 
 @pytest.mark.slow

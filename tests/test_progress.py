@@ -95,3 +95,12 @@ def test_standard_error_is_the_default(capsys):
     assert captured.out == ""
     assert captured.err.startswith("evaluate 100% 1/1")
     assert "batch" in captured.err
+
+
+@pytest.mark.parametrize("kind", [io.StringIO, Terminal])
+def test_a_line_of_its_own(kind):
+    stream = kind()
+    with Progress("rl", total=2, stream=stream, clock=Clock()) as progress:
+        progress.update()
+        progress.say("warning: something")
+    assert "warning: something\n" in stream.getvalue()

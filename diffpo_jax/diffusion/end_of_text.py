@@ -74,6 +74,12 @@ def is_end(tokens: Int[Array, "*N"], end: EndOfText) -> Bool[Array, "*N"]:
     return jnp.isin(tokens, jnp.asarray(end.ids or (-1,)))
 
 
+def up_to_end(tokens: Int[Array, "B L"], end: EndOfText) -> Bool[Array, "B L"]:
+    """Positions up to the first end of the text, that one included."""
+    ends = is_end(tokens, end)
+    return jnp.cumsum(ends, axis=1) - ends == 0
+
+
 def over(
     tokens: Int[Array, "B L"], committed: Bool[Array, "B L"], end: EndOfText
 ) -> Bool[Array, "B"]:

@@ -78,6 +78,8 @@ def anchored_log_prob(
     temperature: float,
     remat: bool = False,
     end: EndOfText = IGNORED,
+    chunk: int = 0,
+    keep_mask: bool = False,
 ) -> Float[Array, "B L"]:
     """log π̂_θ(o_k | c) of every token of the rollouts, at the rollouts' temperature.
 
@@ -88,6 +90,8 @@ def anchored_log_prob(
       remat: compute each anchor's pass again in the backward pass, so that memory does not grow
         with K; always so for more than two.
       end: the sampler's; what it removes from a distribution is removed here as well.
+      chunk: positions of a row whose distributions are held at once; 0: all.
+      keep_mask: leave the mask token in the distributions, as d1 does.
     """
     tokens, commit_call = rollout.tokens, rollout.commit_call
     seen = prompts._replace(tokens=jnp.where(draws.prompt_mask, policy.mask_id, prompts.tokens))
@@ -97,12 +101,15 @@ def anchored_log_prob(
     count = draws.anchors.shape[1]
     many = count > 2
 
+    def of_hidden(hidden: Array, tokens: Array, gone: Array) -> Array:
+        logits = end_of_text.without(policy.logits(params, hidden), gone, end)
+        log_p = vocabulary.log_probs(logits, policy.mask_id, temperature, keep_mask)
+        return vocabulary.token_log_prob(log_p, tokens)
+
     def one_pass(call: Array) -> Array:
         state = state_at(tokens, commit_call, call, policy.mask_id)
-        logits = policy.logits(params, denoise(policy, params, seen, state).hidden)
-        logits = end_of_text.without(logits, gone, end)
-        log_p = vocabulary.log_probs(logits, policy.mask_id, temperature)
-        return vocabulary.token_log_prob(log_p, tokens)
+        hidden = denoise(policy, params, seen, state).hidden
+        return vocabulary.by_positions(of_hidden, chunk, hidden, tokens, gone)
 
     zero = jnp.zeros(tokens.shape, rollout.logprob.dtype)
 

@@ -89,6 +89,7 @@ def call_bounds(
     most: int,
     max_calls: int = 0,
     end: EndOfText = IGNORED,
+    chunk: int = 0,
 ) -> tuple[Float[Array, "B N"], Float[Array, "B N"]]:
     """lo and hi of every call of the rollouts, under these parameters.
 
@@ -98,17 +99,22 @@ def call_bounds(
     Args:
       most: columns of the result; rollouts have at most so many calls.
       block_length, max_calls, end: the sampler's.
+      chunk: positions of a row whose distributions are held at once; 0: all.
     """
     commit_call = jnp.where(rollout.sampled, rollout.commit_call, jnp.iinfo(jnp.int32).max)
     rows = commit_call.shape[0]
+
+    def of_hidden(hidden: Array, gone: Array) -> Array:
+        logits = end_of_text.without(policy.logits(params, hidden), gone, end)
+        return vocabulary.entropy(vocabulary.log_probs(logits, policy.mask_id, 1.0))
 
     def one_pass(number: Int[Array, ""]) -> tuple[Array, Array]:
         before = jnp.full(rows, number - 1)
         state = likelihood.state_at(rollout.tokens, commit_call, before, policy.mask_id)
         open_ = commit_call >= number
-        logits = policy.logits(params, denoise(policy, params, prompts, state).hidden)
-        logits = end_of_text.without(logits, end_of_text.removed(open_, end), end)
-        entropy = vocabulary.entropy(vocabulary.log_probs(logits, policy.mask_id, 1.0))
+        hidden = denoise(policy, params, prompts, state).hidden
+        gone = end_of_text.removed(open_, end)
+        entropy = vocabulary.by_positions(of_hidden, chunk, hidden, gone)
         chosen = commit_call == number
         allowed = open_ & commit.current_block(open_, block_length)
         lo, hi = bounds(entropy, chosen, jnp.all(chosen == allowed, axis=1))

@@ -8,11 +8,12 @@ that the ratio of the two is 1 before any update.
 of each row at a time.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, Key
+from jaxtyping import Array, Bool, Float, Int, Key, Shaped
 
 from diffpo_jax.diffusion import end_of_text
 from diffpo_jax.diffusion.end_of_text import EndOfText
@@ -55,13 +56,16 @@ class Readings(NamedTuple):
 
 
 def log_probs(
-    logits: Float[Array, "*N V"], mask_id: int, temperature: float
+    logits: Float[Array, "*N V"], mask_id: int, temperature: float, keep_mask: bool = False
 ) -> Float[Array, "*N V"]:
     """log softmax(logits / T) with the mask token removed (its entry is -inf).
 
     Args:
       temperature: T > 0.
+      keep_mask: leave the mask token in, as d1's scoring does.
     """
+    if keep_mask:
+        return jax.nn.log_softmax(logits / temperature, axis=-1)
     is_mask = jnp.arange(logits.shape[-1]) == mask_id
     return jax.nn.log_softmax(jnp.where(is_mask, -jnp.inf, logits / temperature), axis=-1)
 
@@ -77,6 +81,30 @@ def entropy(log_p: Float[Array, "*N V"]) -> Float[Array, "*N"]:
     finite = jnp.where(jnp.isfinite(log_p), log_p, 0.0)
     p = jnp.where(jnp.isfinite(log_p), jnp.exp(finite), 0.0)
     return jnp.maximum(-jnp.sum(p * finite, axis=-1), 0.0)
+
+
+def by_positions(
+    function: Callable[..., Float[Array, "B c"]], chunk: int, *arrays: Shaped[Array, "B L ..."]
+) -> Float[Array, "B L"]:
+    """function(*arrays), a value a position, with arrays over V for `chunk` positions at a time.
+
+    The chunks are computed again in the backward pass, which holds one at a time too.
+
+    Args:
+      function: of the arrays at c positions of each row.
+      chunk: c; 0: all L at once.
+    """
+    rows, length = arrays[0].shape[:2]
+    if not chunk or chunk >= length:
+        return function(*arrays)
+
+    def cut(x: Array) -> Array:
+        x = jnp.pad(x, ((0, 0), (0, -length % chunk), *((0, 0) for _ in x.shape[2:])))
+        return jnp.moveaxis(x.reshape(rows, -1, chunk, *x.shape[2:]), 1, 0)
+
+    body = jax.checkpoint(lambda parts: function(*parts))
+    values = jax.lax.map(body, tuple(cut(x) for x in arrays))
+    return jnp.moveaxis(values, 0, 1).reshape(rows, -1)[:, :length]
 
 
 def sample(

@@ -3,7 +3,7 @@
 import math
 
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from diffpo_jax.config import ObjectiveConfig
 from diffpo_jax.masked import pair
@@ -27,6 +27,7 @@ def surrogate_metrics(
     With only some calls scored, of those calls' tokens.
     parity/*: share of tokens scored at the very state they were drawn from whose probability
     agrees with the sampler's within 0.2, 1 and 5 %.
+    kl/token, weights/* also by call, in names that end in /calls_FROM-TO: calls 1, 2-3, 4-7, ...
     """
     counted = scored
     log_w = jnp.where(counted, old - rollout.logprob, 0.0)
@@ -35,16 +36,38 @@ def surrogate_metrics(
     truncated = jnp.exp(jnp.minimum(log_w, math.log(config.truncation)))
     off = jnp.abs(jnp.expm1(log_w))
     same = exact & counted
-    return {
-        "kl/token": pair(objective.exp_excess(jnp.minimum(log_w, _LARGEST)), counted),
-        "kl/sequence": pair(objective.exp_excess(jnp.minimum(of_sequence, _LARGEST)), rows),
-        "weights/mean": pair(truncated, counted),
-        "weights/square": pair(truncated**2, counted),
-        "weights/truncated": pair(log_w > math.log(config.truncation), counted),
-        "parity/0.2%": pair(off < 0.002, same),
-        "parity/1%": pair(off < 0.01, same),
-        "parity/5%": pair(off < 0.05, same),
+    of_token = {
+        "kl/token": objective.exp_excess(jnp.minimum(log_w, _LARGEST)),
+        "weights/mean": truncated,
+        "weights/square": truncated**2,
+        "weights/truncated": log_w > math.log(config.truncation),
     }
+    by_call = {
+        f"{name}/{calls}": pair(value, counted & there)
+        for calls, there in _by_call(rollout.commit_call).items()
+        for name, value in of_token.items()
+    }
+    return (
+        {name: pair(value, counted) for name, value in of_token.items()}
+        | {
+            "kl/sequence": pair(objective.exp_excess(jnp.minimum(of_sequence, _LARGEST)), rows),
+            "parity/0.2%": pair(off < 0.002, same),
+            "parity/1%": pair(off < 0.01, same),
+            "parity/5%": pair(off < 0.05, same),
+        }
+        | by_call
+    )
+
+
+def _by_call(commit_call: Int[Array, "B L"]) -> dict[str, Bool[Array, "B L"]]:
+    """Tokens by their call, in ranges that double: enough to see where weights are lost."""
+    ranges, first = {}, 1
+    while first <= commit_call.shape[1]:
+        last = min(2 * first - 1, commit_call.shape[1])
+        name = f"calls_{first}-{last}" if last > first else f"calls_{first}"
+        ranges[name] = (commit_call >= first) & (commit_call <= last)
+        first *= 2
+    return ranges
 
 
 def ratio_metrics(
@@ -68,15 +91,22 @@ def ratio_metrics(
 
 
 def derived(values: dict[str, float], reward_range: float) -> dict[str, float]:
-    """Figures made from means: the effective sample size of w and Theorem 1's slack.
+    """The metrics, with figures made from means: effective sample sizes of w, Theorem 1's slack.
 
-    weights/ess: (E w)² / E w², as a share of the tokens.
+    weights/ess: (E w)² / E w², as a share of the tokens; by call too.  It takes the place of the
+    means by call that it is made of.
     theorem1/slack: r_max · min(√(KL/2), √(1 − e^−KL)), in reward; above about 2 nats of KL it
     says nothing (it nears r_max).
     """
-    out = {}
-    if values.get("weights/square"):
-        out["weights/ess"] = values["weights/mean"] ** 2 / values["weights/square"]
+    out = dict(values)
+    squares = [name for name in values if name.startswith("weights/square")]
+    for name in squares:
+        square, calls = values[name], name.removeprefix("weights/square")
+        mean = values[f"weights/mean{calls}"]
+        if square:
+            out[f"weights/ess{calls}"] = mean**2 / square
+        if calls:
+            del out[name], out[f"weights/mean{calls}"]
     if "kl/sequence" in values:
         kl = values["kl/sequence"]
         bound = min(math.sqrt(kl / 2), math.sqrt(-math.expm1(-kl)))

@@ -12,10 +12,29 @@ from rollouts of the true sampler.  With K = 1 and w = 1 this is d1.
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from diffpo_jax.config import ObjectiveConfig
+from diffpo_jax.diffusion import end_of_text
+from diffpo_jax.diffusion.end_of_text import EndOfText
 from diffpo_jax.masked import masked_mean, masked_sum
+
+
+def counted_tokens(
+    tokens: Int[Array, "B L"], sampled: Bool[Array, "B L"], end: EndOfText, kind: str
+) -> Bool[Array, "B L"]:
+    """Tokens that count.
+
+    Args:
+      kind: "sampled": all that were drawn, those after the end of the text too, since they shaped
+        the states that later ones were drawn from; "to_end": those up to the first end, as in
+        d1.  With parallel decoding that biases the exact gradient.
+    """
+    if kind == "sampled":
+        return sampled
+    if kind != "to_end":
+        raise ValueError(f"unknown count of tokens: {kind!r}")
+    return sampled & end_of_text.up_to_end(tokens, end)
 
 
 def importance_weights(
@@ -118,6 +137,21 @@ def kl_estimate(
     raise ValueError(f"unknown estimator of the KL: {kind!r}")
 
 
+def sequence_kl(
+    old: Float[Array, "B L"],
+    reference: Float[Array, "B L"],
+    counted: Bool[Array, "B L"],
+    kind: str,
+) -> Float[Array, "B"]:
+    """A sequence's estimate of KL(π̂_old ‖ π̂_ref), summed over its tokens; by k1 unbiased.
+
+    In the reward its gradient is right under each of the estimators, unlike in the loss, as it
+    is a number like any other part of the reward.
+    """
+    there = (jnp.where(counted, x, 0.0) for x in (reference, old))
+    return jnp.sum(kl_estimate(*there, kind), axis=1)
+
+
 def exp_excess(d: Float[Array, "*N"]) -> Float[Array, "*N"]:
     """exp(d) − d − 1, at least 0 and right for small d too.
 
@@ -146,7 +180,7 @@ def token_objective(
 
     Args:
       new, old, reference: log π̂ of each token under θ, θ_old and the reference, for one draw of
-        anchors and prompt masks; the reference is needed where config.kl > 0.
+        anchors and prompt masks; the reference is needed where config.kl > 0 is in the loss.
       rollout: the sampler's own log-probabilities.
       counted: tokens that count: all sampled ones.
       scale: of each token in the sum, where only some calls are scored; 0: not scored.
@@ -158,7 +192,7 @@ def token_objective(
     log_ratio = log_ratios(new, old, scored, config.ratio)
     bounds = (config.clip_low, config.clip_high, config.clip)
     value = weight * clipped(log_ratio, advantage[:, None], *bounds)
-    if config.kl:
+    if config.kl and config.kl_in == "loss":
         # What is not scored may be anything; a gradient of 0 times inf would be NaN.
         there = (jnp.where(scored, x, 0.0) for x in (reference, new))
         value = value - config.kl * kl_estimate(*there, config.kl_estimator)

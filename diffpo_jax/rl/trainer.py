@@ -2,10 +2,11 @@
 
 1. prompts, each repeated G times, a key per row from (seed, step, row);
 2. rollouts by the true sampler, one jitted loop;
-3. texts and rewards on the host, the price of calls, advantages by group;
-4. μ inner updates, each on its own draw of anchors and prompt masks; old (and reference)
-   log-probabilities of all draws are taken before the first;
-5. metrics, samples, an evaluation and a checkpoint where they are due.
+3. a draw of anchors and prompt masks for each of the μ inner updates, and the old (and reference)
+   log-probabilities for it; the devices work on them while the host does the next;
+4. texts and rewards, the price of calls, advantages by group;
+5. μ inner updates;
+6. metrics, samples, the guard, an evaluation and a checkpoint where they are due.
 """
 
 import math
@@ -23,6 +24,7 @@ from diffpo_jax import grading, rng
 from diffpo_jax import metrics as metrics_lib
 from diffpo_jax.checkpoints import Checkpoints
 from diffpo_jax.config import LoggingConfig, RLConfig, SamplerConfig
+from diffpo_jax.data import tokenizers
 from diffpo_jax.data.prompts import EncodedBatch
 from diffpo_jax.diffusion import generate, likelihood, unmask
 from diffpo_jax.distributed import sharding
@@ -30,8 +32,9 @@ from diffpo_jax.errors import UserError
 from diffpo_jax.models.policy import Policy
 from diffpo_jax.progress import Progress
 from diffpo_jax.rl import advantages, diagnostics, update
+from diffpo_jax.rl import guard as guard_lib
 from diffpo_jax.tasks.task import Example, Task
-from diffpo_jax.types import Params, Prompts, TrainState
+from diffpo_jax.types import Draws, Params, Prompts, TrainState
 
 STAGE = "rl"
 
@@ -43,6 +46,7 @@ class Programs(NamedTuple):
     draw: Callable[..., Any]
     score: Callable[..., Any]
     old_selection: Callable[..., Any]
+    divergence: Callable[..., Any]
     update: Callable[..., Any]
 
 
@@ -97,12 +101,23 @@ def make_programs(
             update.make_score(policy, config.likelihood, settings, micro), out_shardings=batch
         ),
         old_selection=jax.jit(update.make_old_selection(policy, settings), out_shardings=batch),
+        divergence=jax.jit(update.make_divergence(config.objective, settings), out_shardings=batch),
         update=jax.jit(
             step,
             donate_argnums=0,
             out_shardings=(sharding.shardings(state, mesh), sharding.replicated(mesh)),
         ),
     )
+
+
+class Scores(NamedTuple):
+    """What the inner updates compare with; None, or a list of None: not needed."""
+
+    draws: list[Draws | None]  # of each inner update
+    olds: list[jax.Array | None]  # log π̂_old for each draw
+    references: list[jax.Array | None]  # log π̂_ref for each draw
+    sets: jax.Array | None  # log-probability of the sets, under θ_old
+    divergence: jax.Array | None  # KL to the reference of each sequence, where rewards pay for it
 
 
 class Trainer(NamedTuple):
@@ -132,18 +147,22 @@ class Trainer(NamedTuple):
         writer: metrics_lib.MetricsWriter,
         *,
         start: int,
-        calls: dict[str, float],
+        meta: dict[str, Any],
     ) -> TrainState:
         """Trains from step `start` to the last.
 
         Args:
           state, iterator: at step `start`.
-          calls: denoiser calls so far, by use.
+          meta: of the checkpoint of step `start`; empty at the beginning.
 
         Raises:
-          UserError: objective or gradient not finite; a checkpoint could not be written.
+          UserError: objective or gradient not finite; the guard stopped the run; a checkpoint
+            could not be written.
         """
         steps = self.config.steps
+        calls = meta.get("calls", {"rollout": 0.0, "update": 0.0})
+        guard = guard_lib.from_meta(meta.get("guard"))
+        self._stop_if_guarded(guard.met, start, checkpoints)
         with Progress(STAGE, steps, initial=start) as progress:
             written = time.perf_counter()
 
@@ -155,9 +174,11 @@ class Trainer(NamedTuple):
                 written = now
 
             if start == 0:
-                write(0, self.evaluate(state.params), {})
+                values = self.evaluate(state.params)
+                guard, _ = guard_lib.look(guard, values, self.config.guard)
+                write(0, values, {})
             for number in range(start + 1, steps + 1):
-                state, values, times = self._step(state, next(iterator), number)
+                state, values, times = self._step(state, next(iterator), number, guard.rate)
                 calls = {
                     "rollout": calls["rollout"] + values["calls/rollout"],
                     "update": calls["update"] + values["calls/update"],
@@ -167,15 +188,21 @@ class Trainer(NamedTuple):
                 due = self.evaluate_every and number % self.evaluate_every == 0
                 if due or number == steps:
                     values |= self.evaluate(state.params)
-                if due or number % self.logging.every == 0 or number == steps:
-                    write(number, values, times)
-                checkpoints.save(number, state, iterator, {"calls": calls})
+                guard, met = guard_lib.look(guard, values, self.config.guard)
+                values["rate"] = guard.rate
+                if due or number % self.logging.every == 0 or number == steps or met:
+                    write(number, values | {f"guard/{name}": 1.0 for name in met}, times)
+                state_of_run = {"calls": calls, "guard": guard_lib.to_meta(guard)}
+                checkpoints.save(number, state, iterator, state_of_run, due=bool(met))
+                self._stop_if_guarded(list(met.values()), number, checkpoints)
+                for seen in met.values():
+                    progress.say(f"warning: RL step {number}: {seen}.")
                 shown = ("reward", "accuracy", "nfe", "gamma/p50")
                 progress.update(**{name: values[name] for name in shown})
         return state
 
     def _step(
-        self, state: TrainState, encoded: EncodedBatch, number: int
+        self, state: TrainState, encoded: EncodedBatch, number: int, rate: float
     ) -> tuple[TrainState, dict[str, float], dict[str, float]]:
         clock = _Clock()
         group = self.config.group
@@ -187,19 +214,14 @@ class Trainer(NamedTuple):
         on_host = jax.device_get(rollout)
         clock.lap("rollout")
 
+        scores = self._scores(state.params, prompts, rollout, number)
         examples = [self.examples[i] for i in repeated.index.tolist()]
         graded = grading.grade(on_host, examples, self.task, self.tokenizer)
-        rewards = advantages.speed_reward(
-            graded.total,
-            on_host.nfe,
-            self.sampler.length,
-            self.config.speed.weight,
-            self.config.speed.form,
-        )
+        rewards = self._rewards(graded, scores)
         advantage = self._advantages(graded, rewards)
         clock.lap("reward")
 
-        state, of_update = self._updates(state, prompts, rollout, advantage, number)
+        state, of_update = self._updates(state, prompts, rollout, advantage, scores, rate)
         clock.lap("update")
         if self.logging.samples_every and number % self.logging.samples_every == 0:
             self.write_samples(number, grading.sample_rows(graded, advantage, 64))
@@ -209,47 +231,77 @@ class Trainer(NamedTuple):
         metrics["reward"] = (rewards.sum(), rows)
         metrics["groups/equal"] = (equal.sum(), equal.size)
         values = metrics_lib.means(metrics) | grading.percentiles(graded)
-        values |= diagnostics.derived(values, self.task.reward_max)
+        values = diagnostics.derived(values, self.task.reward_max)
         values["calls/rollout"] = float(np.sum(on_host.nfe))
         values["calls/update"] = float(rows * self._passes(on_host.nfe))
         tokens = int(on_host.sampled.sum())
         return state, values, clock.laps | {"tokens_per_second": tokens / clock.laps["rollout"]}
 
+    def _rewards(self, graded: grading.Graded, scores: Scores) -> np.ndarray:
+        """Rewards with their prices: of calls, and of leaving the reference where that is one."""
+        speed = self.config.speed
+        rewards = advantages.speed_reward(
+            graded.total, graded.rollout.nfe, self.sampler.length, speed.weight, speed.form
+        )
+        if scores.divergence is None:
+            return rewards
+        return rewards - self.config.objective.kl * np.asarray(scores.divergence, np.float64)
+
     def _advantages(self, graded: grading.Graded, rewards: np.ndarray) -> np.ndarray:
         """Advantages of the rollouts, 0 where they are to teach nothing."""
-        objective, group = self.config.objective, self.config.group
+        objective, group, rollout = self.config.objective, self.config.group, graded.rollout
         if objective.advantage == "decoupled":
-            nfe, weight = graded.rollout.nfe, self.config.speed.weight
+            nfe, weight = rollout.nfe, self.config.speed.weight
             advantage = advantages.decoupled(graded.total, nfe, self.sampler.length, weight, group)
         else:
             advantage = advantages.advantages(rewards, group, objective.advantage)
-        return np.where(graded.rollout.forced, 0, advantage) if objective.drop_forced else advantage
+        if objective.drop_forced:
+            advantage = np.where(rollout.forced, 0, advantage)
+        if objective.drop_unended:
+            ended = np.isin(rollout.tokens, tokenizers.end_ids(self.tokenizer)).any(axis=1)
+            advantage = np.where(ended, advantage, 0)
+        return advantage
+
+    def _scores(self, params: Params, prompts: Prompts, rollout: Any, number: int) -> Scores:
+        """Everything that is taken at θ_old, for all inner updates."""
+        mu, objective, programs = self.config.inner_updates, self.config.objective, self.programs
+        draws, olds, references, divergence = [None] * mu, [None] * mu, [None] * mu, None
+        if self.mode != "sampler":
+            key = rng.key_for(self.seed, "draws", number)
+            draws = [programs.draw(jax.random.fold_in(key, i), rollout, prompts) for i in range(mu)]
+            priced = self.reference is not None and objective.kl_in == "reward"
+            # The first update is at θ_old itself and takes its own values.
+            first = 0 if priced else 1
+            olds[first:] = [programs.score(params, prompts, rollout, d) for d in draws[first:]]
+            if priced:
+                of_reference = programs.score(self.reference, prompts, rollout, draws[0])
+                divergence = programs.divergence(olds[0], of_reference, rollout)
+                olds[0] = None
+            elif self.reference is not None:
+                references = [programs.score(self.reference, prompts, rollout, d) for d in draws]
+        exact = objective.selection == "exact"
+        sets = programs.old_selection(params, rollout) if exact else None
+        return Scores(draws, olds, references, sets, divergence)
 
     def _updates(
-        self, state: TrainState, prompts: Prompts, rollout, advantage: np.ndarray, number: int
+        self,
+        state: TrainState,
+        prompts: Prompts,
+        rollout: Any,
+        advantage: np.ndarray,
+        scores: Scores,
+        rate: float,
     ) -> tuple[TrainState, dict[str, Any]]:
         """μ inner updates; metrics of the surrogate from the first, of the clip from the last."""
         placed = sharding.place_batch(advantage, self.mesh)
-        mu, trains_tokens = self.config.inner_updates, self.mode != "sampler"
-        draws, olds, references = [None] * mu, [None] * mu, [None] * mu
-        if trains_tokens:
-            key = rng.key_for(self.seed, "draws", number)
-            draws = [
-                self.programs.draw(jax.random.fold_in(key, i), rollout, prompts) for i in range(mu)
-            ]
-            score, reference = self.programs.score, self.reference
-            # The first update is at θ_old itself and takes its own values.
-            olds[1:] = [score(state.params, prompts, rollout, d) for d in draws[1:]]
-            if reference is not None:
-                references = [score(reference, prompts, rollout, d) for d in draws]
-        sets = None
-        if self.config.objective.selection == "exact":
-            sets = self.programs.old_selection(state.params, rollout)
         metrics: dict[str, Any] = {}
-        for i in range(mu):
-            batch = update.Batch(prompts, rollout, placed, draws[i], olds[i], references[i], sets)
-            state, of_update = self.programs.update(state, batch)
+        for draws, old, reference in zip(scores.draws, scores.olds, scores.references):
+            batch = update.Batch(prompts, rollout, placed, draws, old, reference, scores.sets)
+            state, of_update = self.programs.update(state, batch, jnp.float32(rate))
             metrics |= jax.device_get(of_update)
+        if scores.divergence is not None:
+            price = np.asarray(scores.divergence)
+            metrics["kl/reward"] = (price.sum(), price.size)
         return state, metrics
 
     def _passes(self, nfe: np.ndarray) -> float:
@@ -257,7 +309,10 @@ class Trainer(NamedTuple):
         if self.mode == "sampler":
             return 0.0
         mu, config = self.config.inner_updates, self.config.likelihood
-        scored = mu + (mu - 1) + (mu if self.reference is not None else 0)
+        compared = 0
+        if self.reference is not None:
+            compared = 2 if self.config.objective.kl_in == "reward" else mu
+        scored = mu + (mu - 1) + compared
         # A micro-batch, of rows of as many calls, makes as many passes as its longest row took.
         size = self.config.micro_batch or nfe.size
         longest = np.sort(nfe).reshape(-1, size)[:, -1]
@@ -265,6 +320,16 @@ class Trainer(NamedTuple):
         passes = most if most <= 2 else np.minimum(most, longest).mean()
         sets = mu * longest.mean() if self.config.objective.selection == "exact" else 0
         return float(scored * passes + sets)
+
+    def _stop_if_guarded(self, met: Sequence[str], number: int, checkpoints: Checkpoints) -> None:
+        """Raises `UserError` where the guard is to stop a run that met these conditions."""
+        if met and self.config.guard.action == "stop":
+            checkpoints.wait()
+            raise UserError(
+                f"RL step {number}: stopped by config.rl.guard: {'; '.join(met)}. The step is "
+                f"saved in {checkpoints.directory}; to go on all the same, start again with "
+                "--config.rl.guard.action=warn."
+            )
 
     def _stop_if_not_finite(
         self, values: dict[str, float], number: int, checkpoints: Checkpoints

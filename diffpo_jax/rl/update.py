@@ -35,7 +35,7 @@ class Batch(NamedTuple):
     old: Float[Array, "B L"] | None  # log π̂_old for these draws
     reference: Float[Array, "B L"] | None  # log π̂_ref for these draws
     old_selection: Float[Array, "B N"] | None = None  # log P_old of each call's set
-    tokens: Float[Array, "B"] | None = None  # sampled tokens a sequence, mean over the batch
+    tokens: Float[Array, "B"] | None = None  # counted tokens a sequence, mean over the batch
 
 
 def init_state(params: Params, optimizer: optax.GradientTransformation) -> TrainState:
@@ -50,14 +50,7 @@ def make_score(
 
     def score(params: Params, prompts: Prompts, rollout: Rollout, draws: Draws) -> Array:
         def one(part):
-            return likelihood.anchored_log_prob(
-                policy,
-                params,
-                *part,
-                temperature=settings.temperature,
-                remat=config.remat,
-                end=settings.end,
-            )
+            return likelihood.anchored_log_prob(policy, params, *part, **_scoring(config, settings))
 
         rows = rollout.nfe.shape[0]
         whole = (prompts, rollout, draws)
@@ -67,6 +60,18 @@ def make_score(
         return jnp.zeros_like(scored).at[order].set(scored)
 
     return score
+
+
+def make_divergence(
+    config: ObjectiveConfig, settings: SamplerSettings
+) -> Callable[[Array, Array, Rollout], Float[Array, "B"]]:
+    """divergence(old, reference, rollout): the KL of each sequence, for a price in its reward."""
+
+    def divergence(old: Array, reference: Array, rollout: Rollout) -> Array:
+        counted = _counted(rollout, config, settings)
+        return objective.sequence_kl(old, reference, counted, config.kl_estimator)
+
+    return divergence
 
 
 def make_old_selection(
@@ -91,12 +96,15 @@ def make_update(
     mode: str,
     settings: SamplerSettings,
     micro_batch: int = 0,
-) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
-    """Builds update(state, batch) -> (state, metrics), to be jitted with the state donated.
+) -> Callable[..., tuple[TrainState, Metrics]]:
+    """Builds update(state, batch, rate=1) -> (state, metrics), to be jitted with `state` donated.
+
+    `rate` is a factor on the learning rates.
 
     Where `batch.old` is None the update is the first on these rollouts: θ is θ_old, and the old
     log-probabilities are the new ones, with no gradient.  `batch.draws` is None in mode
-    "sampler", which trains no token; `batch.reference` where config.kl is 0.
+    "sampler", which trains no token; `batch.reference` where no KL is
+    in the loss.
 
     Args:
       micro_batch: sequences at a time, 0 for all; divides B.
@@ -128,9 +136,12 @@ def make_update(
         rest = {name: jax.tree.map(jnp.zeros_like, params[name]) for name in params.keys() - part}
         return grads | rest, metrics
 
-    def update(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+    def update(
+        state: TrainState, batch: Batch, rate: Float[Array, ""] | float = 1.0
+    ) -> tuple[TrainState, Metrics]:
         rows = batch.advantage.shape[0]
-        tokens = jnp.sum(batch.rollout.sampled) / rows  # of the batch, whatever the micro-batches
+        # Of the whole batch, whatever the micro-batches.
+        tokens = jnp.sum(_counted(batch.rollout, config, settings)) / rows
         batch = batch._replace(tokens=jnp.full(rows, tokens, batch.advantage.dtype))
         batch = _take(batch, _order(batch.rollout, micro_batch or rows))
         total, metrics = microbatch.accumulate(
@@ -138,6 +149,7 @@ def make_update(
         )
         grads = jax.tree.map(lambda g: g / rows, total)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        updates = jax.tree.map(lambda u: u * jnp.asarray(rate, u.dtype), updates)
         params = optax.apply_updates(state.params, updates)
         for name in trained:
             metrics[f"grad_norm/{name}"] = _one(optax.tree.norm(grads[name]))
@@ -169,13 +181,11 @@ def _tokens(policy, params, batch, likelihood_config, config, settings):
         batch.prompts,
         batch.rollout,
         batch.draws,
-        temperature=settings.temperature,
-        remat=likelihood_config.remat,
-        end=settings.end,
+        **_scoring(likelihood_config, settings),
     )
     first = batch.old is None
     old = jax.lax.stop_gradient(new) if first else batch.old
-    counted, scale = batch.rollout.sampled, batch.draws.scale
+    counted, scale = _counted(batch.rollout, config, settings), batch.draws.scale
     value = objective.token_objective(
         new,
         old,
@@ -195,6 +205,21 @@ def _tokens(policy, params, batch, likelihood_config, config, settings):
     return value, metrics
 
 
+def _scoring(config: LikelihoodConfig, settings: SamplerSettings) -> dict[str, Any]:
+    """How tokens are scored: as the sampler drew them, where the configuration does not differ."""
+    return {
+        "temperature": config.temperature or settings.temperature,
+        "remat": config.remat,
+        "end": settings.end,
+        "chunk": settings.chunk,
+        "keep_mask": config.keep_mask,
+    }
+
+
+def _counted(rollout: Rollout, config: ObjectiveConfig, settings: SamplerSettings) -> Array:
+    return objective.counted_tokens(rollout.tokens, rollout.sampled, settings.end, config.count)
+
+
 def _of_sets(settings: SamplerSettings) -> dict[str, int]:
     most = settings.max_calls or settings.length
     return {"block_length": settings.block_length, "max_calls": settings.max_calls, "most": most}
@@ -205,14 +230,21 @@ def _selection(policy, params, batch, config, settings, trained):
     rollout = batch.rollout
     if "denoiser" in trained:
         lo, hi = selection.call_bounds(
-            policy, params, batch.prompts, rollout, end=settings.end, **_of_sets(settings)
+            policy,
+            params,
+            batch.prompts,
+            rollout,
+            end=settings.end,
+            chunk=settings.chunk,
+            **_of_sets(settings),
         )
     else:
         lo, hi = selection.recorded_bounds(rollout, **_of_sets(settings))
     mu, sigma = policy.threshold(params, rollout.features)
     new = selection.log_selection(lo, hi, mu, sigma, settings.scope)
     old = batch.old_selection
-    divisor = objective.token_divisor(rollout.sampled, batch.tokens, config.aggregation)
+    counted = _counted(rollout, config, settings)
+    divisor = objective.token_divisor(counted, batch.tokens, config.aggregation)
     value = objective.selection_objective(new, old, divisor, batch.advantage, config)
     value += config.gamma_entropy * jnp.log(sigma)
     bounds = (config.clip_low, config.clip_high, config.clip)

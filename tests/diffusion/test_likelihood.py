@@ -306,6 +306,60 @@ def test_remat_changes_neither_value_nor_gradient():
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), plain[1], again[1])
 
 
+@pytest.mark.parametrize("chunk", [1, 3, 4])
+def test_chunks_of_positions_change_neither_value_nor_gradient(chunk):
+    draws = Draws(jnp.array([[0, 1]] * ROWS, jnp.int32), NO_MASK)
+    weights = jnp.asarray(np.random.default_rng(6).normal(size=(ROWS, LENGTH)), jnp.float32)
+    rollout = rollouts()
+
+    def value_and_grad(chunk):
+        def value(params):
+            log_p = likelihood.anchored_log_prob(
+                POLICY, params, PROMPTS, rollout, draws, temperature=0.7, chunk=chunk
+            )
+            return jnp.sum(weights * log_p)
+
+        return jax.jit(jax.value_and_grad(value))(PARAMS)
+
+    plain, cut = value_and_grad(0), value_and_grad(chunk)
+    np.testing.assert_allclose(cut[0], plain[0], rtol=1e-6)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), cut[1], plain[1])
+
+
+def test_the_gradient_s_memory_grows_neither_with_anchors_nor_with_the_vocabulary():
+    """At LLaDA's vocabulary, by the compiled program's own account of its memory."""
+    rows, length, prompt = 2, 64, 2
+    policy, params = reference.tiny_policy(vocab=126_464, mask_id=126_336, width=8)
+
+    def memory(anchors, chunk):
+        whole = jax.ShapeDtypeStruct((rows, length), jnp.int32)
+        values = jax.ShapeDtypeStruct((rows, length), jnp.float32)
+        prompts = Prompts(*(jax.ShapeDtypeStruct((rows, prompt), t) for t in (jnp.int32, bool)))
+        rollout = Rollout(*[None] * len(Rollout._fields))._replace(
+            tokens=whole,
+            commit_call=whole,
+            sampled=jax.ShapeDtypeStruct((rows, length), bool),
+            logprob=values,
+        )
+        draws = Draws(jax.ShapeDtypeStruct((rows, anchors), jnp.int32), prompts.mask)
+
+        def value(params, *args):
+            return jnp.sum(
+                likelihood.anchored_log_prob(
+                    policy, params, *args, temperature=1.0, chunk=chunk, remat=True
+                )
+            )
+
+        compiled = jax.jit(jax.grad(value)).lower(params, prompts, rollout, draws).compile()
+        return compiled.memory_analysis().temp_size_in_bytes
+
+    one_array = 4 * rows * length * 126_464
+    assert memory(2, chunk=0) > one_array
+    few, many = memory(4, chunk=2), memory(16, chunk=2)
+    assert few < one_array / 2  # the parameters' gradients for the most part
+    assert many < 1.01 * few
+
+
 # The surrogate as a distribution: all trajectories of one prompt, one row each.
 
 GAMMA = 0.2  # trajectories take 3 or 4 calls; later tokens decide which

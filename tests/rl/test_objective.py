@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from diffpo_jax.config import ObjectiveConfig
+from diffpo_jax.diffusion.end_of_text import EndOfText
 from diffpo_jax.rl import objective
 
 LOG = np.log
@@ -67,6 +68,21 @@ def test_sequence_and_normalised_weights_by_hand():
     got = np.asarray(objective.importance_weights(old, rollout, counted, "normalised", 2.0))
     np.testing.assert_allclose(got[0], [0.4, 1.0, 1.6], rtol=1e-6)
     np.testing.assert_allclose(got[1, :2], [0.4, 1.6], rtol=1e-6)
+
+
+def test_what_counts_where_the_text_ends_in_the_middle():
+    tokens = jnp.asarray([[2, 0, 1, 0], [0, 1, 2, 2], [0, 1, 0, 1]], jnp.int32)
+    sampled, end = jnp.ones((3, 4), bool).at[2, 0].set(False), EndOfText((2,), 2)
+    to_end = [[1, 0, 0, 0], [1, 1, 1, 0], [0, 1, 1, 1]]
+    got = objective.counted_tokens(tokens, sampled, end, "to_end")
+    np.testing.assert_array_equal(got, np.array(to_end, bool))
+    assert objective.counted_tokens(tokens, sampled, end, "sampled") is sampled
+    # A sequence's mean is then over as many: ratios 1 | 1 1.1 1.1 | 1.1 1.1 1.1.
+    log_ratio = f32(LOG([[1.0, 1.1, 1.1, 1.1]] * 3))
+    value = objective.token_objective(
+        log_ratio, jnp.zeros((3, 4)), jnp.zeros((3, 4)), None, got, f32([1.0, 1.0, 2.0]), config()
+    )
+    np.testing.assert_allclose(value, [1.0, 3.2 / 3, 2 * 3.3 / 3], rtol=1e-6)
 
 
 # The clip: ratios below, inside and above [0.8, 1.3], for both signs of the advantage.

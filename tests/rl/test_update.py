@@ -244,6 +244,9 @@ def test_micro_batches_add_up():
     assert_close(split[0].params, whole[0].params, atol=1e-6)
     assert split[1].keys() == whole[1].keys()
     for name in whole[1]:
+        if not whole[1][name][1]:
+            assert not split[1][name][1]  # calls that no rollout made
+            continue
         assert value(split[1], name) == pytest.approx(value(whole[1], name), rel=1e-4, abs=1e-6)
     counts = [float(metrics["clip/token"][1]) for metrics in (whole[1], split[1])]
     assert counts[0] == counts[1] == some_batch().rollout.sampled.sum()
@@ -309,6 +312,39 @@ def test_old_and_reference_that_are_given_are_used(batch):
     # What compares the surrogate with the sampler belongs to the first update alone.
     assert "kl/sequence" not in metrics
     assert "kl/sequence" in updated("joint")[1]
+
+
+def test_the_rate_scales_the_step_and_not_the_moments(batch):
+    step, state = program("joint", 0)
+    whole, _ = updated("joint")
+    half, _ = step(state, batch, 0.5)
+    for a, b, c in zip(*(jax.tree.leaves(x) for x in (whole.params, half.params, PARAMS))):
+        np.testing.assert_allclose(np.subtract(b, c), np.subtract(a, c) / 2, atol=1e-6)
+    assert_close(half.opt_state, whole.opt_state, atol=1e-7)
+
+
+def test_d1_scores_at_another_temperature_and_with_the_mask_token(batch):
+    likelihood_config = LikelihoodConfig(
+        anchors=2, prompt_masking=0.0, temperature=1.0, keep_mask=True
+    )
+    score = jax.jit(update.make_score(POLICY, likelihood_config, SETTINGS, 0))
+    got = np.exp(score(PARAMS, batch.prompts, batch.rollout, batch.draws))
+    plain = jax.jit(update.make_score(POLICY, ANCHORED, SETTINGS._replace(temperature=1.0), 0))
+    without = np.exp(plain(PARAMS, batch.prompts, batch.rollout, batch.draws))
+    sampled = np.asarray(batch.rollout.sampled)
+    # The mask token takes its share from every other: p' = p (1 - p_mask).
+    assert np.all(got[sampled] < without[sampled])
+    assert np.all(got[sampled] > 0.2 * without[sampled])
+
+
+def test_a_price_for_leaving_the_reference_is_a_sum_over_the_sequence(batch):
+    rng = np.random.default_rng(3)
+    old, ref = (jnp.asarray(rng.normal(size=(ROWS, LENGTH)), jnp.float32) for _ in range(2))
+    for kind, of in (("k1", lambda d: -d), ("k2", lambda d: d**2 / 2)):
+        config = ObjectiveConfig(kl_estimator=kind)
+        got = update.make_divergence(config, SETTINGS)(old, ref, batch.rollout)
+        terms = np.where(batch.rollout.sampled, of(np.asarray(ref - old)), 0)
+        np.testing.assert_allclose(got, terms.sum(axis=1), rtol=1e-5)
 
 
 # Optimisers, on two numbers.
