@@ -91,20 +91,20 @@ def main(argv: list[str] | None = None) -> None:
         files.write_json(args.json, result)
 
 
-def make_sides(args: argparse.Namespace) -> "dict[str, _JaxSide | _TorchSide]":
+def make_sides(args: argparse.Namespace) -> "dict[str, JaxSide | TorchSide]":
     """What is compared, by name; without torch the JAX side alone."""
-    ours = _JaxSide(args)
+    ours = JaxSide(args)
     try:
         import torch  # noqa: F401
     except ModuleNotFoundError:
         return {"jax": ours}
-    return {"jax": ours, "torch": _TorchSide(args, ours)}
+    return {"jax": ours, "torch": TorchSide(args, ours)}
 
 
 def measure(
     args: argparse.Namespace,
     machine: dict[str, Any],
-    sides: "dict[str, _JaxSide | _TorchSide]",
+    sides: "dict[str, JaxSide | TorchSide]",
 ) -> dict[str, Any]:
     """Everything there is to tell, as in the JSON file.  Raises `DisagreementError`."""
     agreement = check_agreement(sides["jax"], sides["torch"]) if "torch" in sides else None
@@ -116,7 +116,7 @@ def measure(
         if (call := side.calls.get(program))
     }
     timing.interleave(calls, 1)
-    results = _results(timing.interleave(calls, args.repeats), _flops(args))
+    results = _results(timing.interleave(calls, args.repeats), flops(args))
     return {
         "settings": vars(args),
         "machine": machine | {"load_average_after": timing.machine()["load_average"]},
@@ -161,7 +161,7 @@ def _times(ratio: dict[str, float]) -> str:
     return f"{ratio['ratio']:.2f} x the time and {ratio['ratio_cpu']:.2f} x the CPU time of"
 
 
-def check_agreement(jax_side: "_JaxSide", torch_side: "_TorchSide") -> dict[str, float]:
+def check_agreement(jax_side: "JaxSide", torch_side: "TorchSide") -> dict[str, float]:
     """Largest differences of logits and of gradients; share of equal tokens.
 
     Tokens are told, not enforced: after one near-tie two completions part for good.
@@ -196,7 +196,7 @@ def check_agreement(jax_side: "_JaxSide", torch_side: "_TorchSide") -> dict[str,
     return {"logits": of_logits, "gradients": of_gradients, "tokens": same}
 
 
-class _JaxSide:
+class JaxSide:
     """The programs of `diffpo_jax`, compiled."""
 
     def __init__(self, args: argparse.Namespace):
@@ -205,11 +205,10 @@ class _JaxSide:
 
         from diffpo_jax import rng
         from diffpo_jax.config import ModelConfig, ThresholdConfig
-        from diffpo_jax.diffusion import generate, likelihood, unmask
-        from diffpo_jax.diffusion.anchors import draw_anchors
+        from diffpo_jax.diffusion import generate, unmask
         from diffpo_jax.diffusion.denoise import denoise
         from diffpo_jax.models import families
-        from diffpo_jax.types import Draws, Prompts
+        from diffpo_jax.types import Prompts
 
         self.threads = args.threads
         self.mask_id = args.vocab - 1
@@ -244,22 +243,10 @@ class _JaxSide:
         if int(self.rollout.nfe.min()) != args.calls or int(self.rollout.nfe.max()) != args.calls:
             raise DisagreementError(f"the sampler took {self.rollout.nfe} calls, not {args.calls}.")
 
-        def loss(denoiser, draws):
-            params = self.params | {"denoiser": denoiser}
-            log_p = likelihood.anchored_log_prob(
-                policy, params, self.prompts, self.rollout, draws, temperature=1.0
-            )
-            rho = jnp.exp(log_p - jax.lax.stop_gradient(log_p))
-            return -jnp.mean(rho * self.advantage[:, None])
-
-        none = jnp.zeros(shape, bool)
+        self._policy, self._key = policy, key
         draws, update = {}, {}
         for k in (1, 2):
-            rollout = self.rollout
-            anchors = draw_anchors(key, rollout.commit_call, rollout.nfe, k)
-            draws[k] = Draws(anchors, none)
-            one = self.params["denoiser"]
-            update[k] = self._compile(f"update_k{k}", jax.grad(loss), one, draws[k])
+            update[k], draws[k] = self.compile_update(f"update_k{k}", k)
 
         def all_mask_logits(params):
             state = jnp.full((rows, args.length), self.mask_id, jnp.int32)
@@ -280,6 +267,38 @@ class _JaxSide:
             "update_k2": lambda: ready(update[2](self.params["denoiser"], draws[2])),
         }
 
+    def compile_update(self, name: str, anchors: int, chunk: int = 0):
+        """The gradient of the denoiser with K anchors (0: every call), and the draws it takes."""
+        import jax
+        import jax.numpy as jnp
+
+        from diffpo_jax.diffusion import likelihood
+        from diffpo_jax.diffusion.anchors import draw_anchors, every_call
+        from diffpo_jax.types import Draws
+
+        calls = self.rollout.commit_call
+        if anchors:
+            drawn = draw_anchors(self._key, calls, self.rollout.nfe, anchors)
+        else:
+            drawn = every_call(*calls.shape)
+        draws = Draws(drawn, jnp.zeros(self.prompts.mask.shape, bool))
+
+        def loss(denoiser, draws):
+            params = self.params | {"denoiser": denoiser}
+            log_p = likelihood.anchored_log_prob(
+                self._policy,
+                params,
+                self.prompts,
+                self.rollout,
+                draws,
+                temperature=1.0,
+                chunk=chunk,
+            )
+            rho = jnp.exp(log_p - jax.lax.stop_gradient(log_p))
+            return -jnp.mean(rho * self.advantage[:, None])
+
+        return self._compile(name, jax.grad(loss), self.params["denoiser"], draws), draws
+
     def _compile(self, name: str, function, *args):
         import jax
 
@@ -288,10 +307,10 @@ class _JaxSide:
         return program
 
 
-class _TorchSide:
+class TorchSide:
     """The same in PyTorch, with the JAX side's weights, prompts, completions and advantages."""
 
-    def __init__(self, args: argparse.Namespace, jax_side: _JaxSide):
+    def __init__(self, args: argparse.Namespace, jax_side: JaxSide):
         import numpy as np
         import torch
 
@@ -337,7 +356,7 @@ class _TorchSide:
         }
 
 
-def _flops(args: argparse.Namespace) -> dict[str, float]:
+def flops(args: argparse.Namespace) -> dict[str, float]:
     """Operations of each program; a gradient counts as three forward passes."""
     sequence = args.prompt + args.length
     forward = args.rows * timing.forward_flops(

@@ -1,9 +1,11 @@
 """What the commands share: flags, messages in one line, JAX's compilation cache."""
 
 import errno
+import functools
 import os
 import sys
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from absl import app, flags, logging
 
@@ -12,10 +14,14 @@ from diffpo_jax.config import Config
 from diffpo_jax.errors import UserError
 
 
-def entry(main: Callable[[Sequence[str]], None]) -> None:
-    """Runs a command; a mistake of the user's is one line and exit status 2."""
+def entry(main: Callable[[Sequence[str]], None], root: type = Config) -> None:
+    """Runs a command; a mistake of the user's is one line and exit status 2.
+
+    Args:
+      root: the dataclass that --config gives the fields of.
+    """
     try:
-        app.run(main, flags_parser=_parse)
+        app.run(main, flags_parser=functools.partial(_parse, root=root))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
@@ -27,12 +33,18 @@ def entry(main: Callable[[Sequence[str]], None]) -> None:
         sys.exit(2)
 
 
-def config(argv: Sequence[str], required: Sequence[str], example: str) -> Config:
+def config(
+    argv: Sequence[str],
+    required: Sequence[str],
+    example: str,
+    build: Callable[[Any], Any] = config_io.from_config_dict,
+) -> Any:
     """The configuration of --config and its overrides, with everything else set up.
 
     Args:
       required: flags that must be given.
       example: a command that has them all, for the message.
+      build: what makes the configuration of the ConfigDict and checks it.
 
     Raises:
       UserError: a flag is missing, an argument is no flag, the configuration is wrong.
@@ -43,7 +55,7 @@ def config(argv: Sequence[str], required: Sequence[str], example: str) -> Config
         if flags.FLAGS[name].value in (None, []):
             raise UserError(f"--{name} is missing. Example: {example}")
     try:
-        result = config_io.from_config_dict(flags.FLAGS["config"].value)
+        result = build(flags.FLAGS["config"].value)
     except OSError as error:  # where the file could not be read, its first use says so
         path = next((w.partition("=")[2] for w in sys.argv if w.startswith("--config=")), "")
         raise UserError(f"cannot read the config file --config={path}.") from error
@@ -54,20 +66,20 @@ def config(argv: Sequence[str], required: Sequence[str], example: str) -> Config
     return result
 
 
-def _parse(argv: Sequence[str]) -> list[str]:
+def _parse(argv: Sequence[str], root: type) -> list[str]:
     try:
         return flags.FLAGS(list(argv))
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
-        raise UserError(_flag_message(argv, error)) from error
+        raise UserError(_flag_message(argv, error, root)) from error
 
 
-def _flag_message(argv: Sequence[str], error: Exception) -> str:
+def _flag_message(argv: Sequence[str], error: Exception, root: type) -> str:
     """Names the override that failed; ml_collections' own messages do not always."""
     text = str(error).strip("'\" ").splitlines()[0] if str(error) else type(error).__name__
     for word in argv[1:]:
         name = word.lstrip("-").partition("=")[0]
         if name.startswith("config."):
-            fault = config_io.unknown_field(name)
+            fault = config_io.unknown_field(name, root)
             if fault:
                 return fault
     return text

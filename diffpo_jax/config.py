@@ -42,6 +42,8 @@ FALLBACKS = ("most_confident", "leftmost")
 SUPPRESSION = ("none", "never", "while_open", "last")
 CACHES = ("none", "prompt", "dual")
 
+STUDIES = ("figure2",)
+
 # What a method decides, and nothing else: methods are compared with all else equal.
 METHODS = {
     "d1": {"anchors": 1, "weights": "none", "prompt_masking": 0.15},
@@ -295,3 +297,20 @@ class Config:
             "confidence": self.evaluation.confidences,
         }
         return tuple(float(x) for x in grids[DIALS[self.sampler.rule]])
+
+
+@dataclasses.dataclass(frozen=True)
+class Figure2Config:
+    model: str = "base"  # base: the run before RL; or trained
+    prompts: int = 100  # test prompts
+    rollouts: int = 4  # of each prompt
+    draws: int = 64  # of the anchors, for each K
+    anchors: tuple[int, ...] = (1, 2, 4, 16)  # K
+    batch: int = 100  # rollouts whose distributions are held at once
+
+
+@dataclasses.dataclass(frozen=True)
+class StudyConfig:
+    name: str = "figure2"  # a key of STUDIES
+    figure2: Figure2Config = Figure2Config()
+    run: Config = Config()

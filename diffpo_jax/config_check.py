@@ -22,9 +22,11 @@ from diffpo_jax.config import (
     SCOPES,
     SELECTIONS,
     SPEED_FORMS,
+    STUDIES,
     SUPPRESSION,
     WEIGHTS,
     Config,
+    StudyConfig,
 )
 from diffpo_jax.errors import UserError
 
@@ -38,6 +40,17 @@ def check(config: Config) -> None:
     _model(config)
     _rl(config)
     _divisions(config)
+
+
+def check_study(study: StudyConfig) -> None:
+    """The same for what a study adds to its run."""
+    one_of("config.name", study.name, STUDIES)
+    one_of("config.figure2.model", study.figure2.model, ("base", "trained"))
+    _positive(study, "figure2.prompts", "figure2.rollouts", "figure2.draws", "figure2.batch")
+    if not study.figure2.anchors or min(study.figure2.anchors) < 1:
+        raise UserError(
+            f"config.figure2.anchors={study.figure2.anchors} must be numbers K of 1 or more."
+        )
 
 
 def _ranges(config: Config) -> None:
@@ -262,20 +275,20 @@ def one_of(path: str, value: Any, allowed: Collection[str]) -> None:
         raise UserError(f"{path}={value!r} is unknown; use one of: {', '.join(allowed)}.")
 
 
-def _get(config: Config, path: str) -> Any:
+def _get(config: Any, path: str) -> Any:
     value = config
     for name in path.split("."):
         value = getattr(value, name)
     return value
 
 
-def _positive(config: Config, *paths: str) -> None:
+def _positive(config: Any, *paths: str) -> None:
     for path in paths:
         if not _get(config, path) > 0:
             raise UserError(f"config.{path}={_get(config, path)} must be above 0.")
 
 
-def _not_negative(config: Config, *paths: str) -> None:
+def _not_negative(config: Any, *paths: str) -> None:
     for path in paths:
         if not _get(config, path) >= 0:
             raise UserError(f"config.{path}={_get(config, path)} must not be negative.")

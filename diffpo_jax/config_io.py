@@ -16,7 +16,7 @@ import ml_collections
 from ml_collections import config_dict
 
 from diffpo_jax import config_check
-from diffpo_jax.config import DIALS, METHODS, RANKINGS, Config
+from diffpo_jax.config import DIALS, METHODS, RANKINGS, Config, StudyConfig
 from diffpo_jax.errors import UserError
 
 # Fields that cannot change what a run computes: a workdir may be resumed with other values.
@@ -53,8 +53,11 @@ def as_config_dict(config: Any) -> ml_collections.ConfigDict:
     return result
 
 
-def from_config_dict(values: ml_collections.ConfigDict) -> Config:
+def from_config_dict(values: ml_collections.ConfigDict, where: str = "config") -> Config:
     """Builds and checks the configuration.
+
+    Args:
+      where: what the flags that set its fields begin with, for messages.
 
     Returns:
       The resolved configuration: no field that the method decides is left None.
@@ -63,12 +66,25 @@ def from_config_dict(values: ml_collections.ConfigDict) -> Config:
       UserError: an unknown field (the nearest name is given), a wrong type, or values that
         contradict one another.
     """
-    config = _build(Config, values.to_dict(), "config")
+    config = _build(Config, values.to_dict(), where)
     config_check.one_of("config.method", config.method, METHODS)
     config_check.one_of("config.sampler.rule", config.sampler.rule, DIALS)
     config = resolve_rule(resolve_method(config))
     config_check.check(config)
     return config
+
+
+def study_from_config_dict(values: ml_collections.ConfigDict) -> StudyConfig:
+    """Builds and checks a study's configuration, its run included.
+
+    Raises:
+      UserError: like `from_config_dict`; paths in messages start with "config.run." for the run.
+    """
+    fields = values.to_dict()
+    run = from_config_dict(ml_collections.ConfigDict(fields.pop("run", {})), "config.run")
+    study = dataclasses.replace(_build(StudyConfig, fields, "config"), run=run)
+    config_check.check_study(study)
+    return study
 
 
 def from_json(text: str) -> Config:
@@ -105,9 +121,9 @@ def resolve_rule(config: Config) -> Config:
     return dataclasses.replace(config, sampler=dataclasses.replace(config.sampler, ranking=ranking))
 
 
-def unknown_field(path: str) -> str | None:
-    """A message where "config.section.field" names no field, None where it does."""
-    section: Any = Config()
+def unknown_field(path: str, root: type = Config) -> str | None:
+    """A message where "config.section.field" names no field of `root`, None where it does."""
+    section: Any = root()
     where, *names = path.split(".")
     for name in names:
         fields = [f.name for f in dataclasses.fields(section)] if _is_section(section) else []

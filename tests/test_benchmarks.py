@@ -111,21 +111,39 @@ def test_sampler_compares_its_options(tmp_path):
     assert all(name in text for name in names)
 
 
+@pytest.mark.slow
+def test_anchors_compares_numbers_of_anchors(tmp_path):
+    flags = [*TINY, "--anchors=2,0", "--large-vocab=999", "--chunk=1"]
+    text, result = run(tmp_path, "anchors.py", *flags)
+    results = result["results"]
+    assert [n for n in results if "torch" not in n] == ["K=1", "K=2", "exact"]
+    assert [results[n]["passes"] for n in ("K=1", "K=2", "exact")] == [1, 2, 4]
+    assert results["K=1"]["to_k1"]["ratio"] == 1
+    for one in results.values():
+        assert_times(one)
+        assert ("to_torch" in one) == (result["agreement"] is not None)
+    assert result["large"]["array"] == 4 * 2 * 4 * 999
+    for memory in (result["memory"], result["large"]["memory"]):
+        assert memory.keys() == {"K=1", "K=2", "exact"}
+        assert all(one["all"] > 0 < one["chunked"] for one in memory.values())
+    assert "V=999" in text
+
+
 @pytest.fixture(scope="module")
 def jax_side():
-    return against_pytorch._JaxSide(against_pytorch.arguments(TWO_LAYERS))
+    return against_pytorch.JaxSide(against_pytorch.arguments(TWO_LAYERS))
 
 
 @pytest.fixture(scope="module")
 def torch_side(jax_side):
     pytest.importorskip("torch")
-    return against_pytorch._TorchSide(against_pytorch.arguments(TWO_LAYERS), jax_side)
+    return against_pytorch.TorchSide(against_pytorch.arguments(TWO_LAYERS), jax_side)
 
 
 @pytest.mark.slow
 def test_without_torch_the_jax_side_is_measured_alone(jax_side, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)  # as where it is not installed
-    monkeypatch.setattr(against_pytorch, "_JaxSide", lambda args: jax_side)
+    monkeypatch.setattr(against_pytorch, "JaxSide", lambda args: jax_side)
     args = against_pytorch.arguments(TWO_LAYERS)
     sides = against_pytorch.make_sides(args)
     result = against_pytorch.measure(args, timing.machine(), sides)

@@ -15,7 +15,7 @@ from diffpo_jax.files import write_atomic
 # From the palette of Okabe and Ito, which colour-blind readers can tell apart; markers differ
 # too, for print in grey.
 BASE, TRAINED, LEARNED = "#D55E00", "#0072B2", "#009E73"
-_GREY = "#555555"
+GREY = "#555555"
 _GAMMA = "\N{GREEK SMALL LETTER GAMMA}"
 
 
@@ -72,13 +72,13 @@ def plot_frontier(summary: Mapping[str, Any], path: str | os.PathLike) -> None:
     axes.set_title(
         f"Numbers at points: {_GAMMA} in nats. Bars: ±1 standard error, {prompts} prompts.",
         fontsize=8.5,
-        color=_GREY,
+        color=GREY,
         loc="left",
     )
     axes.margins(x=0.08, y=0.1)
-    _quiet(axes)
+    quiet(axes)
     axes.legend(frameon=False, loc="best", fontsize=9)
-    _save(figure, path)
+    save(figure, path)
 
 
 def plot_learning_curves(metrics: Sequence[Mapping[str, Any]], path: str | os.PathLike) -> None:
@@ -100,15 +100,15 @@ def plot_learning_curves(metrics: Sequence[Mapping[str, Any]], path: str | os.Pa
     height = max(1, math.ceil(len(panels) / columns))
     figure = Figure(figsize=(4.2 * columns, 2.7 * height), dpi=150, layout="constrained")
     if not panels:
-        figure.text(0.5, 0.5, "no RL steps were logged", ha="center", va="center", color=_GREY)
+        figure.text(0.5, 0.5, "no RL steps were logged", ha="center", va="center", color=GREY)
     for i, draw in enumerate(panels):
         axes = figure.add_subplot(height, columns, i + 1)
         draw(axes, rows)
-        _quiet(axes)
+        quiet(axes)
         axes.set_xlabel("RL step")
         if axes.get_legend_handles_labels()[0]:
             axes.legend(frameon=False, loc="best", fontsize=8)
-    _save(figure, path)
+    save(figure, path)
 
 
 def _draw_reward(axes: Axes, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -171,15 +171,17 @@ def _standard_error(accuracy: float, prompts: int) -> float:
     return math.sqrt(accuracy * (1 - accuracy) / prompts)
 
 
-def _quiet(axes: Axes) -> None:
+def quiet(axes: Axes) -> None:
+    """Takes away what draws the eye from the data."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", color="#E5E5E5", linewidth=0.8)
     axes.set_axisbelow(True)
     axes.tick_params(labelsize=9)
 
 
-def _save(figure: Figure, path: str | os.PathLike) -> None:
+def save(figure: Figure, path: str | os.PathLike, kind: str = "png") -> None:
+    """Writes a figure atomically, as "png" or "svg"."""
     # A Figure made without pyplot draws with Agg, needs no display and leaves no global state.
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
+    figure.savefig(buffer, format=kind)
     write_atomic(path, buffer.getvalue())
