@@ -121,7 +121,7 @@ def anchors_of(kind, rollout, seed):
 
 
 @given(seed=seeds, gamma=gammas, block_length=st.sampled_from(BLOCKS), stop=st.booleans())
-@settings(max_examples=25)
+@settings(max_examples=12)
 def test_the_rollouts_are_all_there_are(seed, gamma, block_length, stop):
     _, rollout = trajectories(seed, gamma, block_length, stop)
     assert np.exp(rollout.logprob.sum(axis=1)).sum() == pytest.approx(1, abs=1e-12)
@@ -129,7 +129,7 @@ def test_the_rollouts_are_all_there_are(seed, gamma, block_length, stop):
 
 @pytest.mark.parametrize("kind", ["1", "2", "3", "exact"])
 @given(seed=seeds, gamma=gammas, block_length=st.sampled_from(BLOCKS), stop=st.booleans())
-@settings(max_examples=15)
+@settings(max_examples=8)
 def test_surrogates_are_distributions(kind, seed, gamma, block_length, stop):
     prompts, rollout = trajectories(seed, gamma, block_length, stop)
     p = surrogate(model(seed)[0], prompts, rollout, anchors_of(kind, rollout, seed))
@@ -144,7 +144,7 @@ def rewards_of(seed, rollout):
 
 @pytest.mark.parametrize("kind", ["1", "2", "exact"])
 @given(seed=seeds, gamma=gammas, stop=st.booleans())
-@settings(max_examples=10)
+@settings(max_examples=5)
 def test_the_weighted_gradient_is_that_of_the_surrogate_s_reward(kind, seed, gamma, stop):
     """With sequence weights, no truncation, no clip, no division by length; at θ_old."""
     params, *_ = model(seed)
@@ -208,7 +208,7 @@ def test_gradients_are_those_of_finite_differences(kind):
 
 
 @given(seed=seeds, gamma=gammas, stop=st.booleans(), kind=st.sampled_from(["1", "2", "3"]))
-@settings(max_examples=30)
+@settings(max_examples=15)
 def test_theorem_1(seed, gamma, stop, kind):
     """E_π r ≥ E_π̂ r − r_max · sqrt(KL(π ‖ π̂) / 2)."""
     prompts, rollout = trajectories(seed, gamma, stop=stop)
@@ -238,7 +238,7 @@ def test_a_group_s_own_mean_shrinks_the_gradient_by_one_part_in_g(group):
 
 
 @given(seed=seeds)
-@settings(max_examples=10)
+@settings(max_examples=5)
 def test_later_anchors_bring_the_surrogate_nearer_where_the_assumption_holds(seed):
     """Theorem 3: if KL does not grow with a later conditioning state, neither does 2-MF's mean."""
     params, *_ = model(seed)
