@@ -38,6 +38,8 @@ RANKINGS = {
 FALLBACKS = ("most_confident", "leftmost")
 SUPPRESSION = ("none", "never", "while_open", "last")
 CACHES = ("none", "prompt", "dual")
+PROTOCOLS = ("default", "d1")
+ANSWERS = ("text", "tags", "boxed")
 
 # What a method decides, and nothing else: methods are compared with all else equal.
 METHODS = {
@@ -61,12 +63,24 @@ class SudokuConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class PromptConfig:
+    # The prompt's text, with the task's fields in braces, such as {question}; literal braces are
+    # doubled.  words: the task's own instructions; @FILE: the text of a file.
+    template: str = "{question}"
+    answer: str = "text"  # how it is marked: text (nothing else), tags (<answer>), boxed (\boxed)
+    chat: bool = False  # the prompt goes through the tokenizer's chat template, as a user's turn
+    prefill: str = ""  # first words of every completion, given to the model
+
+
+@dataclasses.dataclass(frozen=True)
 class TaskConfig:
     name: str = "sudoku"  # a key of diffpo_jax.tasks.TASKS
-    reward: str = "valid_grid"  # which of the task's rewards is trained on (our choice)
+    protocol: str = "default"  # whose verdicts: ours, or those of "d1" with their quirks
+    reward: str = ""  # which of the task's rewards is trained on; empty: the protocol's own
     data_dir: str = ""  # where generated data lives; empty: WORKDIR/data
     train_file: str = ""  # read training examples from this file instead
     test_file: str = ""  # read test examples from this file instead
+    prompt: PromptConfig = PromptConfig()
     sudoku: SudokuConfig = SudokuConfig()
 
 

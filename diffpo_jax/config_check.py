@@ -7,12 +7,14 @@ from typing import Any
 from diffpo_jax.config import (
     ADVANTAGES,
     AGGREGATIONS,
+    ANSWERS,
     CACHES,
     CLIPS,
     DIALS,
     FALLBACKS,
     KL_ESTIMATORS,
     MODES,
+    PROTOCOLS,
     RANKINGS,
     RATIOS,
     SCHEDULES,
@@ -29,6 +31,8 @@ from diffpo_jax.errors import UserError
 def check(config: Config) -> None:
     """Raises `UserError` on the first breach: what is wrong, where, and what would be right."""
     one_of("config.mode", config.mode, MODES)
+    one_of("config.task.protocol", config.task.protocol, PROTOCOLS)
+    one_of("config.task.prompt.answer", config.task.prompt.answer, ANSWERS)
     _ranges(config)
     _sampler(config)
     _thresholds(config)

@@ -98,6 +98,8 @@ RULE = {"mode": "model"}  # rules without a threshold can be had in this mode on
         ({"threshold.scope": "call"}, "only config.rl.objective.selection='exact'"),
         ({"rl.speed.weight": -0.5}, "config.rl.speed.weight=-0.5 must not be negative"),
         ({"rl.speed.weight": 1.5}, r"weight in \[0, 1\]"),
+        ({"task.protocol": "d2"}, "config.task.protocol='d2' is unknown; use one of: default, d1"),
+        ({"task.prompt.answer": "xml"}, "text, tags, boxed"),
         ({"mode": "both"}, "config.mode='both' is unknown; use one of: model, sampler, joint"),
         ({"method": "grpo"}, "config.method='grpo' is unknown"),
         ({"model.heads": 5}, "even multiple"),
