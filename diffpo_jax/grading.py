@@ -15,7 +15,7 @@ class Graded(NamedTuple):
 
     rollout: Rollout  # on the host
     examples: list[Example]
-    texts: list[str]
+    texts: list[str]  # whole completions: what was given of them and what was written
     rewards: list[Reward]
 
     @property
@@ -36,7 +36,8 @@ def grade(rollout: Rollout, examples: Sequence[Example], task: Task, tokenizer: 
       rollout: arrays on the host.
       examples: the example of each row.
     """
-    texts = [tokenizers.decode_answer(tokenizer, row) for row in rollout.tokens.tolist()]
+    written = [tokenizers.decode_answer(tokenizer, row) for row in rollout.tokens.tolist()]
+    texts = [example.prefill + text for example, text in zip(examples, written)]
     rewards = [task.reward(example, text) for example, text in zip(examples, texts)]
     return Graded(rollout, list(examples), texts, rewards)
 
