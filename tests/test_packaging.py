@@ -23,7 +23,7 @@ ROOT = Path(__file__).parent.parent
 # The package that an import comes from, where the two differ by more than "-" and "_".
 PACKAGES = {"absl": "absl-py", "orbax": "orbax-checkpoint", "jaxlib": "jax"}
 # Required without being imported by us; requirements.txt says why.
-NOT_IMPORTED = {"array-record", "datasets"}
+NOT_IMPORTED = {"array-record"}
 
 
 def normal(name):
