@@ -63,6 +63,20 @@ class SudokuConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class CountdownConfig:
+    numbers_min: int = 3  # fewest numbers of an instance, 2 to 6; of train_file others are left out
+    numbers_max: int = 3  # most numbers; every count in between is equally likely
+    number_min: int = 1  # smallest number of a generated instance
+    number_max: int = 9  # largest number
+    target_min: int = 1  # smallest target of a generated instance
+    target_max: int = 50  # largest target
+    train_examples: int = 30_000  # generated instances to train on
+    validation_examples: int = 256  # generated instances for evaluation during training
+    test_examples: int = 768  # generated instances for the final evaluation
+    data_seed: int = 0  # seed of the generator; not the run's seed: runs share instances
+
+
+@dataclasses.dataclass(frozen=True)
 class PromptConfig:
     # The prompt's text, with the task's fields in braces, such as {question}; literal braces are
     # doubled.  words: the task's own instructions; @FILE: the text of a file.
@@ -82,6 +96,7 @@ class TaskConfig:
     test_file: str = ""  # read test examples from this file instead
     prompt: PromptConfig = PromptConfig()
     sudoku: SudokuConfig = SudokuConfig()
+    countdown: CountdownConfig = CountdownConfig()
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,11 +5,13 @@ from collections.abc import Callable
 
 from diffpo_jax.config import TaskConfig
 from diffpo_jax.errors import UserError
+from diffpo_jax.tasks.countdown import Countdown
 from diffpo_jax.tasks.sudoku import Sudoku
 from diffpo_jax.tasks.task import Task
 
 TASKS: dict[str, Callable[[TaskConfig, pathlib.Path], Task]] = {
     "sudoku": Sudoku,
+    "countdown": Countdown,
 }
 
 
