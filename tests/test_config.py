@@ -1,6 +1,8 @@
 """The configuration: overrides, methods, and one clear line for each mistake."""
 
 import dataclasses
+import pathlib
+import sys
 
 import ml_collections
 import pytest
@@ -8,6 +10,9 @@ import pytest
 from diffpo_jax import config_io
 from diffpo_jax.config import Config, LikelihoodConfig
 from diffpo_jax.errors import UserError
+
+sys.path.insert(0, str(pathlib.Path(__file__).parent.parent))
+from configs import countdown, sudoku
 
 
 def build(**overrides):
@@ -52,6 +57,15 @@ def test_a_field_of_the_method_can_be_overridden_alone():
 
 def test_zero_is_not_taken_for_unset():
     assert build(**{"rl.likelihood.prompt_masking": 0.0, "method": "d1"}).method == "d1"
+
+
+@pytest.mark.parametrize("module", [sudoku, countdown])
+def test_presets(module):
+    for preset in ("default", "smoke"):
+        config = config_io.from_config_dict(module.get_config(preset))
+        assert module.__name__.endswith(config.task.name)
+    with pytest.raises(UserError, match="has no preset 'large': default, smoke"):
+        module.get_config("large")
 
 
 RULE = {"mode": "model"}  # rules without a threshold can be had in this mode only

@@ -1,11 +1,14 @@
 import json
+import pathlib
+import sys
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from diffpo_jax import tasks
+from diffpo_jax import config_io, tasks
 from diffpo_jax.config import CountdownConfig, PromptConfig, TaskConfig
+from diffpo_jax.data import prompts, tokenizers
 from diffpo_jax.errors import UserError
 from diffpo_jax.tasks import countdown, d1_countdown
 from diffpo_jax.tasks.task import Example
@@ -159,6 +162,19 @@ def test_generated_examples(task, split):
     assert json.loads(json.dumps(examples[0].meta)) == examples[0].meta
     with pytest.raises(ValueError, match="'dev'"):
         task.examples("dev")
+
+
+def test_the_tiny_configuration_holds_every_example(tmp_path):
+    sys.path.insert(0, str(pathlib.Path(__file__).parents[2]))
+    from configs import countdown as config
+
+    values = config_io.from_config_dict(config.get_config())
+    tokenizer = tokenizers.make_tokenizer(values.tokenizer)
+    sizes = {"prompt_length": values.sampler.prompt_length, "length": values.sampler.length}
+    largest = Example("e", "9,9,9=50", "(1+2)*3")
+    for item in [largest, *make(tmp_path).examples("train")]:
+        batch = prompts.encode_example(item, tokenizer, index=0, **sizes)
+        assert batch.target[-1] == tokenizers.end_ids(tokenizer)[0]  # room for an end of text
 
 
 def test_generated_splits_do_not_overlap(task):
