@@ -52,8 +52,16 @@ _NUMBER = re.compile(
     rf"|(?P<top>{_DECIMAL}|(?<![0-9])\.[0-9]++)"
     rf"(?:\s?/\s?(?P<bottom>{_DECIMAL}))?)"
 )
-# What may stand around the number where a text is nothing but one.
-_UNIT = re.compile(r"\s*+(?:%|[A-Za-z°€£¥₹$][A-Za-z.°]*+(?:\s*+/\s*+[A-Za-z]++)?)?\s*+\.?\s*+")
+# What may follow the number where a text is nothing but one: a unit of a few words.  One letter
+# is more often a variable (5 x), and some words make another number of it (5 or more, 5 times 3).
+_WORD = (
+    r"(?!(?:and|for|if|is|less|minus|more|not|or|over|plus|than|times|to|when)\b)"
+    r"(?:[A-Za-z][A-Za-z.]++|[ghlmsL])(?![A-Za-z])"
+)
+_BESIDE = r"(?:[cmk]m|[km]g|m[lL]|ft|in|lbs?|oz|hrs?|min)(?![A-Za-z])"  # 5cm, but not 5ab
+_UNIT = re.compile(
+    rf"(?:\s*+[%€£¥₹$]|(?:\s++{_WORD}|{_BESIDE})(?:\s?/\s?{_WORD}|\s{_WORD}){{0,3}})?\s*+\.?\s*+"
+)
 
 
 def read(text: str) -> Fraction | None:
@@ -80,12 +88,7 @@ def exact(text: str) -> Fraction | None:
     if match is None:
         return None
     rest = match.string[match.end() :]
-    # A single letter is a variable (2x), and so is what a multiplication sign may follow.
-    unit = _UNIT.fullmatch(rest)
-    letters = re.sub(r"[^A-Za-z]", "", rest)
-    if unit is None or (len(letters) == 1 and not rest[:1].isspace()):
-        return None
-    return _value(match)
+    return _value(match) if _UNIT.fullmatch(rest) else None
 
 
 def _find(text: str) -> list[re.Match[str]]:
