@@ -38,8 +38,7 @@ def grade(rollout: Rollout, examples: Sequence[Example], task: Task, tokenizer: 
     """
     written = [tokenizers.decode_answer(tokenizer, row) for row in rollout.tokens.tolist()]
     texts = [example.prefill + text for example, text in zip(examples, written)]
-    rewards = [task.reward(example, text) for example, text in zip(examples, texts)]
-    return Graded(rollout, list(examples), texts, rewards)
+    return Graded(rollout, list(examples), texts, task.rewards(examples, texts))
 
 
 def metrics_of(graded: Graded) -> Metrics:

@@ -7,10 +7,10 @@ import numpy as np
 from diffpo_jax import grading
 from diffpo_jax.config import TokenizerConfig
 from diffpo_jax.data import tokenizers
-from diffpo_jax.tasks.task import Example, Reward
+from diffpo_jax.tasks.task import Example, OneByOne, Reward
 
 
-class Echo:
+class Echo(OneByOne):
     """A task that likes one text."""
 
     def reward(self, example, completion):

@@ -27,7 +27,7 @@ import numpy as np
 from diffpo_jax.config import TaskConfig
 from diffpo_jax.errors import UserError
 from diffpo_jax.tasks import answers, d1_sudoku, sudoku_grid
-from diffpo_jax.tasks.task import SPLITS, Example, Examples, Reward, choose_reward
+from diffpo_jax.tasks.task import SPLITS, Example, Examples, OneByOne, Reward, choose_reward
 from diffpo_jax.tasks.wording import Wording
 
 REWARDS = ("valid_grid", "cell_fraction")
@@ -41,7 +41,7 @@ WORDS = (
 )
 
 
-class Sudoku:
+class Sudoku(OneByOne):
     """Sudoku with generated puzzles, or with those of `train_file` and `test_file`."""
 
     name = "sudoku"

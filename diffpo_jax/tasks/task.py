@@ -64,12 +64,22 @@ class Reward(NamedTuple):
       parts: every reward the task knows, by name, whether or not `total` uses it.
       correct: whether the completion counts as right in accuracies, by the protocol's evaluation.
       parsed: False when no answer could be read from the completion.
+      answer: what was read as the answer, for people; None where nothing was.
     """
 
     total: float
     parts: Mapping[str, float]
     correct: bool
     parsed: bool
+    answer: str | None = None
+
+
+class OneByOne:
+    """For tasks whose grading is quick: many completions are graded one after the other."""
+
+    def rewards(self, examples: Sequence[Example], completions: Sequence[str]) -> list[Reward]:
+        """Grades many completions, each like `reward`."""
+        return [self.reward(e, c) for e, c in zip(examples, completions, strict=True)]
 
 
 @runtime_checkable
@@ -89,6 +99,10 @@ class Task(Protocol):
 
     def reward(self, example: Example, completion: str) -> Reward:
         """Grades one completion, its prefill included.  Never raises, whatever the text."""
+        ...
+
+    def rewards(self, examples: Sequence[Example], completions: Sequence[str]) -> list[Reward]:
+        """Grades many completions, each like `reward`; side by side where that takes long."""
         ...
 
     def scores(self, examples: Sequence[Example], completions: Sequence[str]) -> dict[str, float]:
