@@ -97,6 +97,9 @@ class TaskConfig:
     prompt: PromptConfig = PromptConfig()
     sudoku: SudokuConfig = SudokuConfig()
     countdown: CountdownConfig = CountdownConfig()
+    validation_examples: int = 512  # of published data: training rows held out for validation
+    grader_seconds: float = 5.0  # of algebra an answer may take; then it is given up, and wrong
+    grader_processes: int = 0  # that do algebra side by side; 0: one for each core, at most 16
 
 
 @dataclasses.dataclass(frozen=True)

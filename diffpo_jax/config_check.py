@@ -50,6 +50,8 @@ def _ranges(config: Config) -> None:
     _positive(config, "rl.prompts", "rl.group", "rl.inner_updates")
     _not_negative(config, "rl.likelihood.anchors", "rl.likelihood.calls")
     _positive(config, "rl.objective.truncation", "sampler.temperature", "checkpoint.every")
+    _positive(config, "task.grader_seconds")
+    _not_negative(config, "task.validation_examples", "task.grader_processes")
     _positive(config, "checkpoint.keep", "logging.every", "mesh.data", "mesh.fsdp", "mesh.tensor")
     _not_negative(config, "seed", "rl.speed.weight", "rl.objective.kl")
     _not_negative(config, "rl.objective.clip_low", "rl.objective.clip_high", "rl.steps")

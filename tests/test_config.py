@@ -114,6 +114,8 @@ RULE = {"mode": "model"}  # rules without a threshold can be had in this mode on
         ({"rl.speed.weight": 1.5}, r"weight in \[0, 1\]"),
         ({"task.protocol": "d2"}, "config.task.protocol='d2' is unknown; use one of: default, d1"),
         ({"task.prompt.answer": "xml"}, "text, tags, boxed"),
+        ({"task.grader_seconds": 0.0}, "grader_seconds=0.0 must be above 0"),
+        ({"task.validation_examples": -1}, "must not be negative"),
         ({"mode": "both"}, "config.mode='both' is unknown; use one of: model, sampler, joint"),
         ({"method": "grpo"}, "config.method='grpo' is unknown"),
         ({"model.heads": 5}, "even multiple"),
