@@ -77,6 +77,7 @@ def sample_rows(graded: Graded, advantage: np.ndarray | None, most: int) -> list
             "id": example.id,
             "prompt": example.prompt,
             "completion": graded.texts[i],
+            "meta": dict(example.meta),  # with this, the completion can be graded again
             "correct": reward.correct,
             "parsed": reward.parsed,
             "reward": reward.total,

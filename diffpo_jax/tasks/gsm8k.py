@@ -15,7 +15,6 @@ d1's evaluation does.
 import pathlib
 import re
 from collections.abc import Sequence
-from typing import Any
 
 from diffpo_jax.config import TaskConfig
 from diffpo_jax.errors import UserError
@@ -125,12 +124,6 @@ class Gsm8k(OneByOne):
             answer=gold,
             meta={"answer": gold, "calculations": len(re.findall("<<", values["answer"]))},
         )
-
-
-def meta_of(ground_truth: Any) -> dict[str, Any]:
-    """What the grader needs, made of a gold answer alone."""
-    number = f"{ground_truth:.12g}" if isinstance(ground_truth, float) else str(ground_truth)
-    return {"answer": number, "calculations": 0}
 
 
 def is_marked(completion: str, kind: str) -> bool:

@@ -140,11 +140,6 @@ class Math500:
         )
 
 
-def meta_of(ground_truth: Any) -> dict[str, Any]:
-    """What the grader needs, made of a gold answer alone."""
-    return {"answer": str(ground_truth), "level": 0}
-
-
 def _gold(question: Question) -> str:
     """The column `answer`, or what `solution` boxes last."""
     values = question.row.values
