@@ -25,7 +25,7 @@ from typing import Any
 from diffpo_jax.config import TaskConfig
 from diffpo_jax.errors import UserError
 from diffpo_jax.tasks import answers, arithmetic, d1_countdown, expressions, hub
-from diffpo_jax.tasks.task import SPLITS, Example, Examples, Reward, choose_reward
+from diffpo_jax.tasks.task import SPLITS, Example, Examples, OneByOne, Reward, choose_reward
 from diffpo_jax.tasks.wording import Wording
 
 REWARDS = ("exact", "graded", "d1")
@@ -43,7 +43,7 @@ _MOST_SOLVED = 4  # numbers up to which a solution is searched for
 _LARGEST = 10**9
 
 
-class Countdown:
+class Countdown(OneByOne):
     """Countdown with generated instances, or with those of `train_file` and `test_file`."""
 
     name = "countdown"
@@ -104,7 +104,8 @@ class Countdown:
         """Grades one completion (see the module's head).  Never raises, whatever the text."""
         kind = self._config.prompt.answer
         numbers, target = example.meta["numbers"], example.meta["target"]
-        right, parsed = judge(answers.read(completion, kind), numbers, target)
+        answer = answers.read(completion, kind)
+        right, parsed = judge(answer, numbers, target)
         parts = {
             "exact": float(right),
             "graded": 1.0 if right else 0.1 * parsed,
@@ -113,7 +114,7 @@ class Countdown:
         if self._config.protocol == "d1":
             answer, right = d1_countdown.evaluation(completion, numbers, target)
             parsed = arithmetic.python_value(answer) is not None
-        return Reward(total=parts[self._reward], parts=parts, correct=right, parsed=parsed)
+        return Reward(parts[self._reward], parts, correct=right, parsed=parsed, answer=answer)
 
     def scores(self, examples: Sequence[Example], completions: Sequence[str]) -> dict[str, float]:
         """The share that d1's evaluation counts as right, whatever the protocol."""

@@ -110,13 +110,13 @@ class Sudoku(OneByOne):
                 self._grid(example, completion),
             )
             right, empty = _count_cells(example, grid)
-            correct, parsed = right == empty > 0, bool(grid)
+            correct, parsed, answer = right == empty > 0, bool(grid), grid or None
         right, empty = _count_cells(example, digits)
         parts = {
             "valid_grid": float(solved),
             "cell_fraction": right / empty if empty else 0.0,
         }
-        return Reward(total=parts[self._reward], parts=parts, correct=correct, parsed=parsed)
+        return Reward(parts[self._reward], parts, correct=correct, parsed=parsed, answer=answer)
 
     def scores(self, examples: Sequence[Example], completions: Sequence[str]) -> dict[str, float]:
         """The share of right cells, d1's metric: `cell_accuracy`."""

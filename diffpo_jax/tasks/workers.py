@@ -2,7 +2,8 @@
 
 Symbolic algebra does not always come back, and a time limit inside the interpreter works on the
 main thread only and not against everything.  So each worker is a process of its own that gets
-one item at a time; one that passes the limit is killed and replaced, and so is one that dies.
+one item at a time.  One that passes the limit is killed and replaced.  So is one that dies; its
+item is tried once more.
 
 Workers are fresh interpreters and not forks, which are unsafe beside jax's threads.  Nor do they
 start by `multiprocessing`: that would import the program's main module again, and jax with it.
@@ -27,6 +28,8 @@ _START_S = 120.0  # for a worker's imports, on a machine that is busy
 _TRIES = 3  # starts in a row that may fail
 _MEMORY = 4 << 30  # bytes of address space: a power tower is an error before it is a problem
 _GRACE_S = 2.0  # after the limit, a worker whose parent is gone ends itself
+# Threads of numpy would do nothing but take address space, on machines with many cores a lot.
+_ENVIRONMENT = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 
 
 class Outcome(NamedTuple):
@@ -79,8 +82,9 @@ class Pool:
             atexit.register(self.close)
         outcomes: list[Outcome | None] = [None] * len(items)
         waiting = collections.deque(range(len(items)))
+        tried: set[int] = set()
         while waiting or any(w.item is not None for w in self._workers):
-            # One that died idle (the kernel may have wanted its memory) must cost no item.
+            # One that died idle must cost no item.
             self._workers = [w for w in self._workers if w.item is not None or w.runs()]
             # Those that are starting or idle count: no more than there is work for.
             free = sum(w.item is None for w in self._workers)
@@ -94,6 +98,9 @@ class Pool:
                 item, outcome = worker.item, worker.take()
                 if item is None:
                     self._started(worker, outcome)
+                elif outcome.failure == "died" and item not in tried:
+                    tried.add(item)  # perhaps the kernel wanted memory: that is not its fault
+                    waiting.append(item)
                 else:
                     outcomes[item] = outcome
                 if not worker.alive:
@@ -130,11 +137,12 @@ class _Worker:
         self._limit_s = limit_s
         with theirs:
             code = f"from {__name__} import serve; serve({theirs.fileno()})"
+            path = [entry or os.curdir for entry in sys.path]
             self._process = subprocess.Popen(
                 [sys.executable, "-P", "-c", code],
                 pass_fds=[theirs.fileno()],
                 # What may be imported here may be imported there.
-                env={**os.environ, "PYTHONPATH": os.pathsep.join(p or os.curdir for p in sys.path)},
+                env={**os.environ, **_ENVIRONMENT, "PYTHONPATH": os.pathsep.join(path)},
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 start_new_session=True,  # Ctrl-C is for us; we end the workers
