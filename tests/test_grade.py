@@ -3,6 +3,7 @@
 import itertools
 import json
 import os
+import re
 import subprocess
 import sys
 import types
@@ -85,14 +86,9 @@ def test_the_command_needs_no_jax(tmp_path):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ([], "--file is missing. Example: python -m diffpo_jax.grade --file="),
-        (["--file=a"], "--task is missing"),
+        (["--file=a"], "--task is missing. Example: python -m diffpo_jax.grade --file="),
         (["--file=a", "--task=chess"], "value should be one of <sudoku"),
-        (["--file=a", "--task=gsm8k", "--protocol=d2"], "value should be one of <default|d1>"),
-        (["--file=a", "--task=gsm8k", "--answer=xml"], "value should be one of <text|tags|boxed>"),
-        (["--file=a", "--task=gsm8k", "--out=./a"], "--out=./a is a file of completions"),
         (["--file=/nowhere/a", "--task=gsm8k"], "--file=/nowhere/a cannot be read"),
-        (["a", "--task=gsm8k"], "unexpected argument 'a'"),
     ],
 )
 def test_mistakes_are_one_line(words, message):
@@ -100,6 +96,26 @@ def test_mistakes_are_one_line(words, message):
     assert result.returncode == 2
     assert message in result.stderr
     assert len(result.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "values", "message"),
+    [
+        ([], {"file": []}, "--file is missing"),
+        (["a"], {"file": ["a"]}, "unexpected argument 'a'"),
+        ([], {"file": ["a"], "out": "./a"}, "--out=./a is a file of completions"),
+        ([], {"file": ["FILE"], "out": "/proc/nowhere/a"}, "--out=/proc/nowhere/a cannot be wri"),
+    ],
+)
+def test_what_is_refused(tmp_path, words, values, message):
+    path = write(tmp_path / "a.jsonl", sample("18"))
+    values["file"] = [path if name == "FILE" else name for name in values["file"]]
+    flags.FLAGS.mark_as_parsed()
+    with (
+        flagsaver.flagsaver(**{"task": "gsm8k"} | values),
+        pytest.raises(UserError, match=re.escape(message)),
+    ):
+        grade.main(["grade", *words])
 
 
 @pytest.fixture

@@ -40,10 +40,15 @@ def example(task, gold):
 def graders(tmp_path_factory):
     def make(name, protocol):
         prompt = PromptConfig(answer="tags")
-        config = TaskConfig(name=name, protocol=protocol, prompt=prompt, grader_seconds=60.0)
+        config = TaskConfig(
+            name=name, protocol=protocol, prompt=prompt, grader_seconds=60.0, grader_processes=1
+        )
         return tasks.make_task(config, tmp_path_factory.getbasetemp())
 
-    return {(n, p): make(n, p) for n in NAMES.values() for p in ("default", "d1")}
+    made = {(n, p): make(n, p) for n in NAMES.values() for p in ("default", "d1")}
+    made["math500", "d1"]._verifier = made["math500", "default"]._verifier  # one process for both
+    yield made
+    made["math500", "default"]._verifier.close()
 
 
 @pytest.mark.parametrize(("task", "completion", "gold", "ours", "d1"), list(verdicts()))

@@ -38,6 +38,13 @@ def task(tmp_path_factory):
     task._verifier.close()
 
 
+@pytest.fixture(scope="module")
+def d1_task(task, tmp_path_factory):
+    d1_task = make(tmp_path_factory.mktemp("d1"), protocol="d1")
+    d1_task._verifier = task._verifier  # one process for both
+    return d1_task
+
+
 @pytest.mark.parametrize(
     ("gold", "completion", "correct", "parsed"),
     [
@@ -101,8 +108,8 @@ def test_algebra_that_never_ends_is_given_up_and_wrong(tmp_path):
         ("1,234", r"\boxed{1234}", False, "1234"),
     ],
 )
-def test_right_by_d1s_evaluation(tmp_path, gold, completion, correct, answer):
-    reward = make(tmp_path, protocol="d1").reward(problem(gold), completion)
+def test_right_by_d1s_evaluation(d1_task, gold, completion, correct, answer):
+    reward = d1_task.reward(problem(gold), completion)
     assert (reward.correct, reward.answer) == (correct, answer)
 
 
@@ -118,8 +125,8 @@ def test_right_by_d1s_evaluation(tmp_path, gold, completion, correct, answer):
         ("5", r"\boxed{} <answer>5</answer>", 0.75, 0.0),  # unlike in evaluation
     ],
 )
-def test_d1s_rewards_by_hand(tmp_path, gold, completion, form, correctness):
-    reward = make(tmp_path, protocol="d1").reward(problem(gold), completion)
+def test_d1s_rewards_by_hand(d1_task, gold, completion, form, correctness):
+    reward = d1_task.reward(problem(gold), completion)
     assert (reward.parts["format"], reward.parts["correctness"]) == (form, correctness)
     assert reward.total == reward.parts["d1"] == form + correctness
 
