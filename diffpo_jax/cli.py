@@ -1,4 +1,4 @@
-"""What the commands share: flags, messages in one line, JAX's compilation cache."""
+"""What the commands share: flags, and messages in one line.  No jax."""
 
 import errno
 import functools
@@ -28,7 +28,7 @@ def entry(main: Callable[[Sequence[str]], None], root: type = Config) -> None:
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
-        where = error.filename or flags.FLAGS["workdir"].value
+        where = error.filename or flags.FLAGS.flag_values_dict().get("workdir")
         print(f"error: no space left for {where}. Make room and start again.", file=sys.stderr)
         sys.exit(2)
 
@@ -49,21 +49,25 @@ def config(
     Raises:
       UserError: a flag is missing, an argument is no flag, the configuration is wrong.
     """
-    if len(argv) > 1:
-        raise UserError(f"unexpected argument {argv[1]!r}; flags look like --name=value.")
-    for name in required:
-        if flags.FLAGS[name].value in (None, []):
-            raise UserError(f"--{name} is missing. Example: {example}")
+    require(argv, required, example)
     try:
         result = build(flags.FLAGS["config"].value)
     except OSError as error:  # where the file could not be read, its first use says so
         path = next((w.partition("=")[2] for w in sys.argv if w.startswith("--config=")), "")
         raise UserError(f"cannot read the config file --config={path}.") from error
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")  # we need no PyTorch
+    return result
+
+
+def require(argv: Sequence[str], required: Sequence[str], example: str) -> None:
+    """Raises `UserError` where a flag is missing or an argument is no flag; quietens libraries."""
+    if len(argv) > 1:
+        raise UserError(f"unexpected argument {argv[1]!r}; flags look like --name=value.")
+    for name in required:
+        if flags.FLAGS[name].value in (None, []):
+            raise UserError(f"--{name} is missing. Example: {example}")
     if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.WARNING)  # libraries tell of every file they write
-    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")  # we need no PyTorch
-    _set_up_jax()
-    return result
 
 
 def _parse(argv: Sequence[str], root: type) -> list[str]:
@@ -83,14 +87,3 @@ def _flag_message(argv: Sequence[str], error: Exception, root: type) -> str:
             if fault:
                 return fault
     return text
-
-
-def _set_up_jax() -> None:
-    import jax
-
-    # Programs compiled once are read back the next time; JAX_COMPILATION_CACHE_DIR moves them.
-    cache = os.environ.get("JAX_COMPILATION_CACHE_DIR")
-    if cache is None:
-        home = os.environ.get("XDG_CACHE_HOME", os.path.join(os.path.expanduser("~"), ".cache"))
-        jax.config.update("jax_compilation_cache_dir", os.path.join(home, "diffpo_jax", "jax"))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)

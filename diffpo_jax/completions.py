@@ -28,6 +28,7 @@ def complete(
 
     Args:
       workdir: of a run, with its checkpoints.
+      texts: whole prompts; the chat template and the prefill of `config.task.prompt` are applied.
       model: "trained" or "base".
       dial: of the commit rule; None: the learned threshold where the run has one, otherwise the
         configuration's.
@@ -38,7 +39,8 @@ def complete(
     """
     _check_dial(config, dial)
     tokenizer = tokenizers.make_tokenizer(config.tokenizer)
-    tokens, mask = data.encode_prompts(texts, tokenizer, config.sampler.prompt_length)
+    prompt = config.task.prompt
+    tokens, mask = data.encode_prompts(texts, tokenizer, config.sampler.prompt_length, prompt)
     mesh = mesh_lib.make_mesh(config.mesh)
     policy = experiment.make_policy(config, tokenizer, mesh)
     params = _restore(workdir, model, policy, mesh)
@@ -60,7 +62,7 @@ def complete(
             sampled=rollout.sampled[i].tolist(),
             probabilities=np.exp(rollout.logprob[i]).tolist(),
             entropies=rollout.entropy[i].tolist(),
-            text=tokenizers.decode_answer(tokenizer, rollout.tokens[i]),
+            text=prompt.prefill + tokenizers.decode_answer(tokenizer, rollout.tokens[i]),
             nfe=int(rollout.nfe[i]),
             dial=DIALS[config.sampler.rule],
             value=float(rollout.gamma[i]),

@@ -41,6 +41,8 @@ RANKINGS = {
 FALLBACKS = ("most_confident", "leftmost")
 SUPPRESSION = ("none", "never", "while_open", "last")
 CACHES = ("none", "prompt", "dual")
+PROTOCOLS = ("default", "d1")
+ANSWERS = ("text", "tags", "boxed")
 
 STUDIES = ("figure2",)
 
@@ -66,13 +68,43 @@ class SudokuConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class CountdownConfig:
+    numbers_min: int = 3  # fewest numbers of an instance, 2 to 6; of train_file others are left out
+    numbers_max: int = 3  # most numbers; every count in between is equally likely
+    number_min: int = 1  # smallest number of a generated instance
+    number_max: int = 9  # largest number
+    target_min: int = 1  # smallest target of a generated instance
+    target_max: int = 50  # largest target
+    train_examples: int = 30_000  # generated instances to train on
+    validation_examples: int = 256  # generated instances for evaluation during training
+    test_examples: int = 768  # generated instances for the final evaluation
+    data_seed: int = 0  # seed of the generator; not the run's seed: runs share instances
+
+
+@dataclasses.dataclass(frozen=True)
+class PromptConfig:
+    # The prompt's text, with the task's fields in braces, such as {question}; literal braces are
+    # doubled.  words: the task's own instructions; @FILE: the text of a file.
+    template: str = "{question}"
+    answer: str = "text"  # how it is marked: text (nothing else), tags (<answer>), boxed (\boxed)
+    chat: bool = False  # the prompt goes through the tokenizer's chat template, as a user's turn
+    prefill: str = ""  # first words of every completion, given to the model
+
+
+@dataclasses.dataclass(frozen=True)
 class TaskConfig:
     name: str = "sudoku"  # a key of diffpo_jax.tasks.TASKS
-    reward: str = "valid_grid"  # which of the task's rewards is trained on (our choice)
+    protocol: str = "default"  # whose verdicts: ours, or those of "d1" with their quirks
+    reward: str = ""  # which of the task's rewards is trained on; empty: the protocol's own
     data_dir: str = ""  # where generated data lives; empty: WORKDIR/data
     train_file: str = ""  # read training examples from this file instead
     test_file: str = ""  # read test examples from this file instead
+    prompt: PromptConfig = PromptConfig()
     sudoku: SudokuConfig = SudokuConfig()
+    countdown: CountdownConfig = CountdownConfig()
+    validation_examples: int = 512  # of published data: training rows held out for validation
+    grader_seconds: float = 5.0  # of algebra an answer may take; then it is given up, and wrong
+    grader_processes: int = 0  # that do algebra side by side; 0: one for each core, at most 16
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,6 +7,7 @@ from typing import Any
 from diffpo_jax.config import (
     ADVANTAGES,
     AGGREGATIONS,
+    ANSWERS,
     CACHES,
     CLIPS,
     COUNTS,
@@ -16,6 +17,7 @@ from diffpo_jax.config import (
     KL_ESTIMATORS,
     KL_PLACES,
     MODES,
+    PROTOCOLS,
     RANKINGS,
     RATIOS,
     SCHEDULES,
@@ -34,6 +36,8 @@ from diffpo_jax.errors import UserError
 def check(config: Config) -> None:
     """Raises `UserError` on the first breach: what is wrong, where, and what would be right."""
     one_of("config.mode", config.mode, MODES)
+    one_of("config.task.protocol", config.task.protocol, PROTOCOLS)
+    one_of("config.task.prompt.answer", config.task.prompt.answer, ANSWERS)
     _ranges(config)
     _sampler(config)
     _thresholds(config)
@@ -62,6 +66,8 @@ def _ranges(config: Config) -> None:
     _positive(config, "rl.prompts", "rl.group", "rl.inner_updates")
     _not_negative(config, "rl.likelihood.anchors", "rl.likelihood.calls")
     _positive(config, "rl.objective.truncation", "sampler.temperature", "checkpoint.every")
+    _positive(config, "task.grader_seconds")
+    _not_negative(config, "task.validation_examples", "task.grader_processes")
     _positive(config, "checkpoint.keep", "logging.every", "mesh.data", "mesh.fsdp", "mesh.tensor")
     _not_negative(config, "seed", "rl.speed.weight", "rl.objective.kl")
     _not_negative(config, "rl.objective.clip_low", "rl.objective.clip_high", "rl.steps")

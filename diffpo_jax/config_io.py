@@ -8,6 +8,7 @@ import dataclasses
 import difflib
 import json
 import math
+import pathlib
 import types
 import typing
 from typing import Any
@@ -69,7 +70,7 @@ def from_config_dict(values: ml_collections.ConfigDict, where: str = "config") -
     config = _build(Config, values.to_dict(), where)
     config_check.one_of("config.method", config.method, METHODS)
     config_check.one_of("config.sampler.rule", config.sampler.rule, DIALS)
-    config = resolve_rule(resolve_method(config))
+    config = resolve_template(resolve_rule(resolve_method(config)))
     config_check.check(config)
     return config
 
@@ -119,6 +120,26 @@ def resolve_rule(config: Config) -> Config:
         return config
     ranking = RANKINGS[config.sampler.rule][0]
     return dataclasses.replace(config, sampler=dataclasses.replace(config.sampler, ranking=ranking))
+
+
+def resolve_template(config: Config) -> Config:
+    """The text of a prompt template "@FILE" in its place: a run keeps what its prompts were.
+
+    Raises:
+      UserError: the file cannot be read.
+    """
+    prompt = config.task.prompt
+    if not prompt.template.startswith("@"):
+        return config
+    field = f"config.task.prompt.template={prompt.template}"
+    try:
+        text = pathlib.Path(prompt.template[1:]).read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:  # not there, not a name, not UTF-8
+        raise UserError(f"{field} cannot be read: {error}.") from error
+    if text.startswith("@"):
+        raise UserError(f"{field}: a template must not begin with @.")
+    task = dataclasses.replace(config.task, prompt=dataclasses.replace(prompt, template=text))
+    return dataclasses.replace(config, task=task)
 
 
 def unknown_field(path: str, root: type = Config) -> str | None:

@@ -27,9 +27,10 @@ _HTML = flags.DEFINE_string("html", None, "Also write the completions to this fi
 
 def main(argv: Sequence[str]) -> None:
     config = cli.config(argv, ("config", "workdir", "prompt"), __doc__.splitlines()[2].strip())
-    from diffpo_jax import completions, files
+    from diffpo_jax import compilation, completions, files
     from diffpo_jax.report import decode_order
 
+    compilation.keep_programs()
     written = completions.complete(
         config, _WORKDIR.value, _PROMPT.value, model=_MODEL.value, dial=_DIAL.value
     )

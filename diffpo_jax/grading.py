@@ -15,7 +15,7 @@ class Graded(NamedTuple):
 
     rollout: Rollout  # on the host
     examples: list[Example]
-    texts: list[str]
+    texts: list[str]  # whole completions: what was given of them and what was written
     rewards: list[Reward]
 
     @property
@@ -36,9 +36,9 @@ def grade(rollout: Rollout, examples: Sequence[Example], task: Task, tokenizer: 
       rollout: arrays on the host.
       examples: the example of each row.
     """
-    texts = [tokenizers.decode_answer(tokenizer, row) for row in rollout.tokens.tolist()]
-    rewards = [task.reward(example, text) for example, text in zip(examples, texts)]
-    return Graded(rollout, list(examples), texts, rewards)
+    written = [tokenizers.decode_answer(tokenizer, row) for row in rollout.tokens.tolist()]
+    texts = [example.prefill + text for example, text in zip(examples, written)]
+    return Graded(rollout, list(examples), texts, task.rewards(examples, texts))
 
 
 def metrics_of(graded: Graded) -> Metrics:
@@ -77,6 +77,7 @@ def sample_rows(graded: Graded, advantage: np.ndarray | None, most: int) -> list
             "id": example.id,
             "prompt": example.prompt,
             "completion": graded.texts[i],
+            "meta": dict(example.meta),  # with this, the completion can be graded again
             "correct": reward.correct,
             "parsed": reward.parsed,
             "reward": reward.total,

@@ -22,8 +22,9 @@ _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Remove a run that is in the 
 def main(argv: Sequence[str]) -> None:
     config = cli.config(argv, ("config", "workdir"), __doc__.splitlines()[2].strip())
     # Imported here, after the flags are known to be right: jax takes seconds.
-    from diffpo_jax import experiment
+    from diffpo_jax import compilation, experiment
 
+    compilation.keep_programs()
     experiment.run(config, _WORKDIR.value, overwrite=_OVERWRITE.value)
 
 

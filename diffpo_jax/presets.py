@@ -1,18 +1,113 @@
-"""Algorithms by name, as changes of a configuration: --config=configs/sudoku.py:d1 .
+"""Changes of a configuration by name: --config=configs/gsm8k.py:llada_8b,d1 .
 
-An algorithm decides how rollouts are made and what is learned from them; model, task and sizes
-stay the configuration's.  What the publications leave open, and learning rates (theirs are for
-adapters of models of 8 billion parameters), stays the configuration's as well.
+A size decides the model and how much of everything there is; an algorithm how rollouts are made
+and what is learned from them.  What the publications leave open stays the configuration's.
+
+Where numbers come from: shapes from the models' own config.json; d1's training from arXiv
+2504.12216 and the repository dllm-reasoning/d1 (its batch scripts, which its authors call
+authoritative); DiFFPO's from arXiv 2510.02212, and where that is silent, d1's or our choice.
+
+Published weights and tokenizers cannot be loaded yet, nor are there LoRA and the 4-bit weights
+that d1 trains with.  The presets of these models are what a run of that size is to have; they
+leave the tokenizer without an alphabet, and a run stops there with a message.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
-import ml_collections
+from ml_collections import ConfigDict
 
 from diffpo_jax.errors import UserError
 
+Change = Callable[[ConfigDict], None]
 
-def d1(config: ml_collections.ConfigDict) -> None:
+# Sizes.
+
+
+def smoke(config: ConfigDict) -> None:
+    """All stages in about a minute, of a task with generated examples; its numbers mean nothing."""
+    config.model.width, config.model.layers, config.model.ff = 32, 2, 64
+    config.model.heads = config.model.kv_heads = 2
+    examples = config.task[config.task.name]
+    examples.train_examples, examples.validation_examples, examples.test_examples = 512, 64, 64
+    config.pretrain.steps, config.pretrain.batch, config.pretrain.micro_batch = 12, 32, 0
+    config.rl.steps, config.rl.prompts, config.rl.group, config.rl.micro_batch = 8, 8, 4, 16
+    config.rl.inner_updates = 2
+    config.evaluation.gammas = (0.0, 0.1, 1.0)
+    config.evaluation.batch, config.evaluation.every = 64, 4
+    config.checkpoint.every = 3
+    config.logging.samples_every = 4
+
+
+def characters(config: ConfigDict) -> None:
+    """A character model that writes bare answers to a few rows of text: it proves the path."""
+    config.task.validation_examples = 2
+    config.sampler.prompt_length = 256
+    config.sampler.length = config.sampler.block_length = config.sampler.steps = 8
+    config.sampler.stop_at_end = True
+    config.model.width, config.model.layers, config.model.ff = 32, 2, 64
+    config.model.heads = config.model.kv_heads = 2
+    config.model.positions = config.sampler.prompt_length + config.sampler.length
+    config.pretrain.steps, config.pretrain.batch = 20, 16
+    config.rl.steps, config.rl.prompts, config.rl.group, config.rl.micro_batch = 4, 4, 4, 16
+    config.evaluation.gammas = (0.0, 0.1, 1.0)
+    config.evaluation.batch, config.evaluation.every, config.evaluation.examples = 16, 2, 16
+    config.checkpoint.every = config.logging.samples_every = 2
+
+
+def llada_8b(config: ConfigDict) -> None:
+    """The shape of LLaDA-8B (8.02e9 parameters), in bfloat16 over eight devices."""
+    model = config.model
+    model.width, model.layers, model.heads, model.kv_heads, model.ff = 4096, 32, 32, 32, 12288
+    model.rope_theta, model.norm_eps = 500_000.0, 1e-5
+    _published(config)
+
+
+def dream_7b(config: ConfigDict) -> None:
+    """The shape of Dream-7B, which is Qwen2.5-7B's.
+
+    What our network does not have is missing: biases of queries, keys and values, and logits that
+    belong to the next position.
+    """
+    model = config.model
+    model.width, model.layers, model.heads, model.kv_heads, model.ff = 3584, 28, 28, 4, 18944
+    model.rope_theta, model.norm_eps = 1_000_000.0, 1e-6
+    _published(config)
+
+
+def _published(config: ConfigDict) -> None:
+    """What models of that size share: 96 rollouts of 256 tokens a step, d1's inner updates."""
+    model, rl = config.model, config.rl
+    model.dtype, model.remat, model.scan_unroll, model.positions = "bfloat16", True, 1, 0
+    model.embedding_std = 0.02
+    config.mesh.fsdp = 8
+    config.pretrain.steps = 0
+    config.tokenizer.alphabet = ""  # see the module's head
+    config.task.prompt.template, config.task.prompt.chat = "words", True
+    sampler = config.sampler
+    sampler.length, sampler.block_length, sampler.temperature = 256, 32, 0.9
+    sampler.stop_at_end = True
+    rl.prompts, rl.group, rl.micro_batch, rl.inner_updates = 16, 6, 48, _inner_updates(config)
+    rl.objective.clip_low = rl.objective.clip_high = 0.5
+    rl.objective.kl, rl.objective.kl_estimator, rl.objective.advantage = 0.04, "k3", "mean"
+    rl.optimizer.denoiser_lr, rl.optimizer.threshold_lr = 3e-6, 1e-3
+    rl.optimizer.weight_decay, rl.optimizer.max_grad_norm = 0.1, 0.2
+    config.evaluation.gammas = (0.0, 0.01, 0.05, 0.1, 0.3, 1.0)
+    config.evaluation.examples, config.evaluation.batch = 0, 64
+    # d1's updates, as its authors give them, in whole rollout batches.
+    updates = {"gsm8k": 7_700, "math500": 6_600, "countdown": 5_000, "sudoku": 3_800}
+    rl.steps = updates[config.task.name] // rl.inner_updates
+    # d1 saves, and looks at, every hundredth update.
+    config.checkpoint.every = config.evaluation.every = 100 // rl.inner_updates
+
+
+def _inner_updates(config: ConfigDict) -> int:
+    return 12 if config.task.name in ("gsm8k", "math500") else 8
+
+
+# Algorithms.
+
+
+def d1(config: ConfigDict) -> None:
     """diffu-GRPO as d1's code computes it (arXiv 2504.12216, repository dllm-reasoning/d1).
 
     Two tokens a call by confidence; one anchor with prompt masking; scores at temperature 1 and
@@ -22,20 +117,21 @@ def d1(config: ml_collections.ConfigDict) -> None:
     """
     config.method, config.mode = "d1", "model"
     config.sampler.rule, config.sampler.steps = "top_k", config.sampler.length // 2
-    config.sampler.temperature = 0.9
+    config.evaluation.steps = (config.sampler.steps,)
+    config.sampler.temperature, config.sampler.stop_at_end = 0.9, False
     config.rl.likelihood.temperature, config.rl.likelihood.keep_mask = 1.0, True
     objective = config.rl.objective
     objective.count, objective.aggregation, objective.advantage = "to_end", "token", "mean"
     objective.clip_low = objective.clip_high = 0.5
     objective.kl, objective.kl_estimator = 0.04, "k3"
     config.rl.speed.weight = 0.0
-    config.rl.prompts, config.rl.group, config.rl.inner_updates = 16, 6, 8
-    config.rl.micro_batch = 48
+    config.rl.prompts, config.rl.group, config.rl.micro_batch = 16, 6, 48
+    config.rl.inner_updates = _inner_updates(config)
     optimizer = config.rl.optimizer
     optimizer.beta2, optimizer.weight_decay, optimizer.max_grad_norm = 0.99, 0.1, 0.2
 
 
-def d2(config: ml_collections.ConfigDict) -> None:
+def d2(config: ConfigDict) -> None:
     """Sixteen segments without weights, in the manner of d2-StepMerge (arXiv 2509.21474).
 
     Segments are even in tokens committed; d2's are even in steps, which a sampler without a
@@ -45,7 +141,7 @@ def d2(config: ml_collections.ConfigDict) -> None:
     config.rl.likelihood.anchors, config.rl.likelihood.schedule = 16, "even"
 
 
-def gspo(config: ml_collections.ConfigDict) -> None:
+def gspo(config: ConfigDict) -> None:
     """One ratio a sequence, the geometric mean of its tokens' (GSPO, arXiv 2507.18071)."""
     config.method = "diffpo_no_is"
     objective = config.rl.objective
@@ -54,7 +150,7 @@ def gspo(config: ml_collections.ConfigDict) -> None:
     config.rl.inner_updates = 4
 
 
-def justgrpo(config: ml_collections.ConfigDict) -> None:
+def justgrpo(config: ConfigDict) -> None:
     """Rollouts from left to right, a token a call, and their exact likelihood (JustGRPO).
 
     The order is given up in training alone; evaluations decode in parallel.
@@ -67,7 +163,7 @@ def justgrpo(config: ml_collections.ConfigDict) -> None:
     config.rl.speed.weight = 0.0
 
 
-def paper(config: ml_collections.ConfigDict) -> None:
+def paper(config: ConfigDict) -> None:
     """The anchor where the paper's wording puts it, at a fraction of each rollout's own calls.
 
     That number is known only at the end, so the surrogate does not sum to one; see
@@ -76,7 +172,7 @@ def paper(config: ml_collections.ConfigDict) -> None:
     config.rl.likelihood.schedule = "calls"
 
 
-ALGORITHMS: dict[str, Callable[[ml_collections.ConfigDict], None]] = {
+ALGORITHMS: Mapping[str, Change] = {
     "d1": d1,
     "d2": d2,
     "gspo": gspo,
@@ -85,22 +181,17 @@ ALGORITHMS: dict[str, Callable[[ml_collections.ConfigDict], None]] = {
 }
 
 
-def apply(
-    config: ml_collections.ConfigDict,
-    preset: str,
-    sizes: dict[str, Callable[[ml_collections.ConfigDict], None]],
-    file: str,
-) -> ml_collections.ConfigDict:
+def apply(config: ConfigDict, preset: str, sizes: Mapping[str, Change], file: str) -> ConfigDict:
     """Applies presets, separated by commas, from left to right; "default" changes nothing.
 
     Args:
-      sizes: the config file's own presets.
+      sizes: the sizes the config file has.
       file: its name, for the message.
 
     Raises:
       UserError: a name that is neither of the file nor an algorithm.
     """
-    known = sizes | ALGORITHMS
+    known = {**sizes, **ALGORITHMS}
     for name in preset.split(","):
         if name == "default":
             continue

@@ -24,8 +24,10 @@ def main(argv: Sequence[str]) -> None:
     example = __doc__.splitlines()[2].strip()
     config = cli.config(argv, ("config", "workdir"), example, build=build)
     # Imported here, after the flags are known to be right: jax takes seconds.
+    from diffpo_jax import compilation
     from diffpo_jax.studies import figure2
 
+    compilation.keep_programs()
     figure2.run(config, _WORKDIR.value)
 
 

@@ -1,6 +1,8 @@
 """The configuration: overrides, methods, and one clear line for each mistake."""
 
 import dataclasses
+import pathlib
+import sys
 
 import ml_collections
 import pytest
@@ -8,6 +10,9 @@ import pytest
 from diffpo_jax import config_io
 from diffpo_jax.config import Config, LikelihoodConfig
 from diffpo_jax.errors import UserError
+
+sys.path.insert(0, str(pathlib.Path(__file__).parent.parent))
+from configs import countdown, sudoku
 
 
 def build(**overrides):
@@ -54,6 +59,15 @@ def test_zero_is_not_taken_for_unset():
     assert build(**{"rl.likelihood.prompt_masking": 0.0, "method": "d1"}).method == "d1"
 
 
+@pytest.mark.parametrize("module", [sudoku, countdown])
+def test_presets(module):
+    for preset in ("default", "smoke"):
+        config = config_io.from_config_dict(module.get_config(preset))
+        assert module.__name__.endswith(config.task.name)
+    with pytest.raises(UserError, match="has no preset 'large'; there are: default, smoke"):
+        module.get_config("large")
+
+
 RULE = {"mode": "model"}  # rules without a threshold can be had in this mode only
 
 
@@ -98,6 +112,10 @@ RULE = {"mode": "model"}  # rules without a threshold can be had in this mode on
         ({"threshold.scope": "call"}, "only config.rl.objective.selection='exact'"),
         ({"rl.speed.weight": -0.5}, "config.rl.speed.weight=-0.5 must not be negative"),
         ({"rl.speed.weight": 1.5}, r"weight in \[0, 1\]"),
+        ({"task.protocol": "d2"}, "config.task.protocol='d2' is unknown; use one of: default, d1"),
+        ({"task.prompt.answer": "xml"}, "text, tags, boxed"),
+        ({"task.grader_seconds": 0.0}, "grader_seconds=0.0 must be above 0"),
+        ({"task.validation_examples": -1}, "must not be negative"),
         ({"mode": "both"}, "config.mode='both' is unknown; use one of: model, sampler, joint"),
         ({"method": "grpo"}, "config.method='grpo' is unknown"),
         ({"model.heads": 5}, "even multiple"),
@@ -190,3 +208,25 @@ def test_a_rule_decides_its_ranking_and_its_dial():
     assert given.dials == (3.0, 16.0)
     confident = build(**RULE | {"sampler.rule": "confidence"})
     assert (confident.dial, confident.dials[-1]) == (0.9, 0.99)
+
+
+def test_a_template_s_file_is_kept_with_the_run(tmp_path):
+    path = tmp_path / "prompt.txt"
+    path.write_text("Grüße: {question}\n", encoding="utf-8")
+    values = config_io.as_config_dict(Config())
+    values.task.prompt.template = f"@{path}"
+    config = config_io.from_config_dict(values)
+    assert config.task.prompt.template == "Grüße: {question}\n"
+    path.unlink()
+    assert config_io.from_json(config_io.to_json(config)) == config
+
+
+@pytest.mark.parametrize("content", [None, b"\xff\xfe", b"@again"])
+def test_a_template_s_file_that_is_no_template(tmp_path, content):
+    path = tmp_path / "prompt.txt"
+    if content is not None:
+        path.write_bytes(content)
+    values = config_io.as_config_dict(Config())
+    values.task.prompt.template = f"@{path}"
+    with pytest.raises(UserError, match=r"config\.task\.prompt\.template=@.*prompt\.txt"):
+        config_io.from_config_dict(values)

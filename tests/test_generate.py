@@ -63,6 +63,15 @@ def test_the_dial_replaces_the_learned_threshold(workdir):
     assert complete(workdir, dial=8.0, **of_rule)[0].nfe == 8
 
 
+def test_what_is_given_of_a_completion_is_part_of_it(workdir):
+    given = complete(workdir, ["12"], **{"task.prompt.prefill": "34"})[0]
+    plain = complete(workdir, ["1234"])[0]
+    assert given.text == "34" + plain.text
+    assert (given.prompt, given.pieces) == ("12", plain.pieces)
+    with pytest.raises(UserError, match="no chat template"):
+        complete(workdir, **{"task.prompt.chat": True})
+
+
 def test_base_and_trained_are_different_models(workdir):
     base = complete(workdir, model="base")
     assert [one.probabilities for one in base] != [one.probabilities for one in complete(workdir)]
@@ -72,7 +81,7 @@ def test_base_and_trained_are_different_models(workdir):
     ("changes", "message"),
     [
         ({"texts": [""]}, "prompt 1 is empty"),
-        ({"texts": ["1", "12341234123412341"]}, "prompt 2 has 17 tokens.*prompt_length=16"),
+        ({"texts": ["1", "12341234123412341"]}, "Prompt 2 has 17 tokens.*prompt_length=16"),
         ({"texts": ["1x"]}, "'x' in prompt 1"),
         ({"dial": float("nan")}, "--dial=nan"),
         ({"dial": -1.0}, "--dial=-1.0 must be a number and not negative"),

@@ -15,15 +15,15 @@ from pathlib import Path
 
 import pytest
 
-from diffpo_jax import config_io
-from diffpo_jax.config import Config
+from diffpo_jax import config_io, presets
+from diffpo_jax.config import Config, StudyConfig
 from diffpo_jax.errors import UserError
 
 ROOT = Path(__file__).parent.parent
 # The package that an import comes from, where the two differ by more than "-" and "_".
 PACKAGES = {"absl": "absl-py", "orbax": "orbax-checkpoint", "jaxlib": "jax"}
 # Required without being imported by us; requirements.txt says why.
-NOT_IMPORTED = {"array-record", "datasets"}
+NOT_IMPORTED = {"array-record"}
 
 
 def normal(name):
@@ -97,12 +97,17 @@ def test_requirements_have_both_bounds():
 
 
 def configs():
-    """(file, preset) for every preset that the docstring of a file in configs/ names."""
+    """(file, preset) for every preset that the docstring of a file in configs/ names.
+
+    The algorithms, which go with every file, are named in a line of their own.
+    """
     result = []
     for path in sorted((ROOT / "configs").glob("*.py")):
         docstring = ast.get_docstring(ast.parse(path.read_text()))
-        presets = docstring.partition("Presets")[2] if docstring else ""
-        result += [(path.name, name) for name in re.findall(r"^  (\w+)  ", presets, re.MULTILINE)]
+        text = docstring.partition("Presets")[2] if docstring else ""
+        result += [(path.name, name) for name in re.findall(r"^  (\w+)  ", text, re.MULTILINE)]
+        algorithms = re.search(r"Algorithms, with any of them: ([\w, ]+);", text)
+        result += [(path.name, name) for name in algorithms[1].split(", ")]
     return result
 
 
@@ -117,7 +122,8 @@ def test_every_config_names_its_presets():
     files = {path.name for path in (ROOT / "configs").glob("*.py")} - {"__init__.py"}
     assert {name for name, _ in configs()} == files
     for name in files:
-        assert (name, "default") in configs()
+        named = {preset for file, preset in configs() if file == name}
+        assert named == {"default", *load(name).SIZES, *presets.ALGORITHMS}
 
 
 @pytest.mark.parametrize(("name", "preset"), configs())
@@ -145,7 +151,8 @@ def test_flags_that_are_written_down_exist(path):
     fields = re.findall(r"--(config\.[a-z][\w.]*\w)", text)
     assert fields or path != "README.md"
     for field in fields:
-        assert config_io.unknown_field(field) is None
+        of_study = field.startswith(("config.run", "config.figure2"))
+        assert config_io.unknown_field(field, StudyConfig if of_study else Config) is None
     sections = "|".join(x.name for x in dataclasses.fields(Config))
     for field in re.findall(rf"`((?:{sections})\.[\w.]*\w)`", text):
         if not field.endswith((".py", ".jsonl")):

@@ -1,5 +1,8 @@
 """From examples to batches of token ids.
 
+The prompt side of a sequence is the example's prompt, as a user's turn where it says so, and the
+beginning of the completion that is given; training, evaluation and single prompts share it.
+
 `make_iterator` is the endless shuffled stream for training; its whole state is the number
 of batches taken, so a restored run sees exactly the batches it would have seen.
 `batches_in_order` goes through the examples once, for evaluation.
@@ -12,6 +15,7 @@ import grain
 import numpy as np
 import transformers
 
+from diffpo_jax.config import PromptConfig
 from diffpo_jax.data import tokenizers
 from diffpo_jax.errors import UserError
 from diffpo_jax.tasks.task import Example
@@ -22,9 +26,9 @@ class EncodedBatch(NamedTuple):
 
     Attributes:
       index: [B] int64, position in the sequence of examples; -1 marks a padding row.
-      tokens: [B, P] int32, prompts, padded on the left.
-      mask: [B, P] bool, True where `tokens` is a token of the prompt.
-      target: [B, L] int32, completions, filled up with the end-of-text id.
+      tokens: [B, P] int32, prompts and what is given of the completions, padded on the left.
+      mask: [B, P] bool, True where `tokens` is no padding.
+      target: [B, L] int32, the rest of the completions, filled up with the end-of-text id.
     """
 
     index: np.ndarray
@@ -66,55 +70,48 @@ def encode_examples(
 
     Raises:
       UserError: a prompt longer than P tokens, a target longer than L tokens (nothing is
-        ever cut off), or a character that the tokenizer does not know.
+        ever cut off), a character that the tokenizer does not know, the tokenizer's mask in a
+        text, or an example that wants a chat template where the tokenizer has none.
     """
     special = tokenizers.special_ids(tokenizer)
-    size = len(examples)
-    tokens = np.full((size, prompt_length), special.pad, np.int32)
-    mask = np.zeros((size, prompt_length), bool)
-    target = np.full((size, length), special.end, np.int32)
-    prompts = tokenizers.encode_all(
-        tokenizer,
-        [example.prompt for example in examples],
-        [f"the prompt of example {example.id}" for example in examples],
-    )
-    targets = tokenizers.encode_all(
-        tokenizer,
-        [example.target for example in examples],
-        [f"the target of example {example.id}" for example in examples],
-    )
-    for row, (example, prompt, answer) in enumerate(zip(examples, prompts, targets)):
-        _must_fit(example, "prompt", len(prompt), "prompt_length", prompt_length)
-        _must_fit(example, "target", len(answer), "length", length)
-        start = prompt_length - len(prompt)
-        tokens[row, start:] = prompt
-        mask[row, start:] = True
-        target[row, : len(answer)] = answer
+    names = [f"the prompt of example {example.id}" for example in examples]
+    tokens, mask = _prompt_side(examples, names, tokenizer, prompt_length)
+    target = np.full((len(examples), length), special.end, np.int32)
+    names = [f"the target of example {example.id}" for example in examples]
+    texts = [example.target.removeprefix(example.prefill) for example in examples]
+    for row, ids in enumerate(tokenizers.encode_all(tokenizer, texts, names)):
+        _check(names[row], ids, special.mask, "length", length)
+        target[row, : len(ids)] = ids
     return EncodedBatch(np.array(indices, np.int64), tokens, mask, target)
 
 
 def encode_prompts(
-    texts: Sequence[str], tokenizer: transformers.PreTrainedTokenizerFast, prompt_length: int
+    texts: Sequence[str],
+    tokenizer: transformers.PreTrainedTokenizerFast,
+    prompt_length: int,
+    config: PromptConfig,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Bare prompts, padded on the left: tokens [B, P] int32 and mask [B, P] bool.
+    """Texts of prompts as `encode_examples` encodes those of examples.
+
+    Args:
+      config: whether they are chat turns, and how completions begin.  Its template is not
+        applied: the texts are whole prompts.
+
+    Returns:
+      tokens [B, P] int32, padded on the left, and mask [B, P] bool.
 
     Raises:
-      UserError: an empty prompt, one longer than P tokens (nothing is ever cut off), or a
-        character that the tokenizer does not know.
+      UserError: an empty prompt, and like `encode_examples`.
     """
     names = [f"prompt {i + 1}" for i in range(len(texts))]
-    tokens = np.full((len(texts), prompt_length), tokenizers.special_ids(tokenizer).pad, np.int32)
-    mask = np.zeros(tokens.shape, bool)
-    for i, ids in enumerate(tokenizers.encode_all(tokenizer, texts, names)):
-        if not ids:
-            raise UserError(f"{names[i]} is empty: the model needs at least one token to go by.")
-        if len(ids) > prompt_length:
-            raise UserError(
-                f"{names[i]} has {len(ids)} tokens: more than config.sampler.prompt_length="
-                f"{prompt_length}. Shorten it; nothing is cut off silently."
-            )
-        tokens[i, prompt_length - len(ids) :] = ids
-        mask[i, prompt_length - len(ids) :] = True
+    examples = [
+        Example(name, text, "", prefill=config.prefill, chat=config.chat)
+        for name, text in zip(names, texts)
+    ]
+    tokens, mask = _prompt_side(examples, names, tokenizer, prompt_length)
+    for name, row in zip(names, mask):
+        if not row.any():
+            raise UserError(f"{name} is empty: the model needs at least one token to go by.")
     return tokens, mask
 
 
@@ -184,9 +181,34 @@ def batches_in_order(
         )
 
 
-def _must_fit(example: Example, what: str, tokens: int, field: str, most: int) -> None:
-    if tokens > most:
+def _prompt_side(
+    examples: Sequence[Example],
+    names: Sequence[str],
+    tokenizer: transformers.PreTrainedTokenizerFast,
+    prompt_length: int,
+) -> tuple[np.ndarray, np.ndarray]:
+    """What the model reads, padded on the left: tokens and mask, [B, P]."""
+    special = tokenizers.special_ids(tokenizer)
+    turns = iter(tokenizers.as_chat(tokenizer, [e.prompt for e in examples if e.chat]))
+    texts = [(next(turns) if e.chat else e.prompt) + e.prefill for e in examples]
+    tokens = np.full((len(examples), prompt_length), special.pad, np.int32)
+    mask = np.zeros(tokens.shape, bool)
+    for row, ids in enumerate(tokenizers.encode_all(tokenizer, texts, names)):
+        _check(names[row], ids, special.mask, "prompt_length", prompt_length)
+        start = prompt_length - len(ids)
+        tokens[row, start:] = ids
+        mask[row, start:] = True
+    return tokens, mask
+
+
+def _check(name: str, ids: list[int], mask: int, field: str, most: int) -> None:
+    if len(ids) > most:
         raise UserError(
-            f"The {what} of example {example.id} has {tokens} tokens: more than "
-            f"config.sampler.{field}={most}."
+            f"{name[0].upper()}{name[1:]} has {len(ids)} tokens: more than config.sampler.{field}="
+            f"{most}. Nothing is cut off silently: shorten it, or raise that."
+        )
+    if mask in ids:
+        raise UserError(
+            f"{name[0].upper()}{name[1:]} holds the tokenizer's mask token: the model would take "
+            "it for a place to fill in."
         )

@@ -105,6 +105,29 @@ def encode_all(
     return rows
 
 
+def as_chat(tokenizer: transformers.PreTrainedTokenizerFast, texts: Sequence[str]) -> list[str]:
+    """Each text as the one turn of a user, up to where the model is to answer.
+
+    The template writes the special tokens it wants: what comes out is encoded without others.
+
+    Raises:
+      UserError: the tokenizer has no chat template, or its template fails.
+    """
+    if not texts:
+        return []
+    if not tokenizer.chat_template:
+        raise UserError(
+            "config.task.prompt.chat=True: the tokenizer of config.tokenizer has no chat template."
+        )
+    turns = [[{"role": "user", "content": text}] for text in texts]
+    try:
+        return tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
+    except Exception as error:  # whatever a template does
+        raise UserError(
+            f"config.task.prompt.chat=True: the tokenizer's chat template fails ({error})."
+        ) from error
+
+
 def decode(tokenizer: transformers.PreTrainedTokenizerFast, ids: Sequence[int]) -> str:
     """The text of token ids; special tokens, and ids the tokenizer lacks, leave no trace."""
     return tokenizer.decode(np.asarray(ids, np.int64).tolist(), skip_special_tokens=True)

@@ -16,7 +16,7 @@ class Completion(NamedTuple):
     sampled: list[bool]  # False: filled in after the end
     probabilities: list[float]  # of each token when it was drawn
     entropies: list[float]  # nats, of its distribution then
-    text: str  # up to the end of text
+    text: str  # up to the end of text, with what was given of it
     nfe: int  # denoiser calls
     dial: str  # what the rule's number is called
     value: float

@@ -5,11 +5,17 @@ from collections.abc import Callable
 
 from diffpo_jax.config import TaskConfig
 from diffpo_jax.errors import UserError
+from diffpo_jax.tasks.countdown import Countdown
+from diffpo_jax.tasks.gsm8k import Gsm8k
+from diffpo_jax.tasks.math500 import Math500
 from diffpo_jax.tasks.sudoku import Sudoku
 from diffpo_jax.tasks.task import Task
 
 TASKS: dict[str, Callable[[TaskConfig, pathlib.Path], Task]] = {
     "sudoku": Sudoku,
+    "countdown": Countdown,
+    "gsm8k": Gsm8k,
+    "math500": Math500,
 }
 
 

@@ -1,14 +1,17 @@
 """The Sudoku task: fill the empty cells of a 4x4 or 9x9 grid.
 
-The prompt is the grid as digits, row by row, '0' for an empty cell; the target is the
-complete grid in the same form.  Puzzles are generated, or read from files in the format of
-d1 (arXiv 2504.12216, repository dllm-reasoning/d1): CSV with columns Puzzle and Solution.
+The question is the grid as digits, row by row, '0' for an empty cell; the answer is the complete
+grid in the same form.  Puzzles are generated, or read from files in the format of d1 (arXiv
+2504.12216, repository dllm-reasoning/d1): CSV with columns Puzzle and Solution.
 
 Rewards:
   valid_grid: 1 if the answer is a complete valid grid that keeps every clue, else 0.  A
     puzzle may have several such grids; which of them is stored does not matter.
   cell_fraction: d1's training reward, the share of the empty cells that equal the stored
     solution.
+
+Protocol "default" counts valid grids as right.  "d1" trains on cell_fraction and reads answers as
+d1 does (`d1_sudoku`); there an answer is right when every empty cell equals the stored solution.
 """
 
 import csv
@@ -23,14 +26,22 @@ import numpy as np
 
 from diffpo_jax.config import TaskConfig
 from diffpo_jax.errors import UserError
-from diffpo_jax.tasks import sudoku_grid
-from diffpo_jax.tasks.task import SPLITS, Example, Reward
+from diffpo_jax.tasks import answers, d1_sudoku, sudoku_grid
+from diffpo_jax.tasks.task import SPLITS, Example, Examples, OneByOne, Reward, choose_reward
+from diffpo_jax.tasks.wording import Wording
 
 REWARDS = ("valid_grid", "cell_fraction")
 COLUMNS = ("Puzzle", "Solution")
+FIELDS = ("question",)  # of prompt templates: the clues
+WORDS = (
+    "This is a {size}x{size} Sudoku, row by row, with 0 for each empty cell:\n{{question}}\n"
+    "Fill in the empty cells such that every row, every column and every {side}x{side} box holds "
+    "each of the digits 1 to {size} once. The answer is the whole grid: {cells} digits, row by "
+    "row, with nothing between them. {{format}}"
+)
 
 
-class Sudoku:
+class Sudoku(OneByOne):
     """Sudoku with generated puzzles, or with those of `train_file` and `test_file`."""
 
     name = "sudoku"
@@ -49,12 +60,11 @@ class Sudoku:
         # Here and not above: TensorFlow Datasets takes a second to import.
         from diffpo_jax.tasks.datasets import sudoku as dataset
 
-        if config.reward not in REWARDS:
-            raise UserError(
-                f"config.task.reward={config.reward!r} is unknown; use one of: "
-                f"{', '.join(REWARDS)}."
-            )
+        self._reward = choose_reward(config.reward, config.protocol, REWARDS, "cell_fraction")
         dataset.check_settings(config.sudoku)
+        size = config.sudoku.size
+        words = WORDS.format(size=size, side=math.isqrt(size), cells=size**2)
+        self._wording = Wording(config.prompt, words, FIELDS)
         self._load_generated = dataset.load
         self._config = config
         self._data_dir = data_dir
@@ -62,7 +72,7 @@ class Sudoku:
         for split, path in (("train", config.train_file), ("test", config.test_file)):
             if path:
                 puzzles = read_csv(path, f"config.task.{split}_file", config.sudoku.size)
-                self._splits[split] = Puzzles(puzzles, split)
+                self._splits[split] = self._examples(puzzles, split)
 
     def examples(self, split: str) -> Sequence[Example]:
         """Examples of a split in a fixed order; the first call may generate the data set.
@@ -74,7 +84,7 @@ class Sudoku:
             raise ValueError(f"split {split!r} is none of {SPLITS}")
         if split not in self._splits:
             puzzles = self._load_generated(self._config.sudoku, self._data_dir, split)
-            self._splits[split] = Puzzles(puzzles, split)
+            self._splits[split] = self._examples(puzzles, split)
         return self._splits[split]
 
     def overlap(self, split: str = "test") -> int:
@@ -83,62 +93,59 @@ class Sudoku:
         Zero for generated puzzles; with `train_file` or `test_file` it may be anything.
         """
         train, other = (
-            {example.prompt for example in self.examples(name)} for name in ("train", split)
+            {example.meta["clues"] for example in self.examples(name)} for name in ("train", split)
         )
         return len(train & other)
 
     def reward(self, example: Example, completion: str) -> Reward:
         """Grades one completion (see the module's head).  Never raises, whatever the text."""
-        clues = example.meta["clues"]
-        answer = read_answer(completion, len(clues))
-        solved = answer is not None and _solves(answer, clues)
-        right, empty = _count_cells(example, completion)
+        kind, clues = self._config.prompt.answer, example.meta["clues"]
+        text = answers.read(completion, kind) or ""
+        answer = read_answer(text, len(clues))
+        solved, parsed = answer is not None and _solves(answer, clues), answer is not None
+        correct, digits = solved, _digits(text)
+        if self._config.protocol == "d1":
+            digits, grid = (
+                d1_sudoku.reward_digits(completion, kind),
+                self._grid(example, completion),
+            )
+            right, empty = _count_cells(example, grid)
+            correct, parsed, answer = right == empty > 0, bool(grid), grid or None
+        right, empty = _count_cells(example, digits)
         parts = {
             "valid_grid": float(solved),
             "cell_fraction": right / empty if empty else 0.0,
         }
-        return Reward(
-            total=parts[self._config.reward],
-            parts=parts,
-            correct=solved,
-            parsed=answer is not None,
-        )
+        return Reward(parts[self._reward], parts, correct=correct, parsed=parsed, answer=answer)
 
     def scores(self, examples: Sequence[Example], completions: Sequence[str]) -> dict[str, float]:
-        """d1's evaluation metric, the share of right cells: `cell_accuracy`."""
-        return {"cell_accuracy": cell_accuracy(examples, completions)}
+        """The share of right cells, d1's metric: `cell_accuracy`."""
+        grids = [self._grid(e, c) for e, c in zip(examples, completions, strict=True)]
+        return {"cell_accuracy": cell_accuracy(examples, grids)}
 
     def difficulty(self, example: Example) -> float:
         """The number of empty cells."""
         return float(example.meta["clues"].count("0"))
 
+    def _grid(self, example: Example, completion: str) -> str:
+        """The grid whose cells are compared with the stored solution, by the protocol."""
+        if self._config.protocol == "d1":
+            return d1_sudoku.evaluation_grid(completion, len(example.meta["clues"]))
+        return _digits(answers.read(completion, self._config.prompt.answer) or "")
 
-class Puzzles(Sequence[Example]):
-    """(clues, solution) pairs as examples; a slice keeps the ids of its examples."""
+    def _examples(self, puzzles: Sequence[tuple[str, str]], split: str) -> Examples:
+        def make(position: int, puzzle: tuple[str, str]) -> Example:
+            clues, solution = puzzle
+            side = math.isqrt(len(clues))
+            digest = hashlib.sha256(clues.encode()).hexdigest()[:8]
+            return self._wording.example(
+                id=f"sudoku-{side}x{side}/{split}/{position}-{digest}",
+                fields={"question": clues},
+                answer=solution,
+                meta={"clues": clues, "solution": solution},
+            )
 
-    def __init__(self, puzzles: Sequence[tuple[str, str]], split: str):
-        self._puzzles = puzzles
-        self._split = split
-        self._positions = range(len(puzzles))
-
-    def __len__(self) -> int:
-        return len(self._positions)
-
-    def __getitem__(self, index):
-        if isinstance(index, slice):
-            part = Puzzles(self._puzzles, self._split)
-            part._positions = self._positions[index]
-            return part
-        position = self._positions[index]
-        clues, solution = self._puzzles[position]
-        side = math.isqrt(len(clues))
-        digest = hashlib.sha256(clues.encode()).hexdigest()[:8]
-        return Example(
-            id=f"sudoku-{side}x{side}/{self._split}/{position}-{digest}",
-            prompt=clues,
-            target=solution,
-            meta={"clues": clues, "solution": solution},
-        )
+        return Examples(puzzles, make)
 
 
 def read_answer(text: str, cells: int) -> str | None:
@@ -151,13 +158,17 @@ def read_answer(text: str, cells: int) -> str | None:
     return next((run for run in reversed(runs) if len(run) == cells), None)
 
 
-def cell_accuracy(examples: Sequence[Example], completions: Sequence[str]) -> float:
+def cell_accuracy(examples: Sequence[Example], grids: Sequence[str]) -> float:
     """d1's metric for Sudoku: right cells over empty cells, summed over all examples.
 
-    A cell is right when it equals the stored solution.  The answer is read like in the
-    reward `cell_fraction`.  0 where nothing is empty.  (d1 reports per cent.)
+    A cell is right when it equals the stored solution.  0 where nothing is empty.  (d1 reports
+    per cent.)
+
+    Args:
+      grids: what was read from each completion; missing cells count as empty, surplus ones are
+        cut off.
     """
-    counts = [_count_cells(e, c) for e, c in zip(examples, completions, strict=True)]
+    counts = [_count_cells(e, g) for e, g in zip(examples, grids, strict=True)]
     right, empty = (sum(column) for column in zip(*counts)) if counts else (0, 0)
     return right / empty if empty else 0.0
 
@@ -242,13 +253,14 @@ def _units(size: int) -> list[list[int]]:
     return sudoku_grid.units(size).tolist()
 
 
-def _count_cells(example: Example, completion: str) -> tuple[int, int]:
-    """(empty cells that equal the stored solution, empty cells).
+def _digits(text: str) -> str:
+    """All digits of a text; other characters do not count."""
+    return re.sub("[^0-9]", "", text)
 
-    All digits of the text count, other characters do not; missing cells are '0', surplus
-    digits are cut.  d1's reward does this with the text between its answer tags.
-    """
+
+def _count_cells(example: Example, grid: str) -> tuple[int, int]:
+    """(empty cells that equal the stored solution, empty cells)."""
     clues, solution = example.meta["clues"], example.meta["solution"]
-    digits = re.sub("[^0-9]", "", completion)[: len(clues)].ljust(len(clues), "0")
+    grid = grid[: len(clues)].ljust(len(clues), "0")
     empty = [cell for cell, clue in enumerate(clues) if clue == "0"]
-    return sum(digits[cell] == solution[cell] for cell in empty), len(empty)
+    return sum(grid[cell] == solution[cell] for cell in empty), len(empty)

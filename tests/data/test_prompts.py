@@ -6,8 +6,10 @@ import grain
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
+import tokenizers as backends
+import transformers
 
-from diffpo_jax.config import TokenizerConfig
+from diffpo_jax.config import PromptConfig, TokenizerConfig
 from diffpo_jax.data import prompts, tokenizers
 from diffpo_jax.errors import UserError
 from diffpo_jax.tasks.task import Example
@@ -171,3 +173,104 @@ def test_examples_that_do_not_fit(example, message):
 def test_no_examples():
     with pytest.raises(UserError, match="no training examples"):
         prompts.make_iterator([], TOKENIZER, prompt_length=6, length=3, batch=2, seed=0)
+
+
+# A character tokenizer that, like those of chat models, adds a token of its own to every text
+# unless told not to, and whose template writes that token itself.
+TEMPLATE = (
+    "<s>{% for turn in messages %}<{{ turn.role }}>{{ turn.content }}</turn>{% endfor %}"
+    "{% if add_generation_prompt %}<assistant>{% endif %}"
+)
+
+
+@pytest.fixture(scope="module")
+def chat():
+    special = ["<pad>", "<mask>", "</turn>", "<s>", "<user>", "<assistant>"]
+    words = {token: i for i, token in enumerate([*special, *"0123456789=t"])}
+    backend = backends.Tokenizer(backends.models.WordLevel(words))
+    every = backends.Regex(r"[\s\S]")
+    backend.pre_tokenizer = backends.pre_tokenizers.Split(every, "isolated")
+    backend.decoder = backends.decoders.Fuse()
+    backend.post_processor = backends.processors.TemplateProcessing("<s> $A", None, [("<s>", 3)])
+    return transformers.PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        pad_token="<pad>",
+        mask_token="<mask>",
+        eos_token="</turn>",
+        additional_special_tokens=special[3:],
+        chat_template=TEMPLATE,
+    )
+
+
+def prompt_of(tokenizer, example):
+    row = prompts.encode_example(example, tokenizer, index=0, prompt_length=12, length=4)
+    return "".join(tokenizer.convert_ids_to_tokens(row.tokens[row.mask])), row.target.tolist()
+
+
+def test_a_prompt_is_a_turn_of_a_chat(chat):
+    assert chat("1")["input_ids"] == [3, 7]  # it does add a token
+    text, target = prompt_of(chat, Example("e", "12=", "3", chat=True))
+    assert text == "<s><user>12=</turn><assistant>"
+    assert target == [9, 2, 2, 2]
+    assert prompt_of(chat, Example("e", "12=", "3"))[0] == "12="
+
+
+def test_the_beginning_of_a_completion_may_be_given(chat):
+    text, target = prompt_of(chat, Example("e", "12=", "t3", chat=True, prefill="t"))
+    assert text == "<s><user>12=</turn><assistant>t"
+    assert target == [9, 2, 2, 2]  # the rest
+    text, target = prompt_of(chat, Example("e", "12=", "3", prefill="t"))
+    assert (text, target) == ("12=t", [9, 2, 2, 2])  # not part of this target: put before it
+
+
+def test_turns_and_plain_prompts_in_one_batch(chat):
+    mixed = [
+        Example("a", "1", "", chat=True),
+        Example("b", "2", ""),
+        Example("c", "3", "", chat=True),
+    ]
+    batch = prompts.encode_examples(mixed, chat, indices=[0, 1, 2], prompt_length=6, length=1)
+    rows = [
+        chat.decode(row[mask], skip_special_tokens=True)
+        for row, mask in zip(batch.tokens, batch.mask)
+    ]
+    assert rows == ["1", "2", "3"]
+    assert batch.mask.sum(axis=1).tolist() == [5, 1, 5]
+
+
+@pytest.mark.parametrize("chatting", [True, False])
+def test_bare_prompts_are_encoded_like_those_of_examples(chat, chatting):
+    config = PromptConfig(chat=chatting, prefill="t")
+    tokens, mask = prompts.encode_prompts(["1=", "23="], chat, 12, config)
+    examples = [Example("e", text, "t1", prefill="t", chat=chatting) for text in ("1=", "23=")]
+    batch = prompts.encode_examples(examples, chat, indices=[0, 1], prompt_length=12, length=4)
+    np.testing.assert_array_equal(tokens, batch.tokens)
+    np.testing.assert_array_equal(mask, batch.mask)
+
+
+def test_bare_prompts_that_cannot_be():
+    with pytest.raises(UserError, match="prompt 2 is empty"):
+        prompts.encode_prompts(["1", ""], TOKENIZER, 4, PromptConfig())
+    with pytest.raises(UserError, match=r"Prompt 1 has 5 tokens: more than config.sampler.prompt"):
+        prompts.encode_prompts(["12345"], TOKENIZER, 4, PromptConfig())
+    assert prompts.encode_prompts([""], TOKENIZER, 4, PromptConfig(prefill="1"))[1].sum() == 1
+
+
+def test_no_chat_template():
+    with pytest.raises(UserError, match=r"config.task.prompt.chat=True: .* has no chat template"):
+        prompt_of(TOKENIZER, Example("e", "1", "2", chat=True))
+
+
+def test_a_chat_template_that_fails(chat, monkeypatch):
+    monkeypatch.setattr(chat, "chat_template", "{{ raise_exception('turns must alternate') }}")
+    with pytest.raises(UserError, match=r"template fails .turns must alternate"):
+        prompt_of(chat, Example("e", "1", "2", chat=True))
+
+
+@pytest.mark.parametrize("what", ["prompt", "target"])
+def test_a_mask_in_a_text_is_no_place_to_fill_in(chat, what):
+    example = Example("e", **({"prompt": "1", "target": "2"} | {what: "<mask>"}))
+    with pytest.raises(
+        UserError, match=f"The {what} of example e holds the tokenizer's mask token"
+    ):
+        prompt_of(chat, example)

@@ -1,4 +1,5 @@
 import json
+import re
 import subprocess
 import sys
 
@@ -8,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from diffpo_jax import tasks
-from diffpo_jax.config import SudokuConfig, TaskConfig
+from diffpo_jax.config import PromptConfig, SudokuConfig, TaskConfig
 from diffpo_jax.errors import UserError
-from diffpo_jax.tasks import sudoku, sudoku_grid
+from diffpo_jax.tasks import d1_sudoku, sudoku, sudoku_grid
 from diffpo_jax.tasks.datasets import sudoku as dataset
 from diffpo_jax.tasks.task import Example
 
@@ -245,3 +246,106 @@ def test_importing_tasks_imports_neither_jax_nor_tensorflow_datasets():
     root = tasks.__path__[0] + "/../.."
     result = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True)
     assert result.stdout == "[]\n", result.stderr
+
+
+def test_prompts_follow_the_template(tmp_path):
+    prompt = PromptConfig(template="words", answer="tags", chat=True, prefill="<answer>")
+    item = make(tmp_path, prompt=prompt).examples("test")[0]
+    clues = item.meta["clues"]
+    assert f"\n{clues}\n" in item.prompt and "2x2 box" in item.prompt
+    assert item.prompt.endswith("between <answer> and </answer>.")
+    assert item.target == f"<answer>{item.meta['solution']}</answer>"
+    assert item.chat and item.prefill == "<answer>"
+    bare = make(tmp_path).examples("test")[0]
+    assert (bare.prompt, bare.id, bare.chat) == (clues, item.id, False)
+
+
+@pytest.mark.parametrize(
+    ("completion", "kind", "correct", "fraction"),
+    [
+        (f"<answer>{SOLVED}</answer>", "tags", True, 1.0),
+        (f"1111 <answer>{SOLVED[:8]}\n{SOLVED[8:]}</answer> 22", "tags", True, 1.0),
+        (rf"1111 \boxed{{{SOLVED}}}", "tags", True, 1.0),
+        (rf"<answer>1</answer> \boxed{{{OTHER}}}", "boxed", True, 0.0),
+        (SOLVED, "tags", False, 0.0),  # marked in no way
+        (f"<answer>{SOLVED}", "tags", False, 0.0),
+    ],
+)
+def test_answers_are_read_where_they_are_marked(tmp_path, completion, kind, correct, fraction):
+    reward = make(tmp_path, prompt=PromptConfig(answer=kind)).reward(example(), completion)
+    assert reward.correct == reward.parsed == correct
+    assert reward.parts["cell_fraction"] == fraction
+
+
+@pytest.mark.parametrize(
+    ("completion", "trained", "evaluated"),
+    [
+        (f"<answer>\n{SOLVED}\n</answer>", 1.0, 1.0),
+        (f"<answer>{OTHER}</answer>", 0.0, 0.0),  # a right grid, but not the stored one
+        (f"<answer>12{'9' * 14}</answer>", 0.5, 0.5),  # clues may be changed
+        ("<answer>12 34</answer>", 0.5, 0.5),  # too short: filled up with 0
+        (f"<answer>{SOLVED}777</answer>", 1.0, 1.0),  # too long: cut off
+        (f"<answer>The grid: {SOLVED}</answer>", 1.0, 0.0),  # evaluation keeps the letters
+        (f"<answer>so\n```\n{SOLVED}\n```</answer>", 1.0, 1.0),
+        (f"<answer>1</answer><answer>{SOLVED}</answer>", 1.0, 0.25),  # the last, the first
+        (f"<answer> </answer> {SOLVED}<|eot_id|>", 0.0, 1.0),  # nothing in it: what follows
+        (f"{SOLVED} </answer>", 0.0, 1.0),
+        (f"It is {SOLVED}.", 0.0, 1.0),
+        (f"It is {SOLVED}1.", 0.0, 0.0),
+        (f"<answer>{SOLVED}<|endoftext|>", 0.0, 1.0),
+        (f"<answer>{SOLVED}", 0.0, 1.0),  # as a word of 16 digits
+        ("no idea", 0.0, 0.0),
+        ("", 0.0, 0.0),
+    ],
+)
+def test_d1_by_hand(tmp_path, completion, trained, evaluated):
+    task = make(tmp_path, protocol="d1", prompt=PromptConfig(answer="tags"))
+    reward = task.reward(example(), completion)
+    assert reward.total == reward.parts["cell_fraction"] == trained
+    assert reward.correct == (evaluated == 1.0)
+    assert task.scores([example()], [completion]) == {"cell_accuracy": evaluated}
+
+
+def test_d1_without_tags_reads_the_whole_text(tmp_path):
+    task = make(tmp_path, protocol="d1")
+    assert task.reward(example(), "12, then 34").total == 0.5
+    assert task.reward(example(), SOLVED).correct
+    assert not task.reward(example(SOLVED), SOLVED).correct  # nothing is empty: d1 counts none
+    assert make(tmp_path, protocol="d1", reward="valid_grid").reward(example(), OTHER).total == 1.0
+
+
+def test_d1_cells_are_summed_before_dividing(tmp_path):
+    task = make(tmp_path, protocol="d1")
+    wide = example("0" * 12 + "4321")
+    completions = [f"<answer>1234{'0' * 12}</answer>", f"<answer>{SOLVED}</answer>"]
+    assert task.scores([example(), wide], completions) == {"cell_accuracy": 14 / 16}
+
+
+PIECES = ["<answer>", "</answer>", "```", "`", "12", "1" * 16, "1" * 15, " ", "\n", "a", "\u0661"]
+
+
+@given(
+    st.lists(st.sampled_from([*PIECES, "<|eot_id|>", "<|endoftext|>"]), max_size=14).map("".join)
+)
+def test_d1_reads_a_grid_as_its_expressions_do(text):
+    end = r"<\|eot_id\|>|<\|endoftext\|>"
+    expressions = [
+        r"<answer>.*?```\s*([\d\s]+)```",
+        rf"<answer>(.*?)(?:{end}|</answer>)",
+        rf"</answer>\s*(.*?)(?:{end}|$)",
+        r".*?(\d{16})\s*</answer>",
+        r"\b(\d{16})\b",
+    ]
+    found = (re.search(expression, text, re.DOTALL) for expression in expressions)
+    expected = next((m[1] for m in found if m and m[1].strip()), "")
+    assert d1_sudoku.evaluation_grid(text, 16) == re.sub(r"\s", "", expected)
+
+
+@given(st.text(max_size=60), st.sampled_from(["text", "tags", "boxed"]))
+def test_d1_takes_any_text(text, kind):
+    task = tasks.make_task(
+        TaskConfig(sudoku=SMALL, protocol="d1", prompt=PromptConfig(answer=kind)), None
+    )
+    reward = task.reward(example(), text)
+    assert 0.0 <= reward.total <= 1.0
+    assert task.scores([example()], [text])["cell_accuracy"] <= 1.0

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from diffpo_jax.config import SudokuConfig
 from diffpo_jax.errors import UserError
 from diffpo_jax.tasks import sudoku_grid
-from diffpo_jax.tasks.datasets import sudoku
+from diffpo_jax.tasks.datasets import generated, sudoku
 from diffpo_jax.tasks.task import SPLITS
 
 SMALL = SudokuConfig(train_examples=60, validation_examples=11, test_examples=25)
@@ -165,7 +165,7 @@ def test_impossible_settings(tmp_path, change, message):
 
 def test_unique_puzzles_that_are_too_rare_end_in_an_error(monkeypatch):
     monkeypatch.setattr(sudoku, "_ROUND_CUT", 4)
-    monkeypatch.setattr(sudoku, "_ENOUGH_TRIES", 8)
+    monkeypatch.setattr(generated, "_ENOUGH_TRIES", 8)
     config = counts(1, size=9, blanks_min=64, blanks_max=64, unique=True)
     with pytest.raises(UserError, match=r"blanks_max=64: only 0 of 8 tries .* Lower blanks_max"):
         sudoku.draw(config)
@@ -217,7 +217,7 @@ def test_a_killed_writer_is_repaired(tmp_path):
     code = """
 import pathlib, sys, time
 from diffpo_jax.config import SudokuConfig
-from diffpo_jax.tasks.datasets import sudoku
+from diffpo_jax.tasks.datasets import generated, sudoku
 def stuck(self, puzzles):
     yield 0, {"clues": "0", "solution": "1"}
     print("writing", file=sys.__stdout__, flush=True)
@@ -238,7 +238,7 @@ def test_processes_that_start_together_write_once(tmp_path):
     code = """
 import pathlib, sys
 from diffpo_jax.config import SudokuConfig
-from diffpo_jax.tasks.datasets import sudoku
+from diffpo_jax.tasks.datasets import generated, sudoku
 draw = sudoku.draw
 def announce(config):
     print("drawn", file=sys.__stdout__)
@@ -255,7 +255,7 @@ print(len(sudoku.load(config, pathlib.Path(sys.argv[1]), "train")))
 
 def test_data_directory_that_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match=r"config.task.data_dir: puzzles cannot be written to"):
+    with pytest.raises(UserError, match=r"config.task.data_dir: examples cannot be written to"):
         sudoku.load(SMALL, tmp_path / "file" / "data", "train")
 
 

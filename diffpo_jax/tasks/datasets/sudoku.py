@@ -10,65 +10,34 @@ A stream depends on the data seed, the size, `unique` and the blanks, not on the
 split that grows keeps its examples in each stratum.
 """
 
-import contextlib
-import dataclasses
-import hashlib
-import io
-import json
 import pathlib
-import shutil
-import sys
-from collections.abc import Iterator
 
-import filelock
 import numpy as np
-import tensorflow_datasets as tfds
-from absl import logging
-from tensorflow_datasets.proto import tf_example_pb2
 
 from diffpo_jax.config import SudokuConfig
 from diffpo_jax.errors import UserError
 from diffpo_jax.tasks import sudoku_grid
-from diffpo_jax.tasks.task import SPLITS
+from diffpo_jax.tasks.datasets import generated
+from diffpo_jax.tasks.datasets.generated import split_of
+
+__all__ = ["SudokuPuzzles", "check_settings", "draw", "load", "prepare", "split_of"]
 
 Puzzle = tuple[str, str]  # clues and solution, as digits
 
 _FIELD = "config.task.sudoku"
 _ROUND = 1024  # candidates drawn at a time
 _ROUND_CUT = 64  # the same for unique 9x9 puzzles, which cost milliseconds each
-_ENOUGH_TRIES = 256  # after so many draws ...
-_RARE = 0.01  # ... fewer puzzles than this share of them is given up
-_EXHAUSTED = 32_768  # candidates in a row with nothing new for a split: it has no more
 
 
-class SudokuPuzzles(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+class SudokuPuzzles(generated.GeneratedRows, skip_registration=True):
     """Puzzles of one `SudokuConfig`: text features "clues" and "solution"."""
 
-    VERSION = tfds.core.Version("1.0.0")
-    # TFDS looks beside a builder's code for checksums of its downloads, by way of a package
-    # (importlib_resources) that it does not require.  There are none to look for.
-    code_path = None
+    NAME = "sudoku"
+    TITLE = "Sudoku puzzles"
+    COLUMNS = ("clues", "solution")
 
-    def __init__(self, config: SudokuConfig, **kwargs):
-        self._sudoku = config
-        super().__init__(**kwargs)
-
-    def _info(self) -> tfds.core.DatasetInfo:
-        text = tfds.features.Text()
-        return tfds.core.DatasetInfo(
-            builder=self,
-            description="Sudoku puzzles, split by a hash of their clues.",
-            features=tfds.features.FeaturesDict({"clues": text, "solution": text}),
-            disable_shuffling=True,  # example i is the i-th one yielded
-        )
-
-    def _split_generators(self, dl_manager):
-        del dl_manager  # nothing is downloaded
-        return {s: self._generate_examples(p) for s, p in draw(self._sudoku).items() if p}
-
-    def _generate_examples(self, puzzles):
-        for i, (clues, solution) in enumerate(puzzles):
-            yield i, {"clues": clues, "solution": solution}
+    def draw(self) -> dict[str, list[Puzzle]]:
+        return draw(self.settings)
 
 
 def check_settings(config: SudokuConfig) -> None:
@@ -93,17 +62,7 @@ def check_settings(config: SudokuConfig) -> None:
             f"{_FIELD}.blanks_max={config.blanks_max}: with unique=True a {config.size}x"
             f"{config.size} puzzle has at most {most} blanks."
         )
-    for name in ("train_examples", "validation_examples", "test_examples", "data_seed"):
-        if getattr(config, name) < 0:
-            raise UserError(f"{_FIELD}.{name}={getattr(config, name)} must not be negative.")
-
-
-def split_of(clues: str) -> str:
-    """The split that these clues belong to, on every machine and for good."""
-    bucket = hashlib.sha256(clues.encode()).digest()[0] % 16
-    if bucket < 2:
-        return "test"
-    return "validation" if bucket == 2 else "train"
+    generated.check_counts(config, _FIELD)
 
 
 def draw(config: SudokuConfig) -> dict[str, list[Puzzle]]:
@@ -123,143 +82,50 @@ def draw(config: SudokuConfig) -> dict[str, list[Puzzle]]:
         found, or a number of blanks of which a split has no puzzle at all.
     """
     check_settings(config)
-    counts = {split: getattr(config, f"{split}_examples") for split in SPLITS}
-    strata = range(config.blanks_min, config.blanks_max + 1)
-    columns = []
-    for i, blanks in enumerate(strata):
-        wanted = {split: len(range(i, counts[split], len(strata))) for split in SPLITS}
-        columns.append(_draw_stratum(config, blanks, wanted))
-    n = len(strata)
-    return {s: [columns[i % n][s][i // n] for i in range(counts[s])] for s in SPLITS}
+    return generated.deal(
+        config,
+        range(config.blanks_min, config.blanks_max + 1),
+        lambda blanks, wanted: _draw_stratum(config, blanks, wanted),
+    )
 
 
 def load(config: SudokuConfig, data_dir: pathlib.Path, split: str) -> list[Puzzle]:
-    """Reads one split from `data_dir`, writing the data set first if it is not there.
-
-    Raises:
-      UserError: impossible settings, a directory that cannot be written, or a damaged file.
-    """
-    builder = prepare(config, data_dir)
-    count = getattr(config, f"{split}_examples")
-    if not count:
-        return []
-    try:
-        # Records are parsed here: decoding through the features takes five times as long.
-        source = builder.as_data_source(
-            split, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES
-        )
-        puzzles = [_parse(record) for record in source.__getitems__(range(count))]
-    except Exception as error:
-        raise UserError(
-            f"The data set in {builder.data_dir} cannot be read ({error}). Delete that "
-            "directory: it is written again at the next start."
-        ) from error
-    return puzzles
+    """One split of the puzzles, as `generated.load` reads it.  Raises like it and `draw`."""
+    check_settings(config)
+    return generated.load(SudokuPuzzles, config, data_dir, split)
 
 
 def prepare(config: SudokuConfig, data_dir: pathlib.Path) -> SudokuPuzzles:
-    """Writes the data set to `data_dir / "sudoku-<hash of the settings>"` unless it is there.
-
-    One process writes while others wait; the finished directory appears by one rename, so a
-    writer that was killed leaves nothing that looks finished, and its leftovers are removed.
-    """
+    """Writes the puzzles unless they are there: `generated.prepare`."""
     check_settings(config)
-    settings = json.dumps(dataclasses.asdict(config) | {"version": str(SudokuPuzzles.VERSION)})
-    root = data_dir / f"sudoku-{hashlib.sha256(settings.encode()).hexdigest()[:12]}"
-    if not any(getattr(config, f"{split}_examples") for split in SPLITS):
-        return _builder(config, root)
-    try:
-        if _is_ready(builder := _builder(config, root)):
-            return builder
-        data_dir.mkdir(parents=True, exist_ok=True)
-        with filelock.FileLock(f"{root}.lock"):
-            # Looked up again: another process may have written it while this one waited.
-            if _is_ready(builder := _builder(config, root)):
-                return builder
-            if root.exists():
-                shutil.rmtree(root)
-            logging.info("Generating Sudoku puzzles in %s", root)
-            with _quiet():
-                builder.download_and_prepare(
-                    download_config=tfds.download.DownloadConfig(try_download_gcs=False)
-                )
-        return builder
-    except OSError as error:
-        raise UserError(
-            f"config.task.data_dir: puzzles cannot be written to {root} ({error})."
-        ) from error
-
-
-def _builder(config: SudokuConfig, root: pathlib.Path) -> SudokuPuzzles:
-    return SudokuPuzzles(config, data_dir=root, file_format="array_record")
-
-
-def _is_ready(builder: SudokuPuzzles) -> bool:
-    """Like `builder.is_prepared()`, without its warnings where nothing is there yet."""
-    return (pathlib.Path(builder.data_dir) / "dataset_info.json").exists()
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Silences what TFDS prints, and its progress bars where nobody watches them."""
-    tfds.display_progress_bar(sys.stderr.isatty())
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):
-            yield
-    finally:
-        tfds.display_progress_bar(True)
-
-
-def _parse(record: bytes) -> Puzzle:
-    feature = tf_example_pb2.Example.FromString(record).features.feature
-    clues, solution = (feature[name].bytes_list.value[0] for name in ("clues", "solution"))
-    return clues.decode(), solution.decode()
+    return generated.prepare(SudokuPuzzles, config, data_dir)
 
 
 def _draw_stratum(
     config: SudokuConfig, blanks: int, wanted: dict[str, int]
 ) -> dict[str, list[Puzzle]]:
     """The first puzzles with this number of blanks, `wanted[split]` for each split."""
-    found: dict[str, list[Puzzle]] = {split: [] for split in SPLITS}
-    seen: set[str] = set()  # clues of validation and test
-    newest = dict.fromkeys(SPLITS, 0)  # number of candidates when a split last got one
-    candidates = tries = rounds = 0
-    while _missing(found, wanted, candidates, newest):
-        # Seeded by round, so that a stream does not depend on where the last one stopped.
-        rng = np.random.default_rng(
-            [config.data_seed, config.size, int(config.unique), blanks, rounds]
+
+    def draw_round(number: int) -> tuple[list[Puzzle], int]:
+        seed = [config.data_seed, config.size, int(config.unique), blanks, number]
+        return _draw_candidates(config, blanks, np.random.default_rng(seed))
+
+    def rare(candidates: int, tries: int) -> str:
+        return (
+            f"{_FIELD}.blanks_max={config.blanks_max}: only {candidates} of {tries} tries "
+            f"gave a puzzle with {blanks} blanks and a unique completion. Lower blanks_max."
         )
-        drawn, tried = _draw_candidates(config, blanks, rng)
-        rounds, tries = rounds + 1, tries + tried
-        for clues, solution in drawn:
-            candidates += 1
-            split = split_of(clues)
-            if len(found[split]) < wanted[split] and clues not in seen:
-                found[split].append((clues, solution))
-                newest[split] = candidates
-                if split != "train":
-                    seen.add(clues)
-        if tries >= _ENOUGH_TRIES and candidates < _RARE * tries:
-            raise UserError(
-                f"{_FIELD}.blanks_max={config.blanks_max}: only {candidates} of {tries} tries "
-                f"gave a puzzle with {blanks} blanks and a unique completion. Lower blanks_max."
-            )
-    for split, puzzles in found.items():
-        if wanted[split] and not puzzles:
-            raise UserError(
-                f"{_FIELD}.blanks_min..blanks_max={config.blanks_min}..{config.blanks_max}: "
-                f"the few puzzles with {blanks} blanks are all in other splits than {split}."
-            )
-        for i in range(wanted[split] - len(puzzles)):
-            puzzles.append(puzzles[i])
-    return found
 
+    def absent(split: str) -> str:
+        return (
+            f"{_FIELD}.blanks_min..blanks_max={config.blanks_min}..{config.blanks_max}: "
+            f"the few puzzles with {blanks} blanks are all in other splits than {split}."
+        )
 
-def _missing(
-    found: dict[str, list[Puzzle]], wanted: dict[str, int], candidates: int, newest: dict[str, int]
-) -> bool:
-    """Whether some split wants more and may still get it."""
-    return any(len(found[s]) < wanted[s] and candidates - newest[s] < _EXHAUSTED for s in SPLITS)
+    def clues(puzzle: Puzzle) -> str:
+        return puzzle[0]
+
+    return generated.fill(wanted, draw_round, clues, prompt=clues, rare=rare, absent=absent)
 
 
 def _draw_candidates(

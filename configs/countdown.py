@@ -1,0 +1,51 @@
+"""DiFFPO on Countdown: reach a target with three numbers from 1 to 9, written as an expression.
+
+    python -m diffpo_jax.main --config=configs/countdown.py --workdir=runs/countdown
+
+The prompt is "3,5,2=9", the completion "3*(5-2)" and the end of the text.
+
+Presets, as in --config=configs/countdown.py:smoke , or several, as in configs/sudoku.py
+  default   the main job: a character model that trains on a few cores
+  smoke     the same stages in about a minute, for trying things out; its numbers mean nothing
+  llada_8b  LLaDA-8B with published settings; its weights cannot be loaded yet
+  dream_7b  the same of Dream-7B
+Algorithms, with any of them: d1, d2, gspo, justgrpo, paper; see diffpo_jax/presets.py .
+"""
+
+import ml_collections
+
+from diffpo_jax import config_io, presets
+from diffpo_jax.config import Config
+
+
+def get_config(preset: str = "default") -> ml_collections.ConfigDict:
+    """The configuration of a preset."""
+    config = config_io.as_config_dict(Config())
+    config.task.name = "countdown"
+    config.tokenizer.alphabet = "0123456789+-*/()=,"
+    # "9,9,9=50", and "(1+2)*3" with an end of text: eight characters each.
+    config.sampler.prompt_length = config.sampler.length = config.sampler.block_length = 8
+    config.sampler.steps = 8
+    config.sampler.stop_at_end = True
+    config.model.positions = config.sampler.prompt_length + config.sampler.length
+    config.pretrain.steps, config.pretrain.warmup = 1_200, 50
+    # As many tokens a piece as in configs/sudoku.py: small enough for a core's cache.
+    config.pretrain.micro_batch = config.rl.micro_batch = 128
+    config.evaluation.examples = config.evaluation.validation_examples = 0
+    config.checkpoint.every = 50
+    return presets.apply(config, preset, SIZES, "configs/countdown.py")
+
+
+def _large(change: presets.Change) -> presets.Change:
+    def apply(config: ml_collections.ConfigDict) -> None:
+        change(config)
+        config.task.prompt.answer, config.sampler.prompt_length = "tags", 256
+
+    return apply
+
+
+SIZES = {
+    "smoke": presets.smoke,
+    "llada_8b": _large(presets.llada_8b),
+    "dream_7b": _large(presets.dream_7b),
+}

@@ -1,0 +1,52 @@
+"""DiFFPO on GSM8K: grade school word problems.
+
+    python -m diffpo_jax.main --config=configs/gsm8k.py --workdir=runs/gsm8k \
+        --config.task.train_file=rows.jsonl --config.task.test_file=rows.jsonl
+
+Without the two files the data set openai/gsm8k of the Hugging Face hub is read.
+
+Presets, as in --config=configs/gsm8k.py:tiny , or several, as in configs/sudoku.py
+  default   the same as tiny
+  tiny      a character model that writes the bare answer, for a few rows of one's own: the whole
+            way from file to report in minutes on a CPU; its numbers mean nothing
+  llada_8b  LLaDA-8B with published settings; its weights cannot be loaded yet
+  dream_7b  the same of Dream-7B
+Algorithms, with any of them: d1, d2, gspo, justgrpo, paper; see diffpo_jax/presets.py .  d1's whole
+published protocol is llada_8b,d1 with its prompt given by --config.task.prompt.template=@FILE .
+"""
+
+import string
+
+import ml_collections
+
+from diffpo_jax import config_io, presets
+from diffpo_jax.config import Config
+
+
+def get_config(preset: str = "default") -> ml_collections.ConfigDict:
+    """The configuration of a preset."""
+    config = config_io.as_config_dict(Config())
+    config.task.name = "gsm8k"
+    if not SIZES.keys() & preset.split(","):
+        _tiny(config)
+    return presets.apply(config, preset, SIZES, "configs/gsm8k.py")
+
+
+def _tiny(config: ml_collections.ConfigDict) -> None:
+    presets.characters(config)
+    config.tokenizer.alphabet = string.printable[:95] + "\n\u2018\u2019\u201c\u201d\u2013\u2014£€"
+
+
+def _large(change: presets.Change) -> presets.Change:
+    def apply(config: ml_collections.ConfigDict) -> None:
+        change(config)
+        config.task.prompt.answer, config.sampler.prompt_length = "tags", 512
+
+    return apply
+
+
+SIZES = {
+    "tiny": _tiny,
+    "llada_8b": _large(presets.llada_8b),
+    "dream_7b": _large(presets.dream_7b),
+}

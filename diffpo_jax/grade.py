@@ -1,0 +1,109 @@
+"""Grades completions in files, without a model and without jax.
+
+    python -m diffpo_jax.grade --file=runs/gsm8k/samples/test.jsonl --task=gsm8k --protocol=d1
+
+Reads what a run writes to samples/, and the JSON files of d1's evaluation (`tasks.generations`
+says more); `--file` may be given several times.  Prints the accuracy, and pass@k where problems
+have several completions.  Writes a line of JSON for each completion to `--out`: the verdict, the
+answer that was read, and every reward of the task.
+"""
+
+import math
+import pathlib
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from absl import flags
+
+from diffpo_jax import cli, files, tasks
+from diffpo_jax.config import ANSWERS, PROTOCOLS, PromptConfig, TaskConfig
+from diffpo_jax.errors import UserError
+from diffpo_jax.tasks import generations
+from diffpo_jax.tasks.generations import Generation
+from diffpo_jax.tasks.task import Reward
+
+_FILE = flags.DEFINE_multi_string("file", [], "A file of completions; may be repeated.")
+_TASK = flags.DEFINE_enum("task", None, list(tasks.TASKS), "The task that they are of.")
+_PROTOCOL = flags.DEFINE_enum("protocol", "default", PROTOCOLS, "Whose verdicts are given.")
+_ANSWER = flags.DEFINE_enum("answer", "tags", ANSWERS, "How answers are marked (not for d1).")
+_OUT = flags.DEFINE_string("out", None, "File for the verdicts; default: FILE.verdicts.jsonl.")
+
+
+def main(argv: Sequence[str]) -> None:
+    cli.require(argv, ("file", "task"), __doc__.splitlines()[2].strip())
+    out = _OUT.value or str(pathlib.Path(_FILE.value[0]).with_suffix(".verdicts.jsonl"))
+    if pathlib.Path(out).resolve() in [pathlib.Path(f).resolve() for f in _FILE.value]:
+        raise UserError(f"--out={out} is a file of completions, which would be lost.")
+    found = [g for path in _FILE.value for g in generations.read(path, _TASK.value)]
+    config = TaskConfig(
+        name=_TASK.value,
+        protocol=_PROTOCOL.value,
+        prompt=PromptConfig(answer=_ANSWER.value),
+    )
+    task = tasks.make_task(config, pathlib.Path())
+    examples, completions = [g.example for g in found], [g.completion for g in found]
+    rewards = task.rewards(examples, completions)
+    scores = task.scores(examples, completions)
+    try:
+        files.write_jsonl(out, [verdict(g, r) for g, r in zip(found, rewards)])
+    except OSError as error:
+        raise UserError(f"--out={out} cannot be written: {error}.") from error
+    print(summary(found, rewards, scores))
+    print(f"{'verdicts':<22} {out}")
+
+
+def verdict(generation: Generation, reward: Reward) -> dict[str, Any]:
+    """What is written of one completion."""
+    return {
+        "id": generation.example.id,
+        "place": generation.where,
+        "correct": reward.correct,
+        "parsed": reward.parsed,
+        "answer": reward.answer,
+        "reward": reward.total,
+        "parts": dict(reward.parts),
+    }
+
+
+def summary(
+    found: Sequence[Generation], rewards: Sequence[Reward], scores: Mapping[str, float]
+) -> str:
+    """Accuracy, pass@k, answers that were not read, the mean of every reward, the task's scores."""
+    right, rows = sum(r.correct for r in rewards), len(rewards)
+    by_problem = defaultdict(list)
+    for generation, reward in zip(found, rewards):
+        by_problem[generation.example.id].append(reward.correct)
+    table = {"completions": f"{rows} of {len(by_problem)} problems"}
+    table["accuracy"] = f"{right / rows:.4f}  ({right} of {rows})"
+    table |= {f"pass@{k}": f"{v:.4f}" for k, v in pass_at_k(list(by_problem.values())).items()}
+    table["no answer read"] = str(sum(not r.parsed for r in rewards))
+    for name in rewards[0].parts:
+        mean = math.fsum(r.parts[name] for r in rewards) / rows
+        table[f"reward {name}"] = f"{mean:.4f}"
+    table |= {name: f"{value:.4f}" for name, value in scores.items()}
+    return "\n".join(f"{name:<22} {value}" for name, value in table.items())
+
+
+def pass_at_k(verdicts: Sequence[Sequence[bool]]) -> dict[int, float]:
+    """The chance that one of k completions is right, for k = 1, 2, 4 ... while all problems have k.
+
+    With c of n completions right it is estimated without bias as 1 - C(n - c, k) / C(n, k), and
+    averaged over problems (arXiv 2107.03374, equation 1).  Nothing for one completion a problem,
+    where it is the accuracy.
+
+    Args:
+      verdicts: of each problem, whether its completions are right.
+    """
+    least = min(map(len, verdicts))
+    if max(map(len, verdicts)) == 1:
+        return {}
+    counts = [(len(v), sum(v)) for v in verdicts]
+    return {
+        k: math.fsum(1 - math.comb(n - c, k) / math.comb(n, k) for n, c in counts) / len(counts)
+        for k in (2**i for i in range(least.bit_length()))
+    }
+
+
+if __name__ == "__main__":
+    cli.entry(main)

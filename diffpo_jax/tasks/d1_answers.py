@@ -1,0 +1,63 @@
+r"""Where d1 finds an answer, quirks included: shared by the verdicts of protocol "d1".
+
+What is computed follows d1 (arXiv 2504.12216, repository dllm-reasoning/d1); the code is ours and
+linear in the text.  It differs from `answers` where tags are nested (d1 takes all from the first
+opening tag), and where there is no box or an unusual one.
+"""
+
+_OPEN, _CLOSE = "<answer>", "</answer>"
+_BLANK_BOX = "\\boxed "
+
+
+def spans(text: str) -> list[str]:
+    """What stands in <answer>...</answer>, each from the first opening tag after the last pair."""
+    found, position = [], 0
+    while (start := text.find(_OPEN, position)) >= 0:
+        end = text.find(_CLOSE, start + len(_OPEN))
+        if end < 0:
+            break
+        found.append(text[start + len(_OPEN) : end].strip())
+        position = end + len(_CLOSE)
+    return found
+
+
+def last_tag(text: str) -> str | None:
+    """The last of `spans`, what the rewards of Sudoku and Countdown read; None: there is none."""
+    found = spans(text)
+    return found[-1] if found else None
+
+
+def first_tag(text: str) -> str | None:
+    """The first of `spans`, what evaluations fall back on; None: there is none."""
+    found = spans(text)
+    return found[0] if found else None
+
+
+def boxed(text: str) -> str | None:
+    r"""What d1's evaluation takes for the contents of the last box.
+
+    - "\boxed" with a blank after it, anywhere: what follows the last of these, up to a "$".
+    - Otherwise the last "\boxed" (or "\fbox", if there is no "\boxed"), up to where its braces
+      are balanced; without the command where it is "\boxed{...}", with it otherwise.
+    - Neither: all of the text.
+
+    None where the braces are never balanced, where d1's code raises.
+    """
+    if _BLANK_BOX in text:
+        return text.split(_BLANK_BOX)[-1].split("$")[0]
+    start = text.rfind("\\boxed")
+    if start < 0:
+        start = text.rfind("\\fbox")
+    if start < 0:
+        return _without_command(text)
+    depth = 0
+    for i in range(start, len(text)):
+        depth += {"{": 1, "}": -1}.get(text[i], 0)
+        if text[i] == "}" and depth == 0:
+            return _without_command(text[start : i + 1])
+    return None
+
+
+def _without_command(text: str) -> str:
+    box = text.startswith("\\boxed{") and text.endswith("}")
+    return text[len("\\boxed{") : -1] if box else text

@@ -1,0 +1,171 @@
+r"""MATH: competition problems with a LaTeX expression for an answer (arXiv 2103.03874).
+
+By default training reads ankner/math-500 and the test is MATH-500 (HuggingFaceH4/MATH-500), both
+of the hub; `train_file` and `test_file` may name others.  Columns: `problem`, and `answer` or
+`solution`, which boxes its answer; `level` (5, or "Level 5") where there is one.
+
+Rewards:
+  correct: 1 if the answer equals the gold answer by string rules, as a number, or by algebra,
+    which is given up after `config.task.grader_seconds` (`verify`).
+  formatted: 1 if the answer is marked as `config.task.prompt.answer` asks for.
+  d1: the sum of d1's two, which are known by their own names too (`d1_math500`).
+
+Protocol "default" counts `correct` as right.  "d1" trains on d1's sum, and counts as right what
+d1's evaluation does, which compares strings.
+"""
+
+import pathlib
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from diffpo_jax.config import TaskConfig
+from diffpo_jax.errors import UserError
+from diffpo_jax.tasks import answers, d1_answers, d1_math500
+from diffpo_jax.tasks.splits import Question, Splits
+from diffpo_jax.tasks.task import Example, Examples, Reward, choose_reward
+from diffpo_jax.tasks.verify import Verifier
+from diffpo_jax.tasks.wording import Wording
+
+TRAIN, TEST = "ankner/math-500::train", "HuggingFaceH4/MATH-500::test"
+# The rewards by name, and the most that each gives.
+REWARDS = {"correct": 1.0, "formatted": 1.0, "d1": d1_math500.MOST} | {
+    "format": 0.75,
+    "correctness": 2.0,
+}
+FIELDS = ("question",)  # of prompt templates
+WORDS = (
+    "Here is a problem in mathematics.\n{question}\n"
+    "The answer is one expression in LaTeX, as simple as it can be. {format}"
+)
+
+
+class Math500:
+    """MATH-500 and training problems like it, from the hub or from files of their form."""
+
+    name = "math500"
+
+    def __init__(self, config: TaskConfig, data_dir: pathlib.Path):
+        """Checks the settings; rows are read when they are asked for.
+
+        Raises:
+          UserError: an unknown reward, a template that cannot be filled.
+        """
+        del data_dir  # nothing is generated
+        self._config = config
+        self._reward = choose_reward(config.reward, config.protocol, tuple(REWARDS), "d1")
+        self.reward_max = REWARDS[self._reward]
+        self._wording = Wording(config.prompt, WORDS, FIELDS)
+        self._splits = Splits(
+            config, train=TRAIN, test=TEST, columns=("problem",), question="problem"
+        )
+        self._examples: dict[str, Examples] = {}
+        self._verifier = Verifier(limit_s=config.grader_seconds, processes=config.grader_processes)
+
+    def examples(self, split: str) -> Sequence[Example]:
+        """Examples of a split (see `Splits.read`); the first call reads the data set.
+
+        Raises:
+          UserError: rows that cannot be had or read, or one without an answer.
+        """
+        if split not in self._examples:
+            rows = [(q, _gold(q)) for q in self._splits.read(split)]
+            self._examples[split] = Examples(rows, lambda _, row: self._example(*row))
+        return self._examples[split]
+
+    def overlap(self) -> int:
+        """How many different test problems are training problems too."""
+        return self._splits.overlap()
+
+    def reward(self, example: Example, completion: str) -> Reward:
+        """Grades one completion (see the module's head).  Never raises, whatever the text."""
+        return self.rewards([example], [completion])[0]
+
+    def rewards(self, examples: Sequence[Example], completions: Sequence[str]) -> list[Reward]:
+        """Grades many completions, each like `reward`; their algebra is done side by side."""
+        found = [answers.read(text, self._config.prompt.answer) for text in completions]
+        golds = [example.meta["answer"] for example in examples]
+        equal = self._verifier.equal([(g, a or "") for g, a in zip(golds, found, strict=True)])
+        return [
+            self._grade(text, gold, answer, bool(verdict))
+            for text, gold, answer, verdict in zip(completions, golds, found, equal)
+        ]
+
+    def scores(self, examples: Sequence[Example], completions: Sequence[str]) -> dict[str, float]:
+        """Accuracy by d1's evaluation, whatever the protocol, and how much algebra was given up.
+
+        Returns:
+          `d1_accuracy`; `given_up`, answers so far whose algebra was stopped, or crashed.
+        """
+        right = [
+            d1_math500.is_right(c, e.meta["answer"])
+            for e, c in zip(examples, completions, strict=True)
+        ]
+        return {
+            "d1_accuracy": sum(right) / max(len(right), 1),
+            "given_up": float(self._verifier.killed),
+        }
+
+    def difficulty(self, example: Example) -> float:
+        """The problem's level, 1 to 5; 0 where the data set gives none."""
+        return float(example.meta["level"])
+
+    def _grade(self, completion: str, gold: str, answer: str | None, equal: bool) -> Reward:
+        kind, of_d1 = self._config.prompt.answer, d1_math500.rewards(completion, gold)
+        marked = {"tags": answers.last_tag, "boxed": answers.last_boxed}.get(kind, str.strip)
+        parts = {
+            "correct": float(equal),
+            "formatted": float(bool(marked(completion))),
+            "d1": sum(of_d1.values()),
+            **of_d1,
+        }
+        if self._config.protocol == "d1":
+            answer = d1_math500.evaluated(completion)
+            equal = d1_math500.is_right(completion, gold)
+        return Reward(
+            total=parts[self._reward],
+            parts=parts,
+            correct=equal,
+            parsed=bool(answer),
+            answer=answer,
+        )
+
+    def _example(self, question: Question, gold: str) -> Example:
+        values = question.row.values
+        return self._wording.example(
+            id=question.id,
+            fields={"question": values["problem"]},
+            answer=gold,
+            meta={"answer": gold, "level": _level(values)},
+        )
+
+
+def _gold(question: Question) -> str:
+    """The column `answer`, or what `solution` boxes last."""
+    values = question.row.values
+    if not {"answer", "solution"} & values.keys():
+        raise UserError(
+            f"{question.row.where} has no column 'answer' and no column 'solution'. Its columns: "
+            f"{', '.join(map(str, values))}."
+        )
+    gold = values.get("answer") or _boxed(values.get("solution"))
+    if not isinstance(gold, str) or not gold.strip():
+        raise UserError(
+            f"{question.row.where}: there is no answer in its column 'answer', nor one in "
+            r"\boxed{...} in its column 'solution'."
+        )
+    return gold.strip()
+
+
+def _boxed(solution: Any) -> str | None:
+    if not isinstance(solution, str):
+        return None
+    if (answer := answers.last_boxed(solution)) is not None:
+        return answer
+    # A few solutions write \boxed 5 or leave a brace open.
+    return d1_answers.boxed(solution) if "\\boxed" in solution else None
+
+
+def _level(values: Mapping[str, Any]) -> int:
+    found = re.search("[0-9]", str(values.get("level", "")))
+    return int(found[0]) if found else 0

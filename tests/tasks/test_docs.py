@@ -1,0 +1,82 @@
+"""docs/tasks.md: its example task works, and its tables of verdicts are true."""
+
+import re
+import types
+from pathlib import Path
+
+import pytest
+
+from diffpo_jax import tasks
+from diffpo_jax.config import PromptConfig, TaskConfig
+from diffpo_jax.tasks.task import Example, Task
+
+TEXT = (Path(__file__).parents[2] / "docs/tasks.md").read_text()
+NAMES = {"GSM8K": "gsm8k", "MATH": "math500", "Countdown": "countdown", "Sudoku": "sudoku"}
+
+
+def verdicts():
+    """(task, completion, gold, ours, d1) of every row of the tables of verdicts."""
+    for title, name in NAMES.items():
+        section = TEXT.partition(f"\n### {title}\n")[2].partition("\n##")[0]
+        for line in section.splitlines():
+            cells = [cell.strip().strip("`") for cell in line.strip("|").split("|")]
+            if len(cells) == 5 and cells[2] in ("right", "wrong"):
+                yield name, *cells[:4]
+
+
+def example(task, gold):
+    if task == "countdown":
+        numbers, _, target = gold.partition(" = ")
+        meta = {"numbers": [int(n) for n in numbers.split(",")], "target": int(target)}
+    elif task == "sudoku":
+        clues, _, solution = gold.partition(", ")
+        meta = {"clues": clues, "solution": solution}
+    else:
+        meta = {"answer": gold}
+    return Example("id", "?", gold, meta)
+
+
+@pytest.fixture(scope="module")
+def graders(tmp_path_factory):
+    def make(name, protocol):
+        prompt = PromptConfig(answer="tags")
+        config = TaskConfig(
+            name=name, protocol=protocol, prompt=prompt, grader_seconds=60.0, grader_processes=1
+        )
+        return tasks.make_task(config, tmp_path_factory.getbasetemp())
+
+    made = {(n, p): make(n, p) for n in NAMES.values() for p in ("default", "d1")}
+    made["math500", "d1"]._verifier = made["math500", "default"]._verifier  # one process for both
+    yield made
+    made["math500", "default"]._verifier.close()
+
+
+@pytest.mark.parametrize(("task", "completion", "gold", "ours", "d1"), list(verdicts()))
+def test_verdicts_are_as_written(graders, task, completion, gold, ours, d1):
+    said = {"right": True, "wrong": False}
+    for protocol, verdict in (("default", ours), ("d1", d1)):
+        reward = graders[task, protocol].reward(example(task, gold), completion)
+        assert reward.correct == said[verdict], (protocol, reward)
+
+
+def test_every_task_has_verdicts():
+    assert {name for name, *_ in verdicts()} == set(NAMES.values()) == set(tasks.TASKS)
+    assert len(list(verdicts())) >= 25
+
+
+def test_the_example_task(monkeypatch, tmp_path):
+    (code,) = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
+    module = types.ModuleType("sorting")
+    exec(compile(code, "docs/tasks.md", "exec"), module.__dict__)
+    monkeypatch.setitem(tasks.TASKS, "sorting", module.Sorting)
+    prompt = PromptConfig(template="words", answer="tags")
+    task = tasks.make_task(TaskConfig(name="sorting", prompt=prompt), tmp_path)
+    assert isinstance(task, Task)
+    examples = task.examples("test")[:5]
+    targets = [e.target for e in examples]
+    assert all(r.correct for r in task.rewards(examples, targets))
+    assert not any(r.correct for r in task.rewards(examples, [*targets[::-1][:2], "", "x", "1"]))
+    assert re.fullmatch(r"<answer>[0-9]{6}</answer>", targets[0])
+    assert "in ascending order" in examples[0].prompt
+    assert 1 <= task.difficulty(examples[0]) <= 6
+    assert task.overlap() < 20
