@@ -37,16 +37,4 @@ def _tiny(config: ml_collections.ConfigDict) -> None:
     config.tokenizer.alphabet = string.printable[:95] + "\n"
 
 
-def _large(change: presets.Change) -> presets.Change:
-    def apply(config: ml_collections.ConfigDict) -> None:
-        change(config)
-        config.task.prompt.answer, config.sampler.prompt_length = "boxed", 1024
-
-    return apply
-
-
-SIZES = {
-    "tiny": _tiny,
-    "llada_8b": _large(presets.llada_8b),
-    "dream_7b": _large(presets.dream_7b),
-}
+SIZES = {"tiny": _tiny, **presets.published(answer="boxed", prompt_length=1024)}

@@ -25,16 +25,4 @@ def get_config(preset: str = "default") -> ml_collections.ConfigDict:
     return presets.apply(config, preset, SIZES, "configs/sudoku.py")
 
 
-def _large(change: presets.Change) -> presets.Change:
-    def apply(config: ml_collections.ConfigDict) -> None:
-        change(config)
-        config.task.prompt.answer, config.sampler.prompt_length = "tags", 512
-
-    return apply
-
-
-SIZES = {
-    "smoke": presets.smoke,
-    "llada_8b": _large(presets.llada_8b),
-    "dream_7b": _large(presets.dream_7b),
-}
+SIZES = {"smoke": presets.smoke, **presets.published(answer="tags", prompt_length=512)}

@@ -54,12 +54,30 @@ def characters(config: ConfigDict) -> None:
     config.checkpoint.every = config.logging.samples_every = 2
 
 
+def published(*, answer: str, prompt_length: int) -> dict[str, Change]:
+    """The sizes of published models, for a task.
+
+    Args:
+      answer: how the task's answers are marked.
+      prompt_length: tokens that its prompts take at most.
+    """
+
+    def of(shape: Change) -> Change:
+        def change(config: ConfigDict) -> None:
+            shape(config)
+            _published(config)
+            config.task.prompt.answer, config.sampler.prompt_length = answer, prompt_length
+
+        return change
+
+    return {"llada_8b": of(llada_8b), "dream_7b": of(dream_7b)}
+
+
 def llada_8b(config: ConfigDict) -> None:
-    """The shape of LLaDA-8B (8.02e9 parameters), in bfloat16 over eight devices."""
+    """The shape of LLaDA-8B: 8.02e9 parameters."""
     model = config.model
     model.width, model.layers, model.heads, model.kv_heads, model.ff = 4096, 32, 32, 32, 12288
     model.rope_theta, model.norm_eps = 500_000.0, 1e-5
-    _published(config)
 
 
 def dream_7b(config: ConfigDict) -> None:
@@ -71,11 +89,10 @@ def dream_7b(config: ConfigDict) -> None:
     model = config.model
     model.width, model.layers, model.heads, model.kv_heads, model.ff = 3584, 28, 28, 4, 18944
     model.rope_theta, model.norm_eps = 1_000_000.0, 1e-6
-    _published(config)
 
 
 def _published(config: ConfigDict) -> None:
-    """What models of that size share: 96 rollouts of 256 tokens a step, d1's inner updates."""
+    """What models of that size share: bfloat16, eight devices, 96 rollouts of 256 tokens a step."""
     model, rl = config.model, config.rl
     model.dtype, model.remat, model.scan_unroll, model.positions = "bfloat16", True, 1, 0
     model.embedding_std = 0.02
