@@ -41,6 +41,7 @@ RANKINGS = {
 FALLBACKS = ("most_confident", "leftmost")
 SUPPRESSION = ("none", "never", "while_open", "last")
 CACHES = ("none", "prompt", "dual")
+SUBSETS = ("first", "d1")
 PROTOCOLS = ("default", "d1")
 ANSWERS = ("text", "tags", "boxed")
 
@@ -264,6 +265,7 @@ class EvaluationConfig:
     confidences: tuple[float, ...] = (0.5, 0.7, 0.8, 0.9, 0.95, 0.99)  # the grid of "confidence"
     batch: int = 512  # sequences a device program
     examples: int = 1_024  # test prompts of the final frontiers; 0: all
+    subset: str = "first"  # which: the first ones; or d1, those that d1's evaluation draws
     every: int = 20  # RL steps between evaluations on the validation split; 0: never
     validation_examples: int = 512  # prompts of those evaluations; 0: all
 

@@ -25,6 +25,7 @@ from diffpo_jax.config import (
     SELECTIONS,
     SPEED_FORMS,
     STUDIES,
+    SUBSETS,
     SUPPRESSION,
     WEIGHTS,
     Config,
@@ -38,6 +39,7 @@ def check(config: Config) -> None:
     one_of("config.mode", config.mode, MODES)
     one_of("config.task.protocol", config.task.protocol, PROTOCOLS)
     one_of("config.task.prompt.answer", config.task.prompt.answer, ANSWERS)
+    one_of("config.evaluation.subset", config.evaluation.subset, SUBSETS)
     _ranges(config)
     _sampler(config)
     _thresholds(config)

@@ -32,6 +32,7 @@ FREE_FIELDS = (
     "evaluation.steps",
     "evaluation.confidences",
     "evaluation.examples",
+    "evaluation.subset",
     "evaluation.batch",
     "task.data_dir",
     "task.test_file",

@@ -71,6 +71,19 @@ def make_evaluator(
     return Evaluator(make("fixed"), make("median"))
 
 
+def choose(examples: Sequence[Example], config: EvaluationConfig) -> Sequence[Example]:
+    """The examples of a final evaluation.
+
+    d1 (its repository's eval/) seeds numpy's legacy generator with 42 and draws without
+    replacement: of 500 Sudokus 256, and of Countdown's 256 an order.
+    """
+    count = min(config.examples or len(examples), len(examples))
+    if config.subset == "first":
+        return examples[:count]
+    drawn = np.random.RandomState(42).choice(len(examples), count, replace=False)
+    return [examples[i] for i in drawn.tolist()]
+
+
 def point(graded: grading.Graded, rule: str, dial: float | None = None) -> dict[str, float]:
     """One point of a frontier: the rule's dial, accuracy, calls.
 

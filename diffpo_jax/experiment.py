@@ -218,7 +218,7 @@ def at_own_threshold(setup: Setup, params: Params, examples: Any) -> grading.Gra
 def final_evaluation(setup: Setup, base: Params, trained: Params) -> dict[str, Any]:
     """Both frontiers on the test split, and the trained model at its learned threshold."""
     config = setup.config
-    examples = setup.task.examples("test")[: config.evaluation.examples or None]
+    examples = evaluate.choose(setup.task.examples("test"), config.evaluation)
     learns = config.mode != "model"
     runs, rule = 2 * len(config.dials) + learns, config.sampler.rule
     graded: dict[str, grading.Graded] = {}

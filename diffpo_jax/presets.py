@@ -135,6 +135,8 @@ def d1(config: ConfigDict) -> None:
     config.method, config.mode = "d1", "model"
     config.sampler.rule, config.sampler.steps = "top_k", config.sampler.length // 2
     config.evaluation.steps = (config.sampler.steps,)
+    if config.task.name in ("sudoku", "countdown"):
+        config.evaluation.subset, config.evaluation.examples = "d1", 256
     config.sampler.temperature, config.sampler.stop_at_end = 0.9, False
     config.rl.likelihood.temperature, config.rl.likelihood.keep_mask = 1.0, True
     objective = config.rl.objective
