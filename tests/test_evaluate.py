@@ -4,8 +4,8 @@ from diffpo_jax import evaluate
 from diffpo_jax.config import EvaluationConfig
 
 
-def choose(examples, **fields):
-    return evaluate.choose(examples, dataclasses.replace(EvaluationConfig(), **fields))
+def choose(all_, **fields):
+    return evaluate.choose(all_, dataclasses.replace(EvaluationConfig(), **fields))
 
 
 def test_the_first_examples():
