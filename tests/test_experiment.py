@@ -79,9 +79,7 @@ def test_the_same_command_again_changes_nothing(base):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("method", "mode"), [("d1_is", "joint"), ("diffpo", "model"), ("diffpo_no_is", "sampler")]
-)
+@pytest.mark.parametrize(("method", "mode"), [("d1_is", "joint"), ("diffpo_no_is", "sampler")])
 def test_methods_and_modes_by_overrides_alone(base, tmp_path, method, mode):
     config = least(method=method, mode=mode, init_from=str(base))
     summary = experiment.run(config, str(tmp_path))
@@ -134,8 +132,6 @@ def test_runs_by_other_rules(base, tmp_path, sampler):
             "rl.likelihood.anchors": 0,
             "rl.likelihood.calls": 2,
             "rl.objective.advantage": "decoupled",
-            "rl.objective.drop_forced": True,
-            "sampler.max_calls": 12,
         },
         {"rl.objective.selection": "exact", "threshold.scope": "call", "rl.likelihood.anchors": 0},
         {"rl.objective.selection": "exact", "mode": "sampler", "rl.objective.aggregation": "token"},
@@ -156,9 +152,9 @@ def test_objectives_by_overrides_alone(base, tmp_path, changes):
         if config.rl.objective.selection == "exact":
             assert line["selection/logprob"] < 0
         if config.rl.objective.kl:
-            # Of the base model itself at first, of what has moved away from it then.
+            # Rollouts of the base model itself at first, then of one that has moved away from it.
             name = f"kl/{config.rl.objective.kl_in}".replace("loss", "reference")
-            assert (abs(line[name]) < 1e-5) == (line["step"] == 1 and name == "kl/reward")
+            assert abs(line[name]) < (1e-5 if line["step"] == 1 else 1)
     if config.mode != "sampler":
         rows = config.rl.prompts * config.rl.group
         assert lines[0]["calls/update"] > rows
@@ -194,9 +190,10 @@ def test_other_algorithms_by_their_presets(base, tmp_path, preset):
     summary = experiment.run(config, str(tmp_path))
     last = metrics.read(tmp_path / "metrics.jsonl")[-1]
     assert summary["mode"] == "model"
-    # Two tokens a call, or one; the frontier is decoded in parallel whatever the rollouts were.
+    # Two tokens a call; or one, and evaluations decode in parallel whatever the rollouts were.
     assert last["nfe"] == {"d1": 8, "justgrpo": 16}[preset]
-    assert min(point["nfe"] for point in summary["trained"]["frontier"]) < 8
+    nfe = [point["nfe"] for point in summary["trained"]["frontier"]]
+    assert nfe == [8] if preset == "d1" else min(nfe) < 8
     assert last["calls/update"] > 0
 
 

@@ -18,7 +18,8 @@ STEPS = {"pretrain": 12, "rl": 8}
 
 
 def start(workdir: pathlib.Path, cache: pathlib.Path, log) -> subprocess.Popen:
-    environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"} | {
+    environment = os.environ | {
+        "XLA_FLAGS": "--xla_backend_optimization_level=0",  # one device, quickly compiled
         "JAX_PLATFORMS": "cpu",
         "JAX_COMPILATION_CACHE_DIR": str(cache),
     }

@@ -46,6 +46,9 @@ def test_log_interval_against_scipy(lo, hi, mu, sigma):
     assert np.isfinite(got)
 
 
+value_and_gradients = jax.jit(jax.value_and_grad(selection.log_interval, argnums=(0, 1, 2, 3)))
+
+
 @given(
     lo=st.sampled_from([0.0, 1e-30, 1e-6, 0.1, 1.0, 30.0]),
     size=st.sampled_from([0.0, 1e-7, 0.1, 5.0, np.inf]),
@@ -54,7 +57,7 @@ def test_log_interval_against_scipy(lo, hi, mu, sigma):
 @settings(max_examples=60)
 def test_values_and_gradients_are_finite_in_float32(lo, size, mu):
     args = [jnp.asarray(x, jnp.float32) for x in (lo, lo + size, mu, 0.7)]
-    value, grads = jax.value_and_grad(selection.log_interval, argnums=(0, 1, 2, 3))(*args)
+    value, grads = value_and_gradients(*args)
     assert np.isfinite(value)
     assert value <= 1e-6
     assert all(np.isfinite(g) for g in grads)
@@ -95,8 +98,10 @@ def paths(params, scope, block_length, stop, mu=MU, sigma=SIGMA):
     """[(tokens, commit_call, sampled, probability)] of all rollouts of one prompt."""
     out = []
 
+    @functools.cache
     def sets(state):
         """(U, lo, hi) of every set the rule can commit in a state; and its distributions."""
+        state = np.array(state)
         logits = reference.table_logits(params, PROMPT_TOKENS, PROMPT_MASK, state)
         log_p = reference.log_probs(logits, MASK_ID)
         h = reference.entropy(log_p)
@@ -112,7 +117,7 @@ def paths(params, scope, block_length, stop, mu=MU, sigma=SIGMA):
         return of[1] - of[0]
 
     def go(state, calls, number, p, lo, hi):
-        choices, log_p = sets(state)
+        choices, log_p = sets(tuple(state))
         for chosen, below, above in choices:
             if scope == "call":
                 share, now = interval(below, above), (lo, hi)

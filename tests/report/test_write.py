@@ -66,13 +66,13 @@ def metrics():
 def drawn(monkeypatch):
     """The axes of every figure saved."""
     seen = []
-    save = figures._save
+    save = figures.save
 
     def spy(figure, path):
         seen.append(figure.get_axes())
         save(figure, path)
 
-    monkeypatch.setattr(figures, "_save", spy)
+    monkeypatch.setattr(figures, "save", spy)
     return seen
 
 

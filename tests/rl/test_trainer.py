@@ -1,0 +1,62 @@
+"""Parts of the trainer that need no device; whole runs are in tests/test_experiment.py."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from diffpo_jax import grading
+from diffpo_jax.config import ObjectiveConfig, RLConfig, SamplerConfig, TokenizerConfig
+from diffpo_jax.data import tokenizers
+from diffpo_jax.rl import trainer
+from diffpo_jax.tasks.task import Reward
+from diffpo_jax.types import Rollout
+
+TOKENIZER = tokenizers.make_tokenizer(TokenizerConfig(alphabet="0123456789"))
+END = tokenizers.end_ids(TOKENIZER)[0]
+TOKENS = np.array([[5, END, END], [5, 6, 7], [END, 5, 6], [5, 6, END]])
+REWARDS = np.array([1.0, 0.0, 0.0, 1.0])
+
+
+def some_trainer(**objective):
+    config = RLConfig(group=2, objective=ObjectiveConfig(advantage="mean", **objective))
+    config = dataclasses.replace(
+        config, speed=dataclasses.replace(config.speed, weight=0.3, form="additive")
+    )
+    return trainer.Trainer(*[None] * len(trainer.Trainer._fields))._replace(
+        config=config, sampler=SamplerConfig(length=3), tokenizer=TOKENIZER
+    )
+
+
+def graded():
+    rollout = Rollout(*[None] * len(Rollout._fields))._replace(
+        tokens=TOKENS, nfe=np.array([1, 3, 2, 3]), forced=np.array([True, False, False, False])
+    )
+    rewards = [Reward(total=x, parts={}, correct=bool(x), parsed=True) for x in REWARDS]
+    return grading.Graded(rollout, [], [], rewards)
+
+
+@pytest.mark.parametrize(
+    ("objective", "expected"),
+    [
+        ({}, [0.5, -0.5, -0.5, 0.5]),
+        # The group's mean keeps them: what is left out teaches nothing, but is compared with.
+        ({"drop_forced": True}, [0.0, -0.5, -0.5, 0.5]),
+        ({"drop_unended": True}, [0.5, 0.0, -0.5, 0.5]),
+        ({"drop_forced": True, "drop_unended": True}, [0.0, 0.0, -0.5, 0.5]),
+    ],
+)
+def test_rollouts_that_are_left_out_teach_nothing(objective, expected):
+    got = some_trainer(**objective)._advantages(graded(), REWARDS)
+    np.testing.assert_allclose(got, expected)
+
+
+def test_rewards_pay_for_calls_and_for_leaving_the_reference():
+    scores = trainer.Scores([], [], [], None, None)
+    run = some_trainer(kl=0.5, kl_in="reward")
+    of_calls = REWARDS - 0.3 * np.array([1, 3, 2, 3]) / 3
+    np.testing.assert_allclose(run._rewards(graded(), scores), of_calls)
+    priced = scores._replace(divergence=np.array([0.0, 2.0, -1.0, 0.2], np.float32))
+    np.testing.assert_allclose(
+        run._rewards(graded(), priced), of_calls - [0.0, 1.0, -0.5, 0.1], atol=1e-6
+    )
