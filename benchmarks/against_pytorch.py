@@ -23,6 +23,7 @@ Without torch the JAX side is measured alone.
 """
 
 import argparse
+import functools
 import os
 import pathlib
 import sys
@@ -199,7 +200,7 @@ def check_agreement(jax_side: "JaxSide", torch_side: "TorchSide") -> dict[str, f
 class JaxSide:
     """The programs of `diffpo_jax`, compiled."""
 
-    def __init__(self, args: argparse.Namespace):
+    def __init__(self, args: argparse.Namespace, updates: tuple[int, ...] = (1, 2)):
         import jax
         import jax.numpy as jnp
 
@@ -245,7 +246,7 @@ class JaxSide:
 
         self._policy, self._key = policy, key
         draws, update = {}, {}
-        for k in (1, 2):
+        for k in updates:
             update[k], draws[k] = self.compile_update(f"update_k{k}", k)
 
         def all_mask_logits(params):
@@ -263,9 +264,10 @@ class JaxSide:
         self.calls = {
             "gemm": lambda: [ready(product(a, b)) for _ in range(GEMMS)],
             "generate": lambda: ready(run(self.params, self.prompts, gamma, keys)),
-            "update_k1": lambda: ready(update[1](self.params["denoiser"], draws[1])),
-            "update_k2": lambda: ready(update[2](self.params["denoiser"], draws[2])),
         }
+        for k in updates:
+            step = functools.partial(update[k], self.params["denoiser"], draws[k])
+            self.calls[f"update_k{k}"] = lambda step=step: ready(step())
 
     def compile_update(self, name: str, anchors: int, chunk: int = 0):
         """The gradient of the denoiser with K anchors (0: every call), and the draws it takes."""

@@ -140,7 +140,7 @@ def _large(args: argparse.Namespace) -> dict[str, Any]:
     import jax
 
     shapes = argparse.Namespace(**vars(args) | {"vocab": args.large_vocab, "calls": 1})
-    side = against_pytorch.JaxSide(shapes)
+    side = against_pytorch.JaxSide(shapes, updates=())
     memory = {}
     for k in dict.fromkeys([1, *args.anchors]):
         name = f"K={k}" if k else "exact"

@@ -79,18 +79,18 @@ def test_the_same_command_again_changes_nothing(base):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("method", "mode"), [("d1_is", "joint"), ("diffpo_no_is", "sampler")])
-def test_methods_and_modes_by_overrides_alone(base, tmp_path, method, mode):
+def test_another_method_and_mode_by_overrides_alone(base, tmp_path):
+    method, mode = "diffpo_no_is", "sampler"
     config = least(method=method, mode=mode, init_from=str(base))
     summary = experiment.run(config, str(tmp_path))
     assert (summary["method"], summary["mode"]) == (method, mode)
-    assert (summary["trained"]["learned"] is None) == (mode == "model")
+    assert summary["trained"]["learned"] is not None
     # The base is the other run's, so its frontier is too.
     other = json.loads((base / "report/summary.json").read_text())
     assert summary["base"]["frontier"] == other["base"]["frontier"]
     last = metrics.read(tmp_path / "metrics.jsonl")[-1]
-    assert ("grad_norm/denoiser" in last) == (mode != "sampler")
-    assert ("grad_norm/threshold" in last) == (mode != "model")
+    assert "grad_norm/threshold" in last
+    assert "grad_norm/denoiser" not in last
 
 
 @pytest.mark.slow
@@ -127,7 +127,6 @@ def test_runs_by_other_rules(base, tmp_path, sampler):
             "rl.objective.kl": 0.1,
             "rl.objective.kl_in": "reward",
         },
-        {"rl.likelihood.anchors": 0, "rl.objective.weights": "sequence", "rl.objective.kl": 0.1},
         {
             "rl.likelihood.anchors": 0,
             "rl.likelihood.calls": 2,
@@ -153,8 +152,7 @@ def test_objectives_by_overrides_alone(base, tmp_path, changes):
             assert line["selection/logprob"] < 0
         if config.rl.objective.kl:
             # Rollouts of the base model itself at first, then of one that has moved away from it.
-            name = f"kl/{config.rl.objective.kl_in}".replace("loss", "reference")
-            assert abs(line[name]) < (1e-5 if line["step"] == 1 else 1)
+            assert abs(line["kl/reward"]) < (1e-5 if line["step"] == 1 else 1)
     if config.mode != "sampler":
         rows = config.rl.prompts * config.rl.group
         assert lines[0]["calls/update"] > rows
@@ -192,6 +190,9 @@ def test_other_algorithms_by_their_presets(base, tmp_path, preset):
     assert summary["mode"] == "model"
     # Two tokens a call; or one, and evaluations decode in parallel whatever the rollouts were.
     assert last["nfe"] == {"d1": 8, "justgrpo": 16}[preset]
+    assert ("kl/reference" in last) == (preset == "d1")
+    assert ("grad_norm/denoiser" in last, "grad_norm/threshold" in last) == (True, False)
+    assert summary["trained"]["learned"] is None
     nfe = [point["nfe"] for point in summary["trained"]["frontier"]]
     assert nfe == [8] if preset == "d1" else min(nfe) < 8
     assert last["calls/update"] > 0
