@@ -65,7 +65,12 @@ def kl_from_states(
 def kl_divergence(log_p: Float[Array, "*N V"], log_q: Float[Array, "*N V"]) -> Float[Array, "*N"]:
     """KL(p ‖ q) in nats; entries of probability 0 under p count nothing."""
     there = jnp.isfinite(log_p)
-    difference = jnp.where(there, log_p - jnp.where(there, log_q, 0.0), 0.0)
-    # Each term p (e^-d - 1 + d) is at least 0: no cancellation where p and q are alike.
-    terms = jnp.where(there, jnp.exp(log_p) * (jnp.expm1(-difference) + difference), 0.0)
+    log_p, log_q = (jnp.where(there, x, 0.0) for x in (log_p, log_q))
+    p, difference = jnp.where(there, jnp.exp(log_p), 0.0), log_p - log_q
+    # Each term p (e^-d - 1 + d) is at least 0: no cancellation where p and q are alike.  Where
+    # they are not, e^-d may overflow, and p e^-d is q.
+    alike = jnp.abs(difference) < 1
+    d = jnp.where(alike, difference, 0.0)
+    q = jnp.where(there, jnp.exp(log_q), 0.0)
+    terms = jnp.where(alike, p * (jnp.expm1(-d) + d), q - p + p * difference)
     return jnp.sum(terms, axis=-1)

@@ -95,8 +95,8 @@ def derived(values: dict[str, float], reward_range: float) -> dict[str, float]:
 
     weights/ess: (E w)² / E w², as a share of the tokens; by call too.  It takes the place of the
     means by call that it is made of.
-    theorem1/slack: r_max · min(√(KL/2), √(1 − e^−KL)), in reward; above about 2 nats of KL it
-    says nothing (it nears r_max).
+    theorem1/slack: `theorem1_slack`, in reward; above about 2 nats of KL it says nothing (it nears
+    r_max).
     """
     out = dict(values)
     squares = [name for name in values if name.startswith("weights/square")]
@@ -108,7 +108,14 @@ def derived(values: dict[str, float], reward_range: float) -> dict[str, float]:
         if calls:
             del out[name], out[f"weights/mean{calls}"]
     if "kl/sequence" in values:
-        kl = values["kl/sequence"]
-        bound = min(math.sqrt(kl / 2), math.sqrt(-math.expm1(-kl)))
-        out["theorem1/slack"] = reward_range * bound
+        out["theorem1/slack"] = theorem1_slack(values["kl/sequence"], reward_range)
     return out
+
+
+def theorem1_slack(kl: float, reward_range: float = 1.0) -> float:
+    """r_max · min(√(KL/2), √(1 − e^−KL)): how much less than the surrogate's the reward may be.
+
+    Args:
+      kl: of a sequence, nats.
+    """
+    return reward_range * min(math.sqrt(kl / 2), math.sqrt(-math.expm1(-kl)))

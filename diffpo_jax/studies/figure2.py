@@ -24,6 +24,7 @@ from diffpo_jax.data import tokenizers
 from diffpo_jax.diffusion import anchors as anchor_lib
 from diffpo_jax.diffusion import divergence, generate, likelihood
 from diffpo_jax.report import kl_per_call
+from diffpo_jax.rl import diagnostics
 from diffpo_jax.types import Params, Prompts, Rollout
 
 _GROWTH = 1e-6  # nats; below it a difference is rounding
@@ -193,12 +194,11 @@ def _by_call(kl: np.ndarray, measured: Measured, group: int) -> dict[str, Any]:
 def _overall(kl: np.ndarray, measured: Measured, group: int) -> dict[str, float]:
     mean, error = _mean_and_error(kl, measured.sampled, group)
     sequence = float(np.where(measured.sampled, kl, 0).sum(axis=1).mean())
-    slack = min(math.sqrt(sequence / 2), math.sqrt(-math.expm1(-sequence)))
     return {
         "kl_token": mean,
         "standard_error": error,
         "kl_sequence": sequence,
-        "theorem1_slack": slack,
+        "theorem1_slack": diagnostics.theorem1_slack(sequence),
     }
 
 

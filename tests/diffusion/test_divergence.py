@@ -58,3 +58,9 @@ def test_a_divergence_is_not_negative_and_zero_of_itself(logits):
     assert kl >= 0
     p, q = (np.asarray(x[:-1], np.float64) for x in (log_p, log_q))
     np.testing.assert_allclose(kl, np.sum(np.exp(p) * (p - q)), rtol=1e-3, atol=1e-5)
+
+
+def test_probabilities_that_float32_cannot_hold_count_nothing():
+    log_p, log_q = jnp.asarray([0.0, -200.0]), jnp.asarray([-200.0, 0.0])
+    assert divergence.kl_divergence(log_p, log_q) == 200
+    assert divergence.kl_divergence(log_q, log_p) == 200
