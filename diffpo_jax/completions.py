@@ -46,7 +46,7 @@ def complete(
     params = _restore(workdir, model, policy, mesh)
     learned = dial is None and model == "trained" and config.mode != "model"
     settings = generate.make_settings(
-        config.sampler, config.evaluation.temperature, tokenizers.end_ids(tokenizer)
+        config.decoder, config.evaluation.temperature, tokenizers.end_ids(tokenizer)
     )
     threshold = "median" if learned else "fixed"
     run = jax.jit(generate.make_generate(policy, settings, threshold=threshold))
@@ -75,7 +75,7 @@ def complete(
 def _check_dial(config: Config, dial: float | None) -> None:
     if dial is None:
         return
-    name, blocks = DIALS[config.sampler.rule], config.sampler.length // config.sampler.block_length
+    name, blocks = DIALS[config.sampler.rule], config.sampler.length // config.decoder.block_length
     if math.isnan(dial) or dial < 0:
         raise UserError(f"--dial={dial} must be a number and not negative.")
     if name == "steps" and (dial < 1 or dial % blocks):

@@ -320,9 +320,15 @@ class Config:
         return float(dials[DIALS[self.sampler.rule]])
 
     @property
+    def decoder(self) -> SamplerConfig:
+        """The sampler of evaluations and of single completions."""
+        size = self.evaluation.block_length or self.sampler.block_length
+        return dataclasses.replace(self.sampler, block_length=size)
+
+    @property
     def dials(self) -> tuple[float, ...]:
         """The grid of evaluations, of the same kind."""
-        size = self.evaluation.block_length or self.sampler.block_length
+        size = self.decoder.block_length
         blocks = self.sampler.length // size
         doubling = [blocks * 2**i for i in range(size.bit_length()) if 2**i <= size]
         grids = {

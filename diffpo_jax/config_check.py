@@ -122,8 +122,7 @@ def _sampler(config: Config) -> None:
 def _steps(config: Config) -> None:
     sampler, size = config.sampler, config.sampler.block_length
     _whole_blocks("sampler.steps", sampler.steps, sampler.length // size)
-    size = config.evaluation.block_length or size
-    blocks = sampler.length // size
+    blocks = sampler.length // config.decoder.block_length
     grid = config.evaluation.steps or (blocks,)
     # The dial of a single evaluation is that of rollouts.
     for name, steps in _named(config, "sampler.steps", "evaluation.steps", grid):

@@ -1,6 +1,5 @@
 """Accuracy against denoiser calls on held-out prompts."""
 
-import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -38,7 +37,6 @@ def make_evaluator(
     slots: int,
 ) -> Evaluator:
     """Builds the two programs of an evaluation; each is compiled once, whatever γ."""
-    sampler = dataclasses.replace(sampler, block_length=config.block_length or sampler.block_length)
     settings = generate.make_settings(sampler, config.temperature, tokenizers.end_ids(tokenizer))
 
     def make(threshold: str):

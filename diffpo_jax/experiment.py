@@ -76,7 +76,7 @@ def prepare(config: Config, workdir: workdir_lib.Workdir) -> Setup:
     writer = metrics.MetricsWriter(workdir.metrics, config.logging.tensorboard)
     evaluator = evaluate.make_evaluator(
         policy,
-        config.sampler,
+        config.decoder,
         config.evaluation,
         task,
         tokenizer,

@@ -53,6 +53,11 @@ def test_a_completion_of_every_prompt(workdir):
     assert (alone.text, alone.calls) == (written[1].text, written[1].calls)
 
 
+def test_blocks_are_those_of_evaluations(workdir):
+    blocks = {"sampler.block_length": 1, "evaluation.block_length": 16}
+    assert complete(workdir, dial=1e9, **blocks)[0].nfe == 1
+
+
 def test_the_dial_replaces_the_learned_threshold(workdir):
     learned = complete(workdir)[0]
     assert learned.value == pytest.approx(0.1, rel=1e-4)  # where the head starts
