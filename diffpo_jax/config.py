@@ -45,8 +45,6 @@ SUBSETS = ("first", "d1")
 PROTOCOLS = ("default", "d1")
 ANSWERS = ("text", "tags", "boxed")
 
-STUDIES = ("figure2",)
-
 # What a method decides, and nothing else: methods are compared with all else equal.
 METHODS = {
     "d1": {"anchors": 1, "weights": "none", "prompt_masking": 0.15},
@@ -351,6 +349,5 @@ class Figure2Config:
 
 @dataclasses.dataclass(frozen=True)
 class StudyConfig:
-    name: str = "figure2"  # a key of STUDIES
     figure2: Figure2Config = Figure2Config()
     run: Config = Config()

@@ -24,7 +24,6 @@ from diffpo_jax.config import (
     SCOPES,
     SELECTIONS,
     SPEED_FORMS,
-    STUDIES,
     SUBSETS,
     SUPPRESSION,
     WEIGHTS,
@@ -50,7 +49,6 @@ def check(config: Config) -> None:
 
 def check_study(study: StudyConfig) -> None:
     """The same for what a study adds to its run."""
-    one_of("config.name", study.name, STUDIES)
     one_of("config.figure2.model", study.figure2.model, ("base", "trained"))
     _positive(study, "figure2.prompts", "figure2.rollouts", "figure2.draws", "figure2.batch")
     if not study.figure2.anchors or min(study.figure2.anchors) < 1:

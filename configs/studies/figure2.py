@@ -17,7 +17,7 @@ from diffpo_jax.config import StudyConfig
 
 def get_config(preset: str = "default") -> ml_collections.ConfigDict:
     """The study of a preset of configs/sudoku.py."""
-    config = config_io.as_config_dict(StudyConfig(name="figure2"))
+    config = config_io.as_config_dict(StudyConfig())
     config.run = _sudoku().get_config(preset)
     return config
 
