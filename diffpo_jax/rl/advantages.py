@@ -7,16 +7,19 @@ def speed_reward(task_reward: np.ndarray, nfe: np.ndarray, length: int, weight: 
     """The reward with its price of calls (METHOD 6).
 
     multiplicative: r (1 − λ NFE/L), stable; additive: r − λ NFE/L, where groups in which nothing
-    is solved push only towards speed.
+    is solved push only towards speed.  A reward below 0, which d1's for GSM8K can be, earned
+    nothing that calls could be paid from: multiplied, it would be the better the slower it came.
 
     Args:
-      task_reward: [B], at least 0.
+      task_reward: [B].
       nfe: [B], denoiser calls of each sequence.
       length: L.
       weight: λ; 0 trains for accuracy alone.
     """
     price = weight * nfe / length
-    return task_reward * (1 - price) if form == "multiplicative" else task_reward - price
+    if form == "multiplicative":
+        price = price * np.maximum(task_reward, 0.0)
+    return task_reward - price
 
 
 def advantages(rewards: np.ndarray, group: int, kind: str) -> np.ndarray:
@@ -58,7 +61,7 @@ def decoupled(
     Args:
       weight: λ, of the speed's part.
     """
-    speed = task_reward * (1 - nfe / length)
+    speed = np.maximum(task_reward, 0.0) * (1 - nfe / length)
     return advantages(task_reward, group, "batch_std") + np.float32(weight) * advantages(
         speed, group, "batch_std"
     )

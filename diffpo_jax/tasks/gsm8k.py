@@ -15,13 +15,14 @@ d1's evaluation does.
 import pathlib
 import re
 from collections.abc import Sequence
+from typing import Any
 
 from diffpo_jax.config import TaskConfig
 from diffpo_jax.errors import UserError
 from diffpo_jax.tasks import answers, d1_gsm8k, numbers
+from diffpo_jax.tasks.published import Published
 from diffpo_jax.tasks.splits import Question, Splits
-from diffpo_jax.tasks.task import Example, Examples, OneByOne, Reward, choose_reward
-from diffpo_jax.tasks.wording import Wording
+from diffpo_jax.tasks.task import Example, OneByOne, Reward
 
 TRAIN, TEST = "openai/gsm8k:main:train", "openai/gsm8k:main:test"
 # The rewards by name, and the most that each gives.
@@ -32,7 +33,6 @@ REWARDS = {"correct": 1.0, "formatted": 1.0, "d1": d1_gsm8k.MOST} | {
     "int": 0.5,
     "correctness": 2.0,
 }
-FIELDS = ("question",)  # of prompt templates
 WORDS = (
     "Here is a word problem. Its answer is a number.\n{question}\n"
     "The answer is the number alone, in digits, without a unit. {format}"
@@ -41,41 +41,17 @@ WORDS = (
 _MARK = "####"
 
 
-class Gsm8k(OneByOne):
+class Gsm8k(Published, OneByOne):
     """GSM8K, from the hub or from files of its form."""
 
     name = "gsm8k"
 
     def __init__(self, config: TaskConfig, data_dir: pathlib.Path):
-        """Checks the settings; rows are read when they are asked for.
-
-        Raises:
-          UserError: an unknown reward, a template that cannot be filled.
-        """
-        del data_dir  # nothing is generated
-        self._config = config
-        self._reward = choose_reward(config.reward, config.protocol, tuple(REWARDS), "d1")
-        self.reward_max = REWARDS[self._reward]
-        self._wording = Wording(config.prompt, WORDS, FIELDS)
-        self._splits = Splits(
-            config, train=TRAIN, test=TEST, columns=("question", "answer"), question="question"
-        )
-        self._examples: dict[str, Examples] = {}
-
-    def examples(self, split: str) -> Sequence[Example]:
-        """Examples of a split (see `Splits.read`); the first call reads the data set.
-
-        Raises:
-          UserError: rows that cannot be had or read, or one whose solution ends in no number.
-        """
-        if split not in self._examples:
-            rows = [(q, _gold(q)) for q in self._splits.read(split)]
-            self._examples[split] = Examples(rows, lambda _, row: self._example(*row))
-        return self._examples[split]
-
-    def overlap(self) -> int:
-        """How many different test questions are training questions too."""
-        return self._splits.overlap()
+        """See `Published`; nothing is generated into `data_dir`."""
+        del data_dir
+        columns = ("question", "answer")
+        splits = Splits(config, train=TRAIN, test=TEST, columns=columns, question="question")
+        super().__init__(config, splits, REWARDS, WORDS)
 
     def reward(self, example: Example, completion: str) -> Reward:
         """Grades one completion (see the module's head).  Never raises, whatever the text."""
@@ -116,14 +92,19 @@ class Gsm8k(OneByOne):
         """The calculations that the solution takes, those it marks as <<...>>; 0: it marks none."""
         return float(example.meta["calculations"])
 
-    def _example(self, question: Question, gold: str) -> Example:
-        values = question.row.values
-        return self._wording.example(
-            id=question.id,
-            fields={"question": values["question"]},
-            answer=gold,
-            meta={"answer": gold, "calculations": len(re.findall("<<", values["answer"]))},
-        )
+    def _gold(self, question: Question) -> str:
+        """The number after the last ####."""
+        gold = question.row.values["answer"].rpartition(_MARK)
+        number = gold[2].strip()
+        if not gold[1] or numbers.read(number) is None:
+            raise UserError(
+                f"{question.row.where}: column 'answer' must end in {_MARK} and a number; it ends "
+                f"in {number[-40:]!r}."
+            )
+        return number
+
+    def _meta(self, question: Question) -> dict[str, Any]:
+        return {"calculations": len(re.findall("<<", question.row.values["answer"]))}
 
 
 def is_marked(completion: str, kind: str) -> bool:
@@ -132,15 +113,3 @@ def is_marked(completion: str, kind: str) -> bool:
         return True
     find = answers.last_tag if kind == "tags" else answers.last_boxed
     return find(completion) is not None
-
-
-def _gold(question: Question) -> str:
-    """The number after the last ####, as it is written there."""
-    gold = question.row.values["answer"].rpartition(_MARK)
-    number = gold[2].strip()
-    if not gold[1] or numbers.read(number) is None:
-        raise UserError(
-            f"{question.row.where}: column 'answer' must end in {_MARK} and a number; it ends in "
-            f"{number[-40:]!r}."
-        )
-    return number

@@ -22,10 +22,10 @@ from typing import Any
 from diffpo_jax.config import TaskConfig
 from diffpo_jax.errors import UserError
 from diffpo_jax.tasks import answers, d1_answers, d1_math500
+from diffpo_jax.tasks.published import Published
 from diffpo_jax.tasks.splits import Question, Splits
-from diffpo_jax.tasks.task import Example, Examples, Reward, choose_reward
+from diffpo_jax.tasks.task import Example, Reward
 from diffpo_jax.tasks.verify import Verifier
-from diffpo_jax.tasks.wording import Wording
 
 TRAIN, TEST = "ankner/math-500::train", "HuggingFaceH4/MATH-500::test"
 # The rewards by name, and the most that each gives.
@@ -33,49 +33,23 @@ REWARDS = {"correct": 1.0, "formatted": 1.0, "d1": d1_math500.MOST} | {
     "format": 0.75,
     "correctness": 2.0,
 }
-FIELDS = ("question",)  # of prompt templates
 WORDS = (
     "Here is a problem in mathematics.\n{question}\n"
     "The answer is one expression in LaTeX, as simple as it can be. {format}"
 )
 
 
-class Math500:
+class Math500(Published):
     """MATH-500 and training problems like it, from the hub or from files of their form."""
 
     name = "math500"
 
     def __init__(self, config: TaskConfig, data_dir: pathlib.Path):
-        """Checks the settings; rows are read when they are asked for.
-
-        Raises:
-          UserError: an unknown reward, a template that cannot be filled.
-        """
-        del data_dir  # nothing is generated
-        self._config = config
-        self._reward = choose_reward(config.reward, config.protocol, tuple(REWARDS), "d1")
-        self.reward_max = REWARDS[self._reward]
-        self._wording = Wording(config.prompt, WORDS, FIELDS)
-        self._splits = Splits(
-            config, train=TRAIN, test=TEST, columns=("problem",), question="problem"
-        )
-        self._examples: dict[str, Examples] = {}
+        """See `Published`; nothing is generated into `data_dir`."""
+        del data_dir
+        splits = Splits(config, train=TRAIN, test=TEST, columns=("problem",), question="problem")
+        super().__init__(config, splits, REWARDS, WORDS)
         self._verifier = Verifier(limit_s=config.grader_seconds, processes=config.grader_processes)
-
-    def examples(self, split: str) -> Sequence[Example]:
-        """Examples of a split (see `Splits.read`); the first call reads the data set.
-
-        Raises:
-          UserError: rows that cannot be had or read, or one without an answer.
-        """
-        if split not in self._examples:
-            rows = [(q, _gold(q)) for q in self._splits.read(split)]
-            self._examples[split] = Examples(rows, lambda _, row: self._example(*row))
-        return self._examples[split]
-
-    def overlap(self) -> int:
-        """How many different test problems are training problems too."""
-        return self._splits.overlap()
 
     def reward(self, example: Example, completion: str) -> Reward:
         """Grades one completion (see the module's head).  Never raises, whatever the text."""
@@ -130,31 +104,24 @@ class Math500:
             answer=answer,
         )
 
-    def _example(self, question: Question, gold: str) -> Example:
+    def _gold(self, question: Question) -> str:
+        """The column `answer`, or what `solution` boxes last."""
         values = question.row.values
-        return self._wording.example(
-            id=question.id,
-            fields={"question": values["problem"]},
-            answer=gold,
-            meta={"answer": gold, "level": _level(values)},
-        )
+        if not {"answer", "solution"} & values.keys():
+            raise UserError(
+                f"{question.row.where} has no column 'answer' and no column 'solution'. "
+                f"Its columns: {', '.join(map(str, values))}."
+            )
+        gold = values.get("answer") or _boxed(values.get("solution"))
+        if not isinstance(gold, str) or not gold.strip():
+            raise UserError(
+                f"{question.row.where}: there is no answer in its column 'answer', nor one in "
+                r"\boxed{...} in its column 'solution'."
+            )
+        return gold.strip()
 
-
-def _gold(question: Question) -> str:
-    """The column `answer`, or what `solution` boxes last."""
-    values = question.row.values
-    if not {"answer", "solution"} & values.keys():
-        raise UserError(
-            f"{question.row.where} has no column 'answer' and no column 'solution'. Its columns: "
-            f"{', '.join(map(str, values))}."
-        )
-    gold = values.get("answer") or _boxed(values.get("solution"))
-    if not isinstance(gold, str) or not gold.strip():
-        raise UserError(
-            f"{question.row.where}: there is no answer in its column 'answer', nor one in "
-            r"\boxed{...} in its column 'solution'."
-        )
-    return gold.strip()
+    def _meta(self, question: Question) -> dict[str, Any]:
+        return {"level": _level(question.row.values)}
 
 
 def _boxed(solution: Any) -> str | None:

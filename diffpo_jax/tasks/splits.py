@@ -56,8 +56,12 @@ class Splits:
 
     def overlap(self) -> int:
         """How many different test questions are questions of the training file."""
-        seen = {self._text(q) for name in ("train", "validation") for q in self.read(name)}
-        return len(seen & {self._text(q) for q in self.read("test")})
+        seen = {self.text(q) for name in ("train", "validation") for q in self.read(name)}
+        return len(seen & {self.text(q) for q in self.read("test")})
+
+    def text(self, question: Question) -> str:
+        """The problem itself."""
+        return question.row.values[self._question]
 
     def _read_test(self) -> dict[str, list[Question]]:
         return {"test": self._read_file("test")}
@@ -69,7 +73,7 @@ class Splits:
                 f"config.task.validation_examples={held_out} leaves nothing to train on: "
                 f"{self._sources['train']} has {len(questions)} rows."
             )
-        order = sorted(questions, key=lambda q: _digest(f"{_ORDER}/{self._text(q)}"))
+        order = sorted(questions, key=lambda q: _digest(f"{_ORDER}/{self.text(q)}"))
         last = {q.id for q in order[len(order) - held_out :]}
         return {
             "train": [q for q in questions if q.id not in last],
@@ -83,9 +87,6 @@ class Splits:
         name = f"{self._config.name}/{split}"
         digests = [_digest(row.values[self._question])[:8] for row in rows]
         return [Question(f"{name}/{i}-{digests[i]}", row) for i, row in enumerate(rows)]
-
-    def _text(self, question: Question) -> str:
-        return question.row.values[self._question]
 
 
 def _digest(text: str) -> str:

@@ -60,7 +60,8 @@ class Reward(NamedTuple):
     """The verdict on one completion.
 
     Attributes:
-      total: the task's reward, before any term for speed.  Lies in [0, reward_max].
+      total: the task's reward, before any term for speed.  At most `reward_max`; 0 for nothing
+        right, and below it where a published reward takes points off.
       parts: every reward the task knows, by name, whether or not `total` uses it.
       correct: whether the completion counts as right in accuracies, by the protocol's evaluation.
       parsed: False when no answer could be read from the completion.

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from diffpo_jax.rl.advantages import advantages, equal_groups, speed_reward
+from diffpo_jax.rl.advantages import advantages, decoupled, equal_groups, speed_reward
 
 REWARDS = np.array([1.0, 0.0, 0.0, 1.0, 0.5, 0.5, 2.0, 0.0])  # group means 0.5 and 0.75
 
@@ -80,6 +80,14 @@ def test_speed_reward_by_hand():
     np.testing.assert_allclose(multiplicative, [0.85, 0.0, 0.4625])
     additive = speed_reward(task, nfe, 8, 0.3, "additive")
     np.testing.assert_allclose(additive, [0.85, -0.3, 0.425])
+
+
+def test_a_reward_below_zero_pays_for_no_calls():
+    # Were it multiplied, 16 calls would earn -0.7 of the -1 that 1 call earns.
+    task, nfe = np.array([-1.0, -1.0]), np.array([1, 16])
+    np.testing.assert_array_equal(speed_reward(task, nfe, 16, 0.3, "multiplicative"), task)
+    # Apart: the rewards' own part is 0, and so must the speed's be.
+    np.testing.assert_array_equal(decoupled(task, nfe, 16, 0.3, 2), [0.0, 0.0])
 
 
 @pytest.mark.parametrize("form", ["multiplicative", "additive"])
