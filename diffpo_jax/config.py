@@ -257,6 +257,7 @@ class RLConfig:
 @dataclasses.dataclass(frozen=True)
 class EvaluationConfig:
     temperature: float = 0.0  # 0: argmax
+    samples: int = 1  # completions of each prompt, for pass@k; more than one need a temperature
     block_length: int = 0  # of evaluations; 0: that of rollouts
     gammas: tuple[float, ...] = (0.0, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0)  # the frontier's grid, nats
     steps: tuple[int, ...] = ()  # the grid of "top_k", "random"; empty: 1, 2, 4 ... a block

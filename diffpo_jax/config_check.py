@@ -38,8 +38,8 @@ def check(config: Config) -> None:
     one_of("config.mode", config.mode, MODES)
     one_of("config.task.protocol", config.task.protocol, PROTOCOLS)
     one_of("config.task.prompt.answer", config.task.prompt.answer, ANSWERS)
-    one_of("config.evaluation.subset", config.evaluation.subset, SUBSETS)
     _ranges(config)
+    _evaluation(config)
     _sampler(config)
     _thresholds(config)
     _model(config)
@@ -62,7 +62,7 @@ def _ranges(config: Config) -> None:
     _positive(config, "model.width", "model.layers", "model.heads", "model.kv_heads", "model.ff")
     _not_negative(config, "model.positions")
     _positive(config, "model.scan_unroll", "threshold.hidden", "threshold.sigma")
-    _positive(config, "threshold.sigma_min", "pretrain.batch", "evaluation.batch")
+    _positive(config, "threshold.sigma_min", "pretrain.batch")
     _positive(config, "rl.prompts", "rl.group", "rl.inner_updates")
     _not_negative(config, "rl.likelihood.anchors", "rl.likelihood.calls")
     _positive(config, "rl.objective.truncation", "sampler.temperature", "checkpoint.every")
@@ -73,17 +73,28 @@ def _ranges(config: Config) -> None:
     _not_negative(config, "rl.objective.clip_low", "rl.objective.clip_high", "rl.steps")
     _not_negative(config, "pretrain.steps", "sampler.max_calls", "sampler.slots")
     _not_negative(config, "sampler.cache_refresh", "sampler.cache_rows", "sampler.vocabulary_chunk")
-    _not_negative(config, "evaluation.temperature", "evaluation.every", "logging.samples_every")
+    _not_negative(config, "logging.samples_every")
     _positive(config, "rl.guard.window", "rl.guard.tokens_per_call", "rl.guard.lower")
     _not_negative(config, "rl.guard.entropy", "rl.guard.accuracy", "rl.guard.evaluation")
     _not_negative(
         config,
-        "evaluation.block_length",
         "pretrain.micro_batch",
         "rl.micro_batch",
         "rl.objective.gamma_entropy",
         "rl.likelihood.prompt_masking",
     )
+
+
+def _evaluation(config: Config) -> None:
+    evaluation = config.evaluation
+    one_of("config.evaluation.subset", evaluation.subset, SUBSETS)
+    _positive(config, "evaluation.batch", "evaluation.samples")
+    _not_negative(config, "evaluation.temperature", "evaluation.every", "evaluation.block_length")
+    if evaluation.samples > 1 and not evaluation.temperature:
+        raise UserError(
+            f"config.evaluation.samples={evaluation.samples}: at config.evaluation.temperature=0 "
+            "the completions of a prompt are all the same. Set that above 0."
+        )
 
 
 def _sampler(config: Config) -> None:

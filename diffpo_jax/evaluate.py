@@ -15,12 +15,16 @@ from diffpo_jax.data import tokenizers
 from diffpo_jax.diffusion import generate
 from diffpo_jax.distributed import sharding
 from diffpo_jax.models.policy import Policy
+from diffpo_jax.report import statistics
 from diffpo_jax.tasks.task import Example, Task
 from diffpo_jax.types import Params, Prompts, Rollout
 
 
 class Evaluator(NamedTuple):
-    """Generates and grades; `fixed` takes the rule's dial, `learned` a factor on the head's γ."""
+    """Generates and grades; `fixed` takes the rule's dial, `learned` a factor on the head's γ.
+
+    The completions of a prompt, `config.evaluation.samples` of them, follow each other.
+    """
 
     fixed: Callable[[Params, float, Sequence[Example]], grading.Graded]
     learned: Callable[[Params, float, Sequence[Example]], grading.Graded]
@@ -47,22 +51,23 @@ def make_evaluator(
 
         def run(params: Params, dial: float, examples: Sequence[Example]) -> grading.Graded:
             parts, kept = [], []
+            rows = [e for e in examples for _ in range(config.samples)]
             for batch in data.batches_in_order(
-                examples,
+                rows,
                 tokenizer,
                 prompt_length=sampler.prompt_length,
                 length=sampler.length,
                 batch=config.batch,
             ):
                 prompts = sharding.place_batch(Prompts(batch.tokens, batch.mask), mesh)
-                # The key is the example's: its completion does not depend on the batching.
+                # The key is the row's: its completion does not depend on the batching.
                 keys = rng.row_keys(rng.key_for(seed, "evaluate"), jnp.asarray(batch.index))
                 out = jax.device_get(program(params, prompts, jnp.float32(dial), keys))
                 real = batch.index >= 0
                 parts.append(jax.tree.map(lambda x, real=real: x[real], out))
                 kept.extend(batch.index[real].tolist())
             whole: Rollout = jax.tree.map(lambda *x: np.concatenate(x), *parts)
-            return grading.grade(whole, [examples[i] for i in kept], task, tokenizer)
+            return grading.grade(whole, [rows[i] for i in kept], task, tokenizer)
 
         return run
 
@@ -82,20 +87,25 @@ def choose(examples: Sequence[Example], config: EvaluationConfig) -> Sequence[Ex
     return [examples[i] for i in drawn.tolist()]
 
 
-def point(graded: grading.Graded, rule: str, dial: float | None = None) -> dict[str, float]:
-    """One point of a frontier: the rule's dial, accuracy, calls.
+def point(
+    graded: grading.Graded, rule: str, dial: float | None = None, samples: int = 1
+) -> dict[str, float]:
+    """One point of a frontier: the rule's dial, accuracy, calls; pass@k, of several completions.
 
     Tokens filled in after the end of a text are not counted as tokens.
 
     Args:
       dial: None takes the median over the prompts.
+      samples: completions of each prompt.
     """
-    rollout = graded.rollout
+    rollout, correct = graded.rollout, graded.correct
+    by_prompt = statistics.pass_at_k(correct.reshape(-1, samples).tolist())
     nfe = np.asarray(rollout.nfe, np.float64)
     return {
         DIALS[rule]: float(np.median(rollout.gamma)) if dial is None else dial,
-        "accuracy": float(graded.correct.mean()),
+        "accuracy": float(correct.mean()),
         "nfe": float(nfe.mean()),
         "tokens_per_call": float(np.sum(rollout.sampled) / nfe.sum()),
         "forced": float(np.mean(rollout.forced)),
+        **{f"pass@{k}": value for k, value in by_prompt.items()},
     }

@@ -204,7 +204,8 @@ def validate(setup: Setup, params: Params) -> dict[str, float]:
     examples = setup.task.examples("validation")
     most = setup.config.evaluation.validation_examples
     graded = at_own_threshold(setup, params, examples[: most or None])
-    point = evaluate.point(graded, setup.config.sampler.rule)
+    evaluation = setup.config.evaluation
+    point = evaluate.point(graded, setup.config.sampler.rule, samples=evaluation.samples)
     return {f"eval/{name}": value for name, value in point.items()}
 
 
@@ -221,6 +222,7 @@ def final_evaluation(setup: Setup, base: Params, trained: Params) -> dict[str, A
     examples = evaluate.choose(setup.task.examples("test"), config.evaluation)
     learns = config.mode != "model"
     runs, rule = 2 * len(config.dials) + learns, config.sampler.rule
+    point = functools.partial(evaluate.point, rule=rule, samples=config.evaluation.samples)
     graded: dict[str, grading.Graded] = {}
     frontiers: dict[str, list[dict[str, float]]] = {"base": [], "trained": []}
     began = time.perf_counter()
@@ -228,19 +230,19 @@ def final_evaluation(setup: Setup, base: Params, trained: Params) -> dict[str, A
         for name, params in (("base", base), ("trained", trained)):
             for dial in config.dials:
                 graded[f"{name}/{dial}"] = setup.evaluator.fixed(params, dial, examples)
-                point = evaluate.point(graded[f"{name}/{dial}"], rule, dial)
-                frontiers[name].append(point)
-                progress.update(accuracy=point["accuracy"], nfe=point["nfe"])
+                frontiers[name].append(point(graded[f"{name}/{dial}"], dial=dial))
+                here = frontiers[name][-1]
+                progress.update(accuracy=here["accuracy"], nfe=here["nfe"])
         learned = None
         if learns:
             graded["learned"] = setup.evaluator.learned(trained, 1.0, examples)
-            learned = evaluate.point(graded["learned"], rule)
+            learned = point(graded["learned"])
             spread = grading.percentiles(graded["learned"])
             learned |= {f"gamma_p{q}": spread[f"gamma/p{q}"] for q in (5, 50, 95)}
             learned.pop("gamma")
             progress.update(accuracy=learned["accuracy"], nfe=learned["nfe"])
     last = graded["learned"] if learns else graded[f"trained/{config.dials[0]}"]
-    rows = grading.sample_rows(last, None, len(examples))
+    rows = grading.sample_rows(last, None, len(last.texts))
     files.write_jsonl(setup.workdir.samples / "test.jsonl", rows)
     seconds = {"evaluation": time.perf_counter() - began}
     return _summary(setup, frontiers, learned, graded, seconds)
@@ -248,7 +250,7 @@ def final_evaluation(setup: Setup, base: Params, trained: Params) -> dict[str, A
 
 def _summary(setup, frontiers, learned, graded, seconds) -> dict[str, Any]:
     config, lines = setup.config, metrics.read(setup.workdir.metrics)
-    count = len(next(iter(graded.values())).texts)
+    count = len(next(iter(graded.values())).texts) // config.evaluation.samples
     for line in lines:
         stage = line["stage"]
         seconds[stage] = seconds.get(stage, 0.0) + line["time/seconds"]

@@ -19,6 +19,7 @@ from absl import flags
 from diffpo_jax import cli, files, tasks
 from diffpo_jax.config import ANSWERS, PROTOCOLS, PromptConfig, TaskConfig
 from diffpo_jax.errors import UserError
+from diffpo_jax.report import statistics
 from diffpo_jax.tasks import generations
 from diffpo_jax.tasks.generations import Generation
 from diffpo_jax.tasks.task import Reward
@@ -76,33 +77,15 @@ def summary(
         by_problem[generation.example.id].append(reward.correct)
     table = {"completions": f"{rows} of {len(by_problem)} problems"}
     table["accuracy"] = f"{right / rows:.4f}  ({right} of {rows})"
-    table |= {f"pass@{k}": f"{v:.4f}" for k, v in pass_at_k(list(by_problem.values())).items()}
+    table |= {
+        f"pass@{k}": f"{v:.4f}" for k, v in statistics.pass_at_k(list(by_problem.values())).items()
+    }
     table["no answer read"] = str(sum(not r.parsed for r in rewards))
     for name in rewards[0].parts:
         mean = math.fsum(r.parts[name] for r in rewards) / rows
         table[f"reward {name}"] = f"{mean:.4f}"
     table |= {name: f"{value:.4f}" for name, value in scores.items()}
     return "\n".join(f"{name:<22} {value}" for name, value in table.items())
-
-
-def pass_at_k(verdicts: Sequence[Sequence[bool]]) -> dict[int, float]:
-    """The chance that one of k completions is right, for k = 1, 2, 4 ... while all problems have k.
-
-    With c of n completions right it is estimated without bias as 1 - C(n - c, k) / C(n, k), and
-    averaged over problems (arXiv 2107.03374, equation 1).  Nothing for one completion a problem,
-    where it is the accuracy.
-
-    Args:
-      verdicts: of each problem, whether its completions are right.
-    """
-    least = min(map(len, verdicts))
-    if max(map(len, verdicts)) == 1:
-        return {}
-    counts = [(len(v), sum(v)) for v in verdicts]
-    return {
-        k: math.fsum(1 - math.comb(n - c, k) / math.comb(n, k) for n, c in counts) / len(counts)
-        for k in (2**i for i in range(least.bit_length()))
-    }
 
 
 if __name__ == "__main__":

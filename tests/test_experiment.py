@@ -72,6 +72,20 @@ def test_a_run_leaves_what_it_promises(base):
     assert row["nfe"] == max(row["commit_call"])
 
 
+def test_several_completions_of_a_prompt(base, tmp_path):
+    several = {"evaluation.samples": 2, "evaluation.temperature": 1.0}
+    summary = experiment.run(least(init_from=str(base), **several), str(tmp_path))
+    assert summary["prompts"] == 16
+    for point in (summary["trained"]["learned"], *summary["base"]["frontier"]):
+        assert point["pass@1"] == pytest.approx(point["accuracy"])
+        assert point["pass@2"] >= point["pass@1"]
+    rows = [json.loads(x) for x in (tmp_path / "samples/test.jsonl").read_text().splitlines()]
+    assert [row["id"] for row in rows[::2]] == [row["id"] for row in rows[1::2]]
+    assert len({row["id"] for row in rows}) == 16
+    # Each is drawn by itself.
+    assert [row["completion"] for row in rows[::2]] != [row["completion"] for row in rows[1::2]]
+
+
 def test_the_same_command_again_changes_nothing(base):
     before = (base / "metrics.jsonl").read_bytes()
     experiment.run(least(), str(base))

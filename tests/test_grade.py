@@ -1,6 +1,5 @@
 """The command `grade`, and the files that it reads."""
 
-import itertools
 import json
 import os
 import re
@@ -232,29 +231,6 @@ def test_ground_truths_of_another_task(tmp_path, task, question, truth):
 def test_any_completion_is_read_back(tmp_path_factory, text):
     path = write(tmp_path_factory.getbasetemp() / "any.jsonl", sample(text), sample("\ud800"))
     assert [g.completion for g in generations.read(path, "gsm8k")] == [text, "?"]
-
-
-@pytest.mark.parametrize(
-    ("verdicts", "expected"),
-    [
-        ([[True]], {}),
-        ([[True], [False]], {}),
-        ([[True, False]], {1: 0.5, 2: 1.0}),
-        ([[False, False, False], [True, True, True]], {1: 0.5, 2: 0.5}),
-        ([[True, False, False, False]], {1: 0.25, 2: 0.5, 4: 1.0}),
-        ([[True, False, False, False, False], [False] * 4], {1: 0.1, 2: 0.2, 4: 0.4}),
-        ([[True, False, True], [False]], {1: 1 / 3}),  # as many as every problem has
-    ],
-)
-def test_pass_at_k_by_hand(verdicts, expected):
-    assert grade.pass_at_k(verdicts) == pytest.approx(expected)
-
-
-@given(st.lists(st.booleans(), min_size=2, max_size=7))
-def test_pass_at_k_counts_subsets(verdicts):
-    for k, value in grade.pass_at_k([verdicts]).items():
-        subsets = list(itertools.combinations(verdicts, k))
-        assert value == pytest.approx(sum(map(any, subsets)) / len(subsets))
 
 
 def test_what_a_run_writes_can_be_graded_again(tmp_path):

@@ -1,7 +1,7 @@
 """`summary.json` and the table that a run ends with: the base model against the trained one."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from diffpo_jax.report.frontier import Frontier, area_under, interpolate, shared_range
@@ -10,6 +10,7 @@ UNDER_TRAINED = 0.95  # a base that solves less at its best has plain training l
 
 _POINT = ("accuracy", "nfe", "tokens_per_call", "forced")
 _LEARNED = (*_POINT, "gamma_p5", "gamma_p50", "gamma_p95")
+_PASS = "pass@"  # and k: there where prompts have several completions
 
 
 def make_summary(
@@ -32,7 +33,8 @@ def make_summary(
     """The content of `summary.json`, ready for `json.dumps`.
 
     Args:
-      base_frontier, trained_frontier: points over the grid of thresholds (see `frontier`).
+      base_frontier, trained_frontier: points over the grid of thresholds (see `frontier`); pass@k
+        is kept where they have it.
       learned: the trained model at the thresholds it chooses itself: `accuracy`, `nfe`,
         `tokens_per_call`, `forced` and the percentiles `gamma_p5`, `gamma_p50`, `gamma_p95` in
         nats.  None in mode "model", where there is no such thing, and only there.
@@ -62,7 +64,7 @@ def make_summary(
         raise ValueError(f"mode {mode!r} with learned={learned!r}: only mode 'model' has none.")
     at_learned = None
     if learned is not None:
-        learned = {name: float(learned[name]) for name in _LEARNED}
+        learned = _point(learned, _LEARNED)
         accuracy, extrapolated = interpolate(base_frontier, learned["nfe"])
         at_learned = {"accuracy": accuracy, "extrapolated": extrapolated}
     summary = {
@@ -148,7 +150,7 @@ def _sentences(summary: Mapping[str, Any]) -> list[str]:
             f"The base solves {100 * best:.1f} % at its best: it is under-trained, so part of any "
             "gain is further training and not a better use of the calls."
         )
-    return result
+    return result + _pass_sentences(summary)
 
 
 def _verdict(ours: float, theirs: float, prompts: int) -> str:
@@ -181,4 +183,22 @@ def _points_text(ours: float, theirs: float) -> str:
 
 
 def _points(frontier: Frontier, dial: str) -> list[dict[str, float]]:
-    return [{name: float(point[name]) for name in (dial, *_POINT)} for point in frontier]
+    return [_point(point, (dial, *_POINT)) for point in frontier]
+
+
+def _point(point: Mapping[str, float], names: Sequence[str]) -> dict[str, float]:
+    """These fields of a point, and pass@k where it has that."""
+    several = [name for name in point if name.startswith(_PASS)]
+    return {name: float(point[name]) for name in (*names, *several)}
+
+
+def _pass_sentences(summary: Mapping[str, Any]) -> list[str]:
+    """pass@k where prompts have several completions, at the learned threshold or the first dial."""
+    learned, trained = summary["trained"]["learned"], summary["trained"]["frontier"]
+    point, place = trained[0], f"At {summary['dial']} {trained[0][summary['dial']]:g}"
+    if learned is not None:
+        point, place = learned, "At its learned threshold"
+    rates = [
+        f"{name} {100 * value:.1f} %" for name, value in point.items() if name.startswith(_PASS)
+    ]
+    return [f"{place} the trained model has {', '.join(rates)}."] if rates else []

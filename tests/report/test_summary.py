@@ -206,3 +206,14 @@ def test_another_rule_is_told_by_its_own_dial():
     assert lines[0].split()[0] == "steps"
     assert "nats" not in lines[1]
     assert [line.split()[0] for line in lines[2:4]] == ["2", "16"]
+
+
+def test_pass_at_k_is_kept_and_told():
+    several = {"pass@1": 0.5, "pass@2": 0.75}
+    trained = [point | several for point in TRAINED]
+    made = summary(trained_frontier=trained, learned=LEARNED | several)
+    assert made["trained"] == {"frontier": trained, "learned": LEARNED | several}
+    told = "the trained model has pass@1 50.0 %, pass@2 75.0 %."
+    assert final_table(made).endswith(f"At its learned threshold {told}\n")
+    fixed = text(trained_frontier=trained, learned=None, mode="model")
+    assert fixed.endswith(f"At gamma 0 {told}\n")
