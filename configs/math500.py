@@ -11,7 +11,7 @@ Presets, as in --config=configs/math500.py:tiny , or several, as in configs/sudo
             way from file to report in minutes on a CPU; its numbers mean nothing
   llada_8b  LLaDA-8B with published settings; its weights cannot be loaded yet
   dream_7b  the same of Dream-7B
-Algorithms, with any of them: d1, d2, gspo, justgrpo, paper; see diffpo_jax/presets.py .  d1's whole
+With any of them: s1k, d1, d2, gspo, justgrpo, paper; see diffpo_jax/presets.py .  d1's whole
 published protocol is llada_8b,d1 with its prompt given by --config.task.prompt.template=@FILE .
 """
 

@@ -7,7 +7,7 @@ Presets, as in --config=configs/sudoku.py:smoke , or several: --config=configs/s
   smoke     the same stages in about a minute, for trying things out; its numbers mean nothing
   llada_8b  LLaDA-8B with published settings; its weights cannot be loaded yet
   dream_7b  the same of Dream-7B
-Algorithms, with any of them: d1, d2, gspo, justgrpo, paper; see diffpo_jax/presets.py .
+With any of them: s1k, d1, d2, gspo, justgrpo, paper; see diffpo_jax/presets.py .
 """
 
 import ml_collections

@@ -21,6 +21,7 @@ KL_ESTIMATORS = ("k1", "k2", "k3")
 SELECTIONS = ("none", "gamma_token", "exact")
 SCOPES = ("prompt", "call")
 AGGREGATIONS = ("sequence", "token", "constant")
+DECAYS = ("none", "linear")
 GUARD_ACTIONS = ("warn", "stop", "lower", "off")
 ADVANTAGES = ("mean", "group_std", "batch_std", "leave_one_out", "decoupled")
 SPEED_FORMS = ("multiplicative", "additive")
@@ -165,15 +166,31 @@ class SamplerConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class DemonstrationsConfig:
+    """Prompts and answers that the base model is trained on in place of the task's own."""
+
+    source: str = ""  # a file or a data set of the hub; empty: the task's training examples
+    # Templates of its columns, such as {question}, or {attempts[0]} of a list; or @FILE.
+    prompt: str = "{question}"
+    answer: str = "{answer}"
+    chat: bool = False  # prompts go through the tokenizer's chat template, as a user's turn
+    prompt_length: int = 0  # most tokens of a prompt; 0: sampler.prompt_length
+    length: int = 0  # tokens of an answer, filled up with the end of text; 0: sampler.length
+    truncate: bool = False  # longer answers are cut there; False: refused
+
+
+@dataclasses.dataclass(frozen=True)
 class PretrainConfig:
     steps: int = 120  # optimiser steps of masked-diffusion SFT
     batch: int = 256  # sequences a step
     micro_batch: int = 0  # sequences a gradient micro-batch, over all devices; 0: all
     learning_rate: float = 2e-3  # Adam
-    warmup: int = 10  # steps of linear warm-up; the rate is constant after it
+    warmup: int = 10  # steps of linear warm-up
+    decay: str = "none"  # of the rate after it: none, or linear, to 0 at the last step
     weight_decay: float = 0.0
     max_grad_norm: float = 1.0
     t_min: float = 1e-3  # smallest masking probability (LLaDA)
+    demonstrations: DemonstrationsConfig = DemonstrationsConfig()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -317,6 +334,13 @@ class Config:
             "confidence": self.sampler.confidence,
         }
         return float(dials[DIALS[self.sampler.rule]])
+
+    @property
+    def demonstration_lengths(self) -> tuple[int, int]:
+        """Tokens of prompts and answers in pretraining."""
+        own = self.pretrain.demonstrations
+        prompt = own.prompt_length or self.sampler.prompt_length
+        return prompt, own.length or self.sampler.length
 
     @property
     def decoder(self) -> SamplerConfig:

@@ -11,6 +11,7 @@ from diffpo_jax.config import (
     CACHES,
     CLIPS,
     COUNTS,
+    DECAYS,
     DIALS,
     FALLBACKS,
     GUARD_ACTIONS,
@@ -73,7 +74,9 @@ def _ranges(config: Config) -> None:
     _not_negative(config, "rl.objective.clip_low", "rl.objective.clip_high", "rl.steps")
     _not_negative(config, "pretrain.steps", "sampler.max_calls", "sampler.slots")
     _not_negative(config, "sampler.cache_refresh", "sampler.cache_rows", "sampler.vocabulary_chunk")
-    _not_negative(config, "logging.samples_every")
+    _not_negative(config, "logging.samples_every", "pretrain.warmup")
+    one_of("config.pretrain.decay", config.pretrain.decay, DECAYS)
+    _not_negative(config, "pretrain.demonstrations.prompt_length", "pretrain.demonstrations.length")
     _positive(config, "rl.guard.window", "rl.guard.tokens_per_call", "rl.guard.lower")
     _not_negative(config, "rl.guard.entropy", "rl.guard.accuracy", "rl.guard.evaluation")
     _not_negative(
@@ -164,13 +167,16 @@ def _thresholds(config: Config) -> None:
 
 
 def _model(config: Config) -> None:
-    sampler, model = config.sampler, config.model
-    tokens = sampler.prompt_length + sampler.length
-    if 0 < model.positions < tokens:
-        raise UserError(
-            f"config.model.positions={model.positions} is less than the {tokens} tokens of "
-            "config.sampler.prompt_length + config.sampler.length. Use that many, or 0 for none."
-        )
+    model = config.model
+    for section, (prompt, answer) in (
+        ("sampler", (config.sampler.prompt_length, config.sampler.length)),
+        ("pretrain.demonstrations", config.demonstration_lengths),
+    ):
+        if 0 < model.positions < prompt + answer:
+            raise UserError(
+                f"config.model.positions={model.positions} is less than the {prompt + answer} "
+                f"tokens of config.{section}.prompt_length + length. Use that many, or 0 for none."
+            )
     if model.width % model.heads or (model.width // model.heads) % 2:
         raise UserError(
             f"config.model.width={model.width} must be an even multiple of "

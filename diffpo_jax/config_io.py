@@ -71,7 +71,7 @@ def from_config_dict(values: ml_collections.ConfigDict, where: str = "config") -
     config = _build(Config, values.to_dict(), where)
     config_check.one_of("config.method", config.method, METHODS)
     config_check.one_of("config.sampler.rule", config.sampler.rule, DIALS)
-    config = resolve_template(resolve_rule(resolve_method(config)))
+    config = resolve_templates(resolve_rule(resolve_method(config)))
     config_check.check(config)
     return config
 
@@ -123,24 +123,40 @@ def resolve_rule(config: Config) -> Config:
     return dataclasses.replace(config, sampler=dataclasses.replace(config.sampler, ranking=ranking))
 
 
-def resolve_template(config: Config) -> Config:
-    """The text of a prompt template "@FILE" in its place: a run keeps what its prompts were.
+def resolve_templates(config: Config) -> Config:
+    """The texts of templates "@FILE" in their place: a run keeps what its prompts were.
 
     Raises:
-      UserError: the file cannot be read.
+      UserError: a file cannot be read.
     """
-    prompt = config.task.prompt
-    if not prompt.template.startswith("@"):
-        return config
-    field = f"config.task.prompt.template={prompt.template}"
+    prompt, rows = config.task.prompt, config.pretrain.demonstrations
+    prompt = dataclasses.replace(
+        prompt, template=_text_of(prompt.template, "config.task.prompt.template")
+    )
+    where = "config.pretrain.demonstrations"
+    rows = dataclasses.replace(
+        rows,
+        prompt=_text_of(rows.prompt, f"{where}.prompt"),
+        answer=_text_of(rows.answer, f"{where}.answer"),
+    )
+    return dataclasses.replace(
+        config,
+        task=dataclasses.replace(config.task, prompt=prompt),
+        pretrain=dataclasses.replace(config.pretrain, demonstrations=rows),
+    )
+
+
+def _text_of(template: str, field: str) -> str:
+    if not template.startswith("@"):
+        return template
+    field = f"{field}={template}"
     try:
-        text = pathlib.Path(prompt.template[1:]).read_text(encoding="utf-8")
+        text = pathlib.Path(template[1:]).read_text(encoding="utf-8")
     except (OSError, ValueError) as error:  # not there, not a name, not UTF-8
         raise UserError(f"{field} cannot be read: {error}.") from error
     if text.startswith("@"):
         raise UserError(f"{field}: a template must not begin with @.")
-    task = dataclasses.replace(config.task, prompt=dataclasses.replace(prompt, template=text))
-    return dataclasses.replace(config, task=task)
+    return text
 
 
 def unknown_field(path: str, root: type = Config) -> str | None:

@@ -8,7 +8,7 @@ import functools
 import pathlib
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -27,7 +27,8 @@ from diffpo_jax.progress import Progress
 from diffpo_jax.report import summary as summary_lib
 from diffpo_jax.report import write as report_lib
 from diffpo_jax.rl import optimizer, trainer, update
-from diffpo_jax.tasks.task import Task
+from diffpo_jax.tasks import demonstrations
+from diffpo_jax.tasks.task import Example, Task
 from diffpo_jax.types import Params, TrainState
 
 
@@ -38,6 +39,7 @@ class Setup(NamedTuple):
     workdir: workdir_lib.Workdir
     mesh: Mesh
     task: Task
+    demonstrations: Sequence[Example]  # what the base model is trained on
     tokenizer: Any
     policy: Policy
     writer: metrics.MetricsWriter
@@ -72,6 +74,7 @@ def prepare(config: Config, workdir: workdir_lib.Workdir) -> Setup:
     task = tasks.make_task(config.task, data_dir)
     tokenizer = tokenizers.make_tokenizer(config.tokenizer)
     check_examples(config, task, tokenizer)
+    shown = shown_examples(config, task, tokenizer)
     policy = make_policy(config, tokenizer, mesh)
     writer = metrics.MetricsWriter(workdir.metrics, config.logging.tensorboard)
     evaluator = evaluate.make_evaluator(
@@ -84,7 +87,7 @@ def prepare(config: Config, workdir: workdir_lib.Workdir) -> Setup:
         config.seed,
         _slots(config),
     )
-    return Setup(config, workdir, mesh, task, tokenizer, policy, writer, evaluator)
+    return Setup(config, workdir, mesh, task, shown, tokenizer, policy, writer, evaluator)
 
 
 def make_policy(config: Config, tokenizer: Any, mesh: Mesh) -> Policy:
@@ -108,6 +111,17 @@ def check_examples(config: Config, task: Task, tokenizer: Any) -> None:
         _say(f"note: {task.overlap()} test prompts are training prompts too.")
 
 
+def shown_examples(config: Config, task: Task, tokenizer: Any) -> Sequence[Example]:
+    """What the base model is trained on: rows of its own, checked like the task's, or those."""
+    stage = config.pretrain
+    if not stage.demonstrations.source or not stage.steps or config.init_from:
+        return task.examples("train")
+    shown, lengths = demonstrations.read(stage.demonstrations), _demonstration_lengths(config)
+    for _ in prompts.batches_in_order(shown, tokenizer, batch=64, **lengths):
+        pass
+    return shown
+
+
 def base_model(setup: Setup) -> Params:
     """The model before RL: this workdir's, or `init_from`'s, or a newly trained one.
 
@@ -123,7 +137,7 @@ def base_model(setup: Setup) -> Params:
         source = pathlib.Path(config.init_from) / "checkpoints" / "base"
         _say(f"base model: from {source}")
         return checkpoints.restore_params(source, state.params)
-    iterator = _iterator(setup, stage.batch, "pretrain")
+    iterator = _iterator(setup, stage.batch, pretrain.STAGE)
     with checkpoints.Checkpoints(workdir.base, config.checkpoint, stage.steps) as saved:
         start, state, _ = _resume(setup, saved, state, iterator, pretrain.STAGE, stage.steps)
         step = jax.jit(
@@ -192,7 +206,7 @@ def train(setup: Setup, base: Params) -> Params:
             setup.workdir.samples / f"rl-{step:06d}.jsonl", rows
         ),
     )
-    iterator = _iterator(setup, config.rl.prompts, "rl")
+    iterator = _iterator(setup, config.rl.prompts, trainer.STAGE)
     with checkpoints.Checkpoints(setup.workdir.rl, config.checkpoint, config.rl.steps) as saved:
         start, state, meta = _resume(setup, saved, state, iterator, trainer.STAGE, config.rl.steps)
         state = loop.run(state, iterator, saved, setup.writer, start=start, meta=meta)
@@ -289,16 +303,14 @@ def _initial_state(setup: Setup, make: Callable[[Params], TrainState]) -> TrainS
     return jax.jit(init, out_shardings=layout)(key)
 
 
-def _iterator(setup: Setup, batch: int, stream: str) -> Any:
-    # Pretraining and RL each go through the data in an order of their own.
-    seed = 2 * setup.config.seed + (stream == "rl")
-    return prompts.make_iterator(
-        setup.task.examples("train"),
-        setup.tokenizer,
-        batch=batch,
-        seed=seed,
-        **_lengths(setup.config),
-    )
+def _iterator(setup: Setup, batch: int, stage: str) -> Any:
+    # Pretraining and RL each go through their data in an order of their own.
+    if stage == pretrain.STAGE:
+        examples, encoding = setup.demonstrations, _demonstration_lengths(setup.config)
+    else:
+        examples, encoding = setup.task.examples("train"), _lengths(setup.config)
+    seed = 2 * setup.config.seed + (stage == trainer.STAGE)
+    return prompts.make_iterator(examples, setup.tokenizer, batch=batch, seed=seed, **encoding)
 
 
 def _resume(
@@ -328,8 +340,17 @@ def _resume(
     return start, state, meta
 
 
-def _lengths(config: Config) -> dict[str, int]:
+def _lengths(config: Config) -> dict[str, Any]:
     return {"prompt_length": config.sampler.prompt_length, "length": config.sampler.length}
+
+
+def _demonstration_lengths(config: Config) -> dict[str, Any]:
+    if not config.pretrain.demonstrations.source:
+        return _lengths(config)
+    prompt, answer = config.demonstration_lengths
+    truncate = config.pretrain.demonstrations.truncate
+    lengths = {"prompt_length": prompt, "length": answer, "truncate": truncate}
+    return lengths | {"where": demonstrations.WHERE}
 
 
 def _slots(config: Config) -> int:

@@ -1,7 +1,8 @@
 """Changes of a configuration by name: --config=configs/gsm8k.py:llada_8b,d1 .
 
 A size decides the model and how much of everything there is; an algorithm how rollouts are made
-and what is learned from them.  What the publications leave open stays the configuration's.
+and what is learned from them; s1k what the base model is trained on.  What the publications leave
+open stays the configuration's.
 
 Where numbers come from: shapes from the models' own config.json; d1's training from arXiv
 2504.12216 and the repository dllm-reasoning/d1 (its batch scripts, which its authors call
@@ -117,11 +118,32 @@ def _published(config: ConfigDict) -> None:
     config.checkpoint.every = config.evaluation.every = 100 // rl.inner_updates
 
 
+def s1k(config: ConfigDict) -> None:
+    """SFT on s1K before RL, as d1's *_sft runs have it (arXiv 2504.12216, simplescaling/s1K).
+
+    d1 cuts prompt and answer together at 4,096 tokens and pads on the right; here prompts have
+    1,024 of them and answers 3,072.  Named after a size, which may do without pretraining.  Its
+    instructions are to be given as a template: --config.pretrain.demonstrations.prompt=@FILE, where
+    {question} has its place.
+    """
+    stage = config.pretrain
+    rows = stage.demonstrations
+    rows.source, rows.chat, rows.truncate = "simplescaling/s1K", True, True
+    rows.answer = "<reasoning>{thinking_trajectories[0]}</reasoning>\n<answer>{attempt}</answer>"
+    rows.prompt_length, rows.length = 1024, 3072
+    # 20 epochs in batches of 8, the batch that its authors trained with.
+    stage.steps, stage.batch, stage.micro_batch = 2_460, 8, 8
+    stage.learning_rate, stage.warmup, stage.decay = 1e-5, 0, "linear"
+    stage.weight_decay, stage.max_grad_norm = 0.1, 1.0
+    if config.model.positions:
+        config.model.positions = max(config.model.positions, rows.prompt_length + rows.length)
+
+
 def _inner_updates(config: ConfigDict) -> int:
     return 12 if config.task.name in ("gsm8k", "math500") else 8
 
 
-# Algorithms.
+# What any size is combined with: algorithms, and s1k.
 
 
 def d1(config: ConfigDict) -> None:
@@ -192,6 +214,7 @@ def paper(config: ConfigDict) -> None:
 
 
 ALGORITHMS: Mapping[str, Change] = {
+    "s1k": s1k,
     "d1": d1,
     "d2": d2,
     "gspo": gspo,

@@ -81,6 +81,11 @@ RULE = {"mode": "model"}  # rules without a threshold can be had in this mode on
         ({"threshold.gamma": 0.0}, "must be above 0"),
         ({"evaluation.gammas": (0.1, -1.0)}, r"evaluation.gammas\[1\]=-1.0"),
         ({"evaluation.gammas": ()}, "at least one point"),
+        (
+            {"model.positions": 40, "pretrain.demonstrations.length": 38},
+            r"54 tokens of config\.pretrain\.demonstrations",
+        ),
+        ({"pretrain.decay": "cosine"}, "none, linear"),
         ({"evaluation.samples": 4}, "evaluation.temperature=0"),
         ({"sampler.rule": "magic"}, "config.sampler.rule='magic' is unknown; use one of: entropy"),
         (

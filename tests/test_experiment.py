@@ -1,5 +1,6 @@
 """Whole runs, as small as they come: every method and mode by overrides alone, and bad ends."""
 
+import dataclasses
 import json
 import pathlib
 import sys
@@ -84,6 +85,31 @@ def test_several_completions_of_a_prompt(base, tmp_path):
     assert len({row["id"] for row in rows}) == 16
     # Each is drawn by itself.
     assert [row["completion"] for row in rows[::2]] != [row["completion"] for row in rows[1::2]]
+
+
+def test_a_base_model_from_demonstrations_of_its_own_lengths(tmp_path):
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text("".join(json.dumps({"q": f"{i}", "a": ["7" * 40]}) + "\n" for i in range(9)))
+    where = "pretrain.demonstrations"
+    own = {
+        f"{where}.source": str(rows),
+        f"{where}.prompt": "{q}",
+        f"{where}.answer": "{a[0]}",
+        f"{where}.prompt_length": 2,
+        f"{where}.length": 38,
+        "model.positions": 40,
+        "pretrain.steps": 60,
+        "pretrain.learning_rate": 1e-2,
+        "pretrain.decay": "linear",
+    }
+    with pytest.raises(UserError, match=r"config\.pretrain\.demonstrations\.length=38"):
+        experiment.run(least(**own), str(tmp_path / "refused"))
+    summary = experiment.run(least(**own, **{f"{where}.truncate": True}), str(tmp_path / "run"))
+    assert summary["denoiser_calls"]["pretrain"] == 60 * 32
+    # It has learned to write sevens, and nothing of Sudoku.
+    lines = metrics.read(tmp_path / "run/metrics.jsonl")
+    assert [x for x in lines if x["stage"] == "pretrain"][-1]["masked_accuracy"] > 0.95
+    assert summary["base"]["frontier"][0]["accuracy"] == 0.0
 
 
 def test_the_same_command_again_changes_nothing(base):
@@ -214,9 +240,14 @@ def test_other_algorithms_by_their_presets(base, tmp_path, preset):
 
 @pytest.mark.parametrize("preset", presets.ALGORITHMS)
 def test_every_algorithm_is_a_whole_configuration(preset):
-    config = config_io.from_config_dict(sudoku.get_config(preset))
-    assert config != config_io.from_config_dict(sudoku.get_config())
-    assert config.model == config_io.from_config_dict(sudoku.get_config()).model
+    config, default = (
+        config_io.from_config_dict(sudoku.get_config(x)) for x in (preset, "default")
+    )
+    assert config != default
+    model = dataclasses.replace(
+        config.model, positions=default.model.positions
+    )  # s1k's rows are longer
+    assert model == default.model
 
 
 @pytest.mark.slow

@@ -99,14 +99,14 @@ def test_requirements_have_both_bounds():
 def configs():
     """(file, preset) for every preset that the docstring of a file in configs/ names.
 
-    The algorithms, which go with every file, are named in a line of their own.
+    Those that go with every file are named in a line of their own.
     """
     result = []
     for path in sorted((ROOT / "configs").glob("*.py")):
         docstring = ast.get_docstring(ast.parse(path.read_text()))
         text = docstring.partition("Presets")[2] if docstring else ""
         result += [(path.name, name) for name in re.findall(r"^  (\w+)  ", text, re.MULTILINE)]
-        algorithms = re.search(r"Algorithms, with any of them: ([\w, ]+);", text)
+        algorithms = re.search(r"With any of them: ([\w, ]+);", text)
         result += [(path.name, name) for name in algorithms[1].split(", ")]
     return result
 

@@ -9,7 +9,7 @@ of batches taken, so a restored run sees exactly the batches it would have seen.
 """
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import grain
 import numpy as np
@@ -42,13 +42,13 @@ def encode_example(
     tokenizer: transformers.PreTrainedTokenizerFast,
     *,
     index: int,
-    prompt_length: int,
-    length: int,
+    **encoding: Any,
 ) -> EncodedBatch:
-    """One example as an `EncodedBatch` without the batch axis.  Raises like `encode_examples`."""
-    batch = encode_examples(
-        [example], tokenizer, indices=[index], prompt_length=prompt_length, length=length
-    )
+    """One example as an `EncodedBatch` without the batch axis.
+
+    `encoding` is of `encode_examples`; raises like it.
+    """
+    batch = encode_examples([example], tokenizer, indices=[index], **encoding)
     return EncodedBatch(*(array[0] for array in batch))
 
 
@@ -59,6 +59,8 @@ def encode_examples(
     indices: Sequence[int] | np.ndarray,
     prompt_length: int,
     length: int,
+    truncate: bool = False,
+    where: str = "config.sampler",
 ) -> EncodedBatch:
     """Examples as one batch.
 
@@ -67,20 +69,23 @@ def encode_examples(
       indices: [B], what goes into `EncodedBatch.index`.
       prompt_length: P.
       length: L.
+      truncate: targets are cut off after L tokens.
+      where: the section of the configuration that has P and L, for messages.
 
     Raises:
-      UserError: a prompt longer than P tokens, a target longer than L tokens (nothing is
-        ever cut off), a character that the tokenizer does not know, the tokenizer's mask in a
-        text, or an example that wants a chat template where the tokenizer has none.
+      UserError: a prompt longer than P tokens, a target longer than L that is not to be cut, a
+        character that the tokenizer does not know, the tokenizer's mask in a text, or an example
+        that wants a chat template where the tokenizer has none.
     """
     special = tokenizers.special_ids(tokenizer)
     names = [f"the prompt of example {example.id}" for example in examples]
-    tokens, mask = _prompt_side(examples, names, tokenizer, prompt_length)
+    tokens, mask = _prompt_side(examples, names, tokenizer, prompt_length, where)
     target = np.full((len(examples), length), special.end, np.int32)
     names = [f"the target of example {example.id}" for example in examples]
     texts = [example.target.removeprefix(example.prefill) for example in examples]
     for row, ids in enumerate(tokenizers.encode_all(tokenizer, texts, names)):
-        _check(names[row], ids, special.mask, "length", length)
+        ids = ids[:length] if truncate else ids
+        _check(names[row], ids, special.mask, f"{where}.length", length)
         target[row, : len(ids)] = ids
     return EncodedBatch(np.array(indices, np.int64), tokens, mask, target)
 
@@ -108,7 +113,8 @@ def encode_prompts(
         Example(name, text, "", prefill=config.prefill, chat=config.chat)
         for name, text in zip(names, texts)
     ]
-    tokens, mask = _prompt_side(examples, names, tokenizer, prompt_length)
+    where = "config.sampler"
+    tokens, mask = _prompt_side(examples, names, tokenizer, prompt_length, where)
     for name, row in zip(names, mask):
         if not row.any():
             raise UserError(f"{name} is empty: the model needs at least one token to go by.")
@@ -119,16 +125,18 @@ def make_iterator(
     examples: Sequence[Example],
     tokenizer: transformers.PreTrainedTokenizerFast,
     *,
-    prompt_length: int,
-    length: int,
     batch: int,
     seed: int,
+    **encoding: Any,
 ) -> grain.DatasetIterator:
     """An endless iterator over `EncodedBatch`es of `batch` rows in random order.
 
     Every epoch has its own order; a batch may reach across two epochs.  `get_state` and
     `set_state` resume it exactly, as do `grain.checkpoint.CheckpointSave` and
     `CheckpointRestore` as items of an orbax checkpoint.
+
+    Args:
+      encoding: of `encode_examples`: the lengths, and what goes with them.
 
     Raises:
       UserError: no examples; and, from `next`, like `encode_examples`.
@@ -138,9 +146,7 @@ def make_iterator(
 
     def encode(indices: np.ndarray) -> EncodedBatch:
         rows = [examples[i] for i in indices.tolist()]
-        return encode_examples(
-            rows, tokenizer, indices=indices, prompt_length=prompt_length, length=length
-        )
+        return encode_examples(rows, tokenizer, indices=indices, **encoding)
 
     # Batched before it is mapped: one call of the tokenizer a batch.
     dataset = (
@@ -159,14 +165,13 @@ def batches_in_order(
     examples: Sequence[Example],
     tokenizer: transformers.PreTrainedTokenizerFast,
     *,
-    prompt_length: int,
-    length: int,
     batch: int,
+    **encoding: Any,
 ) -> Iterator[EncodedBatch]:
     """Every example once, in order, in batches of exactly `batch` rows.
 
     The last batch repeats its last row as often as it takes; these rows have index -1.
-    Raises like `encode_examples`.
+    `encoding` is of `encode_examples`; raises like it.
     """
     for start in range(0, len(examples), batch):
         indices = list(range(start, min(start + batch, len(examples))))
@@ -176,8 +181,7 @@ def batches_in_order(
             rows + rows[-1:] * padding,
             tokenizer,
             indices=indices + [-1] * padding,
-            prompt_length=prompt_length,
-            length=length,
+            **encoding,
         )
 
 
@@ -186,6 +190,7 @@ def _prompt_side(
     names: Sequence[str],
     tokenizer: transformers.PreTrainedTokenizerFast,
     prompt_length: int,
+    where: str,
 ) -> tuple[np.ndarray, np.ndarray]:
     """What the model reads, padded on the left: tokens and mask, [B, P]."""
     special = tokenizers.special_ids(tokenizer)
@@ -194,7 +199,7 @@ def _prompt_side(
     tokens = np.full((len(examples), prompt_length), special.pad, np.int32)
     mask = np.zeros(tokens.shape, bool)
     for row, ids in enumerate(tokenizers.encode_all(tokenizer, texts, names)):
-        _check(names[row], ids, special.mask, "prompt_length", prompt_length)
+        _check(names[row], ids, special.mask, f"{where}.prompt_length", prompt_length)
         start = prompt_length - len(ids)
         tokens[row, start:] = ids
         mask[row, start:] = True
@@ -204,8 +209,8 @@ def _prompt_side(
 def _check(name: str, ids: list[int], mask: int, field: str, most: int) -> None:
     if len(ids) > most:
         raise UserError(
-            f"{name[0].upper()}{name[1:]} has {len(ids)} tokens: more than config.sampler.{field}="
-            f"{most}. Nothing is cut off silently: shorten it, or raise that."
+            f"{name[0].upper()}{name[1:]} has {len(ids)} tokens: more than {field}={most}. "
+            "Nothing is cut off silently: shorten it, or raise that."
         )
     if mask in ids:
         raise UserError(

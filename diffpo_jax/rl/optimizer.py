@@ -39,10 +39,13 @@ def make_optimizer(config: OptimizerConfig, mode: str) -> optax.GradientTransfor
 
 
 def make_pretrain_optimizer(config: PretrainConfig) -> optax.GradientTransformation:
-    """AdamW with a linear warm-up and a constant rate, on the denoiser alone."""
-    schedule = optax.linear_schedule(
-        config.learning_rate / max(config.warmup, 1), config.learning_rate, config.warmup
-    )
+    """AdamW on the denoiser alone, its rate warmed up and, if that is asked for, let down."""
+    rate = config.learning_rate
+    schedule = optax.linear_schedule(rate / max(config.warmup, 1), rate, config.warmup)
+    if config.decay == "linear":
+        left = max(config.steps - config.warmup, 1)
+        down = optax.linear_schedule(rate, 0.0, left)
+        schedule = optax.join_schedules([schedule, down], [config.warmup])
     adamw = optax.chain(
         optax.clip_by_global_norm(config.max_grad_norm),
         optax.adamw(schedule, weight_decay=config.weight_decay),

@@ -16,13 +16,13 @@ from diffpo_jax.tasks import answers
 from diffpo_jax.tasks.task import Example
 
 WORDS = "words"  # the template that stands for the task's own instructions
+_WHERE = "config.task.prompt.template"
+
 ANSWER_FORMATS = {
     "text": "Write the final answer and nothing else.",
     "tags": "Think it through first, then write the final answer between <answer> and </answer>.",
     "boxed": r"Think it through first, then write the final answer in \boxed{}.",
 }
-
-_FIELD = "config.task.prompt.template"
 
 
 class Wording:
@@ -41,7 +41,7 @@ class Wording:
         self._config = config
         self._template = words if config.template == WORDS else config.template
         self._format = ANSWER_FORMATS[config.answer]
-        _parse(self._template, (*fields, "format"))
+        parse(self._template, (*fields, "format"))
 
     def example(
         self, id: str, fields: Mapping[str, str], answer: str, meta: Mapping[str, Any]
@@ -57,38 +57,47 @@ class Wording:
         )
 
 
-def fill(template: str, fields: Mapping[str, str]) -> str:
-    """The text of a prompt.
+def fill(template: str, fields: Mapping[str, str], where: str = _WHERE) -> str:
+    """The text that a template makes of fields.
 
     Args:
       fields: the values of all fields there are.
+      where: the configuration field that holds the template, for messages.
 
     Raises:
       UserError: a name in braces that is no field, or anything but a plain name in them.
     """
-    parts = _parse(template, tuple(fields))
+    parts = parse(template, tuple(fields), where)
     return "".join(literal + (fields[name] if name else "") for literal, name in parts)
 
 
 @functools.lru_cache(maxsize=64)
-def _parse(template: str, names: tuple[str, ...]) -> list[tuple[str, str]]:
-    """(text, the field after it or "") by turns; raises `UserError` on anything else."""
-    there_are = f"The fields there are: {', '.join(f'{{{name}}}' for name in names)}."
+def parse(
+    template: str, names: tuple[str, ...] | None, where: str = _WHERE
+) -> list[tuple[str, str]]:
+    """(text, the field after it or "") by turns; `names` are the fields there are, None: any.
+
+    Raises:
+      UserError: like `fill`.
+    """
+    there_are = ""
+    if names is not None:
+        there_are = f"The fields there are: {', '.join(f'{{{name}}}' for name in names)}. "
     parts = []
     try:
         for literal, name, spec, conversion in string.Formatter().parse(template):
             if name is None:
                 parts.append((literal, ""))
                 continue
-            if spec or conversion or name not in names:
+            if spec or conversion or not name or (names is not None and name not in names):
                 odd = name + (f"!{conversion}" if conversion else "") + (f":{spec}" if spec else "")
                 raise UserError(
-                    f"{_FIELD}: {{{odd}}} is no field of this task. {there_are} A brace that is "
-                    "meant as text is written twice."
+                    f"{where}: {{{odd}}} is no field. {there_are}A brace that is meant as text is "
+                    "written twice."
                 )
             parts.append((literal, name))
     except ValueError as error:
         raise UserError(
-            f"{_FIELD}: {error}. A brace that is meant as text is written twice. {there_are}"
+            f"{where}: {error}. A brace that is meant as text is written twice. {there_are}".strip()
         ) from error
     return parts

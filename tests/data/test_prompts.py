@@ -274,3 +274,15 @@ def test_a_mask_in_a_text_is_no_place_to_fill_in(chat, what):
         UserError, match=f"The {what} of example e holds the tokenizer's mask token"
     ):
         prompt_of(chat, example)
+
+
+def test_targets_may_be_cut_off_but_prompts_may_not():
+    encode = functools.partial(
+        prompts.encode_example, tokenizer=TOKENIZER, index=0, prompt_length=3, length=2
+    )
+    row = encode(Example("e", "12", "345"), truncate=True)
+    assert row.target.tolist() == [6, 7]
+    with pytest.raises(UserError, match=r"more than config\.here\.length=2"):
+        encode(Example("e", "12", "345"), where="config.here")
+    with pytest.raises(UserError, match=r"more than config\.here\.prompt_length=3"):
+        encode(Example("e", "1234", "5"), truncate=True, where="config.here")

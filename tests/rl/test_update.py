@@ -401,3 +401,13 @@ def test_pretraining_leaves_the_head():
     updates, _ = optimizer.update(GRADS, optimizer.init(TREE), TREE)
     np.testing.assert_allclose(updates["denoiser"]["w"], [-1e-2, -1e-2], rtol=1e-4)
     np.testing.assert_array_equal(updates["threshold"]["w"], [0.0])
+
+
+def test_the_rate_of_pretraining_warms_up_and_comes_down():
+    config = PretrainConfig(steps=6, warmup=2, learning_rate=1e-2, decay="linear")
+    optimizer = make_pretrain_optimizer(config)
+    state, rates = optimizer.init(TREE), []
+    for _ in range(6):  # of Adam on a constant gradient, every step is as long as the rate
+        updates, state = optimizer.update(GRADS, state, TREE)
+        rates.append(-updates["denoiser"]["w"][0])
+    np.testing.assert_allclose(rates, [5e-3, 7.5e-3, 1e-2, 7.5e-3, 5e-3, 2.5e-3], rtol=1e-4)

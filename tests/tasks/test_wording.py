@@ -38,7 +38,7 @@ def test_filling(template, expected):
     [
         (
             "{queston}",
-            r"\{queston\} is no field of this task. The fields there are: \{question\}, ",
+            r"\{queston\} is no field. The fields there are: \{question\}, ",
         ),
         ("{}", r"\{\} is no field"),
         ("{0}", r"\{0\} is no field"),
