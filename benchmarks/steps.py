@@ -194,7 +194,7 @@ class _Step:
         )
         params = self.policy.init(rng.key_for(config.seed, "init"))
         params["denoiser"]["unembed"] *= args.sharpen
-        self.optimizer = optimizer.make_optimizer(config.rl.optimizer, config.mode)
+        self.optimizer = optimizer.make_optimizer(config.rl.optimizer, config.mode, 1)
         self.state = update.init_state(params, self.optimizer)
         key = rng.key_for(config.seed, "rollout")
         shape = (self.rows, config.sampler.prompt_length)

@@ -237,7 +237,8 @@ class SpeedConfig:
 class OptimizerConfig:
     denoiser_lr: float = 5e-5  # Adam on the denoiser; at 1e-4 accuracy falls (our choice)
     threshold_lr: float = 1e-2  # Adam on the threshold head: must be 10-200x faster
-    warmup: int = 5  # steps of linear warm-up, both groups
+    warmup: int = 5  # updates of linear warm-up, both groups
+    decay: str = "none"  # of both rates after it: none, or linear, to 0 at the last update
     beta1: float = 0.9
     beta2: float = 0.99
     weight_decay: float = 0.0  # on the denoiser only

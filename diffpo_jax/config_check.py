@@ -201,6 +201,7 @@ def _rl(config: Config) -> None:
     one_of("config.rl.objective.count", rl.objective.count, COUNTS)
     one_of("config.rl.objective.kl_in", rl.objective.kl_in, KL_PLACES)
     one_of("config.rl.objective.kl_estimator", rl.objective.kl_estimator, KL_ESTIMATORS)
+    one_of("config.rl.optimizer.decay", rl.optimizer.decay, DECAYS)
     one_of("config.rl.guard.action", rl.guard.action, GUARD_ACTIONS)
     one_of("config.rl.likelihood.schedule", rl.likelihood.schedule, SCHEDULES)
     one_of("config.rl.objective.selection", rl.objective.selection, SELECTIONS)

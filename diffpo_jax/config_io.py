@@ -174,14 +174,15 @@ def unknown_field(path: str, root: type = Config) -> str | None:
 def differences(old: Config, new: Config) -> list[str]:
     """Lines "field: old -> new" for fields that change what a run computes.
 
-    More RL steps than before are no difference: a finished run may be continued.
+    More RL steps than before are no difference, unless the learning rates come down towards the
+    last of them: a finished run may be continued.
     """
     a, b = _flatten(dataclasses.asdict(old)), _flatten(dataclasses.asdict(new))
     lines = []
     for name in sorted(a.keys() | b.keys()):
         if name.startswith(FREE_FIELDS) or a.get(name) == b.get(name):
             continue
-        if name == "rl.steps" and b[name] > a[name]:
+        if name == "rl.steps" and b[name] > a[name] and new.rl.optimizer.decay == "none":
             continue
         lines.append(f"config.{name}: {a.get(name)!r} -> {b.get(name)!r}")
     return lines

@@ -166,7 +166,8 @@ def base_model(setup: Setup) -> Params:
 def train(setup: Setup, base: Params) -> Params:
     """RL from the base model; the parameters after the last step."""
     config = setup.config
-    opt = optimizer.make_optimizer(config.rl.optimizer, config.mode)
+    updates = config.rl.steps * config.rl.inner_updates
+    opt = optimizer.make_optimizer(config.rl.optimizer, config.mode, updates)
     abstract = jax.eval_shape(functools.partial(update.init_state, optimizer=opt), base)
     layout = sharding.shardings(abstract, setup.mesh)
     # A copy: the state is donated step by step, the base is still needed.

@@ -216,6 +216,11 @@ def test_a_rule_decides_its_ranking_and_its_dial():
     assert (confident.dial, confident.dials[-1]) == (0.9, 0.99)
 
 
+def test_more_steps_change_a_run_whose_rates_come_down():
+    fewer, more = (build(**{"rl.steps": n, "rl.optimizer.decay": "linear"}) for n in (60, 90))
+    assert config_io.differences(fewer, more) == ["config.rl.steps: 60 -> 90"]
+
+
 def test_a_template_s_file_is_kept_with_the_run(tmp_path):
     path = tmp_path / "prompt.txt"
     path.write_text("Grüße: {question}\n", encoding="utf-8")

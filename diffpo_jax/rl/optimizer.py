@@ -13,14 +13,19 @@ TRAINED = {
 }
 
 
-def make_optimizer(config: OptimizerConfig, mode: str) -> optax.GradientTransformation:
+def make_optimizer(
+    config: OptimizerConfig, mode: str, updates: int
+) -> optax.GradientTransformation:
     """AdamW on the denoiser and Adam on the head, each with its rate and its own clip.
 
     With one rate for both the model sharpens faster than the threshold can follow.
+
+    Args:
+      updates: of the whole run, where the rates come down to 0 if they do.
     """
 
     def adam(rate: float, weight_decay: float) -> optax.GradientTransformation:
-        schedule = optax.linear_schedule(rate / max(config.warmup, 1), rate, config.warmup)
+        schedule = _schedule(rate, config.warmup, config.decay, updates)
         return optax.chain(
             optax.clip_by_global_norm(config.max_grad_norm),
             optax.adamw(schedule, config.beta1, config.beta2, weight_decay=weight_decay),
@@ -40,12 +45,7 @@ def make_optimizer(config: OptimizerConfig, mode: str) -> optax.GradientTransfor
 
 def make_pretrain_optimizer(config: PretrainConfig) -> optax.GradientTransformation:
     """AdamW on the denoiser alone, its rate warmed up and, if that is asked for, let down."""
-    rate = config.learning_rate
-    schedule = optax.linear_schedule(rate / max(config.warmup, 1), rate, config.warmup)
-    if config.decay == "linear":
-        left = max(config.steps - config.warmup, 1)
-        down = optax.linear_schedule(rate, 0.0, left)
-        schedule = optax.join_schedules([schedule, down], [config.warmup])
+    schedule = _schedule(config.learning_rate, config.warmup, config.decay, config.steps)
     adamw = optax.chain(
         optax.clip_by_global_norm(config.max_grad_norm),
         optax.adamw(schedule, weight_decay=config.weight_decay),
@@ -55,3 +55,11 @@ def make_pretrain_optimizer(config: PretrainConfig) -> optax.GradientTransformat
         return {name: "trained" if name == "denoiser" else "frozen" for name in params}
 
     return optax.partition({"trained": adamw, "frozen": optax.set_to_zero()}, labels)
+
+
+def _schedule(rate: float, warmup: int, decay: str, updates: int) -> optax.Schedule:
+    up = optax.linear_schedule(rate / max(warmup, 1), rate, warmup)
+    if decay == "none":
+        return up
+    down = optax.linear_schedule(rate, 0.0, max(updates - warmup, 1))
+    return optax.join_schedules([up, down], [warmup])

@@ -38,7 +38,7 @@ ONE = (1, 1, 1)
 def on_mesh(shape, slots=0):
     """The programs of a trainer, and its first state and prompts, on a mesh of this shape."""
     mesh = make_mesh(MeshConfig(*shape))
-    optimizer = make_optimizer(CONFIG.optimizer, "joint")
+    optimizer = make_optimizer(CONFIG.optimizer, "joint", 1)
     state = update.init_state(PARAMS, optimizer)
     programs = trainer.make_programs(
         POLICY, optimizer, CONFIG, SAMPLER, "joint", mesh, state, slots

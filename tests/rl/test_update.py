@@ -131,7 +131,7 @@ def keeping_gradients(optimizer):
 
 @functools.cache
 def program(mode, micro_batch):
-    optimizer = keeping_gradients(make_optimizer(OPTIMIZER, mode))
+    optimizer = keeping_gradients(make_optimizer(OPTIMIZER, mode, 1))
     # Mode "model" has a KL term too, so that all that an update can be given is given once.
     config = ObjectiveConfig(**(vars(OBJECTIVE) | {"kl": 0.1 if mode == "model" else 0.0}))
     step = update.make_update(
@@ -357,7 +357,7 @@ def test_each_group_has_its_rate_and_its_warmup():
     config = OptimizerConfig(
         denoiser_lr=1e-3, threshold_lr=1e-1, warmup=4, weight_decay=0.0, max_grad_norm=1.0
     )
-    optimizer = make_optimizer(config, "joint")
+    optimizer = make_optimizer(config, "joint", 1)
     state, sizes = optimizer.init(TREE), []
     for _ in range(6):
         updates, state = optimizer.update(GRADS, state, TREE)
@@ -369,8 +369,8 @@ def test_each_group_has_its_rate_and_its_warmup():
 
 def test_each_group_is_clipped_by_its_own_norm():
     config = OptimizerConfig(max_grad_norm=1.0, beta1=0.9)
-    _, state = make_optimizer(config, "joint").update(
-        GRADS, make_optimizer(config, "joint").init(TREE), TREE
+    _, state = make_optimizer(config, "joint", 1).update(
+        GRADS, make_optimizer(config, "joint", 1).init(TREE), TREE
     )
     moments = jax.tree_util.tree_leaves_with_path(state)
     first = {jax.tree_util.keystr(p): x for p, x in moments if ".mu" in jax.tree_util.keystr(p)}
@@ -381,7 +381,7 @@ def test_each_group_is_clipped_by_its_own_norm():
 
 
 def test_weight_decay_is_for_the_denoiser_alone():
-    optimizer = make_optimizer(OptimizerConfig(weight_decay=0.5, warmup=0), "joint")
+    optimizer = make_optimizer(OptimizerConfig(weight_decay=0.5, warmup=0), "joint", 1)
     zero = jax.tree.map(jnp.zeros_like, GRADS)
     updates, _ = optimizer.update(zero, optimizer.init(TREE), TREE)
     assert all(np.sign(updates["denoiser"]["w"]) == [-1, 1])
@@ -390,7 +390,7 @@ def test_weight_decay_is_for_the_denoiser_alone():
 
 @pytest.mark.parametrize("mode", MODES)
 def test_what_is_not_trained_keeps_no_moments(mode):
-    state = make_optimizer(OptimizerConfig(), mode).init(TREE)
+    state = make_optimizer(OptimizerConfig(), mode, 1).init(TREE)
     paths = [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(state)]
     kept = {name for name in TREE if any(f"['{name}']['w']" in path for path in paths)}
     assert kept == set(MODES[mode])
@@ -403,11 +403,14 @@ def test_pretraining_leaves_the_head():
     np.testing.assert_array_equal(updates["threshold"]["w"], [0.0])
 
 
-def test_the_rate_of_pretraining_warms_up_and_comes_down():
+def test_rates_warm_up_and_come_down():
     config = PretrainConfig(steps=6, warmup=2, learning_rate=1e-2, decay="linear")
-    optimizer = make_pretrain_optimizer(config)
-    state, rates = optimizer.init(TREE), []
-    for _ in range(6):  # of Adam on a constant gradient, every step is as long as the rate
-        updates, state = optimizer.update(GRADS, state, TREE)
-        rates.append(-updates["denoiser"]["w"][0])
-    np.testing.assert_allclose(rates, [5e-3, 7.5e-3, 1e-2, 7.5e-3, 5e-3, 2.5e-3], rtol=1e-4)
+    of_base = make_pretrain_optimizer(config)
+    config = OptimizerConfig(denoiser_lr=1e-2, threshold_lr=1e-2, warmup=2, decay="linear")
+    for optimizer in (of_base, make_optimizer(config, "joint", 6)):
+        state, rates = optimizer.init(TREE), []
+        for _ in range(7):  # of Adam on a constant gradient, every step is as long as the rate
+            updates, state = optimizer.update(GRADS, state, TREE)
+            rates.append(-updates["denoiser"]["w"][0])
+        expected = [5e-3, 7.5e-3, 1e-2, 7.5e-3, 5e-3, 2.5e-3, 0]
+        np.testing.assert_allclose(rates, expected, rtol=1e-4)
