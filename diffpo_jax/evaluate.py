@@ -109,3 +109,9 @@ def point(
         "forced": float(np.mean(rollout.forced)),
         **{f"pass@{k}": value for k, value in by_prompt.items()},
     }
+
+
+def outcomes(graded: grading.Graded, samples: int) -> statistics.Outcomes:
+    """The same prompt by prompt, `samples` completions of each."""
+    arrays = graded.correct, np.asarray(graded.rollout.nfe)
+    return statistics.Outcomes(*(x.reshape(-1, samples).mean(axis=1) for x in arrays))

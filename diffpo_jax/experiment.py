@@ -24,6 +24,7 @@ from diffpo_jax.distributed import sharding
 from diffpo_jax.models import families
 from diffpo_jax.models.policy import Policy
 from diffpo_jax.progress import Progress
+from diffpo_jax.report import statistics
 from diffpo_jax.report import summary as summary_lib
 from diffpo_jax.report import write as report_lib
 from diffpo_jax.rl import optimizer, trainer, update
@@ -274,11 +275,18 @@ def _summary(setup, frontiers, learned, graded, seconds) -> dict[str, Any]:
     calls["pretrain"] = 0 if config.init_from else config.pretrain.steps * config.pretrain.batch
     calls["evaluation"] = float(sum(g.rollout.nfe.sum() for g in graded.values()))
     scores = {name: setup.task.scores(g.examples, g.texts) for name, g in graded.items()}
+    outcomes = {name: evaluate.outcomes(g, config.evaluation.samples) for name, g in graded.items()}
+    curves = {
+        name: [outcomes[f"{name}/{dial}"] for dial in config.dials] for name in ("base", "trained")
+    }
     extra = {"scores": scores, "train_test_overlap": setup.task.overlap()}
     return summary_lib.make_summary(
         base_frontier=frontiers["base"],
         trained_frontier=frontiers["trained"],
         learned=learned,
+        gains=statistics.paired_gains(
+            curves["base"], curves["trained"], outcomes.get("learned"), seed=config.seed
+        ),
         wall_seconds=seconds,
         denoiser_calls=calls,
         prompts=count,

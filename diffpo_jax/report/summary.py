@@ -1,6 +1,5 @@
 """`summary.json` and the table that a run ends with: the base model against the trained one."""
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -18,6 +17,7 @@ def make_summary(
     base_frontier: Frontier,
     trained_frontier: Frontier,
     learned: Mapping[str, float] | None,
+    gains: Mapping[str, Any],
     wall_seconds: Mapping[str, float],
     denoiser_calls: Mapping[str, int],
     prompts: int,
@@ -38,6 +38,7 @@ def make_summary(
       learned: the trained model at the thresholds it chooses itself: `accuracy`, `nfe`,
         `tokens_per_call`, `forced` and the percentiles `gamma_p5`, `gamma_p50`, `gamma_p95` in
         nats.  None in mode "model", where there is no such thing, and only there.
+      gains: the trained model's over the base, `statistics.paired_gains`.
       wall_seconds: seconds by stage.
       denoiser_calls: number of denoiser calls by use.
       prompts: test prompts behind every accuracy.
@@ -51,7 +52,7 @@ def make_summary(
       `base.frontier`, `base.learned_nfe_accuracy` (`accuracy`: the base's, linear in calls, at
       the calls of the learned point; `extrapolated`: that is outside the base's frontier and
       the accuracy is that of its nearest end), `trained.frontier`, `trained.learned`, and the
-      arguments from `wall_seconds` on under their own names.
+      arguments from `gains` on under their own names.
 
     Raises:
       ValueError: a frontier is empty, `learned` does not fit `mode`, or `extra` would replace
@@ -70,6 +71,7 @@ def make_summary(
     summary = {
         "base": {"frontier": _points(base_frontier, dial), "learned_nfe_accuracy": at_learned},
         "trained": {"frontier": _points(trained_frontier, dial), "learned": learned},
+        "gains": dict(gains),
         "wall_seconds": {name: float(seconds) for name, seconds in wall_seconds.items()},
         "denoiser_calls": {name: int(calls) for name, calls in denoiser_calls.items()},
         "prompts": int(prompts),
@@ -99,18 +101,19 @@ def final_table(summary: Mapping[str, Any]) -> str:
     base_at = {point[dial]: point for point in base}
     unit = "(nats)" if dial == "gamma" else ""
     lines = [
-        f"{dial:>7.7}    base model        trained model     base at the    gain at",
-        f"{unit:>7}    solved   calls    solved   calls    same calls     equal calls",
+        f"{dial:>7.7}    base model        trained model     base at the   gain at equal calls",
+        f"{unit:>7}    solved   calls    solved   calls    same calls    [95 % interval]",
     ]
     flagged = False
-    for point in trained:
+    gains = summary["gains"]
+    for point, gain in zip(trained, gains["grid"], strict=True):
         same = base_at.get(point[dial])
         left = f"{_percent(same):>8} {same['nfe']:7.2f}" if same else f"{'-':>8} {'-':>7}"
-        lines.append(f"{point[dial]:7g}  {left}  {_against(point, base)}")
+        lines.append(f"{point[dial]:7g}  {left}  {_against(point, base, gain)}")
         flagged |= interpolate(base, point["nfe"])[1]
     learned = summary["trained"]["learned"]
     if learned is not None:
-        lines.append(f"learned  {'-':>8} {'-':>7}  {_against(learned, base)}")
+        lines.append(f"learned  {'-':>8} {'-':>7}  {_against(learned, base, gains['learned'])}")
         flagged |= summary["base"]["learned_nfe_accuracy"]["extrapolated"]
     if flagged:
         lines.append("* outside the calls measured for the base: its nearest point is taken.")
@@ -119,7 +122,7 @@ def final_table(summary: Mapping[str, Any]) -> str:
 
 def _sentences(summary: Mapping[str, Any]) -> list[str]:
     base, trained = summary["base"]["frontier"], summary["trained"]["frontier"]
-    learned, prompts = summary["trained"]["learned"], summary["prompts"]
+    learned, gains = summary["trained"]["learned"], summary["gains"]
     result = []
     if learned is not None:
         at_learned = summary["base"]["learned_nfe_accuracy"]
@@ -128,7 +131,7 @@ def _sentences(summary: Mapping[str, Any]) -> list[str]:
         result.append(
             f"At its learned threshold (median {learned['gamma_p50']:.3g} nats) the trained model "
             f"solves {_percent(learned)} in {calls}; the base solves {100 * theirs:.1f} % {place}: "
-            f"{_verdict(learned['accuracy'], theirs, prompts)}"
+            f"{_verdict(gains['learned'])}"
         )
     shared = shared_range(base, trained)
     if shared is None:
@@ -141,7 +144,7 @@ def _sentences(summary: Mapping[str, Any]) -> list[str]:
         result.append(
             f"On average from {lo:.1f} to {hi:.1f} calls, with thresholds of the grid, the trained "
             f"model solves {100 * ours:.1f} % and the base {100 * theirs:.1f} %: "
-            f"{_verdict(ours, theirs, prompts)}"
+            f"{_verdict(gains['mean'])}"
         )
     best = max(point["accuracy"] for point in base)
     # With the denoiser frozen there was no further training of it to gain from.
@@ -153,33 +156,33 @@ def _sentences(summary: Mapping[str, Any]) -> list[str]:
     return result + _pass_sentences(summary)
 
 
-def _verdict(ours: float, theirs: float, prompts: int) -> str:
-    """The difference in points, its standard error, and in words which way it points."""
-    # Both models see the same prompts; taking them for independent overstates the error.
-    error = math.sqrt((ours * (1 - ours) + theirs * (1 - theirs)) / prompts)
-    points = f"{_points_text(ours, theirs)} points (standard error {100 * error:.1f})"
-    if abs(ours - theirs) <= 2 * error or ours == theirs:
+def _verdict(gain: Mapping[str, float]) -> str:
+    """A difference in points, its interval, and in words which way it points."""
+    value, low, high = (_points_text(gain[name]) for name in ("gain", "low", "high"))
+    points = f"{value} points (95 % interval {low} to {high})"
+    if gain["low"] <= 0 <= gain["high"]:
         return f"{points}, too little to tell them apart."
-    return f"{points}." if ours > theirs else f"{points}; the trained model is worse."
+    return f"{points}." if gain["low"] > 0 else f"{points}; the trained model is worse."
 
 
-def _against(point: Mapping[str, float], base: Frontier) -> str:
+def _against(point: Mapping[str, float], base: Frontier, gain: Mapping[str, float]) -> str:
     """The right-hand columns of a row: the trained model, and the base at the same calls."""
     theirs, extrapolated = interpolate(base, point["nfe"])
     mark = "*" if extrapolated else " "
-    gain = _points_text(point["accuracy"], theirs)
+    value, low, high = (_points_text(gain[name]) for name in ("gain", "low", "high"))
     return (
-        f"{_percent(point):>8} {point['nfe']:7.2f}    {100 * theirs:6.1f} %{mark}     {gain:>6}"
-    ).rstrip()
+        f"{_percent(point):>8} {point['nfe']:7.2f}    {100 * theirs:6.1f} %{mark}   {value:>6} "
+        f"[{low} {high}]"
+    )
 
 
 def _percent(point: Mapping[str, float]) -> str:
     return f"{100 * point['accuracy']:.1f} %"
 
 
-def _points_text(ours: float, theirs: float) -> str:
+def _points_text(share: float) -> str:
     # Adding 0.0 after rounding keeps "-0.0" from suggesting a loss.
-    return f"{round(100 * (ours - theirs), 1) + 0.0:+.1f}"
+    return f"{round(100 * share, 1) + 0.0:+.1f}"
 
 
 def _points(frontier: Frontier, dial: str) -> list[dict[str, float]]:

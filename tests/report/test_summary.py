@@ -26,8 +26,20 @@ LEARNED = {
 }
 
 
+def gain(value, low, high):
+    return {"gain": value, "low": low, "high": high}
+
+
+GAINS = {
+    "grid": [gain(0.06, 0.041, 0.08), gain(0.095, 0.07, 0.12), gain(0.4, 0.37, 0.43)],
+    "learned": gain(0.081, 0.06, 0.1),
+    "mean": gain(0.126, 0.11, 0.1449),
+}
+
+
 def summary(**changes):
     arguments = {
+        "gains": GAINS,
         "base_frontier": BASE,
         "trained_frontier": TRAINED,
         "learned": LEARNED,
@@ -62,6 +74,7 @@ def test_the_summary_holds_these_fields_and_no_others():
             },
         },
         "trained": {"frontier": TRAINED, "learned": LEARNED},
+        "gains": GAINS,
         "wall_seconds": {"pretrain": 60.0, "rl": 300.5},
         "denoiser_calls": {"rollout": 1000},
         "prompts": 2000,
@@ -117,19 +130,18 @@ def test_the_table_row_by_row():
     *rows, footnote = text().split("\n\n")[0].splitlines()[2:]
     assert footnote == "* outside the calls measured for the base: its nearest point is taken."
     assert [row.split() for row in rows] == [
-        ["0", "90.0", "%", "8.00", "96.0", "%", "8.00", "90.0", "%", "+6.0"],
+        ["0", "90.0", "%", "8.00", "96.0", "%", "8.00", "90.0", "%", "+6.0", "[+4.1", "+8.0]"],
         # The base at 5 calls: a quarter of the way from 80 % at 4 to 90 % at 8.
-        ["0.1", "80.0", "%", "4.00", "92.0", "%", "5.00", "82.5", "%", "+9.5"],
-        ["1", "20.0", "%", "2.00", "60.0", "%", "1.60", "20.0", "%*", "+40.0"],
-        ["learned", "-", "-", "93.1", "%", "6.00", "85.0", "%", "+8.1"],
+        ["0.1", "80.0", "%", "4.00", "92.0", "%", "5.00", "82.5", "%", "+9.5", "[+7.0", "+12.0]"],
+        ["1", "20.0", "%", "2.00", "60.0", "%", "1.60", "20.0", "%*", "+40.0", "[+37.0", "+43.0]"],
+        ["learned", "-", "-", "93.1", "%", "6.00", "85.0", "%", "+8.1", "[+6.0", "+10.0]"],
     ]
 
 
 def test_the_table_fits_a_terminal_and_has_even_columns():
     table = text().split("\n\n")[0].splitlines()
     assert max(map(len, table)) <= 80
-    ends = {line.rindex("+") for line in table[2:6]}
-    assert len(ends) == 2 and max(ends) - min(ends) == 1  # right-aligned: +40.0 starts earlier
+    assert len({line.rindex("[") for line in table[2:6]}) == 1
 
 
 def test_no_star_no_footnote():
@@ -137,35 +149,35 @@ def test_no_star_no_footnote():
 
 
 def test_a_threshold_only_the_trained_model_has():
-    row = text(trained_frontier=frontier((0.5, 0.9, 4.0))).splitlines()[2].split()
-    assert row == ["0.5", "-", "-", "90.0", "%", "4.00", "80.0", "%", "+10.0"]
+    one = frontier((0.5, 0.9, 4.0))
+    told = text(trained_frontier=one, gains=GAINS | {"grid": [gain(0.1, -0.02, 0.2)]})
+    row = told.splitlines()[2].split()
+    assert row == ["0.5", "-", "-", "90.0", "%", "4.00", "80.0", "%", "+10.0", "[-2.0", "+20.0]"]
 
 
 def test_a_gain_is_said():
-    # Standard error: sqrt((.931 * .069 + .85 * .15) / 2000) = .0098.
     assert sentences()[0] == (
         "At its learned threshold (median 0.08 nats) the trained model solves 93.1 % in 6.0 calls; "
-        "the base solves 85.0 % at 6.0 calls: +8.1 points (standard error 1.0)."
+        "the base solves 85.0 % at 6.0 calls: +8.1 points (95 % interval +6.0 to +10.0)."
     )
 
 
 def test_a_loss_is_said():
-    assert sentences(learned=LEARNED | {"accuracy": 0.70})[0].endswith(
-        "-15.0 points (standard error 1.3); the trained model is worse."
+    assert sentences(gains=GAINS | {"learned": gain(-0.15, -0.17, -0.12)})[0].endswith(
+        "-15.0 points (95 % interval -17.0 to -12.0); the trained model is worse."
     )
 
 
 def test_noise_is_not_called_a_gain():
-    # With 100 prompts the standard error is 4.4 points, so 8.1 are not two of them.
-    assert sentences(prompts=100)[0].endswith(
-        "+8.1 points (standard error 4.4), too little to tell them apart."
+    assert sentences(gains=GAINS | {"learned": gain(0.02, -0.001, 0.04)})[0].endswith(
+        "+2.0 points (95 % interval -0.1 to +4.0), too little to tell them apart."
     )
-    assert "+0.0 points" in sentences(learned=LEARNED | {"accuracy": 0.85 - 1e-9})[0]
+    assert "+0.0 points" in sentences(gains=GAINS | {"learned": gain(-1e-9, -1e-9, 0.0)})[0]
 
 
 def test_a_base_point_that_was_not_measured_is_said_to_be():
     line = sentences(learned=LEARNED | {"nfe": 9.0})[0]
-    assert "in 9.0 calls; the base solves 90.0 % at its nearest measured point: +3.1" in line
+    assert "in 9.0 calls; the base solves 90.0 % at its nearest measured point: +8.1" in line
 
 
 def test_the_mean_over_the_shared_calls():
@@ -173,13 +185,15 @@ def test_the_mean_over_the_shared_calls():
     # .6 + .32 * .4 / 3.4 = .6376, so (3 * .7788 + 3 * .94) / 6 = 85.9 %.
     assert sentences()[1] == (
         "On average from 2.0 to 8.0 calls, with thresholds of the grid, the trained model solves "
-        "85.9 % and the base 73.3 %: +12.6 points (standard error 1.3)."
+        "85.9 % and the base 73.3 %: +12.6 points (95 % interval +11.0 to +14.5)."
     )
 
 
 def test_no_shared_calls():
     apart = frontier((0.0, 0.9, 20.0), (0.1, 0.8, 12.0))
-    assert any("no range of calls in common" in s for s in sentences(trained_frontier=apart))
+    gains = GAINS | {"grid": GAINS["grid"][:2], "mean": None}
+    told = sentences(trained_frontier=apart, gains=gains)
+    assert any("no range of calls in common" in s for s in told)
 
 
 def test_an_under_trained_base_is_said_to_be():
@@ -199,6 +213,7 @@ def test_mode_model_is_told_without_a_learned_threshold():
 def test_another_rule_is_told_by_its_own_dial():
     points = frontier((2.0, 0.5, 2.0), (16.0, 0.9, 16.0), dial="steps")
     of_rule = {"mode": "model", "learned": None, "rule": "top_k", "dial": "steps"}
+    of_rule["gains"] = GAINS | {"grid": GAINS["grid"][:2]}
     told = summary(base_frontier=points, trained_frontier=points, **of_rule)
     assert told["rule"] == "top_k"
     assert [point["steps"] for point in told["base"]["frontier"]] == [2.0, 16.0]

@@ -38,6 +38,7 @@ def summary(learned=LEARNED):
         denoiser_calls={"rollout": 10},
         prompts=200,
         seed=0,
+        gains={"grid": [], "learned": None, "mean": None},
         method="diffpo",
         mode="joint" if learned else "model",
         commit="abc",
