@@ -32,7 +32,7 @@ sudoku: $(RUN)
 	$(BIN)/python -m diffpo_jax.main --config=configs/sudoku.py --workdir=runs/sudoku
 
 test: $(TEST)
-	$(BIN)/python -m pytest -n 2 tests
+	$(BIN)/python -m pytest -n 2 --dist worksteal tests
 
 lint: $(TEST)
 	$(BIN)/ruff check .
