@@ -27,6 +27,7 @@ from diffpo_jax.progress import Progress
 from diffpo_jax.report import statistics
 from diffpo_jax.report import summary as summary_lib
 from diffpo_jax.report import write as report_lib
+from diffpo_jax.report.difficulty import by_difficulty
 from diffpo_jax.rl import optimizer, trainer, update
 from diffpo_jax.tasks import demonstrations
 from diffpo_jax.tasks.task import Example, Task
@@ -279,7 +280,16 @@ def _summary(setup, frontiers, learned, graded, seconds) -> dict[str, Any]:
     curves = {
         name: [outcomes[f"{name}/{dial}"] for dial in config.dials] for name in ("base", "trained")
     }
-    extra = {"scores": scores, "train_test_overlap": setup.task.overlap()}
+    difficulty = None
+    if learned is not None:
+        of = graded["learned"]
+        hard = [setup.task.difficulty(example) for example in of.examples]
+        difficulty = by_difficulty(hard, of.rollout.gamma, of.rollout.nfe, of.correct)
+    extra = {
+        "by_difficulty": difficulty,
+        "scores": scores,
+        "train_test_overlap": setup.task.overlap(),
+    }
     return summary_lib.make_summary(
         base_frontier=frontiers["base"],
         trained_frontier=frontiers["trained"],

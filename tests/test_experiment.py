@@ -56,7 +56,8 @@ def test_a_run_leaves_what_it_promises(base):
     assert summary["denoiser_calls"]["pretrain"] == 3 * 32
     assert set(summary["wall_seconds"]) == {"pretrain", "rl", "evaluation"}
     assert set(summary["scores"]["learned"]) == {"cell_accuracy"}
-    for name in ("frontier.png", "learning_curves.png", "frontier.csv"):
+    assert sum(level["prompts"] for level in summary["by_difficulty"]["levels"]) == 16
+    for name in ("frontier.png", "learning_curves.png", "by_difficulty.png", "frontier.csv"):
         assert (base / "report" / name).stat().st_size > 0
     lines = metrics.read(base / "metrics.jsonl")
     assert [(x["stage"], x["step"]) for x in lines] == (

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from diffpo_jax.files import write_atomic, write_json
+from diffpo_jax.report.difficulty import plot_by_difficulty
 from diffpo_jax.report.figures import plot_frontier, plot_learning_curves
 
 _COLUMNS = ("accuracy", "nfe", "tokens_per_call", "forced")
@@ -16,6 +17,8 @@ def write_report(
     directory: str | Path, summary: Mapping[str, Any], metrics: Sequence[Mapping[str, Any]]
 ) -> None:
     """Writes frontier.png, learning_curves.png, frontier.csv and summary.json.
+
+    And by_difficulty.png, where the summary says something of that.
 
     Each file is replaced atomically; `summary.json` comes last, so where it exists the
     others do.
@@ -31,6 +34,8 @@ def write_report(
     directory = Path(directory)
     plot_frontier(summary, directory / "frontier.png")
     plot_learning_curves(metrics, directory / "learning_curves.png")
+    if summary.get("by_difficulty"):
+        plot_by_difficulty(summary["by_difficulty"], directory / "by_difficulty.png")
     write_atomic(directory / "frontier.csv", frontier_csv(summary))
     write_json(directory / "summary.json", summary)
 
