@@ -6,9 +6,8 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullFormatter
 
-from diffpo_jax.report.figures import GREY, LEARNED, quiet, save
+from diffpo_jax.report.figures import GREY, LEARNED, log_scale, quiet, save
 
 
 def by_difficulty(
@@ -74,10 +73,8 @@ def plot_by_difficulty(found: Mapping[str, Any], path: str | os.PathLike) -> Non
         axes.set_ylabel(label)
         axes.set_xlabel("difficulty")
         quiet(axes)
-    threshold.set_yscale("log")
-    threshold.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-    threshold.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
-    threshold.yaxis.set_minor_formatter(NullFormatter())
+    span = max(level["gamma_p95"] for level in levels) / min(level["gamma_p5"] for level in levels)
+    log_scale(threshold, span)
     prompts = sum(level["prompts"] for level in levels)
     figure.suptitle(f"{prompts} test prompts at the learned threshold", fontsize=8.5, color=GREY)
     save(figure, path)

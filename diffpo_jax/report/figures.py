@@ -8,7 +8,7 @@ from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
 from diffpo_jax.files import write_atomic
 
@@ -142,10 +142,7 @@ def _draw_gamma(axes: Axes, rows: Sequence[Mapping[str, Any]]) -> None:
         axes.plot(steps, median, color=TRAINED, linewidth=1.5, label="median")
     drawn = [row[n] for row in rows for n in ("gamma/p5", "gamma/p50", "gamma/p95") if n in row]
     if min(drawn) > 0:
-        axes.set_yscale("log")
-        axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-        axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
-        axes.yaxis.set_minor_locator(NullLocator())
+        log_scale(axes, max(drawn) / min(drawn))
     axes.set_title("Threshold", fontsize=10, loc="left")
     axes.set_ylabel(f"{_GAMMA} (nats)")
 
@@ -169,6 +166,16 @@ def _series(rows: Sequence[Mapping[str, Any]], name: str) -> tuple[list[int], li
 
 def _standard_error(accuracy: float, prompts: int) -> float:
     return math.sqrt(accuracy * (1 - accuracy) / prompts)
+
+
+def log_scale(axes: Axes, span: float) -> None:
+    """A logarithmic y-axis with plain numbers; `span` is the largest value over the smallest."""
+    axes.set_yscale("log")
+    # Within a decade 1, 2 and 5 may leave a single number.
+    few = span < 20
+    axes.yaxis.set_major_locator(MaxNLocator(5) if few else LogLocator(subs=(1.0, 2.0, 5.0)))
+    axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    axes.yaxis.set_minor_locator(NullLocator())
 
 
 def quiet(axes: Axes) -> None:
