@@ -1,0 +1,345 @@
+"""The launchers against programs that only record what they are asked to do.
+
+Nothing here shows that a cloud takes the commands; it shows which are given, and when.
+"""
+
+import re
+import shutil
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+from fakes import ROOT, machine, words_after
+
+CLOUD = {"PROJECT": "p", "ZONE": "z", "WORKDIR": "gs://bucket/runs/one"}
+GKE = CLOUD | {"CLUSTER": "c"}
+SLURM = {"WORKDIR": "/shared/runs/one"}
+SETTINGS = {"tpu_pod.sh": CLOUD, "gke_xpk.sh": GKE, "slurm_gpu.sh": SLURM}
+STEPS = {
+    "create": "queued-resources create",
+    "state": "queued-resources describe",
+    "send": "tpu-vm scp",
+    "install": "uv pip install",
+    "start": "diffpo_jax.main",
+    "log": "tail -n",
+    "ended": "exit=running",
+    "delete": "queued-resources delete",
+}
+UP = ["create", "state", "send", "install"]
+DONE = {"exit=running": [("exit=0", 0)], "describe": [("ACTIVE", 0)]}
+
+
+@pytest.fixture
+def path(tmp_path):
+    directory = tmp_path / "bin"
+    directory.mkdir()
+    return directory
+
+
+def steps(pod):
+    return pod.order(**STEPS)
+
+
+@pytest.mark.parametrize("script", SETTINGS)
+def test_help_says_what_there_is_and_calls_nothing(path, script):
+    pod = machine(path, {})
+    out = pod.run(script, "--help")
+    assert out.returncode == 0
+    assert f"launch/{script} [--dry-run] COMMAND" in out.stdout
+    assert "WORKDIR" in out.stdout
+    assert "set -euo" not in out.stdout
+    assert not pod.calls
+    # Every command of the help is one, and no other is.
+    named = set(re.findall(r"^  ([a-z]+) {2,}", out.stdout, re.MULTILINE))
+    known = {"run", "up", "start", "follow", "stop", "down", "state"}
+    for command in known:
+        out = machine(path, DONE, **SETTINGS[script]).run(script, "--dry-run", command)
+        assert (out.returncode == 0) == (command in named), out.stderr
+
+
+@pytest.mark.parametrize("script", SETTINGS)
+def test_dry_run_prints_and_calls_nothing(path, script):
+    pod = machine(path, {}, **SETTINGS[script])
+    out = pod.run(script, "--dry-run", "run", "--", "--config.seed=1")
+    assert out.returncode == 0, out.stderr
+    assert "diffpo_jax.main" in out.stdout
+    assert "config.seed=1" in out.stdout
+    assert not pod.calls
+    assert {p.name for p in path.iterdir()} == {"answers.json", "gcloud", "xpk"} | {
+        "sbatch",
+        "srun",
+        "squeue",
+        "sacct",
+        "scancel",
+    }
+
+
+@pytest.mark.parametrize(
+    ("script", "words", "change", "sentence"),
+    [
+        ("tpu_pod.sh", ["run"], {"PROJECT": ""}, "PROJECT is not set"),
+        ("tpu_pod.sh", ["run"], {"WORKDIR": "/local"}, "is no gs:// path"),
+        ("tpu_pod.sh", ["run"], {"WORKDIR": "gs://bucket"}, "names no directory"),
+        ("tpu_pod.sh", ["fly"], {}, "unknown command fly"),
+        ("tpu_pod.sh", ["run", "--config.seed=1"], {}, "come after --"),
+        ("tpu_pod.sh", ["up", "down"], {}, "one command at a time"),
+        ("tpu_pod.sh", [], {}, "which command?"),
+        ("gke_xpk.sh", ["run"], {"CLUSTER": ""}, "CLUSTER is not set"),
+        ("gke_xpk.sh", ["run"], {"WORKDIR": "/local"}, "is no gs:// path"),
+        ("slurm_gpu.sh", ["run"], {"WORKDIR": "runs/one"}, "is no absolute path"),
+    ],
+)
+def test_a_mistake_is_a_sentence_and_calls_nothing(path, script, words, change, sentence):
+    pod = machine(path, {}, **(SETTINGS[script] | change))
+    out = pod.run(script, *words)
+    assert out.returncode == 2
+    assert out.stderr.startswith(f"{script}: error: ")
+    assert sentence in out.stderr
+    assert not pod.calls
+
+
+def test_a_pod_is_made_used_and_deleted(path):
+    waiting = [("WAITING_FOR_RESOURCES", 0), ("PROVISIONING", 0), ("ACTIVE", 0)]
+    pod = machine(path, DONE | {"describe": waiting}, **CLOUD)
+    out = pod.run("tpu_pod.sh", "run", "--", "--config.task.prompt.template=a b")
+    assert out.returncode == 0, out.stderr
+    assert steps(pod) == ["create", *["state"] * 3, *UP[2:], "start", "log", "ended", "delete"]
+    create, start = pod.calls[0], next(c for c in pod.calls if "diffpo_jax.main" in " ".join(c))
+    assert {"--spot", "--node-id=diffpo", "--accelerator-type=v5litepod-16"} <= set(create)
+    assert "--worker=all" in start
+    inner = words_after(start, "--command")
+    run = next(word for word in inner if "diffpo_jax.main" in word)
+    for flag in ("--workdir=../bucket/runs/one", "--config=configs/sudoku.py", r"a\ b"):
+        assert flag in run
+    assert all("--project=p" in c and "--zone=z" in c for c in pod.calls)
+    assert not list(path.glob("tmp.*"))  # the bundle that was sent
+
+
+@pytest.mark.parametrize("state", ["SUSPENDED", "FAILED", "SUSPENDING"])
+def test_a_preempted_slice_is_replaced_and_the_same_run_started(path, state):
+    answers = {
+        "exit=running": [("", 255), ("exit=0", 0)],  # worker 0 is gone, then a new one is done
+        "describe": [("ACTIVE", 0), (state, 0), ("ACTIVE", 0)],
+    }
+    pod = machine(path, answers, **CLOUD)
+    out = pod.run("tpu_pod.sh", "run", "--", "--config.seed=1")
+    assert out.returncode == 0, out.stderr
+    once = [*UP, "start", "log", "ended"]
+    assert steps(pod) == [*once, "state", "delete", *once, "delete"]
+    first, second = (c for c in pod.calls if "diffpo_jax.main" in " ".join(c))
+    assert first == second
+    assert "asking for another (restart 1 of 20)" in out.stderr
+
+
+def test_a_slice_that_goes_while_it_is_installed_is_replaced_too(path):
+    answers = DONE | {
+        "scp": [("", 1), ("", 0)],
+        "describe": [("ACTIVE", 0), ("SUSPENDED", 0), ("ACTIVE", 0)],
+    }
+    pod = machine(path, answers, **CLOUD)
+    assert pod.run("tpu_pod.sh", "run").returncode == 0
+    assert steps(pod)[:6] == ["create", "state", "send", "state", "delete", "create"]
+
+
+def test_restarts_are_counted_and_the_last_slice_is_deleted(path):
+    answers = {"describe": [("ACTIVE", 0), ("SUSPENDED", 0)], "exit=running": [("", 255)]}
+    pod = machine(path, answers, **CLOUD, RESTARTS="2")
+    out = pod.run("tpu_pod.sh", "run")
+    assert out.returncode == 1
+    assert "RESTARTS=2 are used up" in out.stderr
+    assert steps(pod).count("create") == steps(pod).count("delete") == 3
+
+
+def test_a_lost_connection_is_not_the_end(path):
+    many = [("exit=running", 0)] * 6
+    pod = machine(path, DONE | {"exit=running": [*many, ("exit=0", 0)]}, **CLOUD)
+    assert pod.run("tpu_pod.sh", "run").returncode == 0
+    assert steps(pod).count("start") == 1
+    assert steps(pod).count("log") == 7
+
+
+@pytest.mark.parametrize(("status", "looks"), [(2, 1), (1, 4), (134, 4)])
+def test_a_run_that_fails_ends_with_its_status_and_without_a_slice(path, status, looks):
+    pod = machine(path, DONE | {"exit=running": [(f"exit={status}", 0)]}, **CLOUD)
+    out = pod.run("tpu_pod.sh", "run")
+    assert out.returncode == status
+    assert f"the run ended with status {status}" in out.stderr
+    assert steps(pod).count("ended") == looks
+    assert steps(pod)[-1] == "delete"
+    assert steps(pod).count("create") == 1
+
+
+@pytest.mark.parametrize("broken", ["scp", "uv pip install", "diffpo_jax.main"])
+def test_a_step_that_fails_deletes_the_slice(path, broken):
+    pod = machine(path, {broken: [("", 3)]} | DONE, **CLOUD)
+    out = pod.run("tpu_pod.sh", "run")
+    assert out.returncode != 0
+    assert "error: the run ended with status" in out.stderr
+    assert steps(pod)[-1] == "delete"
+
+
+def test_a_refused_request_is_said_and_there_is_nothing_to_delete(path):
+    pod = machine(path, {"create": [("", 1)]}, **CLOUD)
+    out = pod.run("tpu_pod.sh", "run")
+    assert out.returncode == 1
+    assert "was refused" in out.stderr
+    assert steps(pod) == ["create"]
+
+
+def test_a_request_that_is_never_granted_is_withdrawn(path):
+    pod = machine(path, {"describe": [("WAITING_FOR_RESOURCES", 0)]}, **CLOUD, WAIT="0")
+    out = pod.run("tpu_pod.sh", "run")
+    assert out.returncode == 1
+    assert "no slice within WAIT=0 seconds" in out.stderr
+    assert steps(pod) == ["create", "state", "delete"]
+
+
+def test_a_slice_that_cannot_be_deleted_is_said_to_cost(path):
+    pod = machine(path, DONE | {"delete": [("", 1)]}, **CLOUD)
+    out = pod.run("tpu_pod.sh", "run")
+    assert out.returncode == 1
+    assert "could not be deleted and is billed" in out.stderr
+
+
+@pytest.mark.parametrize(("sent", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupted_run_leaves_no_slice(path, sent, status):
+    pod = machine(path, DONE | {"tail -n": [("hang", 0)]}, **CLOUD)
+    process = pod.start("tpu_pod.sh", "run")
+    pod.wait_for("tail -n")
+    process.send_signal(sent)
+    process.communicate(timeout=30)
+    assert process.returncode == status
+    assert steps(pod)[-1] == "delete"
+
+
+def test_gke_submits_waits_and_keeps_what_ended_well(path):
+    pod = machine(path, {}, **GKE)
+    out = pod.run("gke_xpk.sh", "run", "--", "--config.seed=1")
+    assert out.returncode == 0, out.stderr
+    assert [c[:3] for c in pod.calls] == [["xpk", "workload", x] for x in ("create", "list")]
+    create = pod.calls[0]
+    assert {"--max-restarts=20", "--storage=bucket", "--cluster=c"} <= set(create)
+    command = words_after(create, "--command")
+    assert {"--workdir=/bucket/runs/one", "--config.seed=1", ".[tpu]"} <= set(command)
+    assert not list(path.glob("tmp.*"))  # the clone that became the image
+
+
+def test_gke_deletes_a_workload_that_failed(path):
+    pod = machine(path, {"workload list": [("", 125)]}, **GKE)
+    out = pod.run("gke_xpk.sh", "run")
+    assert out.returncode == 125
+    assert "the workload diffpo failed" in out.stderr
+    assert pod.order(create="workload create", delete="workload delete") == ["create", "delete"]
+
+
+def test_gke_that_takes_no_workload_is_said(path):
+    pod = machine(path, {"workload create": [("", 1)]}, **GKE)
+    out = pod.run("gke_xpk.sh", "run")
+    assert out.returncode == 1
+    assert "could not be submitted" in out.stderr
+    assert len(pod.calls) == 1
+
+
+def test_gke_deletes_a_cluster_without_its_bucket(path):
+    pod = machine(path, {"storage attach": [("", 1)]}, **GKE)
+    out = pod.run("gke_xpk.sh", "up")
+    assert out.returncode == 1
+    assert [c[1:3] for c in pod.calls] == [
+        ["cluster", "create"],
+        ["storage", "attach"],
+        ["cluster", "delete"],
+    ]
+
+
+QUEUE = {"squeue": [("PENDING", 0), ("RUNNING", 0), ("", 0)], "sbatch": [("17;cluster", 0)]}
+
+
+def test_slurm_submits_and_follows_to_the_end(path):
+    answers = QUEUE | {"sacct": [("  COMPLETED  ", 0)]}
+    pod = machine(path, answers, **SLURM, NODES="2", GPUS="4", LOG=str(path / "log"))
+    (path / "log").write_text("a line\n")
+    out = pod.run("slurm_gpu.sh", "run", "--", "--config.task.prompt.template=a b")
+    assert out.returncode == 0, out.stderr
+    assert out.stdout == "a line\n"
+    assert [c[0] for c in pod.calls] == ["sbatch", *["squeue"] * 3, "sacct"]
+    assert {"--nodes=2", "--ntasks-per-node=4", "--gpus-per-node=4"} <= set(pod.calls[0])
+    assert "--requeue" in pod.calls[0]
+    assert "--jobs=17" in pod.calls[1]
+    script = pod.calls[0][-1]
+    assert "--workdir=/shared/runs/one" in script
+    assert r"--config.task.prompt.template=a\ b" in script
+
+
+@pytest.mark.parametrize(
+    ("workdir", "expected"), [("/shared/a b", "/shared/a b"), ("gs://bucket/one", "MOUNT/one")]
+)
+def test_the_job_of_slurm_runs(path, workdir, expected):
+    """The script itself, with an srun that runs its command here and a gcsfuse that does not."""
+    pod = machine(path, {"sbatch": [("1", 0)]}, WORKDIR=workdir, PYTHON=str(path / "python"))
+    assert pod.run("slurm_gpu.sh", "start", "--", "--config.seed=1").returncode == 0
+    for name, text in {
+        "srun": 'shift\nexec "$@"',
+        "python": 'printf "%s\\n" "$@"',
+        "gcsfuse": 'echo "gcsfuse $*" >&2',
+    }.items():
+        (path / name).unlink(missing_ok=True)
+        (path / name).write_text(f"#!/bin/bash\n{text}\n")
+        (path / name).chmod(0o755)
+    job = f"{path.parent.name}-test"
+    out = subprocess.run(
+        ["bash", "-c", pod.calls[0][-1]],
+        env=pod.environment | {"SLURM_JOB_ID": job},
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+    mount = f"/tmp/diffpo-{job}-0"
+    shutil.rmtree(mount, ignore_errors=True)
+    Path(f"{mount}.lock").unlink(missing_ok=True)
+    assert out.returncode == 0, out.stderr
+    words = out.stdout.splitlines()
+    assert words[:2] == ["-m", "diffpo_jax.main"]
+    assert f"--workdir={expected.replace('MOUNT', mount)}" in words
+    assert ("gcsfuse" in out.stderr) == workdir.startswith("gs://")
+
+
+@pytest.mark.parametrize("last", ["FAILED", "CANCELLED by 7", "TIMEOUT", ""])
+def test_slurm_tells_how_a_job_ended(path, last):
+    pod = machine(path, QUEUE | {"sacct": [(last, 0)]}, **SLURM)
+    out = pod.run("slurm_gpu.sh", "run")
+    assert out.returncode == 1
+    assert f"job 17 ended as {last or 'unknown'}" in out.stderr
+
+
+def test_slurm_goes_on_where_the_queue_does_not_answer(path):
+    queue = [("RUNNING", 0), ("", 1), ("RUNNING", 0), ("", 0)]
+    pod = machine(path, QUEUE | {"squeue": queue, "sacct": [("COMPLETED", 0)]}, **SLURM)
+    assert pod.run("slurm_gpu.sh", "run").returncode == 0
+    assert pod.order(squeue="^squeue").count("squeue") == 4
+
+
+def test_an_interrupted_slurm_run_cancels_its_job(path):
+    pod = machine(path, QUEUE | {"squeue": [("RUNNING", 0)]}, **(SLURM | {"POLL": "60"}))
+    process = pod.start("slurm_gpu.sh", "run")
+    pod.wait_for("^squeue")
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=30)
+    assert process.returncode == 143
+    assert pod.calls[-1] == ["scancel", "17"]
+
+
+def test_slurm_stops_the_job_of_its_name_alone(path):
+    pod = machine(path, {"squeue": [("17\n18", 0), ("19", 0)]}, NAME="mine")
+    out = pod.run("slurm_gpu.sh", "stop")
+    assert out.returncode == 2
+    assert "several jobs are named mine (17, 18)" in out.stderr
+    assert pod.run("slurm_gpu.sh", "stop").returncode == 0
+    assert pod.calls[-1] == ["scancel", "19"]
+
+
+@pytest.mark.skipif(shutil.which("shellcheck") is None, reason="there is no shellcheck")
+def test_scripts_are_clean():
+    scripts = sorted(str(p.relative_to(ROOT)) for p in (ROOT / "launch").glob("*.sh"))
+    out = subprocess.run(["shellcheck", "-x", *scripts], cwd=ROOT, capture_output=True, text=True)
+    assert out.returncode == 0, out.stdout
