@@ -62,7 +62,7 @@ def make_evaluator(
                 prompts = sharding.place_batch(Prompts(batch.tokens, batch.mask), mesh)
                 # The key is the row's: its completion does not depend on the batching.
                 keys = rng.row_keys(rng.key_for(seed, "evaluate"), jnp.asarray(batch.index))
-                out = jax.device_get(program(params, prompts, jnp.float32(dial), keys))
+                out = sharding.to_host(program(params, prompts, jnp.float32(dial), keys))
                 real = batch.index >= 0
                 parts.append(jax.tree.map(lambda x, real=real: x[real], out))
                 kept.extend(batch.index[real].tolist())

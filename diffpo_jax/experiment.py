@@ -5,6 +5,7 @@ comes out the same.
 """
 
 import functools
+import os
 import pathlib
 import sys
 import time
@@ -14,13 +15,23 @@ from typing import Any, NamedTuple
 import jax
 from jax.sharding import Mesh
 
-from diffpo_jax import checkpoints, evaluate, files, grading, metrics, pretrain, rng, tasks
+from diffpo_jax import (
+    checkpoints,
+    config_io,
+    evaluate,
+    files,
+    grading,
+    metrics,
+    pretrain,
+    rng,
+    tasks,
+)
 from diffpo_jax import workdir as workdir_lib
 from diffpo_jax.config import DIALS, Config
 from diffpo_jax.data import prompts, tokenizers
 from diffpo_jax.diffusion import generate
+from diffpo_jax.distributed import hosts, sharding
 from diffpo_jax.distributed import mesh as mesh_lib
-from diffpo_jax.distributed import sharding
 from diffpo_jax.models import families
 from diffpo_jax.models.policy import Policy
 from diffpo_jax.progress import Progress
@@ -32,6 +43,8 @@ from diffpo_jax.rl import optimizer, trainer, update
 from diffpo_jax.tasks import demonstrations
 from diffpo_jax.tasks.task import Example, Task
 from diffpo_jax.types import Params, TrainState
+
+_PREFLIGHT_SECONDS = 300.0  # hosts of a large slice import and read at their own pace
 
 
 class Setup(NamedTuple):
@@ -57,28 +70,37 @@ def run(config: Config, path: str, *, overwrite: bool = False) -> dict[str, Any]
     Raises:
       UserError: anything the user can mend; nothing that was on disk is lost.
     """
-    workdir = workdir_lib.open_workdir(path, config, overwrite=overwrite)
+    text, commit = config_io.to_json(config), workdir_lib.commit()
+    hosts.preflight(pathlib.Path(path), text, commit, _PREFLIGHT_SECONDS)
+    workdir = hosts.in_turn(
+        lambda: workdir_lib.open_workdir(path, config, overwrite=overwrite and hosts.is_first())
+    )
     setup = prepare(config, workdir)
     base = base_model(setup)
     trained = train(setup, base)
     summary = final_evaluation(setup, base, trained)
-    report_lib.write_report(workdir.report, summary, metrics.read(workdir.metrics))
-    print(summary_lib.final_table(summary))
-    print(f"report: {workdir.report}")
+    if hosts.is_first():
+        report_lib.write_report(workdir.report, summary, metrics.read(workdir.metrics))
+        print(summary_lib.final_table(summary))
+        print(f"report: {workdir.report}")
     return summary
 
 
 def prepare(config: Config, workdir: workdir_lib.Workdir) -> Setup:
     """Devices, data and programs; whatever is wrong with the input shows here."""
     mesh = mesh_lib.make_mesh(config.mesh)
-    files.write_json(workdir.run_info, workdir_lib.run_info(_mesh_text(mesh)))
+    if hosts.is_first():
+        files.write_json(workdir.run_info, workdir_lib.run_info(_mesh_text(mesh)))
     data_dir = pathlib.Path(config.task.data_dir) if config.task.data_dir else workdir.data
-    task = tasks.make_task(config.task, data_dir)
+    # The first to come writes the data set, where it is a generated one.
+    task = hosts.in_turn(lambda: tasks.make_task(config.task, data_dir))
     tokenizer = tokenizers.make_tokenizer(config.tokenizer)
     check_examples(config, task, tokenizer)
     shown = shown_examples(config, task, tokenizer)
     policy = make_policy(config, tokenizer, mesh)
-    writer = metrics.MetricsWriter(workdir.metrics, config.logging.tensorboard)
+    first = hosts.is_first()
+    lines = workdir.metrics if first else os.devnull
+    writer = metrics.MetricsWriter(lines, config.logging.tensorboard and first)
     evaluator = evaluate.make_evaluator(
         policy,
         config.decoder,
@@ -205,9 +227,7 @@ def train(setup: Setup, base: Params) -> Params:
         reference=base if config.rl.objective.kl else None,
         evaluate=functools.partial(validate, setup),
         evaluate_every=config.evaluation.every,
-        write_samples=lambda step, rows: files.write_jsonl(
-            setup.workdir.samples / f"rl-{step:06d}.jsonl", rows
-        ),
+        write_samples=lambda step, rows: _write_samples(setup, f"rl-{step:06d}", rows),
     )
     iterator = _iterator(setup, config.rl.prompts, trainer.STAGE)
     with checkpoints.Checkpoints(setup.workdir.rl, config.checkpoint, config.rl.steps) as saved:
@@ -260,7 +280,7 @@ def final_evaluation(setup: Setup, base: Params, trained: Params) -> dict[str, A
             progress.update(accuracy=learned["accuracy"], nfe=learned["nfe"])
     last = graded["learned"] if learns else graded[f"trained/{config.dials[0]}"]
     rows = grading.sample_rows(last, None, len(last.texts))
-    files.write_jsonl(setup.workdir.samples / "test.jsonl", rows)
+    _write_samples(setup, "test", rows)
     seconds = {"evaluation": time.perf_counter() - began}
     return _summary(setup, frontiers, learned, graded, seconds)
 
@@ -380,6 +400,11 @@ def _slots(config: Config) -> int:
 def _mesh_text(mesh: Mesh) -> str:
     sizes = " x ".join(f"{axis} {mesh.shape[axis]}" for axis in mesh.axis_names)
     return f"{sizes} ({mesh.devices.flat[0].device_kind})"
+
+
+def _write_samples(setup: Setup, name: str, rows: list[dict[str, Any]]) -> None:
+    if hosts.is_first():
+        files.write_jsonl(setup.workdir.samples / f"{name}.jsonl", rows)
 
 
 def _say(text: str) -> None:

@@ -4,7 +4,8 @@
     python -m diffpo_jax.main --config=configs/sudoku.py:smoke --config.method=d1 --workdir=...
 
 `--config.section.field=value` sets any field of `diffpo_jax.config`.  The same command again
-resumes the run.  Flags only; the run itself is `experiment.run`.
+resumes the run.  Several hosts: the same command on each; outside TPU slices and Slurm with
+--coordinator, --num_processes and --process_id.  Flags only; the run itself is `experiment.run`.
 """
 
 from collections.abc import Sequence
@@ -16,6 +17,13 @@ from diffpo_jax import cli
 
 config_flags.DEFINE_config_file("config", None, "The experiment, configs/NAME.py[:preset].")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the run; holds all it writes.")
+_COORDINATOR = flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0.")
+_PROCESSES = flags.DEFINE_integer("num_processes", None, "How many processes there are.")
+_PROCESS = flags.DEFINE_integer("process_id", None, "Which of them this is, from 0.")
+_START = flags.DEFINE_integer("start_seconds", 300, "How long processes wait for each other.")
+_HEARTBEAT = flags.DEFINE_integer(
+    "heartbeat_seconds", 100, "After so long without a sign of life a process counts as dead."
+)
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Remove a run that is in the workdir first.")
 
 
@@ -23,8 +31,14 @@ def main(argv: Sequence[str]) -> None:
     config = cli.config(argv, ("config", "workdir"), __doc__.splitlines()[2].strip())
     # Imported here, after the flags are known to be right: jax takes seconds.
     from diffpo_jax import compilation, experiment
+    from diffpo_jax.distributed import hosts
 
     compilation.keep_programs()
+    hosts.initialize(
+        hosts.Join(
+            _COORDINATOR.value, _PROCESSES.value, _PROCESS.value, _START.value, _HEARTBEAT.value
+        )
+    )
     experiment.run(config, _WORKDIR.value, overwrite=_OVERWRITE.value)
 
 

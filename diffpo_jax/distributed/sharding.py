@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from diffpo_jax.errors import UserError
@@ -78,11 +79,24 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 
 def place_batch(tree: Any, mesh: Mesh) -> Any:
-    """Host arrays [B/processes ...] -> global arrays [B ...], spread over the batch axes."""
+    """Host arrays [B ...] -> arrays of all devices, spread over the batch axes.
+
+    Every process has the whole batch, which is small, and gives its devices their rows.
+    """
     sharding = batch_sharding(mesh)
-    return jax.tree.map(
-        lambda x: jax.make_array_from_process_local_data(sharding, np.asarray(x)), tree
-    )
+
+    def place(x: Any) -> jax.Array:
+        x = np.asarray(x)
+        return jax.make_array_from_callback(x.shape, sharding, lambda index: x[index])
+
+    return jax.tree.map(place, tree)
+
+
+def to_host(tree: Any) -> Any:
+    """Arrays of all devices -> whole numpy arrays, on every process."""
+    if jax.process_count() == 1:
+        return jax.device_get(tree)
+    return multihost_utils.process_allgather(tree, tiled=True)
 
 
 def table(tree: Any, mesh: Mesh) -> str:

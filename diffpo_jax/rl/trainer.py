@@ -211,7 +211,7 @@ class Trainer(NamedTuple):
         rows = repeated.index.shape[0]
         keys = rng.row_keys(rng.key_for(self.seed, "rollout", number), jnp.arange(rows))
         rollout = self.programs.generate(state.params, prompts, jnp.float32(self.dial), keys)
-        on_host = jax.device_get(rollout)
+        on_host = sharding.to_host(rollout)
         clock.lap("rollout")
 
         scores = self._scores(state.params, prompts, rollout, number)
@@ -245,7 +245,8 @@ class Trainer(NamedTuple):
         )
         if scores.divergence is None:
             return rewards
-        return rewards - self.config.objective.kl * np.asarray(scores.divergence, np.float64)
+        price = sharding.to_host(scores.divergence).astype(np.float64)
+        return rewards - self.config.objective.kl * price
 
     def _advantages(self, graded: grading.Graded, rewards: np.ndarray) -> np.ndarray:
         """Advantages of the rollouts, 0 where they are to teach nothing."""
@@ -300,7 +301,7 @@ class Trainer(NamedTuple):
             state, of_update = self.programs.update(state, batch, jnp.float32(rate))
             metrics |= jax.device_get(of_update)
         if scores.divergence is not None:
-            price = np.asarray(scores.divergence)
+            price = sharding.to_host(scores.divergence)
             metrics["kl/reward"] = (price.sum(), price.size)
         return state, metrics
 
