@@ -42,6 +42,11 @@ def open_workdir(path: str, config: Config, *, overwrite: bool) -> Workdir:
     Raises:
       UserError: cannot be written; holds a run of another configuration.
     """
+    if "://" in path:  # would become a directory of this name on each host's own disk
+        raise UserError(
+            f"--workdir={path} is no directory. Mount the bucket and give the path there, as the "
+            "scripts in launch/ do."
+        )
     workdir = Workdir(pathlib.Path(path))
     try:
         workdir.root.mkdir(parents=True, exist_ok=True)

@@ -49,6 +49,13 @@ def test_a_file_in_the_way_is_one_clear_line(tmp_path):
     assert "--workdir" in str(caught.value)
 
 
+def test_a_bucket_is_no_directory(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="gs://bucket/run is no directory"):
+        workdir_lib.open_workdir("gs://bucket/run", CONFIG, overwrite=False)
+    assert not list(tmp_path.iterdir())
+
+
 def test_run_info_names_code_and_packages():
     info = workdir_lib.run_info("data 1")
     assert info["versions"]["jax"].count(".") >= 2

@@ -52,8 +52,10 @@ def initialize(join: Join) -> None:
 
     Without flags and without a cluster that JAX knows, this stays a single process.
 
+    Where the others do not come in time, this process ends with a sentence and status 2.
+
     Raises:
-      UserError: flags that say only half of it, or processes that did not come in time.
+      UserError: flags that say only half of it.
     """
     told = join[:3]
     if any(x is not None for x in told) and None in told:
@@ -66,22 +68,23 @@ def initialize(join: Join) -> None:
             f"--process_id={join.process} is not among --num_processes={join.processes}; they "
             "are counted from 0."
         )
+    alone = (
+        f"this process ({socket.gethostname()}) could not join the others within "
+        f"{join.start_seconds} s. Is the program started on every host, and the coordinator's "
+        "port open? --start_seconds waits longer."
+    )
     try:
-        jax.distributed.initialize(
-            *told,
-            initialization_timeout=join.start_seconds,
-            heartbeat_timeout_seconds=join.heartbeat_seconds,
-        )
+        with _within(join.start_seconds, alone):
+            jax.distributed.initialize(
+                *told,
+                # At its own limit the runtime aborts, with a stack trace: ours comes first.
+                initialization_timeout=join.start_seconds + 60,
+                heartbeat_timeout_seconds=join.heartbeat_seconds,
+            )
     except ValueError as error:
         # What JAX says where it was told nothing and finds no cluster.
         if join.coordinator is not None or "coordinator_address" not in str(error):
             raise
-    except RuntimeError as error:
-        raise UserError(
-            f"this process ({socket.gethostname()}) could not join the others within "
-            f"{join.start_seconds} s: {str(error).splitlines()[0]}. Is the program started on "
-            "every host, and the coordinator's port open? --start_seconds waits longer."
-        ) from error
 
 
 def is_first() -> bool:
@@ -135,7 +138,11 @@ def preflight(workdir: pathlib.Path, config: str, commit: str, seconds: float) -
     """
     if jax.process_count() == 1:
         return
-    with _within(seconds):
+    slow = (
+        f"process {jax.process_index()} ({socket.gethostname()}) got no answer from all others "
+        f"within {seconds:g} s. One has stopped: its own log says why."
+    )
+    with _within(seconds, slow):
         mine = {
             "host": socket.gethostname(),
             "devices": jax.local_device_count(),
@@ -221,16 +228,11 @@ def _raise(fault: str | None) -> None:
 
 
 @contextlib.contextmanager
-def _within(seconds: float) -> Iterator[None]:
+def _within(seconds: float, sentence: str) -> Iterator[None]:
     """Ends the process where this takes longer: a collective that waits cannot be interrupted."""
 
     def end() -> None:
-        print(
-            f"error: process {jax.process_index()} ({socket.gethostname()}) got no answer from "
-            f"all others within {seconds:g} s. One has stopped: its own log says why.",
-            file=sys.stderr,
-            flush=True,
-        )
+        print(f"error: {sentence}", file=sys.stderr, flush=True)
         os._exit(2)
 
     timer = threading.Timer(seconds, end)

@@ -1,0 +1,173 @@
+"""Real processes on this machine, joined as on a pod; and what each failure says."""
+
+import os
+import pathlib
+import socket
+import subprocess
+import sys
+
+import pytest
+
+from diffpo_jax import metrics
+from diffpo_jax.distributed import hosts
+from diffpo_jax.errors import UserError
+
+ROOT = pathlib.Path(__file__).parent.parent.parent
+# As small as a run with all its stages comes.  Partly right grids earn something, so that there
+# are advantages to learn from.
+RUN = {
+    "model.width": 16,
+    "model.layers": 1,
+    "model.ff": 16,
+    "pretrain.steps": 3,
+    "rl.steps": 2,
+    "rl.prompts": 4,
+    "rl.group": 2,
+    "rl.micro_batch": 4,
+    "task.reward": "cell_fraction",
+    "task.sudoku.train_examples": 64,
+    "task.sudoku.validation_examples": 16,
+    "task.sudoku.test_examples": 16,
+    "evaluation.gammas": "(0.1, 1.0)",
+    "evaluation.batch": 16,
+    "checkpoint.every": 1,
+    "logging.samples_every": 1,
+    "mesh.data": 2,
+}
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        return probe.getsockname()[1]
+
+
+def start(workdir, *flags, devices=1, **changes):
+    """One process of a run, in an environment without this one's eight devices."""
+    flags = [f"--workdir={workdir}", *flags]
+    flags += [f"--config.{name}={value}" for name, value in (RUN | changes).items()]
+    count = f"--xla_force_host_platform_device_count={devices}"
+    xla = f"{count} --xla_backend_optimization_level=0"
+    return subprocess.Popen(
+        [sys.executable, "-m", "diffpo_jax.main", "--config=configs/sudoku.py:smoke", *flags],
+        cwd=ROOT,
+        env=os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": xla},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def together(workdirs, changes=({}, {}), *flags):
+    """Exit status, standard output and error of each of two processes that are to be one run."""
+    join = f"--coordinator=localhost:{free_port()}", "--num_processes=2", *flags
+    running = [
+        start(workdir, *join, f"--process_id={i}", **change)
+        for i, (workdir, change) in enumerate(zip(workdirs, changes))
+    ]
+    try:
+        said = [process.communicate(timeout=240) for process in running]
+    finally:
+        for process in running:
+            process.kill()
+    return [(process.returncode, *text) for process, text in zip(running, said)]
+
+
+def lines(workdir):
+    return metrics.read(workdir / "metrics.jsonl")
+
+
+@pytest.mark.slow
+def test_two_processes_give_the_numbers_of_one_with_two_devices(tmp_path):
+    both, one = tmp_path / "both", tmp_path / "one"
+    (first, out, error), (second, silent, other) = together([both, both])
+    assert (first, second) == (0, 0), error + other
+    process = start(one, devices=2)
+    assert process.communicate(timeout=240) and process.returncode == 0
+    assert "report:" in out
+    assert "report:" not in silent  # process 0 alone tells the outcome
+    ours, theirs = lines(both), lines(one)
+    assert len(ours) == 3 + 3  # a line once, not once a process
+    assert any(line.get("grad_norm/denoiser", 0) > 0 for line in ours)
+    for mine, other in zip(ours, theirs, strict=True):
+        assert mine.keys() == other.keys()
+        for name in mine.keys() - {"stage"}:
+            if not name.startswith("time/"):
+                # Sums over devices go through a network here, and in another order.
+                assert mine[name] == pytest.approx(other[name], rel=1e-4, abs=1e-5), name
+    for name in ("samples/rl-000001.jsonl", "samples/test.jsonl", "report/frontier.png"):
+        assert (both / name).exists()
+    assert not list(both.glob(".preflight-*"))
+
+    # The same command resumes; more steps go on from the checkpoint of both.
+    more = {"rl.steps": 3}
+    results = together([both, both], (more, more))
+    assert [status for status, *_ in results] == [0, 0], results[0][2]
+    assert "rl: resuming after step 2" in results[0][2]
+    assert [line["step"] for line in lines(both) if line["stage"] == "rl"] == [0, 1, 2, 3]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("directories", "changes", "sentence"),
+    [
+        (("a", "a"), ({}, {"seed": 1}), "has another configuration than process 0"),
+        (("a", "b"), ({}, {}), "does not see in the workdir"),
+        (("a", "/dev/null/b"), ({}, {}), "process 1 (HOST) cannot write to the workdir"),
+        (("a", "a"), ({"mesh.data": 1}, {"mesh.data": 1}), "config.mesh uses 1 of 2 devices"),
+    ],
+)
+def test_what_does_not_fit_is_said_by_every_process(tmp_path, directories, changes, sentence):
+    workdirs = [tmp_path / name for name in directories]
+    for status, _, error in together(workdirs, changes):
+        last = [line for line in error.splitlines() if line.startswith("error: ")]
+        assert status == 2, error
+        assert sentence.replace("HOST", socket.gethostname()) in last[-1]
+        assert "Traceback" not in error
+
+
+@pytest.mark.parametrize("process", [0, 1])
+def test_a_process_that_stays_alone_says_so_in_time(tmp_path, process):
+    join = f"--coordinator=localhost:{free_port()}", "--num_processes=2", "--start_seconds=2"
+    alone = start(tmp_path, *join, f"--process_id={process}")
+    _, error = alone.communicate(timeout=60)
+    assert alone.returncode == 2, error
+    assert "could not join the others within 2 s" in error.strip().splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("join", "message"),
+    [
+        (hosts.Join("localhost:1"), "go together"),
+        (hosts.Join(None, 2, 0), "go together"),
+        (hosts.Join("localhost:1", 2, 2), "counted from 0"),
+    ],
+)
+def test_flags_that_say_half_are_refused(join, message):
+    with pytest.raises(UserError, match=message):
+        hosts.initialize(join)
+
+
+FACTS = {"host": "h0", "devices": 4, "config": "{}", "commit": "c"}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"commit": "d"}, r"process 1 \(h1\) runs the code of commit d.* of c\."),
+        ({"config": "{1}"}, r"process 1 \(h1\) has another configuration"),
+        ({"devices": 3}, r"process 1 \(h1\) sees 3 devices, process 0 \(h0\) 4\."),
+    ],
+)
+def test_a_difference_names_the_host(change, message):
+    with pytest.raises(UserError, match=message):
+        raise UserError(hosts.difference([FACTS, FACTS | {"host": "h1"} | change]))
+    assert hosts.difference([FACTS, FACTS | {"host": "h1"}]) is None
+
+
+def test_one_process_needs_nothing(tmp_path):
+    assert hosts.is_first()
+    assert hosts.gather({"a": 1}) == [{"a": 1}]
+    assert hosts.in_turn(lambda: 3) == 3
+    hosts.preflight(tmp_path / "nowhere", "", "", 0.0)
+    assert not (tmp_path / "nowhere").exists()
