@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from diffpo_jax.data import tokenizers
+from diffpo_jax.distributed import hosts
 from diffpo_jax.tasks.task import Example, Reward, Task
 from diffpo_jax.types import Metrics, Rollout
 
@@ -30,7 +31,7 @@ class Graded(NamedTuple):
 
 
 def grade(rollout: Rollout, examples: Sequence[Example], task: Task, tokenizer: Any) -> Graded:
-    """Decodes and grades every row.
+    """Decodes and grades every row; several processes share the grading.
 
     Args:
       rollout: arrays on the host.
@@ -38,7 +39,14 @@ def grade(rollout: Rollout, examples: Sequence[Example], task: Task, tokenizer: 
     """
     written = [tokenizers.decode_answer(tokenizer, row) for row in rollout.tokens.tolist()]
     texts = [example.prefill + text for example, text in zip(examples, written)]
-    return Graded(rollout, list(examples), texts, task.rewards(examples, texts))
+    pairs = list(zip(examples, texts, strict=True))
+    # As plain lists, which can travel between hosts.
+    found = hosts.spread(pairs, lambda part: [list(r) for r in task.rewards(*_columns(part))])
+    return Graded(rollout, list(examples), texts, [Reward(*r) for r in found])
+
+
+def _columns(pairs: Sequence[tuple[Example, str]]) -> tuple[list[Example], list[str]]:
+    return [example for example, _ in pairs], [text for _, text in pairs]
 
 
 def metrics_of(graded: Graded) -> Metrics:

@@ -105,6 +105,19 @@ def gather(value: Any) -> list[Any]:
     return [json.loads(row[:n].tobytes()) for row, n in zip(rows, lengths.tolist())]
 
 
+def spread(rows: Sequence[Any], action: Callable[[Sequence[Any]], list[Any]]) -> list[Any]:
+    """What `action` makes of rows, one JSON-like value each, the work being shared out.
+
+    Every process gets the values that one of them found: where a time limit decides, two might
+    find different ones, and then train different models.
+    """
+    count = jax.process_count()
+    if count == 1:
+        return action(rows)
+    parts = gather(action(rows[jax.process_index() :: count]))
+    return [parts[i % count][i // count] for i in range(len(rows))]
+
+
 def in_turn(action: Callable[[], T]) -> T:
     """Does it on process 0, then on the others: what one writes and all read.
 

@@ -165,6 +165,19 @@ def test_a_difference_names_the_host(change, message):
     assert hosts.difference([FACTS, FACTS | {"host": "h1"}]) is None
 
 
+@pytest.mark.parametrize("count", [1, 2, 3])
+@pytest.mark.parametrize("rows", [0, 1, 2, 7])
+def test_rows_that_are_shared_out_come_back_in_order(monkeypatch, count, rows):
+    def action(part):
+        return [10 * x for x in part]
+
+    everyone = [action(range(rows)[i::count]) for i in range(count)]
+    monkeypatch.setattr(hosts.jax, "process_count", lambda: count)
+    monkeypatch.setattr(hosts.jax, "process_index", lambda: 0)
+    monkeypatch.setattr(hosts, "gather", lambda mine: everyone)
+    assert hosts.spread(range(rows), action) == [10 * x for x in range(rows)]
+
+
 def test_one_process_needs_nothing(tmp_path):
     assert hosts.is_first()
     assert hosts.gather({"a": 1}) == [{"a": 1}]
