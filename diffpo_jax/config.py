@@ -186,7 +186,7 @@ class PretrainConfig:
     micro_batch: int = 0  # sequences a gradient micro-batch, over all devices; 0: all
     learning_rate: float = 2e-3  # Adam
     warmup: int = 10  # steps of linear warm-up
-    decay: str = "none"  # of the rate after it: none, or linear, to 0 at the last step
+    decay: str = "none"  # of the rate after it: none, or linear, to 0 after the last step
     weight_decay: float = 0.0
     max_grad_norm: float = 1.0
     t_min: float = 1e-3  # smallest masking probability (LLaDA)
@@ -238,7 +238,7 @@ class OptimizerConfig:
     denoiser_lr: float = 5e-5  # Adam on the denoiser; at 1e-4 accuracy falls (our choice)
     threshold_lr: float = 1e-2  # Adam on the threshold head: must be 10-200x faster
     warmup: int = 5  # updates of linear warm-up, both groups
-    decay: str = "none"  # of both rates after it: none, or linear, to 0 at the last update
+    decay: str = "none"  # of both rates after it: none, or linear, to 0 after the last update
     beta1: float = 0.9
     beta2: float = 0.99
     weight_decay: float = 0.0  # on the denoiser only

@@ -74,7 +74,7 @@ def _ranges(config: Config) -> None:
     _not_negative(config, "rl.objective.clip_low", "rl.objective.clip_high", "rl.steps")
     _not_negative(config, "pretrain.steps", "sampler.max_calls", "sampler.slots")
     _not_negative(config, "sampler.cache_refresh", "sampler.cache_rows", "sampler.vocabulary_chunk")
-    _not_negative(config, "logging.samples_every", "pretrain.warmup")
+    _not_negative(config, "logging.samples_every", "pretrain.warmup", "rl.optimizer.warmup")
     one_of("config.pretrain.decay", config.pretrain.decay, DECAYS)
     _not_negative(config, "pretrain.demonstrations.prompt_length", "pretrain.demonstrations.length")
     _positive(config, "rl.guard.window", "rl.guard.tokens_per_call", "rl.guard.lower")
@@ -202,6 +202,11 @@ def _rl(config: Config) -> None:
     one_of("config.rl.objective.kl_in", rl.objective.kl_in, KL_PLACES)
     one_of("config.rl.objective.kl_estimator", rl.objective.kl_estimator, KL_ESTIMATORS)
     one_of("config.rl.optimizer.decay", rl.optimizer.decay, DECAYS)
+    if rl.optimizer.decay == "linear" and rl.optimizer.warmup >= rl.steps * rl.inner_updates:
+        raise UserError(
+            f"config.rl.optimizer.warmup={rl.optimizer.warmup} leaves none of the "
+            f"{rl.steps * rl.inner_updates} updates for config.rl.optimizer.decay='linear'."
+        )
     one_of("config.rl.guard.action", rl.guard.action, GUARD_ACTIONS)
     one_of("config.rl.likelihood.schedule", rl.likelihood.schedule, SCHEDULES)
     one_of("config.rl.objective.selection", rl.objective.selection, SELECTIONS)

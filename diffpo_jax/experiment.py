@@ -70,6 +70,7 @@ def run(config: Config, path: str, *, overwrite: bool = False) -> dict[str, Any]
     Raises:
       UserError: anything the user can mend; nothing that was on disk is lost.
     """
+    workdir_lib.check_path(path)
     text, commit = config_io.to_json(config), workdir_lib.commit()
     hosts.preflight(pathlib.Path(path), text, commit, _PREFLIGHT_SECONDS)
     workdir = hosts.in_turn(
@@ -286,7 +287,9 @@ def final_evaluation(setup: Setup, base: Params, trained: Params) -> dict[str, A
 
 
 def _summary(setup, frontiers, learned, graded, seconds) -> dict[str, Any]:
-    config, lines = setup.config, metrics.read(setup.workdir.metrics)
+    config = setup.config
+    # What the process read that wrote them: on a mounted bucket others may not see all of it yet.
+    lines = hosts.gather(metrics.read(setup.workdir.metrics) if hosts.is_first() else None)[0]
     count = len(next(iter(graded.values())).texts) // config.evaluation.samples
     for line in lines:
         stage = line["stage"]
@@ -304,7 +307,9 @@ def _summary(setup, frontiers, learned, graded, seconds) -> dict[str, Any]:
     if learned is not None:
         of = graded["learned"]
         hard = [setup.task.difficulty(example) for example in of.examples]
-        difficulty = by_difficulty(hard, of.rollout.gamma, of.rollout.nfe, of.correct)
+        difficulty = by_difficulty(
+            hard, of.rollout.gamma, of.rollout.nfe, of.correct, config.evaluation.samples
+        )
     extra = {
         "by_difficulty": difficulty,
         "scores": scores,

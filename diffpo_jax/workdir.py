@@ -42,11 +42,7 @@ def open_workdir(path: str, config: Config, *, overwrite: bool) -> Workdir:
     Raises:
       UserError: cannot be written; holds a run of another configuration.
     """
-    if "://" in path:  # would become a directory of this name on each host's own disk
-        raise UserError(
-            f"--workdir={path} is no directory. Mount the bucket and give the path there, as the "
-            "scripts in launch/ do."
-        )
+    check_path(path)
     workdir = Workdir(pathlib.Path(path))
     try:
         workdir.root.mkdir(parents=True, exist_ok=True)
@@ -55,7 +51,9 @@ def open_workdir(path: str, config: Config, *, overwrite: bool) -> Workdir:
         old = workdir.config.read_text() if workdir.config.exists() else None
         if old is not None:
             _same_run(config_io.from_json(old), config, workdir)
-        files.write_atomic(workdir.config, config_io.to_json(config))
+        new = config_io.to_json(config)
+        if old != new:  # of several processes the first has written it
+            files.write_atomic(workdir.config, new)
         workdir.samples.mkdir(exist_ok=True)
     except OSError as error:
         raise UserError(
@@ -63,6 +61,15 @@ def open_workdir(path: str, config: Config, *, overwrite: bool) -> Workdir:
             f"({error.filename}). Choose another with --workdir."
         ) from error
     return workdir
+
+
+def check_path(path: str) -> None:
+    """Raises `UserError` for a gs:// path: it would become a directory of each host's own disk."""
+    if "://" in path:
+        raise UserError(
+            f"--workdir={path} is no directory. Mount the bucket and give the path there, as the "
+            "scripts in launch/ do."
+        )
 
 
 def run_info(mesh_text: str) -> dict[str, Any]:

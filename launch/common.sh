@@ -101,7 +101,7 @@ workdir_under() {
 }
 
 # Options of every mount.  No caching of metadata: hosts must see at once what another wrote.
-MOUNT_OPTIONS=(--implicit-dirs --metadata-cache-ttl-secs=0)
+MOUNT_OPTIONS=(--implicit-dirs --metadata-cache-ttl-secs=0 --metadata-cache-negative-ttl-secs=0)
 
 # What is sent to other machines is the commit, and nothing that is not committed.
 warn_of_changes() {

@@ -85,6 +85,7 @@ RULE = {"mode": "model"}  # rules without a threshold can be had in this mode on
             {"model.positions": 40, "pretrain.demonstrations.length": 38},
             r"54 tokens of config\.pretrain\.demonstrations",
         ),
+        ({"rl.optimizer.decay": "linear", "rl.steps": 3}, "leaves none of the 3 updates"),
         ({"pretrain.decay": "cosine"}, "none, linear"),
         ({"evaluation.samples": 4}, "evaluation.temperature=0"),
         ({"sampler.rule": "magic"}, "config.sampler.rule='magic' is unknown; use one of: entropy"),

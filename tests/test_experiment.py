@@ -7,6 +7,7 @@ import sys
 
 import numpy as np
 import pytest
+from least import LEAST
 
 from diffpo_jax import config_io, experiment, metrics, presets
 from diffpo_jax.config import DIALS
@@ -14,25 +15,6 @@ from diffpo_jax.errors import UserError
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent.parent))
 from configs import sudoku
-
-LEAST = {
-    "model.width": 16,
-    "model.layers": 1,
-    "model.ff": 16,
-    "pretrain.steps": 3,
-    "rl.steps": 2,
-    "rl.prompts": 4,
-    "rl.group": 2,
-    "rl.micro_batch": 4,
-    "task.sudoku.train_examples": 64,
-    "task.sudoku.validation_examples": 16,
-    "task.sudoku.test_examples": 16,
-    "evaluation.gammas": (0.1, 1.0),
-    "evaluation.batch": 16,
-    "evaluation.every": 1,
-    "checkpoint.every": 1,
-    "logging.samples_every": 1,
-}
 
 
 def least(**overrides):
@@ -78,6 +60,7 @@ def test_several_completions_of_a_prompt(base, tmp_path):
     several = {"evaluation.samples": 2, "evaluation.temperature": 1.0}
     summary = experiment.run(least(init_from=str(base), **several), str(tmp_path))
     assert summary["prompts"] == 16
+    assert sum(level["prompts"] for level in summary["by_difficulty"]["levels"]) == 16
     for point in (summary["trained"]["learned"], *summary["base"]["frontier"]):
         assert point["pass@1"] == pytest.approx(point["accuracy"])
         assert point["pass@2"] >= point["pass@1"]

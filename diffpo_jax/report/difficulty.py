@@ -15,11 +15,13 @@ def by_difficulty(
     gamma: Sequence[float],
     nfe: Sequence[float],
     correct: Sequence[bool],
+    samples: int = 1,
 ) -> dict[str, Any]:
     """Thresholds, calls and accuracy by the task's difficulty; arguments are of completions, [B].
 
     Args:
       gamma: nats, above 0.
+      samples: completions of each prompt.
 
     Returns:
       `levels`, by rising difficulty: {"difficulty", "prompts", "gamma_p5", "gamma_p50",
@@ -35,7 +37,7 @@ def by_difficulty(
         levels.append(
             {
                 "difficulty": float(level),
-                "prompts": int(of.sum()),
+                "prompts": int(of.sum()) // samples,
                 "gamma_p5": low,
                 "gamma_p50": median,
                 "gamma_p95": high,

@@ -54,8 +54,9 @@ class Machine(NamedTuple):
         )
 
     def start(self, script: str, *words: str) -> subprocess.Popen:
+        # As from a terminal: under a shell's background job SIGINT would be ignored, for good.
         return subprocess.Popen(
-            [str(ROOT / "launch" / script), *words],
+            ["/usr/bin/env", "--default-signal=INT", str(ROOT / "launch" / script), *words],
             env=self.environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
