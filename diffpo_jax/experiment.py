@@ -129,9 +129,7 @@ def make_policy(config: Config, tokenizer: Any, mesh: Mesh) -> Policy:
 def check_examples(config: Config, task: Task, tokenizer: Any) -> None:
     """Encodes every example once: one that does not fit must not stop a run on its third day."""
     for split in ("train", "validation", "test"):
-        examples = task.examples(split)
-        for _ in prompts.batches_in_order(examples, tokenizer, batch=1024, **_lengths(config)):
-            pass
+        _encode_all(task.examples(split), tokenizer, _lengths(config))
     if task.overlap():
         _say(f"note: {task.overlap()} test prompts are training prompts too.")
 
@@ -142,9 +140,13 @@ def shown_examples(config: Config, task: Task, tokenizer: Any) -> Sequence[Examp
     if not stage.demonstrations.source or not stage.steps or config.init_from:
         return task.examples("train")
     shown, lengths = demonstrations.read(stage.demonstrations), _demonstration_lengths(config)
-    for _ in prompts.batches_in_order(shown, tokenizer, batch=64, **lengths):
-        pass
+    _encode_all(shown, tokenizer, lengths)
     return shown
+
+
+def _encode_all(examples: Sequence[Example], tokenizer: Any, encoding: dict[str, Any]) -> None:
+    for _ in prompts.batches_in_order(examples, tokenizer, batch=1024, **encoding):
+        pass
 
 
 def base_model(setup: Setup) -> Params:
