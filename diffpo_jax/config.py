@@ -121,6 +121,8 @@ class ModelConfig:
     heads: int = 4  # H, attention heads
     kv_heads: int = 4  # Hk, key/value heads; divides `heads`
     ff: int = 192  # F, hidden size of the SwiGLU
+    qkv_bias: bool = False  # biases of queries, keys and values (Dream has them)
+    vocab: int = 0  # V, rows of the embedding; 0: as many as the tokenizer has tokens
     rope_theta: float = 10_000.0  # base of the rotary embedding; short sequences want it small
     norm_eps: float = 1e-5  # epsilon of the RMSNorms
     embedding_std: float = 1.0  # initial scale; 0.02 makes RL steps destructive (our choice)

@@ -120,7 +120,7 @@ def make_policy(config: Config, tokenizer: Any, mesh: Mesh) -> Policy:
     return families.make_policy(
         config.model,
         config.threshold,
-        vocab=len(tokenizer),
+        vocab=config.model.vocab or len(tokenizer),
         mask_id=tokenizers.special_ids(tokenizer).mask,
         platform=mesh.devices.flat[0].platform,
     )

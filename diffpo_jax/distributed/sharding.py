@@ -23,6 +23,7 @@ RULES: tuple[tuple[str, PartitionSpec], ...] = (
     (r"denoiser/place$", P(None, "fsdp")),
     (r"denoiser/unembed$", P("fsdp", "tensor")),
     (r"denoiser/blocks/(q|k|v|gate|up)$", P(None, "fsdp", "tensor")),
+    (r"denoiser/blocks/(q|k|v)_bias$", P(None, "tensor")),
     (r"denoiser/blocks/(o|down)$", P(None, "tensor", "fsdp")),
     (r"denoiser/blocks/(attn|ff)_norm/scale$", P()),
     (r"denoiser/norm/scale$", P()),

@@ -1,7 +1,7 @@
 """The LLaDA block and the denoiser made of it, in flax.linen.
 
 Pre-norm transformer, bidirectional: x += o(attention(rope(q), rope(k), v)), then
-x += down(silu(gate(h)) * up(h)), RMSNorm before each, no biases (FACTS on LLaDA-8B).
+x += down(silu(gate(h)) * up(h)), RMSNorm before each.  No biases, or those of q, k and v (Qwen).
 Parameters of the blocks are stacked on a leading axis by `nn.scan`.
 
 This file and `threshold_head` are the only ones that import flax.linen.
@@ -27,6 +27,7 @@ class Shape:
     heads: int
     kv_heads: int
     ff: int
+    qkv_bias: bool
     rope_theta: float
     norm_eps: float
     embedding_std: float
@@ -146,6 +147,11 @@ class Block(nn.Module):
 
         def split(name: str, heads: int) -> Array:  # [B S D] -> [B heads S Dh]
             y = self._linear(name, x, heads * width)
+            if s.qkv_bias:
+                bias = self.param(
+                    f"{name}_bias", nn.initializers.zeros, y.shape[-1:], s.param_dtype
+                )
+                y = y + bias.astype(s.dtype)
             return jnp.swapaxes(y.reshape(*y.shape[:-1], heads, width), 1, 2)
 
         q = _rotate(split("q", s.heads), seen.rope)

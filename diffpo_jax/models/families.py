@@ -1,6 +1,7 @@
 """Model families: shapes and conventions of the networks we know."""
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
@@ -16,9 +17,100 @@ class Family(NamedTuple):
     """What the checkpoints of a family share, beyond their sizes."""
 
     logit_shift: int  # 1: position i predicts token i + 1
+    weights: Mapping[str, str]  # path below params["denoiser"] -> published name; {i}: the layer
+    settings: Mapping[str, str]  # field of ModelConfig -> key of config.json
+    marks: Mapping[str, Any]  # what else config.json says of every checkpoint of the family
+    fixed: Mapping[str, Any]  # fields of ModelConfig that are the same in all of them
 
 
-FAMILIES = {"tiny": Family(logit_shift=0)}
+_LLADA_BLOCK = "model.transformer.blocks.{i}"
+_LLADA_WEIGHTS = {
+    "embed": "model.transformer.wte.weight",
+    "blocks/attn_norm/scale": f"{_LLADA_BLOCK}.attn_norm.weight",
+    "blocks/q": f"{_LLADA_BLOCK}.q_proj.weight",
+    "blocks/k": f"{_LLADA_BLOCK}.k_proj.weight",
+    "blocks/v": f"{_LLADA_BLOCK}.v_proj.weight",
+    "blocks/o": f"{_LLADA_BLOCK}.attn_out.weight",
+    "blocks/ff_norm/scale": f"{_LLADA_BLOCK}.ff_norm.weight",
+    "blocks/gate": f"{_LLADA_BLOCK}.ff_proj.weight",
+    "blocks/up": f"{_LLADA_BLOCK}.up_proj.weight",
+    "blocks/down": f"{_LLADA_BLOCK}.ff_out.weight",
+    "norm/scale": "model.transformer.ln_f.weight",
+    "unembed": "model.transformer.ff_out.weight",
+}
+_LLADA_SETTINGS = {
+    "width": "d_model",
+    "layers": "n_layers",
+    "heads": "n_heads",
+    "kv_heads": "n_kv_heads",
+    "ff": "mlp_hidden_size",
+    "rope_theta": "rope_theta",
+    "norm_eps": "rms_norm_eps",
+    "vocab": "embedding_size",
+}
+_LLADA_MARKS = {
+    "block_type": "llama",
+    "activation_type": "silu",
+    "layer_norm_type": "rms",
+    "rope": True,
+    "weight_tying": False,
+    "include_bias": False,
+}
+_QWEN_BLOCK = "model.layers.{i}"
+_DREAM_WEIGHTS = {
+    "embed": "model.embed_tokens.weight",
+    "blocks/attn_norm/scale": f"{_QWEN_BLOCK}.input_layernorm.weight",
+    "blocks/q": f"{_QWEN_BLOCK}.self_attn.q_proj.weight",
+    "blocks/q_bias": f"{_QWEN_BLOCK}.self_attn.q_proj.bias",
+    "blocks/k": f"{_QWEN_BLOCK}.self_attn.k_proj.weight",
+    "blocks/k_bias": f"{_QWEN_BLOCK}.self_attn.k_proj.bias",
+    "blocks/v": f"{_QWEN_BLOCK}.self_attn.v_proj.weight",
+    "blocks/v_bias": f"{_QWEN_BLOCK}.self_attn.v_proj.bias",
+    "blocks/o": f"{_QWEN_BLOCK}.self_attn.o_proj.weight",
+    "blocks/ff_norm/scale": f"{_QWEN_BLOCK}.post_attention_layernorm.weight",
+    "blocks/gate": f"{_QWEN_BLOCK}.mlp.gate_proj.weight",
+    "blocks/up": f"{_QWEN_BLOCK}.mlp.up_proj.weight",
+    "blocks/down": f"{_QWEN_BLOCK}.mlp.down_proj.weight",
+    "norm/scale": "model.norm.weight",
+    "unembed": "lm_head.weight",
+}
+_DREAM_SETTINGS = {
+    "width": "hidden_size",
+    "layers": "num_hidden_layers",
+    "heads": "num_attention_heads",
+    "kv_heads": "num_key_value_heads",
+    "ff": "intermediate_size",
+    "rope_theta": "rope_theta",
+    "norm_eps": "rms_norm_eps",
+    "vocab": "vocab_size",
+}
+# Ours have no published form: LLaDA's names, and a model_type that LLaDA's code refuses, because
+# it has no learned positions.
+_TINY_EXTRA = {f"blocks/{n}_bias": f"{_LLADA_BLOCK}.{n}_proj.bias" for n in "qkv"}
+
+FAMILIES = {
+    "tiny": Family(
+        logit_shift=0,
+        weights=_LLADA_WEIGHTS | _TINY_EXTRA | {"place": "model.transformer.wpe.weight"},
+        settings=_LLADA_SETTINGS | {"qkv_bias": "include_qkv_bias", "positions": "positions"},
+        marks={"model_type": "diffpo_jax_tiny"},
+        fixed={},
+    ),
+    "llada": Family(
+        logit_shift=0,
+        weights=_LLADA_WEIGHTS,
+        settings=_LLADA_SETTINGS,
+        marks={"model_type": "llada", "include_qkv_bias": False} | _LLADA_MARKS,
+        fixed={"qkv_bias": False, "positions": 0},
+    ),
+    "dream": Family(
+        logit_shift=1,
+        weights=_DREAM_WEIGHTS,
+        settings=_DREAM_SETTINGS,
+        marks={"model_type": "Dream", "hidden_act": "silu", "tie_word_embeddings": False},
+        fixed={"qkv_bias": True, "positions": 0},
+    ),
+}
 
 
 def make_policy(
@@ -46,6 +138,7 @@ def make_policy(
         heads=model.heads,
         kv_heads=model.kv_heads,
         ff=model.ff,
+        qkv_bias=model.qkv_bias,
         rope_theta=model.rope_theta,
         norm_eps=model.norm_eps,
         embedding_std=model.embedding_std,

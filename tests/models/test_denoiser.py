@@ -144,6 +144,7 @@ def shape_of(dtype="float32", **changes):
         heads=1,
         kv_heads=1,
         ff=8,
+        qkv_bias=False,
         rope_theta=50.0,
         norm_eps=0.1,
         embedding_std=1.0,

@@ -1,0 +1,290 @@
+"""Published weights: directories of safetensors files, read into sharded arrays and written.
+
+Reading goes tensor by tensor and, of the stacked blocks, layer by layer: a host holds a device's
+part of one published tensor at a time, and reads no more of a file than its devices need.
+Published kernels are [out, in], ours [in, out]; the embedding is [V D] in both.
+"""
+
+import contextlib
+import json
+import os
+import pathlib
+import secrets
+import shutil
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import safetensors
+from jax.sharding import NamedSharding, PartitionSpec
+from safetensors.numpy import save_file
+
+from diffpo_jax import files
+from diffpo_jax.config import ModelConfig
+from diffpo_jax.errors import UserError
+from diffpo_jax.models.families import FAMILIES
+from diffpo_jax.types import Params
+
+SINGLE, INDEX, CONFIG = "model.safetensors", "model.safetensors.index.json", "config.json"
+LINEAGE = "lineage.json"
+NOT_TRANSPOSED = ("embed", "place")  # tables of rows, not kernels
+
+
+class Tensor(NamedTuple):
+    """A published tensor and its place among ours."""
+
+    name: str
+    path: str  # below params["denoiser"]
+    layer: int | None  # of the stacked blocks
+    shape: tuple[int, ...]  # as published
+    transposed: bool
+
+
+def locate(source: str) -> pathlib.Path:
+    """The directory of a checkpoint: `source` itself, or a download of that hub name.
+
+    Raises:
+      UserError: neither a directory nor a name the hub gives us.
+    """
+    path = pathlib.Path(source)
+    if path.is_dir():
+        return path
+    if len(path.parts) != 2 or path.is_absolute():
+        raise UserError(f"{source} is not a directory, nor a hub name (owner/name).")
+    from huggingface_hub import snapshot_download
+
+    try:
+        return pathlib.Path(snapshot_download(source, allow_patterns=["*.safetensors", "*.json"]))
+    except Exception as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UserError(
+            f"cannot download {source} from the Hugging Face hub: {reason} Check the name and the "
+            "network, or give a local directory."
+        ) from error
+
+
+def model_config(directory: pathlib.Path, family: str) -> dict[str, Any]:
+    """Fields of `ModelConfig` that a checkpoint's config.json determines.
+
+    Raises:
+      UserError: no such file, another family, a field that is missing.
+    """
+    path, of = directory / CONFIG, FAMILIES[family]
+    values = _json(path)
+    for key, value in of.marks.items():
+        # Keys that a checkpoint leaves out have the family's value; not the one that names it.
+        given = values.get(key, None if key == "model_type" else value)
+        if given != value:
+            raise UserError(
+                f"{path} is no checkpoint of family {family!r}: {key} is {given!r} there and "
+                f"{value!r} in the family. Set config.model.family to what it is."
+            )
+    missing = [key for key in of.settings.values() if key not in values]
+    if missing:
+        raise UserError(f"{path} lacks {', '.join(missing)}: is it the published config.json?")
+    return {field: values[key] for field, key in of.settings.items()} | dict(of.fixed)
+
+
+def check_config(directory: pathlib.Path, model: ModelConfig) -> None:
+    """Raises `UserError` that names every field in which `model` and config.json differ."""
+    there = model_config(directory, model.family)
+    lines = [
+        f"config.model.{field}={getattr(model, field)!r}, there {value!r}"
+        for field, value in there.items()
+        if getattr(model, field) != value
+    ]
+    if lines:
+        raise UserError(f"config.model does not fit {directory / CONFIG}: {'; '.join(lines)}.")
+
+
+def read_into(directory: pathlib.Path, denoiser: Params, family: str) -> Params:
+    """The weights of a checkpoint as arrays of the dtypes and shardings asked for.
+
+    Args:
+      denoiser: params["denoiser"] as shapes with shardings; layers are not split over devices.
+
+    Raises:
+      UserError: a file is missing or cut short; tensors are missing, unexpected or of another
+        shape (all are listed, before any is read).
+    """
+    leaves = _by_path(denoiser)
+    plan = _tensors(leaves, family)
+    with contextlib.ExitStack() as stack:
+        stored = _open(directory, stack)
+        _check_coverage(directory, plan, stored)
+        arrays: dict[str, jax.Array] = {}
+        for tensor in plan:
+            leaf = leaves[tensor.path]
+            if tensor.layer is None:
+                arrays[tensor.path] = _read(stored, tensor, leaf.shape, leaf.dtype, leaf.sharding)
+                continue
+            part = NamedSharding(leaf.sharding.mesh, PartitionSpec(*leaf.sharding.spec[1:]))
+            one = _read(stored, tensor, leaf.shape[1:], leaf.dtype, part)
+            if tensor.layer == 0:
+                zeros = jax.jit(jnp.zeros, static_argnums=(0, 1), out_shardings=leaf.sharding)
+                arrays[tensor.path] = zeros(leaf.shape, leaf.dtype)
+            put = jax.jit(_put, donate_argnums=0, out_shardings=leaf.sharding)
+            # Waited for: layers that are read ahead of the devices would pile up.
+            arrays[tensor.path] = put(arrays[tensor.path], one, tensor.layer).block_until_ready()
+    paths, tree = jax.tree_util.tree_flatten_with_path(denoiser)
+    return jax.tree.unflatten(tree, [arrays[_name(path)] for path, _ in paths])
+
+
+def write(
+    directory: pathlib.Path,
+    denoiser: Params,
+    model: ModelConfig,
+    *,
+    lineage: Mapping[str, Any],
+    dtype: str = "",
+    shard_bytes: int = 5 * 10**9,
+) -> None:
+    """Writes a checkpoint in the published form; it gets its name when all of it is written.
+
+    Args:
+      denoiser: params["denoiser"], whole on this host.
+      lineage: what the weights came from, JSON-like; beside them as lineage.json.
+      dtype: of the files; "": the parameters' own.
+      shard_bytes: most bytes of tensors in a file; a larger tensor has one to itself.
+
+    Raises:
+      UserError: the directory exists.
+    """
+    if directory.exists():
+        raise UserError(f"{directory} exists already: choose another directory, or remove it.")
+    leaves = _by_path(denoiser)
+    plan = _tensors(leaves, model.family)
+    sizes = {t.name: int(np.prod(t.shape)) * _dtype(leaves[t.path], dtype).itemsize for t in plan}
+    shards = _shards(plan, sizes, shard_bytes)
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    temporary = directory.parent / f".{directory.name}.{secrets.token_hex(4)}.tmp"
+    try:
+        temporary.mkdir()
+        where: dict[str, str] = {}
+        for number, shard in enumerate(shards, start=1):
+            file = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
+            values = {t.name: _published(leaves[t.path], t, dtype) for t in shard}
+            save_file(values, temporary / file, metadata={"format": "pt"})
+            where |= {t.name: file for t in shard}
+        index = {"metadata": {"total_size": sum(sizes.values())}, "weight_map": where}
+        files.write_json(temporary / INDEX, index)
+        files.write_json(temporary / CONFIG, _config_json(model, leaves, dtype))
+        files.write_json(temporary / LINEAGE, dict(lineage))
+        os.rename(temporary, directory)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+
+
+def _tensors(leaves: Mapping[str, Any], family: str) -> list[Tensor]:
+    """Every published tensor of these parameters, layer by layer within each of ours."""
+    plan, names = [], FAMILIES[family].weights
+    for path, leaf in leaves.items():
+        if path not in names:
+            raise UserError(
+                f"family {family!r} publishes no weights for {path}: check config.model.positions "
+                "and config.model.qkv_bias."
+            )
+        stacked = path.startswith("blocks/")
+        shape = tuple(leaf.shape[1:] if stacked else leaf.shape)
+        turn = len(shape) == 2 and path not in NOT_TRANSPOSED
+        for layer in range(leaf.shape[0]) if stacked else (None,):
+            name = names[path].format(i=layer)
+            plan.append(Tensor(name, path, layer, shape[::-1] if turn else shape, turn))
+    return plan
+
+
+def _open(directory: pathlib.Path, stack: contextlib.ExitStack) -> dict[str, Any]:
+    """Published name -> the open file that holds it."""
+    single, index = directory / SINGLE, directory / INDEX
+    if index.exists():
+        names = sorted(set(_json(index).get("weight_map", {}).values()))
+    elif single.exists():
+        names = [SINGLE]
+    else:
+        raise UserError(f"{directory} has neither {INDEX} nor {SINGLE}: no checkpoint to read.")
+    stored: dict[str, Any] = {}
+    for name in names:
+        path = directory / name
+        if not path.exists():
+            raise UserError(f"{index} names {name}, which is not there: copy the whole checkpoint.")
+        try:
+            file = stack.enter_context(safetensors.safe_open(path, framework="np"))
+        except (safetensors.SafetensorError, OSError) as error:
+            raise UserError(
+                f"cannot read {path}: {error}. Is it cut short? Copy it again."
+            ) from error
+        stored |= dict.fromkeys(file.keys(), file)
+    return stored
+
+
+def _check_coverage(directory: pathlib.Path, plan: list[Tensor], stored: Mapping[str, Any]) -> None:
+    wanted = {tensor.name: tensor.shape for tensor in plan}
+    lines = [f"{name} is missing" for name in wanted if name not in stored]
+    lines += [f"{name} is unexpected" for name in stored if name not in wanted]
+    for name in wanted.keys() & stored.keys():
+        shape = tuple(stored[name].get_slice(name).get_shape())
+        if shape != wanted[name]:
+            lines.append(f"{name} is {shape}, not {wanted[name]}")
+    if lines:
+        raise UserError(f"{directory} does not fit config.model: {'; '.join(sorted(lines))}.")
+
+
+def _read(stored, tensor: Tensor, shape, dtype, sharding) -> jax.Array:
+    def part(index: tuple[slice, ...]) -> np.ndarray:
+        view = stored[tensor.name].get_slice(tensor.name)
+        value = view[index[::-1] if tensor.transposed else index]
+        return np.ascontiguousarray(value.T if tensor.transposed else value).astype(dtype)
+
+    return jax.make_array_from_callback(tuple(shape), sharding, part)
+
+
+def _put(stacked, one, layer):
+    return jax.lax.dynamic_update_index_in_dim(stacked, one, layer, 0)
+
+
+def _published(leaf: Any, tensor: Tensor, dtype: str) -> np.ndarray:
+    value = np.asarray(leaf if tensor.layer is None else leaf[tensor.layer])
+    return np.ascontiguousarray(value.T if tensor.transposed else value).astype(_dtype(leaf, dtype))
+
+
+def _shards(plan: list[Tensor], sizes: Mapping[str, int], most: int) -> list[list[Tensor]]:
+    shards: list[list[Tensor]] = [[]]
+    room = most
+    for tensor in plan:
+        if shards[-1] and sizes[tensor.name] > room:
+            shards.append([])
+            room = most
+        shards[-1].append(tensor)
+        room -= sizes[tensor.name]
+    return shards
+
+
+def _config_json(model: ModelConfig, leaves: Mapping[str, Any], dtype: str) -> dict[str, Any]:
+    family = FAMILIES[model.family]
+    values = {key: getattr(model, field) for field, key in family.settings.items()}
+    values[family.settings["vocab"]] = leaves["embed"].shape[0]
+    return {**family.marks, **values, "torch_dtype": str(_dtype(leaves["embed"], dtype))}
+
+
+def _dtype(leaf: Any, dtype: str) -> np.dtype:
+    return jnp.dtype(dtype or leaf.dtype)
+
+
+def _json(path: pathlib.Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text())
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}.") from error
+    except ValueError as error:
+        raise UserError(f"{path} is not JSON: {error}.") from error
+
+
+def _name(path: Any) -> str:
+    return jax.tree_util.keystr(path, simple=True, separator="/")
+
+
+def _by_path(tree: Any) -> dict[str, Any]:
+    return {_name(path): x for path, x in jax.tree_util.tree_leaves_with_path(tree)}

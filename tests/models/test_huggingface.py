@@ -1,0 +1,318 @@
+"""Published checkpoints made here, with the published names: in, out, and in plain PyTorch."""
+
+import json
+import math
+
+import jax
+import jax.numpy as jnp
+import ml_dtypes
+import numpy as np
+import pytest
+import safetensors.numpy
+
+from diffpo_jax.config import MeshConfig, ModelConfig, ThresholdConfig
+from diffpo_jax.distributed import sharding
+from diffpo_jax.distributed.mesh import make_mesh
+from diffpo_jax.errors import UserError
+from diffpo_jax.models import huggingface
+from diffpo_jax.models.families import make_policy
+
+V, D, F, LAYERS, HEADS, DH = 24, 16, 32, 3, 4, 4
+KV = {"llada": 4, "dream": 2}
+CONFIGS = {
+    "llada": {
+        "model_type": "llada",
+        "d_model": D,
+        "n_layers": LAYERS,
+        "n_heads": HEADS,
+        "n_kv_heads": KV["llada"],
+        "mlp_hidden_size": F,
+        "rope_theta": 500.0,
+        "rms_norm_eps": 1e-5,
+        "embedding_size": V,
+        "weight_tying": False,
+    },
+    "dream": {
+        "model_type": "Dream",
+        "hidden_size": D,
+        "num_hidden_layers": LAYERS,
+        "num_attention_heads": HEADS,
+        "num_key_value_heads": KV["dream"],
+        "intermediate_size": F,
+        "rope_theta": 1000.0,
+        "rms_norm_eps": 1e-6,
+        "vocab_size": V,
+    },
+}
+# (embedding, block, q, k, v, o, gate, up, down, norms of a block, last norm, head)
+NAMES = {
+    "llada": (
+        "model.transformer.wte",
+        "model.transformer.blocks",
+        ("q_proj", "k_proj", "v_proj", "attn_out", "ff_proj", "up_proj", "ff_out"),
+        ("attn_norm", "ff_norm"),
+        "model.transformer.ln_f",
+        "model.transformer.ff_out",
+    ),
+    "dream": (
+        "model.embed_tokens",
+        "model.layers",
+        (
+            *(f"self_attn.{n}_proj" for n in "qkvo"),
+            *(f"mlp.{n}_proj" for n in ("gate", "up", "down")),
+        ),
+        ("input_layernorm", "post_attention_layernorm"),
+        "model.norm",
+        "lm_head",
+    ),
+}
+TOKENS = np.array([[0, 0, 3, 1, 4, 2], [4, 0, 2, 5, 1, 3]], np.int32)
+MASK = np.array([[False, False, True, True, True, True], [True] * 6])
+FAMILY = pytest.mark.parametrize("family", ["llada", "dream"])
+
+
+def weights(family, dtype=np.float32):
+    """{published name: random values}."""
+    rng = np.random.default_rng(0)
+    embed, block, linear, norms, last, head = NAMES[family]
+    kv = KV[family] * DH
+    shapes = [(D, D), (kv, D), (kv, D), (D, D), (F, D), (F, D), (D, F)]
+    out = {f"{embed}.weight": rng.normal(size=(V, D))}
+    for i in range(LAYERS):
+        for name, shape in zip(linear, shapes):
+            out[f"{block}.{i}.{name}.weight"] = rng.normal(size=shape) * shape[1] ** -0.5
+        if family == "dream":
+            for name, shape in zip(linear[:3], shapes):
+                out[f"{block}.{i}.{name}.bias"] = rng.normal(size=shape[0])
+        for name in norms:
+            out[f"{block}.{i}.{name}.weight"] = 1 + 0.2 * rng.normal(size=D)
+    out[f"{last}.weight"] = 1 + 0.2 * rng.normal(size=D)
+    out[f"{head}.weight"] = rng.normal(size=(V, D)) * D**-0.5
+    return {name: value.astype(dtype) for name, value in out.items()}
+
+
+def save(directory, family, values, shards=3, **config):
+    directory.mkdir()
+    (directory / "config.json").write_text(json.dumps(CONFIGS[family] | config))
+    where = {}
+    for n in range(shards):
+        names = list(values)[n::shards]
+        file = f"model-{n + 1:05d}-of-{shards:05d}.safetensors"
+        safetensors.numpy.save_file({k: values[k] for k in names}, directory / file)
+        where |= dict.fromkeys(names, file)
+    (directory / huggingface.INDEX).write_text(json.dumps({"weight_map": where}))
+    return directory
+
+
+def model_of(directory, family, **fields):
+    return ModelConfig(family=family, **huggingface.model_config(directory, family), **fields)
+
+
+def policy_of(model):
+    return make_policy(model, ThresholdConfig(hidden=4), vocab=V, mask_id=5, platform="cpu")
+
+
+def abstract(model, shape=(1, 1, 1)):
+    tree = {"denoiser": jax.eval_shape(policy_of(model).init, jax.random.key(0))["denoiser"]}
+    layout = sharding.shardings(tree, make_mesh(MeshConfig(*shape)))
+    return jax.tree.map(
+        lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), tree, layout
+    )["denoiser"]
+
+
+def read(directory, family, shape=(1, 1, 1), **fields):
+    model = model_of(directory, family, **fields)
+    return huggingface.read_into(directory, abstract(model, shape), family), model
+
+
+def stored(directory):
+    files = sorted(directory.glob("*.safetensors"))
+    return len(files), {k: v for f in files for k, v in safetensors.numpy.load_file(f).items()}
+
+
+@FAMILY
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_in_and_out_again_is_bit_equal(tmp_path, family, dtype):
+    values = weights(family, ml_dtypes.bfloat16 if dtype == "bfloat16" else np.float32)
+    source = save(tmp_path / "in", family, values)
+    params, model = read(source, family)  # bfloat16 -> float32 parameters -> bfloat16
+    out = tmp_path / "out"
+    huggingface.write(out, params, model, lineage={"base": "x"}, dtype=dtype, shard_bytes=4000)
+    count, again = stored(out)
+    assert count > 2
+    assert again.keys() == values.keys()
+    for name, value in values.items():
+        assert again[name].dtype == value.dtype
+        np.testing.assert_array_equal(again[name], value, err_msg=name)
+    assert huggingface.model_config(out, family) == huggingface.model_config(source, family)
+    index = json.loads((out / huggingface.INDEX).read_text())
+    assert index["metadata"]["total_size"] == sum(v.nbytes for v in values.values())
+    assert json.loads((out / huggingface.LINEAGE).read_text()) == {"base": "x"}
+
+
+def torch_logits(family, values, tokens, mask):
+    """Logits [S V] of one row: the published forward pass in plain PyTorch."""
+    torch = pytest.importorskip("torch")
+    w = {name: torch.from_numpy(value) for name, value in values.items()}
+    embed, block, linear, norms, last, head = NAMES[family]
+    config = CONFIGS[family]
+    eps, kv_heads = config["rms_norm_eps"], KV[family]
+
+    def norm(x, name):
+        return x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + eps) * w[f"{name}.weight"]
+
+    def project(x, name):
+        return torch.nn.functional.linear(x, w[f"{name}.weight"], w.get(f"{name}.bias"))
+
+    position = torch.from_numpy(np.maximum(np.cumsum(mask) - 1, 0))
+    frequency = config["rope_theta"] ** (-torch.arange(0, DH, 2) / DH)
+    angle = torch.outer(position.float(), frequency).repeat(1, 2)
+
+    def rope(x):  # [H S Dh]
+        a, b = x[..., : DH // 2], x[..., DH // 2 :]
+        return x * angle.cos() + torch.cat([-b, a], -1) * angle.sin()
+
+    x = w[f"{embed}.weight"][torch.from_numpy(tokens).long()]
+    for i in range(LAYERS):
+        q_, k_, v_, o_, gate, up, down = (f"{block}.{i}.{name}" for name in linear)
+        h = norm(x, f"{block}.{i}.{norms[0]}")
+        q, k, v = (
+            project(h, name).view(len(tokens), -1, DH).transpose(0, 1) for name in (q_, k_, v_)
+        )
+        k, v = (
+            y.repeat_interleave(HEADS // kv_heads, 0) for y in (rope(k), v)
+        )  # head h reads group h // (H / Hk)
+        scores = rope(q) @ k.transpose(1, 2) / math.sqrt(DH)
+        scores = scores.masked_fill(~torch.from_numpy(mask), -torch.inf)
+        y = (scores.softmax(-1) @ v).transpose(0, 1).reshape(len(tokens), -1)
+        x = x + project(y, o_)
+        h = norm(x, f"{block}.{i}.{norms[1]}")
+        x = x + project(torch.nn.functional.silu(project(h, gate)) * project(h, up), down)
+    return project(norm(x, last), head).numpy()
+
+
+def logits(policy, denoiser, tokens, mask):
+    params = {"denoiser": denoiser}
+    return np.asarray(policy.logits(params, policy.hidden(params, tokens, mask)))
+
+
+@FAMILY
+def test_logits_are_those_of_the_published_network(tmp_path, family):
+    values = weights(family)
+    params, model = read(save(tmp_path / "in", family, values), family)
+    policy = policy_of(model)
+    assert policy.logit_shift == (family == "dream")
+    ours = logits(policy, params, jnp.asarray(TOKENS), jnp.asarray(MASK))
+    for row in range(2):
+        theirs = torch_logits(family, values, TOKENS[row], MASK[row])
+        np.testing.assert_allclose(ours[row][MASK[row]], theirs[MASK[row]], atol=5e-4)
+    alone = logits(policy, params, jnp.asarray(TOKENS[:1, 2:]), jnp.ones((1, 4), bool))
+    np.testing.assert_allclose(ours[0, 2:], alone[0], atol=1e-5)
+
+
+@FAMILY
+def test_sharded_equals_unsharded_and_reads_no_more_than_its_part(tmp_path, family, monkeypatch):
+    source = save(tmp_path / "in", family, weights(family))
+    whole, _ = read(source, family)
+    sizes = []
+    real = jax.make_array_from_callback
+
+    def watched(shape, where, callback):
+        def part(index):
+            sizes.append(callback(index).size / math.prod(shape))
+            return callback(index)
+
+        return real(shape, where, part)
+
+    monkeypatch.setattr(jax, "make_array_from_callback", watched)
+    split, model = read(source, family, (2, 2, 2))
+    wanted = abstract(model, (2, 2, 2))
+    for a, b, c in zip(*map(jax.tree.leaves, (whole, split, wanted))):
+        np.testing.assert_array_equal(a, b)
+        assert b.sharding.is_equivalent_to(c.sharding, b.ndim)
+    assert min(sizes) == 1 / 4  # matrices; norms are whole everywhere
+
+
+def test_no_more_than_one_published_tensor_is_read_at_a_time(tmp_path, monkeypatch):
+    values = weights("llada")
+    source = save(tmp_path / "in", "llada", values)
+    asked = []
+    real = jax.make_array_from_callback
+
+    def watched(shape, where, callback):
+        asked.append(math.prod(shape))
+        return real(shape, where, callback)
+
+    monkeypatch.setattr(jax, "make_array_from_callback", watched)
+    read(source, "llada")
+    assert sorted(asked) == sorted(v.size for v in values.values())
+
+
+def test_a_config_that_differs_is_said_field_by_field(tmp_path):
+    source = save(tmp_path / "in", "llada", weights("llada"))
+    model = model_of(source, "llada")
+    huggingface.check_config(source, model)
+    wrong = ModelConfig(**(vars(model) | {"ff": 7, "rope_theta": 1.0}))
+    with pytest.raises(UserError, match=r"ff=7, there 32; .*rope_theta=1.0, there 500.0"):
+        huggingface.check_config(source, wrong)
+
+
+def test_another_family_is_refused(tmp_path):
+    source = save(tmp_path / "in", "llada", weights("llada"))
+    with pytest.raises(UserError, match="no checkpoint of family 'dream': model_type is 'llada'"):
+        huggingface.model_config(source, "dream")
+    tied = save(tmp_path / "tied", "llada", weights("llada"), weight_tying=True)
+    with pytest.raises(UserError, match="weight_tying is True"):
+        huggingface.model_config(tied, "llada")
+
+
+def test_everything_that_does_not_fit_is_listed(tmp_path):
+    values = weights("llada")
+    values["model.transformer.more.weight"] = np.zeros(3, np.float32)
+    values["model.transformer.ln_f.weight"] = np.zeros(3, np.float32)
+    del values["model.transformer.blocks.1.up_proj.weight"]
+    source = save(tmp_path / "in", "llada", values)
+    with pytest.raises(UserError) as error:
+        read(source, "llada")
+    text = str(error.value)
+    assert "blocks.1.up_proj.weight is missing" in text
+    assert "more.weight is unexpected" in text
+    assert r"ln_f.weight is (3,), not (16,)" in text
+    assert "\n" not in text
+
+
+def test_broken_directories(tmp_path):
+    source = save(tmp_path / "in", "llada", weights("llada"))
+    shard = source / "model-00002-of-00003.safetensors"
+    shard.write_bytes(shard.read_bytes()[:-100])
+    with pytest.raises(UserError, match=r"cannot read .*model-00002.*cut short"):
+        read(source, "llada")
+    shard.unlink()
+    with pytest.raises(UserError, match=r"names model-00002-of-00003.safetensors, which is not"):
+        read(source, "llada")
+    (source / huggingface.INDEX).unlink()
+    with pytest.raises(UserError, match="has neither"):
+        read(source, "llada")
+    (source / "config.json").unlink()
+    with pytest.raises(UserError, match=r"cannot read .*config.json"):
+        read(source, "llada")
+
+
+def test_a_failed_write_leaves_nothing(tmp_path, monkeypatch):
+    params, model = read(save(tmp_path / "in", "llada", weights("llada")), "llada")
+    with pytest.raises(UserError, match="exists already"):
+        huggingface.write(tmp_path / "in", params, model, lineage={})
+
+    def full(*args, **kwargs):
+        raise OSError("no space left")
+
+    monkeypatch.setattr(huggingface, "save_file", full)
+    with pytest.raises(OSError, match="no space left"):
+        huggingface.write(tmp_path / "out", params, model, lineage={})
+    assert [path.name for path in tmp_path.iterdir()] == ["in"]
+
+
+def test_what_is_neither_a_directory_nor_a_hub_name_is_refused(tmp_path):
+    assert huggingface.locate(str(tmp_path)) == tmp_path
+    with pytest.raises(UserError, match="is not a directory, nor a hub name"):
+        huggingface.locate(str(tmp_path / "nothing"))
