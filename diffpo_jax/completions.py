@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from diffpo_jax import checkpoints, experiment, rng
 from diffpo_jax import workdir as workdir_lib
@@ -17,6 +18,7 @@ from diffpo_jax.diffusion import generate
 from diffpo_jax.distributed import mesh as mesh_lib
 from diffpo_jax.distributed import sharding
 from diffpo_jax.errors import UserError
+from diffpo_jax.models.policy import Policy
 from diffpo_jax.report.decode_order import Completion
 from diffpo_jax.types import Params, Prompts
 
@@ -43,7 +45,7 @@ def complete(
     tokens, mask = data.encode_prompts(texts, tokenizer, config.sampler.prompt_length, prompt)
     mesh = mesh_lib.make_mesh(config.mesh)
     policy = experiment.make_policy(config, tokenizer, mesh)
-    params = _restore(workdir, model, policy, mesh)
+    params = restore(workdir, model, policy, mesh)
     learned = dial is None and model == "trained" and config.mode != "model"
     settings = generate.make_settings(
         config.decoder, config.evaluation.temperature, tokenizers.end_ids(tokenizer)
@@ -84,7 +86,12 @@ def _check_dial(config: Config, dial: float | None) -> None:
         raise UserError(f"--dial={dial:g}: rule 'confidence' takes a probability.")
 
 
-def _restore(workdir: str, model: str, policy, mesh) -> Params:
+def restore(workdir: str, model: str, policy: Policy, mesh: Mesh) -> Params:
+    """Parameters of a run's model, "trained" or "base", laid out over a mesh.
+
+    Raises:
+      UserError: no such checkpoint, or one of another shape.
+    """
     paths = workdir_lib.Workdir(pathlib.Path(workdir))
     shapes = jax.eval_shape(policy.init, jax.random.key(0))
     layout = sharding.shardings(shapes, mesh)

@@ -122,6 +122,7 @@ class ModelConfig:
     kv_heads: int = 4  # Hk, key/value heads; divides `heads`
     ff: int = 192  # F, hidden size of the SwiGLU
     qkv_bias: bool = False  # biases of queries, keys and values (Dream has them)
+    weights: str = ""  # directory or hub name of published weights to start from
     vocab: int = 0  # V, rows of the embedding; 0: as many as the tokenizer has tokens
     rope_theta: float = 10_000.0  # base of the rotary embedding; short sequences want it small
     norm_eps: float = 1e-5  # epsilon of the RMSNorms

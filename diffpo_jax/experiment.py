@@ -32,7 +32,7 @@ from diffpo_jax.data import prompts, tokenizers
 from diffpo_jax.diffusion import generate
 from diffpo_jax.distributed import hosts, sharding
 from diffpo_jax.distributed import mesh as mesh_lib
-from diffpo_jax.models import families
+from diffpo_jax.models import families, huggingface
 from diffpo_jax.models.policy import Policy
 from diffpo_jax.progress import Progress
 from diffpo_jax.report import statistics
@@ -152,7 +152,8 @@ def _encode_all(examples: Sequence[Example], tokenizer: Any, encoding: dict[str,
 def base_model(setup: Setup) -> Params:
     """The model before RL: this workdir's, or `init_from`'s, or a newly trained one.
 
-    Restore order: a base in this workdir > config.init_from > pretraining.
+    Restore order: a base in this workdir > config.init_from > published weights
+    (config.model.weights) > random ones; pretraining goes on from the last two.
     """
     config, workdir = setup.config, setup.workdir
     stage = config.pretrain
@@ -167,6 +168,8 @@ def base_model(setup: Setup) -> Params:
     iterator = _iterator(setup, stage.batch, pretrain.STAGE)
     with checkpoints.Checkpoints(workdir.base, config.checkpoint, stage.steps) as saved:
         start, state, _ = _resume(setup, saved, state, iterator, pretrain.STAGE, stage.steps)
+        if config.model.weights and saved.latest() is None:
+            state = _published(config, state)
         step = jax.jit(
             pretrain.make_step(setup.policy, opt, stage),
             donate_argnums=0,
@@ -347,6 +350,24 @@ def _initial_state(setup: Setup, make: Callable[[Params], TrainState]) -> TrainS
     key = rng.key_for(setup.config.seed, "init")
     layout = sharding.shardings(jax.eval_shape(init, key), setup.mesh)
     return jax.jit(init, out_shardings=layout)(key)
+
+
+def _published(config: Config, state: TrainState) -> TrainState:
+    """The state with published weights for the denoiser; the threshold head stays as it began.
+
+    Optimiser moments are zero whatever the parameters, so they need not be made again.
+    """
+    directory = huggingface.locate(config.model.weights)
+    huggingface.check_config(directory, config.model)
+    layout = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding),
+        state.params["denoiser"],
+    )
+    # Freed first: two copies of the weights need not fit.
+    jax.tree.map(lambda x: x.delete(), state.params["denoiser"])
+    read = huggingface.read_into(directory, layout, config.model.family)
+    _say(f"base model: from {directory}")
+    return state._replace(params={**state.params, "denoiser": read})
 
 
 def _iterator(setup: Setup, batch: int, stage: str) -> Any:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from least import LEAST
 
-from diffpo_jax import config_io, experiment, metrics, presets
+from diffpo_jax import config_io, experiment, export, metrics, presets
 from diffpo_jax.config import DIALS
 from diffpo_jax.errors import UserError
 
@@ -261,6 +261,24 @@ def test_pretraining_that_diverges_stops(tmp_path):
     config = least(**{"pretrain.learning_rate": 1e38, "pretrain.max_grad_norm": 1e38})
     with pytest.raises(UserError, match=r"pretraining step \d: .*Last good checkpoint"):
         experiment.run(config, str(tmp_path))
+
+
+def test_rl_starts_from_exported_weights(base, tmp_path):
+    out = tmp_path / "weights"
+    export.export(str(base), str(out), model="base")
+    lineage = json.loads((out / "lineage.json").read_text())
+    assert lineage["config"]["model"]["width"] == least().model.width
+    fields = {"model.weights": str(out), "pretrain.steps": 0}
+    summary = experiment.run(least(**fields), str(tmp_path / "run"))
+    first = json.loads((base / "report/summary.json").read_text())
+    assert summary["base"]["frontier"] == first["base"]["frontier"]
+    assert summary["denoiser_calls"]["pretrain"] == 0
+    with pytest.raises(UserError, match=r"config\.model\.ff=24, there"):
+        experiment.run(least(**fields, **{"model.ff": 24}), str(tmp_path / "other"))
+    with pytest.raises(UserError, match="exists already"):
+        export.export(str(base), str(out), model="base")
+    with pytest.raises(UserError, match="holds no run"):
+        export.export(str(tmp_path / "nowhere"), str(tmp_path / "x"), model="base")
 
 
 def test_a_base_of_another_shape_is_refused(base, tmp_path):
