@@ -109,8 +109,14 @@ class TaskConfig:
 
 @dataclasses.dataclass(frozen=True)
 class TokenizerConfig:
-    name: str = "char"  # "char": one token a character, built from `alphabet`
+    # "char": one token a character, built from `alphabet`; or a directory or hub name to load.
+    name: str = "char"
     alphabet: str = "0123456789"  # the characters of the "char" tokenizer
+    # Of a loaded one, where it does not say so itself:
+    kind: str = ""  # its class in transformers; some name one of their own, which is never run
+    mask: str = ""  # its mask token
+    pad: str = ""  # the token that fills prompts up
+    ends: tuple[str, ...] = ()  # tokens that end a text; the first fills the rest
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,7 +1,6 @@
 """Tokenizers: from the configuration to token ids and back.
 
-All tokenizers are `transformers.PreTrainedTokenizerFast`; only `make_tokenizer` knows which
-one it built.
+All tokenizers are fast ones of transformers; only `make_tokenizer` knows which one it made.
 """
 
 import dataclasses
@@ -28,17 +27,19 @@ class SpecialIds:
 
 
 def make_tokenizer(config: TokenizerConfig) -> transformers.PreTrainedTokenizerFast:
-    """Builds the tokenizer that `config.name` asks for.
+    """Builds or loads the tokenizer that `config.name` asks for.
 
     "char" has the ids 0 pad, 1 mask, 2 end of text, then one for each character of
     `config.alphabet` in its order.  It has no token for unknown characters: `encode` raises.
 
     Raises:
-      UserError: an unknown name, an empty alphabet, or a character twice in it.
+      UserError: an empty alphabet, or a character twice in it; a tokenizer that cannot be loaded,
+        is not a fast one, or lacks a token it is said to have.
     """
-    if config.name != "char":
-        raise UserError(f"config.tokenizer.name={config.name!r} is unknown; use one of: char.")
-    alphabet = config.alphabet
+    return _of_characters(config.alphabet) if config.name == "char" else _loaded(config)
+
+
+def _of_characters(alphabet: str) -> transformers.PreTrainedTokenizerFast:
     if not alphabet:
         raise UserError("config.tokenizer.alphabet is empty: the tokenizer needs characters.")
     if twice := [c for i, c in enumerate(alphabet) if c in alphabet[:i]]:
@@ -57,6 +58,40 @@ def make_tokenizer(config: TokenizerConfig) -> transformers.PreTrainedTokenizerF
     )
 
 
+def _loaded(config: TokenizerConfig) -> transformers.PreTrainedTokenizerFast:
+    where = f"config.tokenizer.name={config.name!r}"
+    maker = getattr(transformers, config.kind or "AutoTokenizer", None)
+    if maker is None or not hasattr(maker, "from_pretrained"):
+        raise UserError(f"config.tokenizer.kind={config.kind!r} is no class of transformers.")
+    try:
+        # Code that comes with a tokenizer is never run: that needs a promise we do not give.
+        tokenizer = maker.from_pretrained(config.name, trust_remote_code=False)
+    except Exception as error:  # of the hub, of its files, of the network
+        reason = (str(error).strip() or repr(error)).splitlines()[0]
+        raise UserError(
+            f'{where} cannot be loaded: {reason} It is to be "char", a directory with a fast '
+            "tokenizer's files, or the name of one on the hub."
+        ) from error
+    if not tokenizer.is_fast:
+        raise UserError(f"{where} is not a fast tokenizer: only those are supported.")
+    known = tokenizer.get_vocab()
+    named = {"mask": (config.mask,), "pad": (config.pad,), "ends": config.ends}
+    for field, tokens in named.items():
+        for token in tokens:
+            if token and token not in known:
+                raise UserError(f"config.tokenizer.{field}: {where} has no token {token!r}.")
+    if config.mask:
+        tokenizer.mask_token = config.mask
+    if config.pad:
+        tokenizer.pad_token = config.pad
+    if config.ends:
+        tokenizer.eos_token = config.ends[0]
+        # Transformers knows one; the others travel with the object.
+        tokenizer.further_ends = tuple(known[token] for token in config.ends[1:])
+    special_ids(tokenizer)
+    return tokenizer
+
+
 def special_ids(tokenizer: transformers.PreTrainedTokenizerFast) -> SpecialIds:
     """The special ids of a tokenizer.  Raises `UserError` if it lacks one."""
     ids = {
@@ -66,13 +101,17 @@ def special_ids(tokenizer: transformers.PreTrainedTokenizerFast) -> SpecialIds:
     }
     for name, value in ids.items():
         if value is None:
-            raise UserError(f"The tokenizer of config.tokenizer has no {name} token.")
+            field = "ends" if name == "end" else name
+            raise UserError(
+                f"The tokenizer of config.tokenizer has no {name} token; if one of its tokens is "
+                f"meant to be that, name it in config.tokenizer.{field}."
+            )
     return SpecialIds(**ids)
 
 
 def end_ids(tokenizer: transformers.PreTrainedTokenizerFast) -> tuple[int, ...]:
     """The ids that end a text; the first is what fills the rest.  Raises like `special_ids`."""
-    return (special_ids(tokenizer).end,)
+    return (special_ids(tokenizer).end, *getattr(tokenizer, "further_ends", ()))
 
 
 def encode(

@@ -3,6 +3,8 @@ import types
 
 import numpy as np
 import pytest
+import tokenizers as backends
+import transformers
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -80,7 +82,8 @@ def test_an_unknown_token_is_never_used_silently(digits):
     [
         (TokenizerConfig(alphabet=""), "config.tokenizer.alphabet is empty"),
         (TokenizerConfig(alphabet="01201"), "config.tokenizer.alphabet='01201' holds '0' twice"),
-        (TokenizerConfig(name="word"), "config.tokenizer.name='word' is unknown; use one of: char"),
+        (TokenizerConfig(name="/no/such"), "config.tokenizer.name='/no/such' cannot be loaded"),
+        (TokenizerConfig(name="x", kind="Nothing"), "kind='Nothing' is no class of transformers"),
     ],
 )
 def test_bad_configuration(config, message):
@@ -94,3 +97,58 @@ def test_special_ids_must_be_there(lacking):
     tokenizer = types.SimpleNamespace(**ids, **{f"{lacking}_token_id": None})
     with pytest.raises(UserError, match=f"no {lacking.replace('eos', 'end')} token"):
         tokenizers.special_ids(tokenizer)
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """A byte-level BPE tokenizer of the published kind: its mask is a token like any other."""
+    special = ["<|pad|>", "<|hide|>", "<|text_end|>", "<|turn_end|>"]
+    backend = backends.Tokenizer(backends.models.BPE())
+    backend.pre_tokenizer = backends.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = backends.decoders.ByteLevel()
+    alphabet = backends.pre_tokenizers.ByteLevel.alphabet()
+    trainer = backends.trainers.BpeTrainer(
+        vocab_size=300, special_tokens=special, initial_alphabet=alphabet, show_progress=False
+    )
+    backend.train_from_iterator(["the answer is 12", "the sum of 1 and 11"], trainer)
+    fast = transformers.PreTrainedTokenizerFast(tokenizer_object=backend)
+    fast.chat_template = "{% for m in messages %}{{ m.content }}<|turn_end|>{% endfor %}"
+    where = tmp_path_factory.mktemp("tokenizer")
+    fast.save_pretrained(where)
+    return str(where)
+
+
+NAMED = {"mask": "<|hide|>", "pad": "<|pad|>", "ends": ("<|text_end|>", "<|turn_end|>")}
+
+
+def test_a_saved_tokenizer_with_its_special_tokens_named(saved):
+    tokenizer = tokenizers.make_tokenizer(TokenizerConfig(name=saved, **NAMED))
+    assert tokenizers.special_ids(tokenizer) == tokenizers.SpecialIds(mask=1, pad=0, end=2)
+    assert tokenizers.end_ids(tokenizer) == (2, 3)
+    ids = tokenizers.encode(tokenizer, "the answer é\n")
+    assert tokenizers.decode(tokenizer, ids) == "the answer é\n"
+    assert tokenizers.decode_answer(tokenizer, [*ids, 3, *ids, 2]) == "the answer é\n"
+    assert tokenizers.piece(tokenizer, 1) == "<|hide|>"
+    chat = tokenizers.as_chat(tokenizer, ["12"])[0]
+    assert tokenizers.encode(tokenizer, chat)[-1] == 3
+
+
+def test_the_class_may_be_named(saved):
+    config = TokenizerConfig(name=saved, kind="PreTrainedTokenizerFast", **NAMED)
+    assert len(tokenizers.make_tokenizer(config)) == len(
+        tokenizers.make_tokenizer(TokenizerConfig(name=saved, **NAMED))
+    )
+
+
+@pytest.mark.parametrize(
+    ("named", "message"),
+    [
+        (NAMED | {"mask": ""}, "has no mask token; .* name it in config.tokenizer.mask"),
+        (NAMED | {"ends": ()}, "has no end token; .* name it in config.tokenizer.ends"),
+        (NAMED | {"mask": "<mask>"}, "config.tokenizer.mask: .* has no token '<mask>'"),
+        (NAMED | {"ends": ("<|text_end|>", "x y")}, "config.tokenizer.ends: .* no token 'x y'"),
+    ],
+)
+def test_special_tokens_that_are_not_there(saved, named, message):
+    with pytest.raises(UserError, match=message):
+        tokenizers.make_tokenizer(TokenizerConfig(name=saved, **named))
