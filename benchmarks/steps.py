@@ -194,8 +194,12 @@ class _Step:
         )
         params = self.policy.init(rng.key_for(config.seed, "init"))
         params["denoiser"]["unembed"] *= args.sharpen
-        self.optimizer = optimizer.make_optimizer(config.rl.optimizer, config.mode, 1)
-        self.state = update.init_state(params, self.optimizer)
+        self.groups = optimizer.trained(config.mode, False)
+        self.optimizer = optimizer.make_optimizer(config.rl.optimizer, self.groups, 1)
+        self.params = params
+        trained = {name: params[name] for name in self.groups}
+        self.frozen = {name: params[name] for name in params if name not in trained}
+        self.state = update.init_state(trained, self.optimizer)
         key = rng.key_for(config.seed, "rollout")
         shape = (self.rows, config.sampler.prompt_length)
         tokens = jax.random.randint(key, shape, 3, self.vocab)
@@ -225,7 +229,7 @@ class _Step:
             self.optimizer,
             rl,
             settings,
-            config.mode,
+            self.groups,
             self.mesh,
             self.state,
             slots,
@@ -246,7 +250,7 @@ class _Step:
         import jax
         import jax.numpy as jnp
 
-        inputs = (self.state.params, self.prompts, jnp.float32(self.config.threshold.gamma))
+        inputs = (self.params, self.prompts, jnp.float32(self.config.threshold.gamma))
         inputs = (*inputs, self.keys)
         name = f"rollout slots={slots}"
         run = self._compile(name, self._programs(self.config, 0, slots).generate, *inputs)
@@ -266,16 +270,16 @@ class _Step:
         draws = programs.draw(rng.key_for(config.seed, "draws"), rollout, self.prompts)
         inputs = (self.prompts, rollout, draws)
         name = f"K={anchors} micro={micro}"
-        score = self._compile(f"forward {name}", programs.score, self.state.params, *inputs)
+        score = self._compile(f"forward {name}", programs.score, self.params, *inputs)
         batch = Batch(self.prompts, rollout, advantage, draws, None, None)
-        step = self._compile(f"update {name}", programs.update, self.state, batch)
+        step = self._compile(f"update {name}", programs.update, self.state, self.frozen, batch)
         state = jax.tree.map(jnp.copy, self.state)  # donated at each call
 
         def update() -> None:
             nonlocal state
-            state, _ = jax.block_until_ready(step(state, batch))
+            state, _ = jax.block_until_ready(step(state, self.frozen, batch))
 
-        params = self.state.params
+        params = self.params
         self.calls[f"forward {name}"] = lambda: jax.block_until_ready(score(params, *inputs))
         self.calls[f"update {name}"] = update
 

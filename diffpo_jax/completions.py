@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from diffpo_jax import checkpoints, experiment, rng
+from diffpo_jax import base, checkpoints, rng, run_setup
 from diffpo_jax import workdir as workdir_lib
 from diffpo_jax.config import DIALS, Config
 from diffpo_jax.data import prompts as data
@@ -44,8 +44,8 @@ def complete(
     prompt = config.task.prompt
     tokens, mask = data.encode_prompts(texts, tokenizer, config.sampler.prompt_length, prompt)
     mesh = mesh_lib.make_mesh(config.mesh)
-    policy = experiment.make_policy(config, tokenizer, mesh)
-    params = restore(workdir, model, policy, mesh)
+    policy = run_setup.make_policy(config, tokenizer, mesh)
+    params = restore(workdir, model, config, policy, mesh)
     learned = dial is None and model == "trained" and config.mode != "model"
     settings = generate.make_settings(
         config.decoder, config.evaluation.temperature, tokenizers.end_ids(tokenizer)
@@ -86,16 +86,21 @@ def _check_dial(config: Config, dial: float | None) -> None:
         raise UserError(f"--dial={dial:g}: rule 'confidence' takes a probability.")
 
 
-def restore(workdir: str, model: str, policy: Policy, mesh: Mesh) -> Params:
+def restore(workdir: str, model: str, config: Config, policy: Policy, mesh: Mesh) -> Params:
     """Parameters of a run's model, "trained" or "base", laid out over a mesh.
+
+    Args:
+      config: what the run trained is decided by its mode and adapter.
+      policy: of the run.
 
     Raises:
       UserError: no such checkpoint, or one of another shape.
     """
     paths = workdir_lib.Workdir(pathlib.Path(workdir))
-    shapes = jax.eval_shape(policy.init, jax.random.key(0))
-    layout = sharding.shardings(shapes, mesh)
-    abstract = jax.tree.map(
-        lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, layout
-    )
-    return checkpoints.restore_params(paths.rl if model == "trained" else paths.base, abstract)
+    if model == "base":
+        return base.read(paths.root, policy, mesh)
+    shapes = sharding.abstract(base.trained_shapes(config, policy), mesh)
+    trained = checkpoints.restore_params(paths.rl, shapes)
+    whole = {"denoiser", "threshold"} <= trained.keys()
+    # Checkpoints of RL hold what it trains; the rest is the base model's.
+    return trained if whole else base.read(paths.root, policy, mesh) | trained

@@ -46,6 +46,9 @@ SUBSETS = ("first", "d1")
 PROTOCOLS = ("default", "d1")
 ANSWERS = ("text", "tags", "boxed")
 
+# The projections of a block: attention's four, and gate, up, down of the SwiGLU.
+LORA_TARGETS = ("q", "k", "v", "o", "gate", "up", "down")
+
 # What a method decides, and nothing else: methods are compared with all else equal.
 METHODS = {
     "d1": {"anchors": 1, "weights": "none", "prompt_masking": 0.15},
@@ -138,6 +141,15 @@ class ModelConfig:
     param_dtype: str = "float32"  # parameters: float32 or bfloat16
     remat: bool = False  # recompute blocks in the backward pass: less memory, more time
     scan_unroll: int = 3  # blocks unrolled in the scan over layers; 1 compiles fastest
+
+
+@dataclasses.dataclass(frozen=True)
+class LoRAConfig:
+    """An adapter that RL trains in place of the denoiser (LoRA, arXiv 2106.09685)."""
+
+    rank: int = 0  # r; 0: no adapter, the denoiser itself is trained
+    alpha: float = 64.0  # its part of a product is scaled by alpha / r
+    targets: tuple[str, ...] = LORA_TARGETS  # the projections of a block that have one
 
 
 @dataclasses.dataclass(frozen=True)
@@ -326,6 +338,7 @@ class Config:
     task: TaskConfig = TaskConfig()
     tokenizer: TokenizerConfig = TokenizerConfig()
     model: ModelConfig = ModelConfig()
+    lora: LoRAConfig = LoRAConfig()
     threshold: ThresholdConfig = ThresholdConfig()
     sampler: SamplerConfig = SamplerConfig()
     pretrain: PretrainConfig = PretrainConfig()

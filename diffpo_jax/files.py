@@ -3,9 +3,13 @@
 import contextlib
 import json
 import os
+import pathlib
 import secrets
-from collections.abc import Sequence
+import shutil
+from collections.abc import Iterator, Sequence
 from typing import Any
+
+from diffpo_jax.errors import UserError
 
 
 def write_atomic(path: str | os.PathLike, content: str | bytes) -> None:
@@ -52,6 +56,28 @@ def write_jsonl(path: str | os.PathLike, rows: Sequence[dict[str, Any]]) -> None
     """Writes one JSON object a line, like `write_atomic`.  Raises what `write_json` raises."""
     lines = [json.dumps(row, allow_nan=False, ensure_ascii=False) + "\n" for row in rows]
     write_atomic(path, "".join(lines))
+
+
+@contextlib.contextmanager
+def new_directory(path: str | os.PathLike) -> Iterator[pathlib.Path]:
+    """A directory to fill that gets the name `path` when all of it is written.
+
+    Raises:
+      UserError: there is something of that name already.
+    """
+    path = pathlib.Path(path)
+    if path.exists():
+        raise UserError(f"{path} exists already: choose another directory, or remove it.")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.parent / f".{path.name}.{secrets.token_hex(4)}.tmp"
+    try:
+        temporary.mkdir()
+        yield temporary
+        os.rename(temporary, path)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    _sync_directory(os.fspath(path.parent))
 
 
 def _sync_directory(directory: str) -> None:

@@ -4,7 +4,7 @@ import jax
 from jaxtyping import Array, Key
 
 # One number for each use of randomness.  Never renumber: runs are repeatable by it.
-STREAMS = {"init": 0, "pretrain": 1, "rollout": 2, "draws": 3, "evaluate": 4}
+STREAMS = {"init": 0, "pretrain": 1, "rollout": 2, "draws": 3, "evaluate": 4, "adapter": 5}
 
 
 def key_for(seed: int, stream: str, step: int = 0) -> Key[Array, ""]:

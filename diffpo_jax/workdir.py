@@ -36,6 +36,18 @@ class Workdir:
         self.data = root / "data"
 
 
+def config_of(paths: Workdir) -> Config:
+    """The configuration of the run that is there.
+
+    Raises:
+      UserError: there is none.
+    """
+    try:
+        return config_io.from_json(paths.config.read_text())
+    except OSError as error:
+        raise UserError(f"{paths.root} holds no run: there is no {paths.config.name}.") from error
+
+
 def open_workdir(path: str, config: Config, *, overwrite: bool) -> Workdir:
     """The workdir of a run with this configuration: a new one, or the same run's.
 

@@ -6,10 +6,11 @@ import pathlib
 import sys
 
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 from least import LEAST
 
-from diffpo_jax import config_io, experiment, export, metrics, presets
+from diffpo_jax import completions, config_io, experiment, export, metrics, presets
 from diffpo_jax.config import DIALS
 from diffpo_jax.errors import UserError
 
@@ -279,6 +280,35 @@ def test_rl_starts_from_exported_weights(base, tmp_path):
         export.export(str(base), str(out), model="base")
     with pytest.raises(UserError, match="holds no run"):
         export.export(str(tmp_path / "nowhere"), str(tmp_path / "x"), model="base")
+
+
+def test_rl_through_an_adapter(base, tmp_path):
+    """The base model stays as it is; checkpoints hold the adapter and the head alone."""
+    config = least(**{"init_from": str(base), "lora.rank": 2, "rl.objective.kl": 0.1})
+    experiment.run(config, str(tmp_path / "run"))
+    saved = tmp_path / "run" / "checkpoints" / "rl" / "2" / "params"
+    with ocp.StandardCheckpointer() as reader:
+        assert set(reader.metadata(saved).item_metadata.tree) == {"adapter", "threshold"}
+    last = metrics.read(tmp_path / "run" / "metrics.jsonl")[-1]
+    assert last["update_ratio/adapter"] > 0
+    assert "update_ratio/denoiser" not in last
+    assert last["kl/reference"] > 0
+    written = completions.complete(
+        config, str(tmp_path / "run"), ["1234341221434300"], model="trained", dial=0.1
+    )
+    export.export(str(tmp_path / "run"), str(tmp_path / "merged"), model="trained")
+    export.export(str(tmp_path / "run"), str(tmp_path / "peft"), model="trained", adapter=True)
+    described = json.loads((tmp_path / "peft" / "adapter_config.json").read_text())
+    assert (described["r"], described["base_model_name_or_path"]) == (2, str(base))
+    with pytest.raises(UserError, match="trained none"):
+        export.export(str(base), str(tmp_path / "none"), model="trained", adapter=True)
+    fields = {"model.weights": str(tmp_path / "merged"), "pretrain.steps": 0, "rl.steps": 0}
+    experiment.run(least(**fields), str(tmp_path / "again"))
+    merged = completions.complete(
+        least(**fields), str(tmp_path / "again"), ["1234341221434300"], model="base", dial=0.1
+    )
+    assert merged[0].text == written[0].text
+    np.testing.assert_allclose(merged[0].probabilities, written[0].probabilities, rtol=1e-4)
 
 
 def test_a_base_of_another_shape_is_refused(base, tmp_path):

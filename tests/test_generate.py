@@ -7,7 +7,7 @@ import jax
 import orbax.checkpoint as ocp
 import pytest
 
-from diffpo_jax import completions, config_io, experiment
+from diffpo_jax import completions, config_io, run_setup
 from diffpo_jax.data import tokenizers
 from diffpo_jax.distributed import mesh as mesh_lib
 from diffpo_jax.errors import UserError
@@ -29,7 +29,7 @@ def workdir(tmp_path_factory):
     """A run's checkpoints: base and trained, of different seeds."""
     path = tmp_path_factory.mktemp("run")
     mesh = mesh_lib.make_mesh(config().mesh)
-    policy = experiment.make_policy(config(), tokenizers.make_tokenizer(config().tokenizer), mesh)
+    policy = run_setup.make_policy(config(), tokenizers.make_tokenizer(config().tokenizer), mesh)
     for seed, stage in enumerate(("base", "rl")):
         params = policy.init(jax.random.key(seed))
         with ocp.StandardCheckpointer() as writer:

@@ -27,6 +27,11 @@ RULES: tuple[tuple[str, PartitionSpec], ...] = (
     (r"denoiser/blocks/(o|down)$", P(None, "tensor", "fsdp")),
     (r"denoiser/blocks/(attn|ff)_norm/scale$", P()),
     (r"denoiser/norm/scale$", P()),
+    # Of an adapter, what a kernel splits is split the same way; the rank is small, and whole.
+    (r"adapter/blocks/(q|k|v|gate|up)_a$", P(None, "fsdp", None)),
+    (r"adapter/blocks/(q|k|v|gate|up)_b$", P(None, None, "tensor")),
+    (r"adapter/blocks/(o|down)_a$", P(None, "tensor", None)),
+    (r"adapter/blocks/(o|down)_b$", P(None, None, "fsdp")),
     (r"threshold/", P()),
     (r"(^|/)(step|count)$", P()),  # counters of the state and of optimisers
 )
@@ -66,6 +71,15 @@ def shardings(tree: Any, mesh: Mesh) -> Any:
     """NamedShardings of a pytree of arrays or shapes, by the rules."""
     return jax.tree_util.tree_map_with_path(
         lambda path, x: NamedSharding(mesh, spec_for(path_of(path), x.shape, mesh)), tree
+    )
+
+
+def abstract(tree: Any, mesh: Mesh) -> Any:
+    """The same pytree as shapes with the shardings of the rules."""
+    return jax.tree.map(
+        lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
+        tree,
+        shardings(tree, mesh),
     )
 
 

@@ -2,7 +2,8 @@
 
 Pre-norm transformer, bidirectional: x += o(attention(rope(q), rope(k), v)), then
 x += down(silu(gate(h)) * up(h)), RMSNorm before each.  No biases, or those of q, k and v (Qwen).
-Parameters of the blocks are stacked on a leading axis by `nn.scan`.
+Parameters of the blocks are stacked on a leading axis by `nn.scan`.  A LoRA adapter is a collection
+of its own, "adapter": given, its products are added to the kernels' (see `lora`).
 
 This file and `threshold_head` are the only ones that import flax.linen.
 """
@@ -40,6 +41,7 @@ class Shape:
     # elementwise work before it, and then writes with strides: 2x the whole gradient's time.
     # A barrier around each product keeps them apart.  Off on GPU and TPU, where fusion wins.
     barriers: bool
+    adapter_scale: float = 0.0  # alpha / r of the adapter, where one is given
 
 
 class Seen(NamedTuple):
@@ -70,7 +72,7 @@ class Denoiser(nn.Module):
         block = nn.remat(Block, prevent_cse=False) if s.remat else Block
         self.blocks = nn.scan(
             block,
-            variable_axes={"params": 0},
+            variable_axes={"params": 0, "adapter": 0},
             split_rngs={"params": True},
             in_axes=(nn.broadcast, 0),
             length=s.layers,
@@ -173,7 +175,11 @@ class Block(nn.Module):
     def _linear(self, name: str, x: Array, out: int) -> Array:
         s = self.shape
         kernel = self.param(name, _fan_in_init(), (x.shape[-1], out), s.param_dtype)
-        return _project(x, kernel, s)
+        y = _project(x, kernel, s)
+        if self.has_variable("adapter", f"{name}_a"):
+            a, b = (self.get_variable("adapter", f"{name}_{part}") for part in "ab")
+            y = y + s.adapter_scale * _project(_project(x, a, s), b, s)
+        return y
 
 
 class RMSNorm(nn.Module):

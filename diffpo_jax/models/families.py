@@ -3,10 +3,12 @@
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 
-from diffpo_jax.config import ModelConfig, ThresholdConfig
+from diffpo_jax.config import LoRAConfig, ModelConfig, ThresholdConfig
 from diffpo_jax.errors import UserError
+from diffpo_jax.models import lora as lora_lib
 from diffpo_jax.models.denoiser import Denoiser, Shape
 from diffpo_jax.models.policy import Policy
 from diffpo_jax.models.threshold_head import ThresholdHead
@@ -114,11 +116,18 @@ FAMILIES = {
 
 
 def make_policy(
-    model: ModelConfig, threshold: ThresholdConfig, *, vocab: int, mask_id: int, platform: str
+    model: ModelConfig,
+    threshold: ThresholdConfig,
+    lora: LoRAConfig | None = None,
+    *,
+    vocab: int,
+    mask_id: int,
+    platform: str,
 ) -> Policy:
     """Builds the policy of a configuration.
 
     Args:
+      lora: the adapter that RL trains, if it trains one.
       vocab: V, from the tokenizer.
       mask_id: the tokenizer's mask token.
       platform: "cpu", "gpu" or "tpu": what the programs will be compiled for.
@@ -131,6 +140,7 @@ def make_policy(
             f"config.model.family={model.family!r} is unknown; use one of: {', '.join(FAMILIES)}."
         )
     family = FAMILIES[model.family]
+    adapts = lora is not None and lora.rank > 0
     shape = Shape(
         vocab=vocab,
         width=model.width,
@@ -148,6 +158,7 @@ def make_policy(
         remat=model.remat,
         scan_unroll=model.scan_unroll,
         barriers=platform == "cpu",
+        adapter_scale=lora.alpha / lora.rank if adapts else 0.0,
     )
     denoiser, keeping = Denoiser(shape), Denoiser(shape, keeps=True)
     head = ThresholdHead(threshold)
@@ -161,15 +172,22 @@ def make_policy(
             "threshold": head.init(key, features)["params"],
         }
 
+    def init_adapter(key):
+        shapes = jax.eval_shape(init, key)["denoiser"]
+        return lora_lib.init(key, shapes, lora)
+
+    def variables(params: Params) -> dict[str, Params]:
+        names = {"params": "denoiser", "adapter": "adapter"}
+        return {kind: params[name] for kind, name in names.items() if name in params}
+
     def hidden(params: Params, tokens, mask):
-        return denoiser.apply({"params": params["denoiser"]}, tokens, mask)
+        return denoiser.apply(variables(params), tokens, mask)
 
     def fill(params: Params, tokens, mask):
-        return keeping.apply({"params": params["denoiser"]}, tokens, mask)
+        return keeping.apply(variables(params), tokens, mask)
 
     def hidden_within(params: Params, kv, tokens, mask, start, span: int):
-        variables = {"params": params["denoiser"]}
-        return denoiser.apply(variables, kv, tokens, mask, start, span, method="within")
+        return denoiser.apply(variables(params), kv, tokens, mask, start, span, method="within")
 
     def logits(params: Params, states):
         return denoiser.apply({"params": params["denoiser"]}, states, method="logits")
@@ -187,4 +205,5 @@ def make_policy(
         gamma_distribution,
         fill,
         hidden_within,
+        init_adapter if adapts else None,
     )

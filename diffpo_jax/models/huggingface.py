@@ -6,10 +6,9 @@ Published kernels are [out, in], ours [in, out]; the embedding is [V D] in both.
 """
 
 import contextlib
+import hashlib
 import json
-import os
 import pathlib
-import secrets
 import shutil
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -29,6 +28,8 @@ from diffpo_jax.types import Params
 
 SINGLE, INDEX, CONFIG = "model.safetensors", "model.safetensors.index.json", "config.json"
 LINEAGE = "lineage.json"
+# Beside the weights what an export is to hand on: code is copied, never run.
+_WANTED = ["*.safetensors", "*.json", "*.py", "*.txt", "*.model", "*.jinja"]
 NOT_TRANSPOSED = ("embed", "place")  # tables of rows, not kernels
 
 
@@ -56,7 +57,7 @@ def locate(source: str) -> pathlib.Path:
     from huggingface_hub import snapshot_download
 
     try:
-        return pathlib.Path(snapshot_download(source, allow_patterns=["*.safetensors", "*.json"]))
+        return pathlib.Path(snapshot_download(source, allow_patterns=_WANTED))
     except Exception as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(
@@ -141,30 +142,29 @@ def write(
     model: ModelConfig,
     *,
     lineage: Mapping[str, Any],
+    source: pathlib.Path | None = None,
     dtype: str = "",
-    shard_bytes: int = 5 * 10**9,
+    shard_bytes: int = 2 * 10**9,
 ) -> None:
     """Writes a checkpoint in the published form; it gets its name when all of it is written.
 
     Args:
       denoiser: params["denoiser"], whole on this host.
       lineage: what the weights came from, JSON-like; beside them as lineage.json.
+      source: the published checkpoint the weights began as: its config.json, tokenizer and code
+        are this one's too.
       dtype: of the files; "": the parameters' own.
-      shard_bytes: most bytes of tensors in a file; a larger tensor has one to itself.
+      shard_bytes: most bytes of tensors in a file, which the host holds at once; a larger tensor
+        has one to itself.
 
     Raises:
       UserError: the directory exists.
     """
-    if directory.exists():
-        raise UserError(f"{directory} exists already: choose another directory, or remove it.")
     leaves = _by_path(denoiser)
     plan = _tensors(leaves, model.family)
     sizes = {t.name: int(np.prod(t.shape)) * _dtype(leaves[t.path], dtype).itemsize for t in plan}
     shards = _shards(plan, sizes, shard_bytes)
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    temporary = directory.parent / f".{directory.name}.{secrets.token_hex(4)}.tmp"
-    try:
-        temporary.mkdir()
+    with files.new_directory(directory) as temporary:
         where: dict[str, str] = {}
         for number, shard in enumerate(shards, start=1):
             file = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
@@ -173,12 +173,30 @@ def write(
             where |= {t.name: file for t in shard}
         index = {"metadata": {"total_size": sum(sizes.values())}, "weight_map": where}
         files.write_json(temporary / INDEX, index)
-        files.write_json(temporary / CONFIG, _config_json(model, leaves, dtype))
+        written = _config_json(model, leaves, dtype)
+        if source is not None:
+            for path in _beside(source):
+                shutil.copyfile(path, temporary / path.name)
+            written = _json(source / CONFIG) | {"torch_dtype": written["torch_dtype"]}
+        files.write_json(temporary / CONFIG, written)
         files.write_json(temporary / LINEAGE, dict(lineage))
-        os.rename(temporary, directory)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
+
+
+def fingerprint(directory: pathlib.Path) -> str:
+    """SHA-256 of a checkpoint's files of weights, name by name, in hexadecimal."""
+    total = hashlib.sha256()
+    for path in sorted(directory.glob("*.safetensors")):
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        total.update(f"{path.name} {digest}\n".encode())
+    return total.hexdigest()
+
+
+def _beside(source: pathlib.Path) -> list[pathlib.Path]:
+    """What a published checkpoint has beside its weights and config.json: tokenizer, code."""
+    kinds = {".json", ".py", ".txt", ".model", ".jinja"}
+    ours = {INDEX, CONFIG, LINEAGE}
+    return [x for x in sorted(source.iterdir()) if x.suffix in kinds and x.name not in ours]
 
 
 def _tensors(leaves: Mapping[str, Any], family: str) -> list[Tensor]:

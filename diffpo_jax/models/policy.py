@@ -16,6 +16,8 @@ class Policy(NamedTuple):
       vocab: V.
       logit_shift: 1 where the output at position i predicts token i+1 (Dream), else 0.
       init: key -> params {"denoiser", "threshold"}.
+      init_adapter: key -> params["adapter"], where the policy is trained through one (LoRA);
+        functions of params use the adapter wherever it is among them.
       hidden: (params, tokens [B S], mask [B S]) -> hidden states [B S D].
       logits: (params, hidden [... D]) -> logits [... V], float32 or wider.
       fill: (params, tokens [B S], mask [B S]) -> (hidden states, kv): `hidden` and every layer's
@@ -35,3 +37,4 @@ class Policy(NamedTuple):
     threshold: Callable[[Params, Float[Array, "B D"]], tuple[Float[Array, "B"], Float[Array, "B"]]]
     fill: Callable[..., tuple[Float[Array, "B S D"], Any]] | None = None
     hidden_within: Callable[..., Float[Array, "B q D"]] | None = None
+    init_adapter: Callable[[Key[Array, ""]], Params] | None = None

@@ -5,7 +5,7 @@ import optax
 from diffpo_jax.config import OptimizerConfig, PretrainConfig
 from diffpo_jax.types import Params
 
-# Which parameters a mode trains.  The others receive no update and keep no optimiser state.
+# Which groups of parameters a mode trains; the others are frozen and belong to no state.
 TRAINED = {
     "model": ("denoiser",),
     "sampler": ("threshold",),
@@ -13,34 +13,41 @@ TRAINED = {
 }
 
 
+def trained(mode: str, adapts: bool) -> tuple[str, ...]:
+    """The groups that RL trains.
+
+    Args:
+      adapts: an adapter stands in for the denoiser (LoRA).
+    """
+    return tuple("adapter" if adapts and name == "denoiser" else name for name in TRAINED[mode])
+
+
 def make_optimizer(
-    config: OptimizerConfig, mode: str, updates: int
+    config: OptimizerConfig, groups: tuple[str, ...], updates: int
 ) -> optax.GradientTransformation:
-    """AdamW on the denoiser and Adam on the head, each with its rate and its own clip.
+    """AdamW on the denoiser or its adapter and Adam on the head, each with its rate and clip.
 
     With one rate for both the model sharpens faster than the threshold can follow.
 
     Args:
+      groups: of parameters, the keys of what is optimised.
       updates: of the whole run, where the rates come down to 0 if they do.
     """
 
-    def adam(rate: float, weight_decay: float) -> optax.GradientTransformation:
+    def adam(name: str) -> optax.GradientTransformation:
+        head = name == "threshold"
+        rate = config.threshold_lr if head else config.denoiser_lr
         schedule = _schedule(rate, config.warmup, config.decay, updates)
+        decay = 0.0 if head else config.weight_decay
         return optax.chain(
             optax.clip_by_global_norm(config.max_grad_norm),
-            optax.adamw(schedule, config.beta1, config.beta2, weight_decay=weight_decay),
+            optax.adamw(schedule, config.beta1, config.beta2, weight_decay=decay),
         )
 
-    transforms = {
-        "denoiser": adam(config.denoiser_lr, config.weight_decay),
-        "threshold": adam(config.threshold_lr, 0.0),
-        "frozen": optax.set_to_zero(),
-    }
-
     def labels(params: Params) -> dict[str, str]:
-        return {name: name if name in TRAINED[mode] else "frozen" for name in params}
+        return {name: name for name in params}
 
-    return optax.partition(transforms, labels)
+    return optax.partition({name: adam(name) for name in groups}, labels)
 
 
 def make_pretrain_optimizer(config: PretrainConfig) -> optax.GradientTransformation:

@@ -55,7 +55,7 @@ def make_programs(
     optimizer: optax.GradientTransformation,
     config: RLConfig,
     settings: unmask.SamplerSettings,
-    mode: str,
+    groups: tuple[str, ...],
     mesh: Mesh,
     state: TrainState,
     slots: int,
@@ -64,10 +64,11 @@ def make_programs(
 
     Args:
       settings: of the sampler of rollouts.
+      groups: of parameters that are trained.
       state: arrays or shapes, for the shardings of the result of an update.
       slots: rows in flight in rollouts, 0 for a static batch.
     """
-    threshold = "fixed" if mode == "model" else "drawn"
+    threshold = "drawn" if "threshold" in groups else "fixed"
     batch = sharding.batch_sharding(mesh)
     micro = config.micro_batch
 
@@ -87,7 +88,7 @@ def make_programs(
         optimizer,
         config.likelihood,
         config.objective,
-        mode=mode,
+        groups=groups,
         settings=settings,
         micro_batch=micro,
     )
@@ -127,7 +128,8 @@ class Trainer(NamedTuple):
     config: RLConfig
     sampler: SamplerConfig
     logging: LoggingConfig
-    mode: str
+    groups: tuple[str, ...]  # of parameters that are trained
+    frozen: Params  # the others
     dial: float  # of the commit rule where it is not drawn: γ in nats
     seed: int
     mesh: Mesh
@@ -174,7 +176,7 @@ class Trainer(NamedTuple):
                 written = now
 
             if start == 0:
-                values = self.evaluate(state.params)
+                values = self.evaluate(self.frozen | state.params)
                 guard, _ = guard_lib.look(guard, values, self.config.guard)
                 write(0, values, {})
             for number in range(start + 1, steps + 1):
@@ -187,7 +189,7 @@ class Trainer(NamedTuple):
                 self._stop_if_not_finite(values, number, checkpoints)
                 due = self.evaluate_every and number % self.evaluate_every == 0
                 if due or number == steps:
-                    values |= self.evaluate(state.params)
+                    values |= self.evaluate(self.frozen | state.params)
                 guard, met = guard_lib.look(guard, values, self.config.guard)
                 values["rate"] = guard.rate
                 if due or number % self.logging.every == 0 or number == steps or met:
@@ -210,11 +212,12 @@ class Trainer(NamedTuple):
         prompts = sharding.place_batch(Prompts(repeated.tokens, repeated.mask), self.mesh)
         rows = repeated.index.shape[0]
         keys = rng.row_keys(rng.key_for(self.seed, "rollout", number), jnp.arange(rows))
-        rollout = self.programs.generate(state.params, prompts, jnp.float32(self.dial), keys)
+        params = self.frozen | state.params
+        rollout = self.programs.generate(params, prompts, jnp.float32(self.dial), keys)
         on_host = sharding.to_host(rollout)
         clock.lap("rollout")
 
-        scores = self._scores(state.params, prompts, rollout, number)
+        scores = self._scores(params, prompts, rollout, number)
         examples = [self.examples[i] for i in repeated.index.tolist()]
         graded = grading.grade(on_host, examples, self.task, self.tokenizer)
         rewards = self._rewards(graded, scores)
@@ -267,7 +270,7 @@ class Trainer(NamedTuple):
         """Everything that is taken at θ_old, for all inner updates."""
         mu, objective, programs = self.config.inner_updates, self.config.objective, self.programs
         draws, olds, references, divergence = [None] * mu, [None] * mu, [None] * mu, None
-        if self.mode != "sampler":
+        if update.trains_tokens(self.groups):
             key = rng.key_for(self.seed, "draws", number)
             draws = [programs.draw(jax.random.fold_in(key, i), rollout, prompts) for i in range(mu)]
             priced = self.reference is not None and objective.kl_in == "reward"
@@ -298,7 +301,7 @@ class Trainer(NamedTuple):
         metrics: dict[str, Any] = {}
         for draws, old, reference in zip(scores.draws, scores.olds, scores.references):
             batch = update.Batch(prompts, rollout, placed, draws, old, reference, scores.sets)
-            state, of_update = self.programs.update(state, batch, jnp.float32(rate))
+            state, of_update = self.programs.update(state, self.frozen, batch, jnp.float32(rate))
             metrics |= jax.device_get(of_update)
         if scores.divergence is not None:
             price = sharding.to_host(scores.divergence)
@@ -307,7 +310,7 @@ class Trainer(NamedTuple):
 
     def _passes(self, nfe: np.ndarray) -> float:
         """Denoiser calls an update spends on each sequence, a gradient counted as one call."""
-        if self.mode == "sampler":
+        if not update.trains_tokens(self.groups):
             return 0.0
         mu, config = self.config.inner_updates, self.config.likelihood
         compared = 0

@@ -21,7 +21,6 @@ from diffpo_jax.diffusion.unmask import SamplerSettings
 from diffpo_jax.masked import pair
 from diffpo_jax.models.policy import Policy
 from diffpo_jax.rl import diagnostics, objective
-from diffpo_jax.rl.optimizer import TRAINED
 from diffpo_jax.types import Draws, Metrics, Params, Prompts, Rollout, TrainState
 
 
@@ -39,7 +38,7 @@ class Batch(NamedTuple):
 
 
 def init_state(params: Params, optimizer: optax.GradientTransformation) -> TrainState:
-    """A state at step 0."""
+    """A state at step 0, of the groups of parameters that are trained."""
     return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params))
 
 
@@ -93,65 +92,58 @@ def make_update(
     likelihood_config: LikelihoodConfig,
     config: ObjectiveConfig,
     *,
-    mode: str,
+    groups: tuple[str, ...],
     settings: SamplerSettings,
     micro_batch: int = 0,
 ) -> Callable[..., tuple[TrainState, Metrics]]:
-    """Builds update(state, batch, rate=1) -> (state, metrics), to be jitted with `state` donated.
+    """Builds update(state, frozen, batch, rate=1) -> (state, metrics), to be jitted.
 
-    `rate` is a factor on the learning rates.
+    `state` has the groups that are trained, and may be donated; `frozen` has the others.  `rate` is
+    a factor on the learning rates.
 
     Where `batch.old` is None the update is the first on these rollouts: θ is θ_old, and the old
-    log-probabilities are the new ones, with no gradient.  `batch.draws` is None in mode
-    "sampler", which trains no token; `batch.reference` where no KL is
-    in the loss.
+    log-probabilities are the new ones, with no gradient.  `batch.draws` is None where no token is
+    trained (mode "sampler"); `batch.reference` where no KL is in the loss.
 
     Args:
+      groups: the names of what is trained (`optimizer.trained`).
       micro_batch: sequences at a time, 0 for all; divides B.
       settings: of the sampler: likelihoods are of the distributions it drew from.
     """
-    trained = TRAINED[mode]
+    tokens_trained = trains_tokens(groups)
 
     def loss(params: Params, batch: Batch) -> tuple[Array, Metrics]:
         value, metrics = jnp.zeros_like(batch.advantage), {}
-        if "denoiser" in trained:
+        if tokens_trained:
             tokens, metrics = _tokens(policy, params, batch, likelihood_config, config, settings)
             value += tokens
         if config.selection == "exact":
-            sets, of_sets = _selection(policy, params, batch, config, settings, trained)
+            sets, of_sets = _selection(policy, params, batch, config, settings, tokens_trained)
             value, metrics = value + sets, metrics | of_sets
-        elif "threshold" in trained and config.selection == "gamma_token":
+        elif "threshold" in groups and config.selection == "gamma_token":
             gamma, of_gamma = _gamma(policy, params, batch, config)
             value, metrics = value + gamma, metrics | of_gamma
         metrics["objective"] = (jnp.sum(value), jnp.asarray(value.shape[0]))
         return -jnp.sum(value), metrics
 
-    def gradient(params: Params, batch: Batch) -> tuple[Params, Metrics]:
-        # Only what is trained is differentiated: a frozen denoiser costs no backward pass.
-        def of_trained(part: Params) -> tuple[Array, Metrics]:
-            return loss(params | part, batch)
-
-        part = {name: params[name] for name in trained}
-        grads, metrics = jax.grad(of_trained, has_aux=True)(part)
-        rest = {name: jax.tree.map(jnp.zeros_like, params[name]) for name in params.keys() - part}
-        return grads | rest, metrics
-
     def update(
-        state: TrainState, batch: Batch, rate: Float[Array, ""] | float = 1.0
+        state: TrainState, frozen: Params, batch: Batch, rate: Float[Array, ""] | float = 1.0
     ) -> tuple[TrainState, Metrics]:
+        # Only what is trained is differentiated: a frozen denoiser costs no backward pass.
+        def gradient(part: Batch) -> tuple[Params, Metrics]:
+            return jax.grad(lambda p: loss(frozen | p, part), has_aux=True)(state.params)
+
         rows = batch.advantage.shape[0]
         # Of the whole batch, whatever the micro-batches.
         tokens = jnp.sum(_counted(batch.rollout, config, settings)) / rows
         batch = batch._replace(tokens=jnp.full(rows, tokens, batch.advantage.dtype))
         batch = _take(batch, _order(batch.rollout, micro_batch or rows))
-        total, metrics = microbatch.accumulate(
-            lambda part: gradient(state.params, part), batch, micro_batch
-        )
+        total, metrics = microbatch.accumulate(gradient, batch, micro_batch)
         grads = jax.tree.map(lambda g: g / rows, total)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         updates = jax.tree.map(lambda u: u * jnp.asarray(rate, u.dtype), updates)
         params = optax.apply_updates(state.params, updates)
-        for name in trained:
+        for name in groups:
             metrics[f"grad_norm/{name}"] = _one(optax.tree.norm(grads[name]))
             ratio = optax.tree.norm(updates[name]) / optax.tree.norm(state.params[name])
             metrics[f"update_ratio/{name}"] = _one(ratio)
@@ -163,6 +155,11 @@ def make_update(
         return state, metrics | {"skipped": _one(1.0 - learn)}
 
     return update
+
+
+def trains_tokens(groups: tuple[str, ...]) -> bool:
+    """Whether the model that writes is among what is trained, itself or by an adapter."""
+    return "denoiser" in groups or "adapter" in groups
 
 
 def _order(rollout: Rollout, micro_batch: int) -> Array:
@@ -225,10 +222,10 @@ def _of_sets(settings: SamplerSettings) -> dict[str, int]:
     return {"block_length": settings.block_length, "max_calls": settings.max_calls, "most": most}
 
 
-def _selection(policy, params, batch, config, settings, trained):
+def _selection(policy, params, batch, config, settings, tokens_trained):
     """The sets' part: entropies under θ where the denoiser is trained, otherwise as recorded."""
     rollout = batch.rollout
-    if "denoiser" in trained:
+    if tokens_trained:
         lo, hi = selection.call_bounds(
             policy,
             params,

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffpo_jax import experiment, files, rng
+from diffpo_jax import base, experiment, files, rng, run_setup
 from diffpo_jax import workdir as workdir_lib
 from diffpo_jax.config import Config, Figure2Config, StudyConfig
 from diffpo_jax.data import prompts as data
@@ -47,8 +47,8 @@ def run(config: StudyConfig, workdir: str) -> dict[str, Any]:
     """
     root = pathlib.Path(workdir)
     paths = workdir_lib.open_workdir(str(root / "run"), config.run, overwrite=False)
-    setup = experiment.prepare(config.run, paths)
-    params = experiment.base_model(setup)
+    setup = run_setup.prepare(config.run, paths)
+    params = base.base_model(setup)
     if config.figure2.model == "trained":
         params = experiment.train(setup, params)
     measured = measure(setup, params, config.figure2)
@@ -75,7 +75,7 @@ def run(config: StudyConfig, workdir: str) -> dict[str, Any]:
     return result
 
 
-def measure(setup: experiment.Setup, params: Params, config: Figure2Config) -> Measured:
+def measure(setup: run_setup.Setup, params: Params, config: Figure2Config) -> Measured:
     """Rollouts of the first test prompts, drawn as in training, and their matrices."""
     run = setup.config
     examples = setup.task.examples("test")[: config.prompts]

@@ -20,6 +20,7 @@ from diffpo_jax.distributed import sharding
 from diffpo_jax.distributed.mesh import make_mesh
 from diffpo_jax.rl import trainer, update
 from diffpo_jax.rl.optimizer import make_optimizer
+from diffpo_jax.rl.optimizer import trained as trained_groups
 
 ROWS, LENGTH, PROMPT = 16, 4, 3
 SAMPLER = unmask.SamplerSettings(LENGTH, LENGTH, temperature=1.0)
@@ -38,11 +39,10 @@ ONE = (1, 1, 1)
 def on_mesh(shape, slots=0):
     """The programs of a trainer, and its first state and prompts, on a mesh of this shape."""
     mesh = make_mesh(MeshConfig(*shape))
-    optimizer = make_optimizer(CONFIG.optimizer, "joint", 1)
+    groups = trained_groups("joint", False)
+    optimizer = make_optimizer(CONFIG.optimizer, groups, 1)
     state = update.init_state(PARAMS, optimizer)
-    programs = trainer.make_programs(
-        POLICY, optimizer, CONFIG, SAMPLER, "joint", mesh, state, slots
-    )
+    programs = trainer.make_programs(POLICY, optimizer, CONFIG, SAMPLER, groups, mesh, state, slots)
     # Copies: the update donates its state.
     placed = jax.device_put(
         jax.tree.map(np.array, state), sharding.shardings(state, mesh), may_alias=False
@@ -78,7 +78,7 @@ def trained(shape):
     rollout, draws, advantage = sharding.place_batch(fixed(), mesh)
     batch = update.Batch(prompts, rollout, advantage, draws, None, None)
     for _ in range(3):
-        state, metrics = programs.update(state, batch)
+        state, metrics = programs.update(state, {}, batch)
     for x, where in zip(jax.tree.leaves(state), jax.tree.leaves(sharding.shardings(state, mesh))):
         assert x.sharding.is_equivalent_to(where, x.ndim)
     return jax.device_get((state, metrics))

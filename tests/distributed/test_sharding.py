@@ -37,7 +37,9 @@ PARTS = {"data": 2, "fsdp": 2, "tensor": 2}
 @pytest.fixture(scope="module")
 def state():
     _, params = reference.tiny_policy(layers=2, positions=7)
-    return update.init_state(params, make_optimizer(OptimizerConfig(), "joint", 1))
+    return update.init_state(
+        params, make_optimizer(OptimizerConfig(), ("denoiser", "threshold"), 1)
+    )
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,137 @@
+"""The model before RL: where it comes from, and how it is found again.
+
+1. `config.init_from`: the base model of the run in that workdir;
+2. or `config.model.weights`, published ones, and without either random ones;
+3. from those of 2, masked-diffusion SFT where `config.pretrain.steps` is not 0.
+
+Only 3 writes a checkpoint: a run that took its base model as it was reads it there again.
+"""
+
+import functools
+import pathlib
+from typing import Any
+
+import jax
+from jax.sharding import Mesh
+
+from diffpo_jax import checkpoints, pretrain, rng, run_setup
+from diffpo_jax import workdir as workdir_lib
+from diffpo_jax.config import Config
+from diffpo_jax.distributed import sharding
+from diffpo_jax.models import huggingface
+from diffpo_jax.models.policy import Policy
+from diffpo_jax.rl import optimizer, update
+from diffpo_jax.run_setup import Setup
+from diffpo_jax.types import Params, TrainState
+
+
+def base_model(setup: Setup) -> Params:
+    """The base model of a run, made if it must be.
+
+    Raises:
+      UserError: no such checkpoint or weights, or they are of another shape; pretraining failed.
+    """
+    config, policy, mesh = setup.config, setup.policy, setup.mesh
+    run_setup.say(sharding.table(shapes(policy, mesh), mesh))
+    if config.init_from or not config.pretrain.steps:
+        return _taken(config, policy, mesh)
+    return _pretrained(setup)
+
+
+def read(workdir: pathlib.Path, policy: Policy, mesh: Mesh) -> Params:
+    """The base model of the run in a workdir.
+
+    Raises:
+      UserError: no run, no such checkpoint or weights there, or of another shape.
+    """
+    paths = workdir_lib.Workdir(workdir)
+    if paths.base.is_dir():
+        run_setup.say(f"base model: from {paths.base}")
+        return checkpoints.restore_params(paths.base, shapes(policy, mesh))
+    config = workdir_lib.config_of(paths)
+    if config.pretrain.steps and not config.init_from:
+        return checkpoints.restore_params(paths.base, shapes(policy, mesh))  # says what is missing
+    return _taken(config, policy, mesh)
+
+
+def shapes(policy: Policy, mesh: Mesh) -> Params:
+    """The parameters as shapes with the shardings of a mesh."""
+    return sharding.abstract(jax.eval_shape(policy.init, jax.random.key(0)), mesh)
+
+
+def weights_of(config: Config) -> str:
+    """The published weights that a run began from, through any runs before it; "": none."""
+    while config.init_from and not config.model.weights:
+        config = workdir_lib.config_of(workdir_lib.Workdir(pathlib.Path(config.init_from)))
+    return config.model.weights
+
+
+def trained_shapes(config: Config, policy: Policy) -> Params:
+    """What RL trains, and its checkpoints hold, as shapes: {"denoiser" or "adapter", ...}."""
+    groups = optimizer.trained(config.mode, bool(config.lora.rank))
+    key = jax.random.key(0)
+    whole = jax.eval_shape(policy.init, key)
+    if "adapter" in groups:
+        whole["adapter"] = jax.eval_shape(policy.init_adapter, key)
+    return {name: whole[name] for name in groups}
+
+
+def _taken(config: Config, policy: Policy, mesh: Mesh) -> Params:
+    if config.init_from:
+        return read(pathlib.Path(config.init_from), policy, mesh)
+    return _untrained(config, policy, mesh)
+
+
+def _untrained(config: Config, policy: Policy, mesh: Mesh) -> Params:
+    """Published weights, or random ones; made where they belong: no device holds all of them."""
+    wanted = shapes(policy, mesh)
+    made = wanted if not config.model.weights else {"threshold": wanted["threshold"]}
+    layout = jax.tree.map(lambda x: x.sharding, made)
+
+    def init(key: jax.Array) -> Params:
+        params = policy.init(key)
+        return {name: params[name] for name in made}
+
+    params = jax.jit(init, out_shardings=layout)(rng.key_for(config.seed, "init"))
+    if config.model.weights:
+        directory = huggingface.locate(config.model.weights)
+        huggingface.check_config(directory, config.model)
+        run_setup.say(f"base model: from {directory}")
+        read = huggingface.read_into(directory, wanted["denoiser"], config.model.family)
+        params = {"denoiser": read, **params}
+    return params
+
+
+def _pretrained(setup: Setup) -> Params:
+    config, mesh, stage = setup.config, setup.mesh, setup.config.pretrain
+    opt = optimizer.make_pretrain_optimizer(stage)
+    init = functools.partial(update.init_state, optimizer=opt)
+    wanted = sharding.abstract(jax.eval_shape(init, shapes(setup.policy, mesh)), mesh)
+    layout = jax.tree.map(lambda x: x.sharding, wanted)
+
+    def fresh() -> TrainState:
+        params = _untrained(config, setup.policy, mesh)
+        return jax.jit(init, donate_argnums=0, out_shardings=layout)(params)
+
+    data = run_setup.iterator(setup, stage.batch, pretrain.STAGE)
+    with checkpoints.Checkpoints(setup.workdir.base, config.checkpoint, stage.steps) as saved:
+        where: tuple[Any, ...] = (data, pretrain.STAGE, stage.steps)
+        start, state, _ = run_setup.resume(setup, saved, wanted, fresh, *where)
+        step = jax.jit(
+            pretrain.make_step(setup.policy, opt, stage),
+            donate_argnums=0,
+            out_shardings=(layout, sharding.replicated(mesh)),
+        )
+        state = pretrain.run(
+            step,
+            state,
+            data,
+            saved,
+            setup.writer,
+            stage,
+            mesh,
+            seed=config.seed,
+            start=start,
+            log_every=config.logging.every,
+        )
+    return state.params

@@ -1,0 +1,116 @@
+"""The end of a run: both frontiers on the test split, and the summary of everything."""
+
+import functools
+import time
+from typing import Any
+
+from diffpo_jax import evaluate, grading, metrics, run_setup
+from diffpo_jax import workdir as workdir_lib
+from diffpo_jax.config import DIALS
+from diffpo_jax.distributed import hosts
+from diffpo_jax.progress import Progress
+from diffpo_jax.report import statistics
+from diffpo_jax.report import summary as summary_lib
+from diffpo_jax.report.difficulty import by_difficulty
+from diffpo_jax.rl import trainer
+from diffpo_jax.run_setup import Setup
+from diffpo_jax.types import Params
+
+
+def final_evaluation(setup: Setup, base: Params, trained: Params) -> dict[str, Any]:
+    """Both frontiers on the test split, and the trained model at its learned threshold."""
+    config = setup.config
+    examples = evaluate.choose(setup.task.examples("test"), config.evaluation)
+    learns = config.mode != "model"
+    runs, rule = 2 * len(config.dials) + learns, config.sampler.rule
+    point = functools.partial(evaluate.point, rule=rule, samples=config.evaluation.samples)
+    graded: dict[str, grading.Graded] = {}
+    frontiers: dict[str, list[dict[str, float]]] = {"base": [], "trained": []}
+    began = time.perf_counter()
+    with Progress("evaluation", runs, unit="pass") as progress:
+        for name, params in (("base", base), ("trained", trained)):
+            for dial in config.dials:
+                graded[f"{name}/{dial}"] = setup.evaluator.fixed(params, dial, examples)
+                frontiers[name].append(point(graded[f"{name}/{dial}"], dial=dial))
+                here = frontiers[name][-1]
+                progress.update(accuracy=here["accuracy"], nfe=here["nfe"])
+        learned = None
+        if learns:
+            graded["learned"] = setup.evaluator.learned(trained, 1.0, examples)
+            learned = point(graded["learned"])
+            spread = grading.percentiles(graded["learned"])
+            learned |= {f"gamma_p{q}": spread[f"gamma/p{q}"] for q in (5, 50, 95)}
+            learned.pop("gamma")
+            progress.update(accuracy=learned["accuracy"], nfe=learned["nfe"])
+    last = graded["learned"] if learns else graded[f"trained/{config.dials[0]}"]
+    rows = grading.sample_rows(last, None, len(last.texts))
+    run_setup.write_samples(setup, "test", rows)
+    seconds = {"evaluation": time.perf_counter() - began}
+    return _summary(setup, frontiers, learned, graded, seconds)
+
+
+def validate(setup: Setup, params: Params) -> dict[str, float]:
+    """Accuracy and calls on the validation split, at the threshold in use."""
+    examples = setup.task.examples("validation")
+    most = setup.config.evaluation.validation_examples
+    graded = at_own_threshold(setup, params, examples[: most or None])
+    evaluation = setup.config.evaluation
+    point = evaluate.point(graded, setup.config.sampler.rule, samples=evaluation.samples)
+    return {f"eval/{name}": value for name, value in point.items()}
+
+
+def at_own_threshold(setup: Setup, params: Params, examples: Any) -> grading.Graded:
+    """Generations at the learned threshold, or at the fixed dial in mode "model"."""
+    if setup.config.mode == "model":
+        return setup.evaluator.fixed(params, setup.config.dial, examples)
+    return setup.evaluator.learned(params, 1.0, examples)
+
+
+def _summary(setup, frontiers, learned, graded, seconds) -> dict[str, Any]:
+    config = setup.config
+    # What the process read that wrote them: on a mounted bucket others may not see all of it yet.
+    lines = hosts.gather(metrics.read(setup.workdir.metrics) if hosts.is_first() else None)[0]
+    count = len(next(iter(graded.values())).texts) // config.evaluation.samples
+    for line in lines:
+        name = line["stage"]
+        seconds[name] = seconds.get(name, 0.0) + line["time/seconds"]
+    last = [line for line in lines if line["stage"] == trainer.STAGE][-1]
+    calls = {use: last.get(f"calls/{use}", 0.0) for use in ("rollout", "update")}
+    calls["pretrain"] = 0 if config.init_from else config.pretrain.steps * config.pretrain.batch
+    calls["evaluation"] = float(sum(g.rollout.nfe.sum() for g in graded.values()))
+    scores = {name: setup.task.scores(g.examples, g.texts) for name, g in graded.items()}
+    outcomes = {name: evaluate.outcomes(g, config.evaluation.samples) for name, g in graded.items()}
+    curves = {
+        name: [outcomes[f"{name}/{dial}"] for dial in config.dials] for name in ("base", "trained")
+    }
+    difficulty = None
+    if learned is not None:
+        of = graded["learned"]
+        hard = [setup.task.difficulty(example) for example in of.examples]
+        difficulty = by_difficulty(
+            hard, of.rollout.gamma, of.rollout.nfe, of.correct, config.evaluation.samples
+        )
+    extra = {
+        "by_difficulty": difficulty,
+        "scores": scores,
+        "train_test_overlap": setup.task.overlap(),
+    }
+    return summary_lib.make_summary(
+        base_frontier=frontiers["base"],
+        trained_frontier=frontiers["trained"],
+        learned=learned,
+        gains=statistics.paired_gains(
+            curves["base"], curves["trained"], outcomes.get("learned"), seed=config.seed
+        ),
+        wall_seconds=seconds,
+        denoiser_calls=calls,
+        prompts=count,
+        seed=config.seed,
+        method=config.method,
+        mode=config.mode,
+        rule=config.sampler.rule,
+        dial=DIALS[config.sampler.rule],
+        commit=workdir_lib.commit(),
+        versions=workdir_lib.versions(),
+        extra=extra,
+    )

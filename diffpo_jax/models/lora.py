@@ -1,0 +1,47 @@
+"""LoRA: a product of two narrow matrices beside each kernel of a block (arXiv 2106.09685).
+
+    y = x W + (alpha / r) (x A) B,   A [in, r], B [r, out]
+
+B starts at zero, so that an adapter starts as nothing.  Adapters are stacked over layers like
+the blocks: params["adapter"]["blocks"] = {"q_a": [layers, in, r], "q_b": [layers, r, out], ...}.
+There is no dropout: a sampler that does not drop what the scorer drops would be another policy.
+"""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Key
+
+from diffpo_jax.config import LoRAConfig
+from diffpo_jax.types import Params
+
+
+def init(key: Key[Array, ""], denoiser: Params, config: LoRAConfig) -> Params:
+    """An adapter for a denoiser, in float32 whatever the kernels' own.
+
+    Args:
+      denoiser: params["denoiser"], arrays or shapes.
+    """
+    blocks: Params = {}
+    for number, name in enumerate(config.targets):
+        layers, width, out = denoiser["blocks"][name].shape
+        # PEFT's start: uniform in +-1/sqrt(in).
+        a = jax.random.uniform(
+            jax.random.fold_in(key, number), (layers, width, config.rank), minval=-1.0
+        )
+        blocks[f"{name}_a"] = a * width**-0.5
+        blocks[f"{name}_b"] = jnp.zeros((layers, config.rank, out))
+    return {"blocks": blocks}
+
+
+def merge(denoiser: Params, adapter: Params, config: LoRAConfig) -> Params:
+    """The denoiser whose kernels have the adapter's products added, in the kernels' dtype."""
+
+    def merged(name: str) -> Array:
+        a, b = (adapter["blocks"][f"{name}_{part}"] for part in "ab")
+        kernel = denoiser["blocks"][name]
+        wide = jnp.promote_types(kernel.dtype, jnp.float32)
+        product = jnp.einsum("lir,lro->lio", a.astype(wide), b.astype(wide))
+        return (kernel.astype(wide) + config.alpha / config.rank * product).astype(kernel.dtype)
+
+    kernels = {name: merged(name) for name in config.targets}
+    return {**denoiser, "blocks": {**denoiser["blocks"], **kernels}}

@@ -1,0 +1,72 @@
+"""An adapter as a directory that PEFT loads: adapter_model.safetensors and adapter_config.json."""
+
+import pathlib
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import save_file
+
+from diffpo_jax import files
+from diffpo_jax.config import LoRAConfig
+from diffpo_jax.models.families import FAMILIES
+from diffpo_jax.types import Params
+
+WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
+_PREFIX = "base_model.model."  # what PEFT's wrapper puts before every name
+
+
+def write(
+    directory: pathlib.Path,
+    adapter: Params,
+    config: LoRAConfig,
+    family: str,
+    *,
+    base: str,
+    lineage: Mapping[str, Any],
+) -> None:
+    """Writes an adapter; the directory gets its name when all of it is written.
+
+    Args:
+      adapter: params["adapter"], whole on this host.
+      base: directory or hub name of the model it belongs to.
+      lineage: what it came from, JSON-like; beside it as lineage.json.
+
+    Raises:
+      UserError: the directory exists.
+    """
+    values = {
+        _PREFIX + name: np.ascontiguousarray(value) for name, value in _named(adapter, family)
+    }
+    with files.new_directory(directory) as temporary:
+        save_file(values, temporary / WEIGHTS, metadata={"format": "pt"})
+        files.write_json(temporary / CONFIG, _config_json(config, family, base))
+        files.write_json(temporary / "lineage.json", dict(lineage))
+
+
+def _named(adapter: Params, family: str):
+    """(name, value) of each published tensor; PEFT's are [r, in] and [out, r]."""
+    for path, stacked in adapter["blocks"].items():
+        projection, part = path.rsplit("_", 1)
+        name = FAMILIES[family].weights[f"blocks/{projection}"].removesuffix(".weight")
+        for layer, value in enumerate(np.asarray(stacked)):
+            yield f"{name.format(i=layer)}.lora_{part.upper()}.weight", value.T
+
+
+def _config_json(config: LoRAConfig, family: str, base: str) -> dict[str, Any]:
+    weights = FAMILIES[family].weights
+    names = [weights[f"blocks/{x}"].removesuffix(".weight") for x in config.targets]
+    # A pattern of whole names, not a list of last parts: LLaDA calls its head ff_out too.
+    patterns = [re.escape(name).replace(re.escape("{i}"), r"\d+") for name in names]
+    return {
+        "peft_type": "LORA",
+        "base_model_name_or_path": base,
+        "r": config.rank,
+        "lora_alpha": config.alpha,
+        "lora_dropout": 0.0,
+        "target_modules": "|".join(patterns),
+        "bias": "none",
+        "fan_in_fan_out": False,
+        "inference_mode": True,
+    }

@@ -1,0 +1,180 @@
+"""What every stage of a run uses, made once: data, programs, the writer; how a stage resumes."""
+
+import os
+import pathlib
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from jax.sharding import Mesh
+
+from diffpo_jax import checkpoints, evaluate, files, metrics, pretrain, tasks
+from diffpo_jax import workdir as workdir_lib
+from diffpo_jax.config import Config
+from diffpo_jax.data import prompts, tokenizers
+from diffpo_jax.distributed import hosts
+from diffpo_jax.distributed import mesh as mesh_lib
+from diffpo_jax.models import families
+from diffpo_jax.models.policy import Policy
+from diffpo_jax.rl import trainer
+from diffpo_jax.tasks import demonstrations
+from diffpo_jax.tasks.task import Example, Task
+from diffpo_jax.types import TrainState
+
+
+class Setup(NamedTuple):
+    """What every stage uses."""
+
+    config: Config
+    workdir: workdir_lib.Workdir
+    mesh: Mesh
+    task: Task
+    demonstrations: Sequence[Example]  # what the base model is trained on
+    tokenizer: Any
+    policy: Policy
+    writer: metrics.MetricsWriter
+    evaluator: evaluate.Evaluator
+
+
+def prepare(config: Config, workdir: workdir_lib.Workdir) -> Setup:
+    """Devices, data and programs; whatever is wrong with the input shows here."""
+    mesh = mesh_lib.make_mesh(config.mesh)
+    if hosts.is_first():
+        files.write_json(workdir.run_info, workdir_lib.run_info(_mesh_text(mesh)))
+    data_dir = pathlib.Path(config.task.data_dir) if config.task.data_dir else workdir.data
+    # The first to come writes the data set, where it is a generated one.
+    task = hosts.in_turn(lambda: tasks.make_task(config.task, data_dir))
+    tokenizer = tokenizers.make_tokenizer(config.tokenizer)
+    check_examples(config, task, tokenizer)
+    shown = shown_examples(config, task, tokenizer)
+    policy = make_policy(config, tokenizer, mesh)
+    first = hosts.is_first()
+    lines = workdir.metrics if first else os.devnull
+    writer = metrics.MetricsWriter(lines, config.logging.tensorboard and first)
+    evaluator = evaluate.make_evaluator(
+        policy,
+        config.decoder,
+        config.evaluation,
+        task,
+        tokenizer,
+        mesh,
+        config.seed,
+        slots(config),
+    )
+    return Setup(config, workdir, mesh, task, shown, tokenizer, policy, writer, evaluator)
+
+
+def make_policy(config: Config, tokenizer: Any, mesh: Mesh) -> Policy:
+    """The network of a configuration, for the devices of a mesh."""
+    return families.make_policy(
+        config.model,
+        config.threshold,
+        config.lora,
+        vocab=config.model.vocab or len(tokenizer),
+        mask_id=tokenizers.special_ids(tokenizer).mask,
+        platform=mesh.devices.flat[0].platform,
+    )
+
+
+def check_examples(config: Config, task: Task, tokenizer: Any) -> None:
+    """Encodes every example once: one that does not fit must not stop a run on its third day."""
+    for split in ("train", "validation", "test"):
+        _encode_all(task.examples(split), tokenizer, _lengths(config))
+    if task.overlap():
+        say(f"note: {task.overlap()} test prompts are training prompts too.")
+
+
+def shown_examples(config: Config, task: Task, tokenizer: Any) -> Sequence[Example]:
+    """What the base model is trained on: rows of its own, checked like the task's, or those."""
+    stage = config.pretrain
+    if not stage.demonstrations.source or not stage.steps or config.init_from:
+        return task.examples("train")
+    shown, lengths = demonstrations.read(stage.demonstrations), _demonstration_lengths(config)
+    _encode_all(shown, tokenizer, lengths)
+    return shown
+
+
+def iterator(setup: Setup, batch: int, stage: str) -> Any:
+    """The batches of a stage, encoded, in an order that its seed decides: a grain iterator."""
+    # Pretraining and RL each go through their data in an order of their own.
+    if stage == pretrain.STAGE:
+        examples, encoding = setup.demonstrations, _demonstration_lengths(setup.config)
+    else:
+        examples, encoding = setup.task.examples("train"), _lengths(setup.config)
+    seed = 2 * setup.config.seed + (stage == trainer.STAGE)
+    return prompts.make_iterator(examples, setup.tokenizer, batch=batch, seed=seed, **encoding)
+
+
+def resume(
+    setup: Setup,
+    saved: checkpoints.Checkpoints,
+    shapes: TrainState,
+    fresh: Callable[[], TrainState],
+    data: Any,
+    stage: str,
+    last: int,
+) -> tuple[int, TrainState, dict[str, Any]]:
+    """The newest whole checkpoint of a stage, or a fresh state; metrics after it are cut off.
+
+    Args:
+      shapes: of the state, with shardings.
+      fresh: makes the state at step 0; not called where there is a checkpoint.
+      data: the stage's iterator; it is set to the checkpoint's position.
+      last: the stage's last step.
+    """
+    start, meta = saved.latest(), {}
+    if start is None:
+        state = fresh()
+    else:
+        state, meta = saved.restore(start, shapes, data)
+        say(f"{stage}: resuming after step {start}")
+    order = (pretrain.STAGE, trainer.STAGE)
+
+    def keep(line: dict[str, Any]) -> bool:
+        if line["stage"] == stage:
+            return start is not None and line["step"] <= start
+        # What came after a stage counts only if the stage itself is still whole.
+        return start == last or order.index(line["stage"]) < order.index(stage)
+
+    setup.writer.cut_back(keep)
+    return start or 0, state, meta
+
+
+def write_samples(setup: Setup, name: str, rows: list[dict[str, Any]]) -> None:
+    """Writes samples/NAME.jsonl, from one process."""
+    if hosts.is_first():
+        files.write_jsonl(setup.workdir.samples / f"{name}.jsonl", rows)
+
+
+def slots(config: Config) -> int:
+    """Rows in flight of rollouts and evaluations; 0 for a static batch."""
+    # Slots of one queue are spread over devices badly; there every device's rows wait together.
+    return config.sampler.slots if config.mesh.data * config.mesh.fsdp == 1 else 0
+
+
+def say(text: str) -> None:
+    """A line for who watches the run."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def _encode_all(examples: Sequence[Example], tokenizer: Any, encoding: dict[str, Any]) -> None:
+    for _ in prompts.batches_in_order(examples, tokenizer, batch=1024, **encoding):
+        pass
+
+
+def _lengths(config: Config) -> dict[str, Any]:
+    return {"prompt_length": config.sampler.prompt_length, "length": config.sampler.length}
+
+
+def _demonstration_lengths(config: Config) -> dict[str, Any]:
+    if not config.pretrain.demonstrations.source:
+        return _lengths(config)
+    prompt, answer = config.demonstration_lengths
+    truncate = config.pretrain.demonstrations.truncate
+    lengths = {"prompt_length": prompt, "length": answer, "truncate": truncate}
+    return lengths | {"where": demonstrations.WHERE}
+
+
+def _mesh_text(mesh: Mesh) -> str:
+    sizes = " x ".join(f"{axis} {mesh.shape[axis]}" for axis in mesh.axis_names)
+    return f"{sizes} ({mesh.devices.flat[0].device_kind})"
