@@ -7,9 +7,9 @@ The prompt is "3,5,2=9", the completion "3*(5-2)" and the end of the text.
 Presets, as in --config=configs/countdown.py:smoke , or several, as in configs/sudoku.py
   default   the main job: a character model that trains on a few cores
   smoke     the same stages in about a minute, for trying things out; its numbers mean nothing
-  llada_8b  LLaDA-8B with published settings; its weights cannot be loaded yet
-  dream_7b  the same of Dream-7B
-With any of them: s1k, d1, d2, gspo, justgrpo, paper; see diffpo_jax/presets.py .
+  llada_8b  LLaDA-8B-Instruct with published settings
+  dream_7b  the same of Dream-v0-Instruct-7B
+With any of them: lora, s1k, d1, d2, gspo, justgrpo, paper; see diffpo_jax/presets.py .
 """
 
 import ml_collections

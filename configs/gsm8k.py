@@ -9,9 +9,9 @@ Presets, as in --config=configs/gsm8k.py:tiny , or several, as in configs/sudoku
   default   the same as tiny
   tiny      a character model that writes the bare answer, for a few rows of one's own: the whole
             way from file to report in minutes on a CPU; its numbers mean nothing
-  llada_8b  LLaDA-8B with published settings; its weights cannot be loaded yet
-  dream_7b  the same of Dream-7B
-With any of them: s1k, d1, d2, gspo, justgrpo, paper; see diffpo_jax/presets.py .  d1's whole
+  llada_8b  LLaDA-8B-Instruct with published settings
+  dream_7b  the same of Dream-v0-Instruct-7B
+With any of them: lora, s1k, d1, d2, gspo, justgrpo, paper; see diffpo_jax/presets.py .  d1's whole
 published protocol is llada_8b,d1 with its prompt given by --config.task.prompt.template=@FILE .
 """
 

@@ -5,9 +5,9 @@
 Presets, as in --config=configs/sudoku.py:smoke , or several: --config=configs/sudoku.py:smoke,d1
   default   the main job
   smoke     the same stages in about a minute, for trying things out; its numbers mean nothing
-  llada_8b  LLaDA-8B with published settings; its weights cannot be loaded yet
-  dream_7b  the same of Dream-7B
-With any of them: s1k, d1, d2, gspo, justgrpo, paper; see diffpo_jax/presets.py .
+  llada_8b  LLaDA-8B-Instruct with published settings
+  dream_7b  the same of Dream-v0-Instruct-7B
+With any of them: lora, s1k, d1, d2, gspo, justgrpo, paper; see diffpo_jax/presets.py .
 """
 
 import ml_collections

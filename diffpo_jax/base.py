@@ -95,7 +95,6 @@ def _untrained(config: Config, policy: Policy, mesh: Mesh) -> Params:
     params = jax.jit(init, out_shardings=layout)(rng.key_for(config.seed, "init"))
     if config.model.weights:
         directory = huggingface.locate(config.model.weights)
-        huggingface.check_config(directory, config.model)
         run_setup.say(f"base model: from {directory}")
         read = huggingface.read_into(directory, wanted["denoiser"], config.model.family)
         params = {"denoiser": read, **params}

@@ -1,5 +1,6 @@
 """Completions of single prompts by a run's model, with the order they were written in."""
 
+import dataclasses
 import math
 import pathlib
 from collections.abc import Sequence
@@ -18,6 +19,7 @@ from diffpo_jax.diffusion import generate
 from diffpo_jax.distributed import mesh as mesh_lib
 from diffpo_jax.distributed import sharding
 from diffpo_jax.errors import UserError
+from diffpo_jax.models import huggingface
 from diffpo_jax.models.policy import Policy
 from diffpo_jax.report.decode_order import Completion
 from diffpo_jax.types import Params, Prompts
@@ -40,6 +42,7 @@ def complete(
         not know, a dial that makes no sense.
     """
     _check_dial(config, dial)
+    config = dataclasses.replace(config, model=huggingface.adopt(config.model))
     tokenizer = tokenizers.make_tokenizer(config.tokenizer)
     prompt = config.task.prompt
     tokens, mask = data.encode_prompts(texts, tokenizer, config.sampler.prompt_length, prompt)

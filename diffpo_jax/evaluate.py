@@ -1,117 +1,144 @@
-"""Accuracy against denoiser calls on held-out prompts."""
+"""Scores a published model, or a run's, on a task's test split, without training.
 
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+    python -m diffpo_jax.evaluate --config=configs/gsm8k.py:llada_8b,d1 --out=runs/llada-gsm8k
 
-import jax
-import jax.numpy as jnp
-import numpy as np
-from jax.sharding import Mesh
+`--model` names other weights, a directory or a name on the hub; `--run=WORKDIR` takes the model of
+a run instead (`--which=base`: the one before RL), at its learned threshold too if it has one.
+Sampler, lengths, grid and subset are the configuration's: --config.sampler.rule=confidence
+--config.evaluation.confidences=0.9 , say.  d1's settings are the preset d1 with
+--config.task.protocol=d1 , and --config.sampler.length=128, 256 or 512.
 
-from diffpo_jax import grading, rng
-from diffpo_jax.config import DIALS, EvaluationConfig, SamplerConfig
-from diffpo_jax.data import prompts as data
-from diffpo_jax.data import tokenizers
-from diffpo_jax.diffusion import generate
-from diffpo_jax.distributed import sharding
-from diffpo_jax.models.policy import Policy
-from diffpo_jax.report import statistics
-from diffpo_jax.tasks.task import Example, Task
-from diffpo_jax.types import Params, Prompts, Rollout
+OUT holds config.json, run_info.json, a file of completions and verdicts for each point in samples/,
+and evaluation.json.  The same command again goes on after the last whole point.
+"""
 
+import dataclasses
+import json
+import pathlib
+from collections.abc import Sequence
+from typing import Any
 
-class Evaluator(NamedTuple):
-    """Generates and grades; `fixed` takes the rule's dial, `learned` a factor on the head's γ.
+from absl import flags
+from ml_collections import config_flags
 
-    The completions of a prompt, `config.evaluation.samples` of them, follow each other.
-    """
+from diffpo_jax import cli
+from diffpo_jax.config import Config
+from diffpo_jax.errors import UserError
 
-    fixed: Callable[[Params, float, Sequence[Example]], grading.Graded]
-    learned: Callable[[Params, float, Sequence[Example]], grading.Graded]
+config_flags.DEFINE_config_file("config", None, "Task, sampler and evaluation.")
+_OUT = flags.DEFINE_string("out", None, "Directory for the results.")
+_WEIGHTS = flags.DEFINE_string("model", None, "Published weights; default: config.model.weights.")
+_RUN = flags.DEFINE_string("run", None, "A run's workdir, whose model is taken instead.")
+_WHICH = flags.DEFINE_enum("which", "trained", ["trained", "base"], "Which of the run's models.")
 
-
-def make_evaluator(
-    policy: Policy,
-    sampler: SamplerConfig,
-    config: EvaluationConfig,
-    task: Task,
-    tokenizer: Any,
-    mesh: Mesh,
-    seed: int,
-    slots: int,
-) -> Evaluator:
-    """Builds the two programs of an evaluation; each is compiled once, whatever γ."""
-    settings = generate.make_settings(sampler, config.temperature, tokenizers.end_ids(tokenizer))
-
-    def make(threshold: str):
-        program = jax.jit(
-            generate.make_generate(policy, settings, threshold=threshold, slots=slots),
-            out_shardings=sharding.batch_sharding(mesh),
-        )
-
-        def run(params: Params, dial: float, examples: Sequence[Example]) -> grading.Graded:
-            parts, kept = [], []
-            rows = [e for e in examples for _ in range(config.samples)]
-            for batch in data.batches_in_order(
-                rows,
-                tokenizer,
-                prompt_length=sampler.prompt_length,
-                length=sampler.length,
-                batch=config.batch,
-            ):
-                prompts = sharding.place_batch(Prompts(batch.tokens, batch.mask), mesh)
-                # The key is the row's: its completion does not depend on the batching.
-                keys = rng.row_keys(rng.key_for(seed, "evaluate"), jnp.asarray(batch.index))
-                out = sharding.to_host(program(params, prompts, jnp.float32(dial), keys))
-                real = batch.index >= 0
-                parts.append(jax.tree.map(lambda x, real=real: x[real], out))
-                kept.extend(batch.index[real].tolist())
-            whole: Rollout = jax.tree.map(lambda *x: np.concatenate(x), *parts)
-            return grading.grade(whole, [rows[i] for i in kept], task, tokenizer)
-
-        return run
-
-    return Evaluator(make("fixed"), make("median"))
+LEARNED = "learned"  # the point at the run's own threshold
 
 
-def choose(examples: Sequence[Example], config: EvaluationConfig) -> Sequence[Example]:
-    """The examples of a final evaluation.
+def main(argv: Sequence[str]) -> None:
+    config = cli.config(argv, ("config", "out"), __doc__.splitlines()[2].strip())
+    from diffpo_jax import compilation
 
-    d1 (its repository's eval/) seeds numpy's legacy generator with 42 and draws without
-    replacement: of 500 Sudokus 256, and of Countdown's 256 an order.
-    """
-    count = min(config.examples or len(examples), len(examples))
-    if config.subset == "first":
-        return examples[:count]
-    drawn = np.random.RandomState(42).choice(len(examples), count, replace=False)
-    return [examples[i] for i in drawn.tolist()]
+    compilation.keep_programs()
+    if _WEIGHTS.value:
+        model = dataclasses.replace(config.model, weights=_WEIGHTS.value)
+        config = dataclasses.replace(config, model=model)
+    result = evaluate(config, _OUT.value, run=_RUN.value or "", which=_WHICH.value)
+    print(table(result))
+    print(f"results: {pathlib.Path(_OUT.value) / 'evaluation.json'}")
 
 
-def point(
-    graded: grading.Graded, rule: str, dial: float | None = None, samples: int = 1
-) -> dict[str, float]:
-    """One point of a frontier: the rule's dial, accuracy, calls; pass@k, of several completions.
-
-    Tokens filled in after the end of a text are not counted as tokens.
+def evaluate(config: Config, out: str, *, run: str = "", which: str = "trained") -> dict[str, Any]:
+    """Accuracy and calls at every point of the configuration's grid, on the test split.
 
     Args:
-      dial: None takes the median over the prompts.
-      samples: completions of each prompt.
+      out: directory for the results; one that has results of the same configuration goes on.
+      run: workdir of a run whose model is taken; "": the configuration's published weights.
+      which: "trained" or "base", of the run.
+
+    Returns:
+      What is in evaluation.json: the points in order, the task's own scores, settings, lineage.
+
+    Raises:
+      UserError: no model to score; anything else the user can mend.
     """
-    rollout, correct = graded.rollout, graded.correct
-    by_prompt = statistics.pass_at_k(correct.reshape(-1, samples).tolist())
-    nfe = np.asarray(rollout.nfe, np.float64)
-    return {
-        DIALS[rule]: float(np.median(rollout.gamma)) if dial is None else dial,
-        "accuracy": float(correct.mean()),
-        "nfe": float(nfe.mean()),
-        "tokens_per_call": float(np.sum(rollout.sampled) / nfe.sum()),
-        "forced": float(np.mean(rollout.forced)),
-        **{f"pass@{k}": value for k, value in by_prompt.items()},
+    from diffpo_jax import base, completions, evaluation, files, grading, run_setup
+    from diffpo_jax import workdir as workdir_lib
+    from diffpo_jax.models import huggingface
+    from diffpo_jax.progress import Progress
+
+    if not run and not config.model.weights:
+        raise UserError("no model to score: give --model (published weights) or --run (a workdir).")
+    stage = dataclasses.replace(config.pretrain, steps=0)
+    config = dataclasses.replace(
+        config, model=huggingface.adopt(config.model), pretrain=stage, init_from=run
+    )
+    workdir = workdir_lib.open_workdir(out, config, overwrite=False)
+    setup = run_setup.prepare(config, workdir)
+    of_run = workdir_lib.config_of(workdir_lib.Workdir(pathlib.Path(run))) if run else config
+    if run and which == "trained":
+        params = completions.restore(run, which, of_run, setup.policy, setup.mesh)
+    else:
+        params = base.base_model(setup)
+    learns = bool(run) and which == "trained" and of_run.mode != "model"
+    examples = evaluation.choose(setup.task.examples("test"), config.evaluation)
+    dials = [*config.dials, *([LEARNED] if learns else [])]
+    points = []
+    with Progress("evaluation", len(dials), unit="point") as progress:
+        for dial in dials:
+            path = workdir.samples / f"{which if run else 'published'}-{dial}.json"
+            if not path.exists():
+                if dial == LEARNED:
+                    graded = setup.evaluator.learned(params, 1.0, examples)
+                else:
+                    graded = setup.evaluator.fixed(params, dial, examples)
+                given = None if dial == LEARNED else dial
+                rule, samples = config.sampler.rule, config.evaluation.samples
+                point = evaluation.point(graded, rule, given, samples)
+                point["scores"] = setup.task.scores(graded.examples, graded.texts)
+                rows = grading.sample_rows(graded, None, len(graded.texts))
+                files.write_jsonl(path.with_suffix(".jsonl"), rows)
+                files.write_json(path, {"learned": dial == LEARNED, **point})  # last: it is whole
+            points.append(json.loads(path.read_text()))
+            progress.update(accuracy=points[-1]["accuracy"], nfe=points[-1]["nfe"])
+    weights = base.weights_of(of_run)
+    source = huggingface.locate(weights) if weights else None
+    result = {
+        "task": config.task.name,
+        "protocol": config.task.protocol,
+        "prompts": len(examples),
+        "samples": config.evaluation.samples,
+        "rule": config.sampler.rule,
+        "points": points,
+        "model": {
+            "run": run,
+            "which": which if run else "published",
+            "weights": weights,
+            "sha256": huggingface.fingerprint(source) if source else "",
+        },
+        "seed": config.seed,
+        "commit": workdir_lib.commit(),
+        "versions": workdir_lib.versions(),
+        "run_info": json.loads(workdir.run_info.read_text()),
     }
+    files.write_json(workdir.root / "evaluation.json", result)
+    return result
 
 
-def outcomes(graded: grading.Graded, samples: int) -> statistics.Outcomes:
-    """The same prompt by prompt, `samples` completions of each."""
-    arrays = graded.correct, np.asarray(graded.rollout.nfe)
-    return statistics.Outcomes(*(x.reshape(-1, samples).mean(axis=1) for x in arrays))
+def table(result: dict[str, Any]) -> str:
+    """A line a point: the dial, accuracy, calls, tokens per call, the task's own scores."""
+    from diffpo_jax.config import DIALS
+
+    name = DIALS[result["rule"]]
+    lines = [f"{result['task']}, {result['prompts']} prompts, protocol {result['protocol']}"]
+    for point in result["points"]:
+        dial = LEARNED if point["learned"] else f"{point[name]:g}"
+        scores = ", ".join(f"{key} {100 * value:.1f} %" for key, value in point["scores"].items())
+        lines.append(
+            f"  {name} {dial:>8}  {100 * point['accuracy']:5.1f} % in {point['nfe']:6.2f} calls, "
+            f"{point['tokens_per_call']:.2f} tokens a call" + (f"; {scores}" if scores else "")
+        )
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    cli.entry(main)

@@ -4,6 +4,7 @@ Every stage picks up where a kill left it: what is on disk decides, and what is 
 comes out the same.
 """
 
+import dataclasses
 import functools
 import pathlib
 from typing import Any
@@ -17,6 +18,7 @@ from diffpo_jax.config import Config
 from diffpo_jax.data import tokenizers
 from diffpo_jax.diffusion import generate
 from diffpo_jax.distributed import hosts, sharding
+from diffpo_jax.models import huggingface
 from diffpo_jax.report import summary as summary_lib
 from diffpo_jax.report import write as report_lib
 from diffpo_jax.rl import optimizer, trainer, update
@@ -36,6 +38,7 @@ def run(config: Config, path: str, *, overwrite: bool = False) -> dict[str, Any]
       UserError: anything the user can mend; nothing that was on disk is lost.
     """
     workdir_lib.check_path(path)
+    config = dataclasses.replace(config, model=huggingface.adopt(config.model))
     text, commit = config_io.to_json(config), workdir_lib.commit()
     hosts.preflight(pathlib.Path(path), text, commit, _PREFLIGHT_SECONDS)
     workdir = hosts.in_turn(

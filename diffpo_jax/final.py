@@ -4,7 +4,7 @@ import functools
 import time
 from typing import Any
 
-from diffpo_jax import evaluate, grading, metrics, run_setup
+from diffpo_jax import evaluation, grading, metrics, run_setup
 from diffpo_jax import workdir as workdir_lib
 from diffpo_jax.config import DIALS
 from diffpo_jax.distributed import hosts
@@ -20,10 +20,10 @@ from diffpo_jax.types import Params
 def final_evaluation(setup: Setup, base: Params, trained: Params) -> dict[str, Any]:
     """Both frontiers on the test split, and the trained model at its learned threshold."""
     config = setup.config
-    examples = evaluate.choose(setup.task.examples("test"), config.evaluation)
+    examples = evaluation.choose(setup.task.examples("test"), config.evaluation)
     learns = config.mode != "model"
     runs, rule = 2 * len(config.dials) + learns, config.sampler.rule
-    point = functools.partial(evaluate.point, rule=rule, samples=config.evaluation.samples)
+    point = functools.partial(evaluation.point, rule=rule, samples=config.evaluation.samples)
     graded: dict[str, grading.Graded] = {}
     frontiers: dict[str, list[dict[str, float]]] = {"base": [], "trained": []}
     began = time.perf_counter()
@@ -54,8 +54,8 @@ def validate(setup: Setup, params: Params) -> dict[str, float]:
     examples = setup.task.examples("validation")
     most = setup.config.evaluation.validation_examples
     graded = at_own_threshold(setup, params, examples[: most or None])
-    evaluation = setup.config.evaluation
-    point = evaluate.point(graded, setup.config.sampler.rule, samples=evaluation.samples)
+    rule, samples = setup.config.sampler.rule, setup.config.evaluation.samples
+    point = evaluation.point(graded, rule, samples=samples)
     return {f"eval/{name}": value for name, value in point.items()}
 
 
@@ -79,7 +79,9 @@ def _summary(setup, frontiers, learned, graded, seconds) -> dict[str, Any]:
     calls["pretrain"] = 0 if config.init_from else config.pretrain.steps * config.pretrain.batch
     calls["evaluation"] = float(sum(g.rollout.nfe.sum() for g in graded.values()))
     scores = {name: setup.task.scores(g.examples, g.texts) for name, g in graded.items()}
-    outcomes = {name: evaluate.outcomes(g, config.evaluation.samples) for name, g in graded.items()}
+    outcomes = {
+        name: evaluation.outcomes(g, config.evaluation.samples) for name, g in graded.items()
+    }
     curves = {
         name: [outcomes[f"{name}/{dial}"] for dial in config.dials] for name in ("base", "trained")
     }

@@ -8,9 +8,9 @@ Where numbers come from: shapes from the models' own config.json; d1's training 
 2504.12216 and the repository dllm-reasoning/d1 (its batch scripts, which its authors call
 authoritative); DiFFPO's from arXiv 2510.02212, and where that is silent, d1's or our choice.
 
-Published weights and tokenizers cannot be loaded yet, nor are there LoRA and the 4-bit weights
-that d1 trains with.  The presets of these models are what a run of that size is to have; they
-leave the tokenizer without an alphabet, and a run stops there with a message.
+The presets of published models name weights and tokenizers of the Hugging Face hub; a directory
+does as well (config.model.weights, config.tokenizer.name).  d1's 4-bit weights are not there: with
+an adapter the frozen weights are bfloat16.
 """
 
 from collections.abc import Callable, Mapping
@@ -75,19 +75,26 @@ def published(*, answer: str, prompt_length: int) -> dict[str, Change]:
 
 
 def llada_8b(config: ConfigDict) -> None:
-    """The shape of LLaDA-8B: 8.02e9 parameters."""
-    model = config.model
+    """LLaDA-8B-Instruct: 8.02e9 parameters.  Other LLaDA weights by config.model.weights."""
+    model, tokenizer = config.model, config.tokenizer
+    model.family = "llada"
+    model.weights = tokenizer.name = "GSAI-ML/LLaDA-8B-Instruct"
+    tokenizer.mask, tokenizer.pad = "<|mdm_mask|>", "<|endoftext|>"
+    tokenizer.ends = ("<|endoftext|>", "<|eot_id|>")
+    model.vocab = 126_464
     model.width, model.layers, model.heads, model.kv_heads, model.ff = 4096, 32, 32, 32, 12288
     model.rope_theta, model.norm_eps = 500_000.0, 1e-5
 
 
 def dream_7b(config: ConfigDict) -> None:
-    """The shape of Dream-7B, which is Qwen2.5-7B's.
-
-    What our network does not have is missing: biases of queries, keys and values, and logits that
-    belong to the next position.
-    """
-    model = config.model
+    """Dream-v0-Instruct-7B: the shape of Qwen2.5-7B, whose tokenizer it has, with a mask token."""
+    model, tokenizer = config.model, config.tokenizer
+    model.family, model.qkv_bias = "dream", True
+    model.weights = tokenizer.name = "Dream-org/Dream-v0-Instruct-7B"
+    tokenizer.kind = "Qwen2Tokenizer"  # its own class is code on the hub
+    tokenizer.mask, tokenizer.pad = "<|mask|>", "<|endoftext|>"
+    tokenizer.ends = ("<|endoftext|>", "<|im_end|>")
+    model.vocab = 152_064
     model.width, model.layers, model.heads, model.kv_heads, model.ff = 3584, 28, 28, 4, 18944
     model.rope_theta, model.norm_eps = 1_000_000.0, 1e-6
 
@@ -99,7 +106,6 @@ def _published(config: ConfigDict) -> None:
     model.embedding_std = 0.02
     config.mesh.fsdp = 8
     config.pretrain.steps = 0
-    config.tokenizer.alphabet = ""  # see the module's head
     config.task.prompt.template, config.task.prompt.chat = "words", True
     sampler = config.sampler
     sampler.length, sampler.block_length, sampler.temperature = 256, 32, 0.9
@@ -139,11 +145,21 @@ def s1k(config: ConfigDict) -> None:
         config.model.positions = max(config.model.positions, rows.prompt_length + rows.length)
 
 
+def lora(config: ConfigDict) -> None:
+    """An adapter of rank 128 on every projection, over frozen bfloat16 weights.
+
+    d1's rank and alpha.  Its code names seven projections of which LLaDA has four under those
+    names; preset d1 has those four.
+    """
+    config.lora.rank, config.lora.alpha = 128, 64.0
+    config.model.param_dtype = "bfloat16"
+
+
 def _inner_updates(config: ConfigDict) -> int:
     return 12 if config.task.name in ("gsm8k", "math500") else 8
 
 
-# What any size is combined with: algorithms, and s1k.
+# What any size is combined with: algorithms, lora, and s1k.
 
 
 def d1(config: ConfigDict) -> None:
@@ -170,6 +186,12 @@ def d1(config: ConfigDict) -> None:
     config.rl.inner_updates = _inner_updates(config)
     optimizer = config.rl.optimizer
     optimizer.beta2, optimizer.weight_decay, optimizer.max_grad_norm = 0.99, 0.1, 0.2
+    if config.model.family != "tiny":
+        lora(config)
+        # Of its target names LLaDA has these; what it calls attn_out, ff_proj, ff_out is missed.
+        if config.model.family == "llada":
+            config.lora.targets = ("q", "k", "v", "up")
+        config.tokenizer.ends = config.tokenizer.ends[:1]  # the end of a turn is a token like any
 
 
 def d2(config: ConfigDict) -> None:
@@ -215,6 +237,7 @@ def paper(config: ConfigDict) -> None:
 
 ALGORITHMS: Mapping[str, Change] = {
     "s1k": s1k,
+    "lora": lora,
     "d1": d1,
     "d2": d2,
     "gspo": gspo,

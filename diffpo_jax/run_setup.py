@@ -8,12 +8,13 @@ from typing import Any, NamedTuple
 
 from jax.sharding import Mesh
 
-from diffpo_jax import checkpoints, evaluate, files, metrics, pretrain, tasks
+from diffpo_jax import checkpoints, evaluation, files, metrics, pretrain, tasks
 from diffpo_jax import workdir as workdir_lib
 from diffpo_jax.config import Config
 from diffpo_jax.data import prompts, tokenizers
 from diffpo_jax.distributed import hosts
 from diffpo_jax.distributed import mesh as mesh_lib
+from diffpo_jax.errors import UserError
 from diffpo_jax.models import families
 from diffpo_jax.models.policy import Policy
 from diffpo_jax.rl import trainer
@@ -33,7 +34,7 @@ class Setup(NamedTuple):
     tokenizer: Any
     policy: Policy
     writer: metrics.MetricsWriter
-    evaluator: evaluate.Evaluator
+    evaluator: evaluation.Evaluator
 
 
 def prepare(config: Config, workdir: workdir_lib.Workdir) -> Setup:
@@ -51,7 +52,7 @@ def prepare(config: Config, workdir: workdir_lib.Workdir) -> Setup:
     first = hosts.is_first()
     lines = workdir.metrics if first else os.devnull
     writer = metrics.MetricsWriter(lines, config.logging.tensorboard and first)
-    evaluator = evaluate.make_evaluator(
+    evaluator = evaluation.make_evaluator(
         policy,
         config.decoder,
         config.evaluation,
@@ -65,12 +66,22 @@ def prepare(config: Config, workdir: workdir_lib.Workdir) -> Setup:
 
 
 def make_policy(config: Config, tokenizer: Any, mesh: Mesh) -> Policy:
-    """The network of a configuration, for the devices of a mesh."""
+    """The network of a configuration, for the devices of a mesh.
+
+    Raises:
+      UserError: the tokenizer has more tokens than the weights.
+    """
+    tokens, rows = len(tokenizer), config.model.vocab
+    if rows and rows < tokens:
+        raise UserError(
+            f"config.model.vocab={rows} is less than the {tokens} tokens of config.tokenizer: "
+            "they do not belong together."
+        )
     return families.make_policy(
         config.model,
         config.threshold,
         config.lora,
-        vocab=config.model.vocab or len(tokenizer),
+        vocab=rows or tokens,
         mask_id=tokenizers.special_ids(tokenizer).mask,
         platform=mesh.devices.flat[0].platform,
     )

@@ -1,21 +1,95 @@
-import dataclasses
+"""The command `evaluate`: models that were trained elsewhere, point by point."""
 
-from diffpo_jax import evaluate
-from diffpo_jax.config import EvaluationConfig
+import json
+import pathlib
+import sys
+
+import pytest
+from least import LEAST
+
+from diffpo_jax import config_io, evaluate, experiment, export
+from diffpo_jax.errors import UserError
+
+sys.path.insert(0, str(pathlib.Path(__file__).parent.parent))
+from configs import sudoku
 
 
-def choose(all_, **fields):
-    return evaluate.choose(all_, dataclasses.replace(EvaluationConfig(), **fields))
+def least(**overrides):
+    values = sudoku.get_config("smoke")
+    values.update_from_flattened_dict(LEAST | overrides)
+    return config_io.from_config_dict(values)
 
 
-def test_the_first_examples():
-    assert choose(range(9), examples=3) == range(3)
-    assert choose(range(9), examples=0) == choose(range(9), examples=20) == range(9)
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    path = tmp_path_factory.mktemp("run")
+    experiment.run(least(), str(path))
+    return path
 
 
-def test_d1_s_subset_is_the_one_its_baselines_were_made_on():
-    """The first Sudokus of d1's published generations, and every Countdown once."""
-    drawn = choose(range(500), examples=256, subset="d1")
-    assert drawn[:8] == [361, 73, 374, 155, 104, 394, 377, 124]
-    assert len(set(drawn)) == 256
-    assert sorted(choose(range(256), examples=256, subset="d1")) == list(range(256))
+@pytest.fixture(scope="module")
+def weights(run, tmp_path_factory):
+    path = tmp_path_factory.mktemp("weights") / "out"
+    export.export(str(run), str(path), model="base")
+    return path
+
+
+def plain(points):
+    return [{k: v for k, v in x.items() if k not in ("scores", "learned")} for x in points]
+
+
+def test_published_weights_score_like_the_run_they_came_from(run, weights, tmp_path):
+    config = least(**{"model.weights": str(weights)})
+    result = evaluate.evaluate(config, str(tmp_path / "out"))
+    frontier = json.loads((run / "report/summary.json").read_text())["base"]["frontier"]
+    assert plain(result["points"]) == frontier
+    assert json.loads((tmp_path / "out/evaluation.json").read_text()) == result
+    assert result["model"]["weights"] == str(weights)
+    assert len(result["model"]["sha256"]) == 64
+    rows = (tmp_path / "out/samples/published-0.1.jsonl").read_text().splitlines()
+    assert len(rows) == result["prompts"] == 16
+    assert {"completion", "correct", "nfe"} <= json.loads(rows[0]).keys()
+    assert "16 prompts" in evaluate.table(result)
+
+
+def test_a_runs_model_is_scored_at_its_own_threshold_too(run, tmp_path):
+    result = evaluate.evaluate(least(), str(tmp_path / "out"), run=str(run))
+    summary = json.loads((run / "report/summary.json").read_text())
+    assert plain(result["points"][:-1]) == summary["trained"]["frontier"]
+    last, learned = result["points"][-1], summary["trained"]["learned"]
+    assert last["learned"]
+    assert (last["accuracy"], last["nfe"]) == (learned["accuracy"], learned["nfe"])
+    assert "learned" in evaluate.table(result)
+
+
+def test_it_goes_on_after_the_last_whole_point(weights, tmp_path, monkeypatch):
+    config = least(**{"model.weights": str(weights)})
+    first = evaluate.evaluate(config, str(tmp_path / "out"))
+    (tmp_path / "out/samples/published-1.0.json").unlink()
+    made = []
+    writer = evaluate_writer(monkeypatch, made)
+    again = evaluate.evaluate(config, str(tmp_path / "out"))
+    assert again["points"] == first["points"]
+    assert made == ["published-1.0.jsonl"]
+    assert writer
+
+
+def evaluate_writer(monkeypatch, made):
+    from diffpo_jax import files
+
+    real = files.write_jsonl
+
+    def watched(path, rows):
+        made.append(pathlib.Path(path).name)
+        real(path, rows)
+
+    monkeypatch.setattr(files, "write_jsonl", watched)
+    return real
+
+
+def test_without_a_model_there_is_nothing_to_score(tmp_path):
+    with pytest.raises(UserError, match="no model to score"):
+        evaluate.evaluate(least(), str(tmp_path))
+    config = least(**{"model.weights": str(tmp_path / "nothing")})
+    with pytest.raises(UserError, match="is not a directory, nor a hub name"):
+        evaluate.evaluate(config, str(tmp_path / "out"))

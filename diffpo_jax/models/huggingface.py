@@ -6,6 +6,7 @@ Published kernels are [out, in], ours [in, out]; the embedding is [V D] in both.
 """
 
 import contextlib
+import dataclasses
 import hashlib
 import json
 import pathlib
@@ -88,19 +89,25 @@ def model_config(directory: pathlib.Path, family: str) -> dict[str, Any]:
     return {field: values[key] for field, key in of.settings.items()} | dict(of.fixed)
 
 
-def check_config(directory: pathlib.Path, model: ModelConfig) -> None:
-    """Raises `UserError` that names every field in which `model` and config.json differ.
+def adopt(model: ModelConfig) -> ModelConfig:
+    """The configuration with family and sizes of the weights it names; without weights, as it is.
 
-    A vocabulary that is the tokenizer's is not known here; `read_into` compares it.
+    Raises:
+      UserError: no such weights, or of a family that we do not know.
     """
-    there = model_config(directory, model.family)
-    lines = [
-        f"config.model.{field}={getattr(model, field)!r}, there {value!r}"
-        for field, value in there.items()
-        if getattr(model, field) != value and (field != "vocab" or model.vocab)
-    ]
-    if lines:
-        raise UserError(f"config.model does not fit {directory / CONFIG}: {'; '.join(lines)}.")
+    if not model.weights:
+        return model
+    directory = locate(model.weights)
+    kind = _json(directory / CONFIG).get("model_type")
+    named = [name for name, family in FAMILIES.items() if family.marks["model_type"] == kind]
+    if not named:
+        known = ", ".join(str(family.marks["model_type"]) for family in FAMILIES.values())
+        raise UserError(
+            f"{directory / CONFIG}: model_type {kind!r} is of no family we know; "
+            f"there are: {known}."
+        )
+    fields = model_config(directory, named[0])
+    return dataclasses.replace(model, family=named[0], **fields)
 
 
 def read_into(directory: pathlib.Path, denoiser: Params, family: str) -> Params:

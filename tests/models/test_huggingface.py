@@ -1,5 +1,6 @@
 """Published checkpoints made here, with the published names: in, out, and in plain PyTorch."""
 
+import dataclasses
 import json
 import math
 
@@ -248,13 +249,42 @@ def test_no_more_than_one_published_tensor_is_read_at_a_time(tmp_path, monkeypat
     assert sorted(asked) == sorted(v.size for v in values.values())
 
 
-def test_a_config_that_differs_is_said_field_by_field(tmp_path):
-    source = save(tmp_path / "in", "llada", weights("llada"))
-    model = model_of(source, "llada")
-    huggingface.check_config(source, model)
-    wrong = ModelConfig(**(vars(model) | {"ff": 7, "rope_theta": 1.0}))
-    with pytest.raises(UserError, match=r"ff=7, there 32; .*rope_theta=1.0, there 500.0"):
-        huggingface.check_config(source, wrong)
+@FAMILY
+def test_family_and_sizes_are_the_checkpoints(tmp_path, family):
+    source = save(tmp_path / "in", family, weights(family))
+    got = huggingface.adopt(ModelConfig(weights=str(source), dtype="bfloat16", ff=7))
+    assert got == dataclasses.replace(
+        model_of(source, family), weights=str(source), dtype="bfloat16", scan_unroll=3
+    )
+    assert (got.family, got.width, got.ff, got.kv_heads) == (family, D, F, KV[family])
+    assert huggingface.adopt(ModelConfig(ff=7)) == ModelConfig(ff=7)
+    (source / "config.json").write_text('{"model_type": "bert"}')
+    with pytest.raises(UserError, match=r"model_type 'bert' is of no family we know; .* llada, D"):
+        huggingface.adopt(ModelConfig(weights=str(source)))
+
+
+def test_what_lies_beside_the_weights_is_handed_on(tmp_path):
+    source = save(tmp_path / "in", "llada", weights("llada"), architectures=["LLaDAModelLM"])
+    (source / "tokenizer.json").write_text("{}")
+    (source / "modeling_llada.py").write_text("pass")
+    params, model = read(source, "llada")
+    huggingface.write(tmp_path / "out", params, model, lineage={}, source=source, dtype="bfloat16")
+    for name in ("tokenizer.json", "modeling_llada.py"):
+        assert (tmp_path / "out" / name).read_text() == (source / name).read_text()
+    before, after = (
+        json.loads((path / "config.json").read_text()) for path in (source, tmp_path / "out")
+    )
+    assert after == before | {"torch_dtype": "bfloat16"}
+    again, _ = read(tmp_path / "out", "llada")
+    np.testing.assert_allclose(again["embed"], params["embed"], rtol=2**-8)
+
+
+def test_a_fingerprint_changes_with_the_weights(tmp_path):
+    values = weights("llada")
+    one = huggingface.fingerprint(save(tmp_path / "one", "llada", values))
+    assert one == huggingface.fingerprint(save(tmp_path / "two", "llada", values))
+    values["model.transformer.ln_f.weight"][0] += 1
+    assert one != huggingface.fingerprint(save(tmp_path / "three", "llada", values))
 
 
 def test_another_family_is_refused(tmp_path):
