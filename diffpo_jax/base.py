@@ -4,7 +4,9 @@
 2. or `config.model.weights`, published ones, and without either random ones;
 3. from those of 2, masked-diffusion SFT where `config.pretrain.steps` is not 0.
 
-Only 3 writes a checkpoint: a run that took its base model as it was reads it there again.
+Only 3 writes checkpoints: a run that took its base model as it was reads it there again.  With an
+adapter (`config.lora`) 3 trains that, its checkpoints hold nothing else, and the base model is the
+two merged.
 """
 
 import functools
@@ -18,7 +20,7 @@ from diffpo_jax import checkpoints, pretrain, rng, run_setup
 from diffpo_jax import workdir as workdir_lib
 from diffpo_jax.config import Config
 from diffpo_jax.distributed import sharding
-from diffpo_jax.models import huggingface
+from diffpo_jax.models import huggingface, lora
 from diffpo_jax.models.policy import Policy
 from diffpo_jax.rl import optimizer, update
 from diffpo_jax.run_setup import Setup
@@ -45,13 +47,14 @@ def read(workdir: pathlib.Path, policy: Policy, mesh: Mesh) -> Params:
       UserError: no run, no such checkpoint or weights there, or of another shape.
     """
     paths = workdir_lib.Workdir(workdir)
-    if paths.base.is_dir():
-        run_setup.say(f"base model: from {paths.base}")
-        return checkpoints.restore_params(paths.base, shapes(policy, mesh))
     config = workdir_lib.config_of(paths)
-    if config.pretrain.steps and not config.init_from:
-        return checkpoints.restore_params(paths.base, shapes(policy, mesh))  # says what is missing
-    return _taken(config, policy, mesh)
+    if config.init_from or not config.pretrain.steps:
+        return _taken(config, policy, mesh)
+    run_setup.say(f"base model: from {paths.base}")
+    if not config.lora.rank:
+        return checkpoints.restore_params(paths.base, shapes(policy, mesh))
+    adapter = checkpoints.restore_params(paths.base, _adapter_shapes(config, policy, mesh))
+    return _merged(_untrained(config, policy, mesh), adapter, config)
 
 
 def shapes(policy: Policy, mesh: Mesh) -> Params:
@@ -101,15 +104,36 @@ def _untrained(config: Config, policy: Policy, mesh: Mesh) -> Params:
     return params
 
 
+def _adapter_shapes(config: Config, policy: Policy, mesh: Mesh) -> Params:
+    denoiser = jax.eval_shape(policy.init, jax.random.key(0))["denoiser"]
+    init = functools.partial(lora.init, denoiser=denoiser, config=config.lora)
+    return sharding.abstract({"adapter": jax.eval_shape(init, jax.random.key(0))}, mesh)
+
+
+def _merged(base: Params, trained: Params, config: Config) -> Params:
+    """The base model with an adapter merged, in the place of the one without."""
+    layout = jax.tree.map(lambda x: x.sharding, base["denoiser"])
+    merge = functools.partial(lora.merge, config=config.lora)
+    jitted = jax.jit(merge, donate_argnums=0, out_shardings=layout)
+    return base | {"denoiser": jitted(base["denoiser"], trained["adapter"])}
+
+
 def _pretrained(setup: Setup) -> Params:
     config, mesh, stage = setup.config, setup.mesh, setup.config.pretrain
+    policy, adapts = setup.policy, bool(config.lora.rank)
     opt = optimizer.make_pretrain_optimizer(stage)
     init = functools.partial(update.init_state, optimizer=opt)
-    wanted = sharding.abstract(jax.eval_shape(init, shapes(setup.policy, mesh)), mesh)
+    trained = _adapter_shapes(config, policy, mesh) if adapts else shapes(policy, mesh)
+    wanted = sharding.abstract(jax.eval_shape(init, trained), mesh)
     layout = jax.tree.map(lambda x: x.sharding, wanted)
+    frozen = _untrained(config, policy, mesh) if adapts else {}
 
     def fresh() -> TrainState:
-        params = _untrained(config, setup.policy, mesh)
+        if adapts:
+            make = jax.jit(policy.init_adapter, out_shardings=layout.params["adapter"])
+            params = {"adapter": make(rng.key_for(config.seed, "adapter", 1))}
+        else:
+            params = _untrained(config, policy, mesh)
         return jax.jit(init, donate_argnums=0, out_shardings=layout)(params)
 
     data = run_setup.iterator(setup, stage.batch, pretrain.STAGE)
@@ -117,13 +141,14 @@ def _pretrained(setup: Setup) -> Params:
         where: tuple[Any, ...] = (data, pretrain.STAGE, stage.steps)
         start, state, _ = run_setup.resume(setup, saved, wanted, fresh, *where)
         step = jax.jit(
-            pretrain.make_step(setup.policy, opt, stage),
+            pretrain.make_step(policy, opt, stage),
             donate_argnums=0,
             out_shardings=(layout, sharding.replicated(mesh)),
         )
         state = pretrain.run(
             step,
             state,
+            frozen,
             data,
             saved,
             setup.writer,
@@ -133,4 +158,4 @@ def _pretrained(setup: Setup) -> Params:
             start=start,
             log_every=config.logging.every,
         )
-    return state.params
+    return _merged(frozen, state.params, config) if adapts else state.params

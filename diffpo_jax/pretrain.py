@@ -19,7 +19,7 @@ from diffpo_jax.distributed import sharding
 from diffpo_jax.errors import UserError
 from diffpo_jax.models.policy import Policy
 from diffpo_jax.progress import Progress
-from diffpo_jax.types import Metrics, Prompts, TrainState
+from diffpo_jax.types import Metrics, Params, Prompts, TrainState
 
 STAGE = "pretrain"
 
@@ -27,24 +27,29 @@ STAGE = "pretrain"
 def make_step(
     policy: Policy, optimizer: optax.GradientTransformation, config: PretrainConfig
 ) -> Callable[..., tuple[TrainState, Metrics]]:
-    """step(state, prompts, target [B L], key) -> (state, metrics), to be jitted."""
+    """step(state, frozen, prompts, target [B L], key) -> (state, metrics), to be jitted.
 
-    def step(state: TrainState, prompts: Prompts, target, key):
+    What is trained is the denoiser, or the adapter where `state` has one; `frozen` has the
+    parameters that `state` has not.
+    """
+
+    def step(state: TrainState, frozen: Params, prompts: Prompts, target, key):
         masked, p = corrupt.corrupt(key, target, config.t_min)
+        name = "adapter" if "adapter" in state.params else "denoiser"
 
         def gradient(batch):
-            def loss(denoiser):
-                params = state.params | {"denoiser": denoiser}
+            def loss(part):
+                params = frozen | state.params | {name: part}
                 return corrupt.sft_loss(policy, params, *batch)
 
-            return jax.grad(loss, has_aux=True)(state.params["denoiser"])
+            return jax.grad(loss, has_aux=True)(state.params[name])
 
         batch = (prompts, target, masked, p)
         total, metrics = microbatch.accumulate(gradient, batch, config.micro_batch)
         grads = jax.tree.map(jnp.zeros_like, state.params)
-        grads = grads | {"denoiser": jax.tree.map(lambda g: g / target.size, total)}
+        grads = grads | {name: jax.tree.map(lambda g: g / target.size, total)}
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-        norm = optax.tree.norm(grads["denoiser"])
+        norm = optax.tree.norm(grads[name])
         metrics["grad_norm"] = (norm, jnp.ones(()))
         params = optax.apply_updates(state.params, updates)
         return TrainState(state.step + 1, params, opt_state), metrics
@@ -55,6 +60,7 @@ def make_step(
 def run(
     step: Callable[..., tuple[TrainState, Metrics]],
     state: TrainState,
+    frozen: Params,
     iterator: Any,
     checkpoints: Checkpoints,
     writer: metrics_lib.MetricsWriter,
@@ -70,6 +76,7 @@ def run(
     Args:
       step: jitted `make_step`.
       state: at step `start`.
+      frozen: the parameters that are not in it.
       iterator: grain iterator of encoded batches, at the same step.
 
     Raises:
@@ -81,7 +88,7 @@ def run(
             batch = next(iterator)
             prompts = sharding.place_batch(Prompts(batch.tokens, batch.mask), mesh)
             target = sharding.place_batch(batch.target, mesh)
-            state, metrics = step(state, prompts, target, rng.key_for(seed, STAGE, number))
+            state, metrics = step(state, frozen, prompts, target, rng.key_for(seed, STAGE, number))
             values = metrics_lib.means(jax.device_get(metrics))
             if not math.isfinite(values["loss"]) or not math.isfinite(values["grad_norm"]):
                 raise UserError(

@@ -311,6 +311,22 @@ def test_rl_through_an_adapter(base, tmp_path):
     np.testing.assert_allclose(merged[0].probabilities, written[0].probabilities, rtol=1e-4)
 
 
+def test_sft_through_an_adapter_is_merged_before_rl(base, tmp_path):
+    """From published weights by SFT to RL in one run; a run after it finds the same base model."""
+    export.export(str(base), str(tmp_path / "weights"), model="base")
+    fields = {"model.weights": str(tmp_path / "weights"), "lora.rank": 2, "pretrain.warmup": 1}
+    summary = experiment.run(least(**fields), str(tmp_path / "run"))
+    saved = tmp_path / "run" / "checkpoints" / "base" / "3" / "params"
+    with ocp.StandardCheckpointer() as reader:
+        assert set(reader.metadata(saved).item_metadata.tree) == {"adapter"}
+    lines = metrics.read(tmp_path / "run" / "metrics.jsonl")
+    losses = [line["loss"] for line in lines if line["stage"] == "pretrain"]
+    assert len(losses) == 3
+    again = {"init_from": str(tmp_path / "run"), "rl.steps": 0}
+    other = experiment.run(least(**again), str(tmp_path / "other"))
+    assert other["base"]["frontier"] == summary["base"]["frontier"]
+
+
 def test_a_base_of_another_shape_is_refused(base, tmp_path):
     config = least(**{"init_from": str(base), "model.ff": 24})
     with pytest.raises(UserError, match=r"does not fit config\.model"):

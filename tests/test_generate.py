@@ -28,6 +28,7 @@ def config(**overrides):
 def workdir(tmp_path_factory):
     """A run's checkpoints: base and trained, of different seeds."""
     path = tmp_path_factory.mktemp("run")
+    (path / "config.json").write_text(config_io.to_json(config()))
     mesh = mesh_lib.make_mesh(config().mesh)
     policy = run_setup.make_policy(config(), tokenizers.make_tokenizer(config().tokenizer), mesh)
     for seed, stage in enumerate(("base", "rl")):

@@ -51,7 +51,7 @@ def make_optimizer(
 
 
 def make_pretrain_optimizer(config: PretrainConfig) -> optax.GradientTransformation:
-    """AdamW on the denoiser alone, its rate warmed up and, if that is asked for, let down."""
+    """AdamW on the denoiser or its adapter alone; the rate is warmed up, and let down if asked."""
     schedule = _schedule(config.learning_rate, config.warmup, config.decay, config.steps)
     adamw = optax.chain(
         optax.clip_by_global_norm(config.max_grad_norm),
@@ -59,7 +59,7 @@ def make_pretrain_optimizer(config: PretrainConfig) -> optax.GradientTransformat
     )
 
     def labels(params: Params) -> dict[str, str]:
-        return {name: "trained" if name == "denoiser" else "frozen" for name in params}
+        return {name: "frozen" if name == "threshold" else "trained" for name in params}
 
     return optax.partition({"trained": adamw, "frozen": optax.set_to_zero()}, labels)
 
