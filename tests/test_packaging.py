@@ -155,7 +155,7 @@ def test_flags_that_are_written_down_exist(path):
         assert config_io.unknown_field(field, StudyConfig if of_study else Config) is None
     sections = "|".join(x.name for x in dataclasses.fields(Config))
     for field in re.findall(rf"`((?:{sections})\.[\w.]*\w)`", text):
-        if not field.endswith((".py", ".jsonl")):
+        if not field.endswith((".py", ".json", ".jsonl")):
             assert config_io.unknown_field(f"config.{field}") is None
     for name, preset in re.findall(r"--config=configs/(\w+\.py)(?::(\w+))?", text):
         assert (name, preset or "default") in configs()
