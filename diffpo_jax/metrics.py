@@ -8,6 +8,7 @@ Only fields whose name starts with `time/` may differ between two runs of one co
 and between a run and the same run killed and resumed.
 """
 
+import contextlib
 import errno
 import json
 import math
@@ -43,12 +44,14 @@ class MetricsWriter:
     """Appends lines to `metrics.jsonl`, and to TensorBoard if asked.
 
     A line goes out in a single append, so a kill leaves at most one torn line, the last,
-    which every reader here ignores and the next writer removes.  One writer a file.
-    TensorBoard events go to `tensorboard/STAGE` beside the file.
+    which every reader here ignores and the next writer removes.  The file is opened, synced and
+    closed for each line: a bucket that is mounted as a directory takes a file when it is closed,
+    and what it has not taken a preemption loses.  One writer a file.  TensorBoard events go to
+    `tensorboard/STAGE` beside the file.
     """
 
     def __init__(self, path: str | os.PathLike, tensorboard: bool = False):
-        """Opens `path` for appending; the directory is made.
+        """Makes the file if there is none, and its directory; removes a torn last line.
 
         Raises:
           UserError: `tensorboard` without the package tensorboardX, or a damaged file.
@@ -57,20 +60,12 @@ class MetricsWriter:
         self._summary_writer = _summary_writer_class() if tensorboard else None
         self._events: dict[str, Any] = {}
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = -1
         self.cut_back(lambda row: True)
+        os.close(self._open())
 
     def cut_back(self, keep: Callable[[dict[str, Any]], bool]) -> None:
-        """Drops the lines that `keep` refuses, and goes on after those that stay.
-
-        The file is replaced as a whole, so it must be opened again: a writer that kept the old
-        one open would append to a file without a name.  Raises like the function `cut_back`.
-        """
-        if self._file >= 0:
-            os.close(self._file)
-            self._file = -1
+        """Drops the lines that `keep` refuses; raises like the function `cut_back`."""
         cut_back(self._path, keep)
-        self._file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
 
     def write(
         self, stage: str, step: int, values: Mapping[str, float], times: Mapping[str, float]
@@ -98,13 +93,10 @@ class MetricsWriter:
             self._write_events(stage, int(step), numbers | seconds)
 
     def close(self) -> None:
-        """Closes the files; a second call does nothing."""
+        """Closes the events; a second call does nothing."""
         for events in self._events.values():
             events.close()
         self._events = {}
-        if self._file >= 0:
-            os.close(self._file)
-            self._file = -1
 
     def __enter__(self) -> "MetricsWriter":
         return self
@@ -112,15 +104,35 @@ class MetricsWriter:
     def __exit__(self, *exception: object) -> None:
         self.close()
 
+    def _open(self) -> int:
+        return os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+
     def _append(self, line: bytes) -> None:
-        written = os.write(self._file, line)
+        file = self._open()
+        try:
+            before = os.fstat(file).st_size
+            try:
+                self._write_whole(file, line)
+            except OSError:
+                with contextlib.suppress(OSError):  # the first fault is the one to tell
+                    os.ftruncate(file, before)
+                raise
+        finally:
+            os.close(file)
+
+    def _write_whole(self, file: int, line: bytes) -> None:
+        written = os.write(file, line)
         if written < len(line):
-            os.ftruncate(self._file, os.fstat(self._file).st_size - written)
             raise OSError(
                 errno.ENOSPC,
                 f"only {written} of {len(line)} bytes could be written to {self._path}; "
                 "is the disk full?",
             )
+        try:
+            os.fsync(file)
+        except OSError as error:
+            if error.errno != errno.EINVAL:  # a device, /dev/null say, has nothing to sync
+                raise
 
     def _write_events(self, stage: str, step: int, numbers: dict[str, float]) -> None:
         if stage not in self._events:

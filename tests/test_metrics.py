@@ -1,3 +1,4 @@
+import errno
 import json
 import os
 import subprocess
@@ -90,6 +91,42 @@ def test_each_line_is_one_append(tmp_path, monkeypatch):
         writer.write("rl", 2, {"x": 1.0}, {})
     assert [c.count(b"\n") for c in calls] == [1, 1]
     assert b"".join(calls) == (tmp_path / "m").read_bytes()
+
+
+def test_a_line_is_synced_and_the_file_closed_before_the_next(tmp_path, monkeypatch):
+    path, synced = tmp_path / "m", []
+    sync = os.fsync
+    with metrics.MetricsWriter(path) as writer:
+        monkeypatch.setattr(os, "fsync", lambda f: (synced.append(os.fstat(f).st_size), sync(f)))
+        for step in (1, 2):
+            writer.write("rl", step, {"x": 1.0}, {})
+            opened = [os.path.realpath(f"/proc/self/fd/{f}") for f in os.listdir("/proc/self/fd")]
+            assert str(path) not in opened
+            assert synced[-1] == path.stat().st_size  # after the line was written
+    assert len(synced) == 2
+
+
+def test_lines_may_go_to_no_file():
+    with metrics.MetricsWriter(os.devnull) as writer:  # of a process that writes nothing
+        writer.write("rl", 1, {"x": 1.0}, {})
+
+
+def test_a_line_that_cannot_be_synced_is_taken_back(tmp_path, monkeypatch):
+    path = tmp_path / "m"
+    with metrics.MetricsWriter(path) as writer:
+        writer.write("rl", 1, {"x": 1.0}, {})
+        whole = path.read_bytes()
+
+        def full(descriptor):  # a network's disk tells that it is full no sooner
+            raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
+
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "fsync", full)
+            with pytest.raises(OSError, match="quota"):
+                writer.write("rl", 2, {"x": 1.0}, {})
+        assert path.read_bytes() == whole
+        writer.write("rl", 2, {"x": 1.0}, {})
+    assert [row["step"] for row in metrics.read(path)] == [1, 2]
 
 
 def test_a_short_write_raises_and_is_taken_back(tmp_path, monkeypatch):
@@ -189,14 +226,6 @@ def test_a_resumed_run_leaves_the_file_of_an_uninterrupted_one(tmp_path):
     assert (tmp_path / "resumed").read_bytes() == (tmp_path / "straight").read_bytes()
 
 
-def test_close_twice(tmp_path):
-    writer = metrics.MetricsWriter(tmp_path / "m")
-    writer.close()
-    writer.close()
-    with pytest.raises(OSError):
-        writer.write("rl", 1, {}, {})
-
-
 def test_tensorboard_missing_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorboardX", None)
     with pytest.raises(UserError, match="pip install tensorboardX"):
@@ -227,6 +256,7 @@ def test_tensorboard_gets_a_directory_a_stage_that_starts_at_its_first_step(tmp_
     with metrics.MetricsWriter(tmp_path / "m", tensorboard=True) as writer:
         writer.write("pretrain", 100, {"loss": 2.0}, {})
         writer.write("rl", 4, {"loss": 1.0}, {"step": 3.0})
+        writer.close()  # the second, at the end of the block, does nothing
     assert events == [
         ("open", "tensorboard/pretrain", 100),
         ("tensorboard/pretrain", "loss", 2.0, 100),
