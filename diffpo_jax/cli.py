@@ -11,11 +11,13 @@ from absl import app, flags, logging
 
 from diffpo_jax import config_io
 from diffpo_jax.config import Config
-from diffpo_jax.errors import UserError
+from diffpo_jax.errors import STOPPED, Stopped, UserError
 
 
 def entry(main: Callable[[Sequence[str]], None], root: type = Config) -> None:
     """Runs a command; a mistake of the user's is one line and exit status 2.
+
+    A run that was told to end, and saved what it did, exits with `errors.STOPPED`.
 
     Args:
       root: the dataclass that --config gives the fields of.
@@ -25,6 +27,9 @@ def entry(main: Callable[[Sequence[str]], None], root: type = Config) -> None:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+    except Stopped as error:
+        print(error, file=sys.stderr)
+        sys.exit(STOPPED)
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise

@@ -6,6 +6,9 @@
 `--config.section.field=value` sets any field of `diffpo_jax.config`.  The same command again
 resumes the run.  Several hosts: the same command on each; outside TPU slices and Slurm with
 --coordinator, --num_processes and --process_id.  Flags only; the run itself is `experiment.run`.
+
+Exit status: 0 done; 2 a mistake, in a line on standard error; 75 stopped by SIGTERM while training,
+with the step saved: the same command goes on from there.
 """
 
 from collections.abc import Sequence

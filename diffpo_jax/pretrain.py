@@ -11,7 +11,7 @@ import optax
 from jax.sharding import Mesh
 
 from diffpo_jax import metrics as metrics_lib
-from diffpo_jax import microbatch, rng
+from diffpo_jax import microbatch, preemption, rng
 from diffpo_jax.checkpoints import Checkpoints
 from diffpo_jax.config import PretrainConfig
 from diffpo_jax.diffusion import corrupt
@@ -81,8 +81,9 @@ def run(
 
     Raises:
       UserError: the loss is not finite; a checkpoint could not be written.
+      Stopped: after SIGTERM, with the step saved.
     """
-    with Progress(STAGE, config.steps, initial=start) as progress:
+    with Progress(STAGE, config.steps, initial=start) as progress, preemption.Notice() as notice:
         written = time.perf_counter()
         for number in range(start + 1, config.steps + 1):
             batch = next(iterator)
@@ -101,6 +102,9 @@ def run(
                 now = time.perf_counter()
                 writer.write(STAGE, number, values, {"seconds": now - written})
                 written = now
-            checkpoints.save(number, state, iterator, {})
+            told = notice.given()
+            checkpoints.save(number, state, iterator, {}, due=told)
+            if told:
+                preemption.stop(STAGE, number, checkpoints)
             progress.update(loss=values["loss"], masked_accuracy=values["masked_accuracy"])
     return state

@@ -1,4 +1,7 @@
-"""kill -9 at five moments, the same command again: nothing but `time/` fields differs."""
+"""Ended at five moments, the same command again: nothing but `time/` fields differs.
+
+Three times by kill -9, and twice by SIGTERM, as machines send that are about to be taken away.
+"""
 
 import json
 import os
@@ -13,8 +16,10 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
+from diffpo_jax.errors import STOPPED
+
 ROOT = pathlib.Path(__file__).parent.parent
-STEPS = {"pretrain": 12, "rl": 8}
+STEPS = {"pretrain": 200, "rl": 8}
 
 
 def start(workdir: pathlib.Path, cache: pathlib.Path, log) -> subprocess.Popen:
@@ -29,6 +34,7 @@ def start(workdir: pathlib.Path, cache: pathlib.Path, log) -> subprocess.Popen:
             "-m",
             "diffpo_jax.main",
             "--config=configs/sudoku.py:smoke",
+            f"--config.pretrain.steps={STEPS['pretrain']}",
             f"--workdir={workdir}",
         ],
         cwd=ROOT,
@@ -52,14 +58,27 @@ def saving(workdir: pathlib.Path) -> bool:
     return any(workdir.glob("checkpoints/*/*orbax-checkpoint-tmp*"))
 
 
-# When to kill, in order; each waits for its moment and then for up to 0.2 s more.
+# When to end it, in order, and how.  kill -9 comes up to 0.2 s after its moment.
+KILL, TERM = signal.SIGKILL, signal.SIGTERM
 MOMENTS = {
-    "pretraining": lambda w: reached(w, "pretrain", 4),
-    "saving": saving,
-    "first RL steps": lambda w: reached(w, "rl", 1),
-    "later RL steps": lambda w: reached(w, "rl", 5),
-    "evaluating": lambda w: reached(w, "rl", STEPS["rl"]),
+    "pretraining": (TERM, lambda w: reached(w, "pretrain", 4)),
+    "saving": (KILL, saving),
+    "first RL steps": (KILL, lambda w: reached(w, "rl", 1)),
+    "later RL steps": (TERM, lambda w: reached(w, "rl", 5)),
+    "evaluating": (KILL, lambda w: reached(w, "rl", STEPS["rl"])),
 }
+
+
+def check_stopped(workdir: pathlib.Path, log: pathlib.Path) -> None:
+    """The last line's step is the newest checkpoint, and the log ends in a sentence about it."""
+    last = lines(workdir)[-1]
+    stage = {"pretrain": "base", "rl": "rl"}[last["stage"]]
+    steps = [int(p.name) for p in (workdir / "checkpoints" / stage).iterdir()]
+    assert max(steps) == last["step"]
+    assert log.read_text().splitlines()[-1] == (
+        f"{last['stage']}: stopped at step {last['step']} after SIGTERM; the same command goes on "
+        "from there."
+    )
 
 
 def params_of(workdir: pathlib.Path) -> dict[str, np.ndarray]:
@@ -76,23 +95,26 @@ def without_times(line: dict) -> dict:
 
 
 @pytest.mark.slow
-def test_killed_five_times_equals_uninterrupted(tmp_path):
+def test_ended_five_times_equals_uninterrupted(tmp_path):
     chance = random.Random(0)
     cache = tmp_path / "cache"
     whole, torn = tmp_path / "whole", tmp_path / "torn"
     with open(tmp_path / "log", "w") as log:
         assert start(whole, cache, log).wait(timeout=400) == 0, (tmp_path / "log").read_text()
-        for name, moment in MOMENTS.items():
+        for name, (ending, moment) in MOMENTS.items():
             process = start(torn, cache, log)
             limit = time.monotonic() + 200
             while not moment(torn):
                 assert process.poll() is None, f"ended before {name}"
                 assert time.monotonic() < limit, f"never came to {name}"
                 time.sleep(0.001)
-            if name != "saving":
+            if ending == KILL and name != "saving":
                 time.sleep(chance.uniform(0, 0.2))
-            process.send_signal(signal.SIGKILL)
-            assert process.wait() == -signal.SIGKILL, f"ended by itself while {name}"
+            process.send_signal(ending)
+            status = process.wait(timeout=100)
+            assert status == (STOPPED if ending == TERM else -KILL), f"{status} while {name}"
+            if ending == TERM:
+                check_stopped(torn, tmp_path / "log")
         assert start(torn, cache, log).wait(timeout=400) == 0, (tmp_path / "log").read_text()
 
     expected, got = ([without_times(x) for x in lines(w)] for w in (whole, torn))

@@ -10,6 +10,7 @@ import json
 import os
 import pathlib
 import secrets
+import signal
 import socket
 import sys
 import threading
@@ -84,6 +85,8 @@ def initialize(join: Join) -> None:
                 initialization_timeout=join.start_seconds + 60,
                 heartbeat_timeout_seconds=join.heartbeat_seconds,
             )
+        # JAX's handler notes SIGTERM and goes on; preemption.py says what is done here instead.
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
     except ValueError as error:
         # What JAX says where it was told nothing and finds no cluster.
         if join.coordinator is not None or "coordinator_address" not in str(error):
@@ -106,6 +109,13 @@ def gather(value: Any) -> list[Any]:
     padded[: text.size] = text
     rows = np.asarray(multihost_utils.process_allgather(padded))
     return [json.loads(row[:n].tobytes()) for row, n in zip(rows, lengths.tolist())]
+
+
+def any_of(mine: bool) -> bool:
+    """Whether it is true on any process; small enough to be asked at every step."""
+    if jax.process_count() == 1:
+        return mine
+    return bool(multihost_utils.process_allgather(np.int32(mine)).any())
 
 
 def spread(rows: Sequence[Any], action: Callable[[Sequence[Any]], list[Any]]) -> list[Any]:

@@ -20,7 +20,7 @@ import numpy as np
 import optax
 from jax.sharding import Mesh
 
-from diffpo_jax import grading, rng
+from diffpo_jax import grading, preemption, rng
 from diffpo_jax import metrics as metrics_lib
 from diffpo_jax.checkpoints import Checkpoints
 from diffpo_jax.config import LoggingConfig, RLConfig, SamplerConfig
@@ -160,12 +160,13 @@ class Trainer(NamedTuple):
         Raises:
           UserError: objective or gradient not finite; the guard stopped the run; a checkpoint
             could not be written.
+          Stopped: after SIGTERM, with the step saved.
         """
         steps = self.config.steps
         calls = meta.get("calls", {"rollout": 0.0, "update": 0.0})
         guard = guard_lib.from_meta(meta.get("guard"))
         self._stop_if_guarded(guard.met, start, checkpoints)
-        with Progress(STAGE, steps, initial=start) as progress:
+        with Progress(STAGE, steps, initial=start) as progress, preemption.Notice() as notice:
             written = time.perf_counter()
 
             def write(number: int, values: dict[str, float], times: dict[str, float]) -> None:
@@ -195,8 +196,11 @@ class Trainer(NamedTuple):
                 if due or number % self.logging.every == 0 or number == steps or met:
                     write(number, values | {f"guard/{name}": 1.0 for name in met}, times)
                 state_of_run = {"calls": calls, "guard": guard_lib.to_meta(guard)}
-                checkpoints.save(number, state, iterator, state_of_run, due=bool(met))
+                told = notice.given()
+                checkpoints.save(number, state, iterator, state_of_run, due=bool(met) or told)
                 self._stop_if_guarded(list(met.values()), number, checkpoints)
+                if told:
+                    preemption.stop(STAGE, number, checkpoints)
                 for seen in met.values():
                     progress.say(f"warning: RL step {number}: {seen}.")
                 shown = ("reward", "accuracy", "nfe", "gamma/p50")
