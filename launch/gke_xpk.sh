@@ -5,7 +5,7 @@
 #
 #   up      makes the cluster and attaches the bucket of WORKDIR to it; where the bucket cannot
 #           be attached, the cluster is deleted again
-#   run     start, follow.  The workload is deleted where it fails or is interrupted
+#   run     start, follow.  The workload of this call is deleted where it fails or is interrupted
 #   start   submits the commit as a workload; GKE starts it again, up to RESTARTS times, when a
 #           node is preempted, and the run goes on from its last checkpoint
 #   follow  waits for the workload, with its outcome as exit status
@@ -31,6 +31,7 @@ NAME=${NAME:-diffpo} TYPE=${TYPE:-v5litepod-16} SLICES=${SLICES:-1}
 CONFIG=${CONFIG:-configs/sudoku.py} SPOT=${SPOT:-1} RESTARTS=${RESTARTS:-20}
 IMAGE=${IMAGE:-python:3.12}
 MOUNT=/bucket
+REQUESTED= # set while there is a workload of ours
 
 where() { WHERE=(--project="$PROJECT" --zone="$ZONE" --cluster="$CLUSTER"); }
 
@@ -59,12 +60,20 @@ start() {
   command="git config --global --add safe.directory '*' && python -m pip install -q -e '.[tpu]'"
   command+=" && exec python -m diffpo_jax.main --workdir=$(quoted "$(workdir_under "$MOUNT")")"
   command+=" $(quoted --config="$CONFIG" "${FLAGS[@]}")"
-  call git clone -q "file://$ROOT" "$sources" &&
+  if call git clone -q "file://$ROOT" "$sources"; then
+    REQUESTED=1 # from here on, as an interrupted request may have come through
+    # By itself xpk restarts what a signal ended, and nothing that ended with a status of its own.
     call xpk workload create "${WHERE[@]}" --workload="$NAME" --tpu-type="$TYPE" \
-      --num-slices="$SLICES" --max-restarts="$RESTARTS" --storage="$(bucket)" \
-      --base-docker-image="$IMAGE" --script-dir="$sources" --command="$command" || status=$?
+      --num-slices="$SLICES" --max-restarts="$RESTARTS" --restart-on-exit-codes="$STOPPED" \
+      --storage="$(bucket)" --base-docker-image="$IMAGE" --script-dir="$sources" \
+      --command="$command" || status=$?
+  else
+    status=1
+  fi
   call rm -rf "$sources"
-  [[ $status == 0 ]] || die 1 "the workload $NAME could not be submitted (see above)."
+  [[ $status != 0 ]] || return 0
+  REQUESTED= # one of this name may be another's
+  die 1 "the workload $NAME could not be submitted (see above)."
 }
 
 follow() {
@@ -90,19 +99,19 @@ down() {
     die 1 "$CLUSTER could not be deleted and is billed: try launch/$SCRIPT down again."
 }
 
-finish() { # where `run` did not end well, nothing of it stays
+finish() { # where `run` did not end well, nothing of it stays; what others started does
   local status=$?
   trap - EXIT INT TERM HUP
   end_interruptible
-  [[ $status == 0 ]] || (stop) || status=1
+  [[ $status == 0 || ! $REQUESTED ]] || (stop) || status=1
   exit "$status"
 }
 
 run() {
-  start
   trap finish EXIT
   trap 'exit 130' INT
   trap 'exit 143' TERM HUP
+  start
   follow
 }
 

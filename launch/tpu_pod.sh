@@ -4,12 +4,13 @@
 #   launch/tpu_pod.sh [--dry-run] COMMAND [-- FLAGS OF python -m diffpo_jax.main]
 #
 #   run     up, start, follow.  A slice that is preempted is deleted and requested again, and
-#           the run goes on from its last checkpoint.  The slice is deleted at the end, however
-#           that comes, Ctrl-C and failures included.
+#           the run goes on from its last checkpoint; so it does where its hosts were told to stop
+#           it and stay.  The slice is deleted at the end, however that comes, Ctrl-C and failures
+#           included.
 #   up      requests the slice, waits for it, installs the code's commit on all workers
 #   start   starts the run on all workers; it outlives the connection
 #   follow  the log of worker 0 until the run ends, with the run's exit status
-#   stop    ends the run on all workers; the slice stays, and is billed
+#   stop    ends the run on all workers when its step is saved; the slice stays, and is billed
 #   down    deletes the slice
 #   state   what the request's state is
 #
@@ -32,7 +33,7 @@ NAME=${NAME:-diffpo} TYPE=${TYPE:-v5litepod-16} RUNTIME=${RUNTIME:-v2-alpha-tpuv
 CONFIG=${CONFIG:-configs/sudoku.py} SPOT=${SPOT:-1} RESTARTS=${RESTARTS:-20}
 WAIT=${WAIT:-86400} POLL=${POLL:-30}
 REQUESTED= # set while there is a request of ours
-PREEMPTED=75 # EX_TEMPFAIL: no status of the run's own
+PREEMPTED=76 # the slice is gone; no status of the run's own
 # Without them a connection to a machine that is gone hangs for hours.
 ALIVE=(-o ServerAliveInterval=30 -o ServerAliveCountMax=4)
 
@@ -113,32 +114,39 @@ up() {
 }
 
 start() {
-  local flags run
+  local flags run around
   # The home directory has the same name on every worker, and is not this machine's.
   flags=$(quoted --config="$CONFIG" "${FLAGS[@]}")
   run=".venv/bin/python -m diffpo_jax.main --workdir=../$(quoted "$(workdir_under bucket)") $flags"
+  # The shell outlives a SIGTERM, to tell what became of the run.  It holds the bucket open: the
+  # SIGTERM that the run heeds makes gcsfuse unmount what nobody holds.
+  around='trap : TERM; exec 9<../bucket'
   say "starting on all workers"
   ssh_to all "set -e
 if test -e diffpo.pid && kill -0 \$(cat diffpo.pid) 2>/dev/null; then
   echo 'a run is going on here; stop it first' >&2
   exit 1
 fi
-cd diffpo_jax && rm -f ../diffpo.status
-nohup setsid bash -c $(quoted "$run; echo \$? > ../diffpo.status") \
+cd diffpo_jax && rm -f ../diffpo.status ../diffpo.stopped
+nohup setsid bash -c $(quoted "$around; $run; echo \$? > ../diffpo.status") \
   > ../diffpo.log 2>&1 < /dev/null & echo \$! > ../diffpo.pid"
 }
 
-# "exit=N" of a run that has ended, "exit=running", or nothing where worker 0 does not answer.
+# "exit=N" of a run that has ended, "exit=stopped" where `stop` did it, "exit=running", or nothing
+# where worker 0 does not answer.
 ended() {
-  # 255: neither running nor ended by itself, as after a reboot or `stop`.
+  # 255: neither running nor ended by itself, as after a reboot.
   # shellcheck disable=SC2016
   ask exit=0 gcloud compute tpus tpu-vm ssh "$NAME" "${WHERE[@]}" --worker=0 --command='
-if test -e diffpo.status; then echo "exit=$(cat diffpo.status)"
+if test -e diffpo.status; then
+  status=$(cat diffpo.status)
+  test ! -e diffpo.stopped || test "$status" = 0 || status=stopped
+  echo "exit=$status"
 elif kill -0 "$(cat diffpo.pid)" 2>/dev/null; then echo exit=running
 else echo exit=255; fi' -- "${ALIVE[@]}" | grep -o '^exit=[a-z0-9]*' || true
 }
 
-# Status of the run; PREEMPTED where the slice went away under it.
+# Status of the run; PREEMPTED where the slice went away under it, 143 after `stop`.
 follow() {
   local said now from=+1 tries=0
   while true; do
@@ -148,6 +156,7 @@ follow() {
     said=${said#exit=}
     case $said in
       0 | 2) return "$said" ;; # done, or a mistake that would come again
+      stopped) return 143 ;;
       running) tries=0 && continue ;;
     esac
     # A host that is taken away fails the run on the others before the state says so.
@@ -162,7 +171,8 @@ follow() {
 stop() {
   # To the process group: setsid made one, of shell and Python.
   # shellcheck disable=SC2016
-  ssh_to all 'test ! -e diffpo.pid || kill -TERM -- "-$(cat diffpo.pid)" 2>/dev/null || true'
+  ssh_to all 'test ! -e diffpo.pid || { touch diffpo.stopped
+kill -TERM -- "-$(cat diffpo.pid)" 2>/dev/null || true; }'
 }
 
 down() {
@@ -201,12 +211,17 @@ run() {
     fi
     case $status in
       0) say "done; everything is in $WORKDIR" && return ;;
-      "$PREEMPTED") ;;
+      "$STOPPED" | "$PREEMPTED") ;;
       *) die "$status" "the run ended with status $status; its log is above. What it saved is in" \
         "$WORKDIR, and the same command goes on from there." ;;
     esac
     ((restarts++ < RESTARTS)) ||
-      die 1 "preempted, and RESTARTS=$RESTARTS are used up; the same command goes on."
+      die 1 "stopped again, and RESTARTS=$RESTARTS are used up; the same command goes on."
+    if [[ $status == "$STOPPED" ]]; then
+      say "the run was told to stop, and the slice is still there: starting it again (restart" \
+        "$restarts of $RESTARTS)"
+      continue
+    fi
     say "the slice is gone; asking for another (restart $restarts of $RESTARTS)"
     down
     REQUESTED=

@@ -30,9 +30,11 @@ for pattern, answers in json.loads((here / "answers.json").read_text()).items():
         number = int(count.read_text()) if count.exists() else 0
         count.write_text(str(number + 1))
         text, status = answers[min(number, len(answers) - 1)]
-        if text == "hang":
-            import time
-            time.sleep(60)
+        if text in ("hang", "wait"):
+            import signal, time
+            if text == "wait":  # and is not to be disturbed
+                signal.signal(signal.SIGINT, signal.SIG_IGN)
+            time.sleep(60 if text == "hang" else 1)
         print(text)
         sys.exit(status)
 """

@@ -3,10 +3,12 @@
 Nothing here shows that a cloud takes the commands; it shows which are given, and when.
 """
 
+import os
 import re
 import shutil
 import signal
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -132,6 +134,91 @@ def test_a_preempted_slice_is_replaced_and_the_same_run_started(path, state):
     assert "asking for another (restart 1 of 20)" in out.stderr
 
 
+def test_a_run_that_was_told_to_stop_goes_on_where_its_slice_stays(path):
+    answers = DONE | {"exit=running": [("exit=75", 0)] * 4 + [("exit=0", 0)]}
+    pod = machine(path, answers, **CLOUD)
+    out = pod.run("tpu_pod.sh", "run")
+    assert out.returncode == 0, out.stderr
+    assert "starting it again (restart 1 of 20)" in out.stderr
+    order = steps(pod)
+    assert [order.count(x) for x in ("create", "install", "start", "delete")] == [1, 2, 2, 1]
+    assert order[-1] == "delete"
+
+
+def test_a_run_that_was_told_to_stop_with_its_slice_gets_another(path):
+    answers = {
+        "exit=running": [("exit=75", 0), ("exit=0", 0)],
+        "describe": [("ACTIVE", 0), ("SUSPENDING", 0), ("ACTIVE", 0)],
+    }
+    pod = machine(path, answers, **CLOUD)
+    assert pod.run("tpu_pod.sh", "run").returncode == 0
+    assert steps(pod).count("create") == steps(pod).count("start") == 2
+
+
+def test_a_run_that_somebody_stopped_is_not_started_again(path):
+    pod = machine(path, DONE | {"exit=running": [("exit=stopped", 0)]}, **CLOUD)
+    out = pod.run("tpu_pod.sh", "run")
+    assert out.returncode == 143
+    assert [steps(pod).count(x) for x in ("start", "delete")] == [1, 1]
+
+
+HEEDS = """#!/usr/bin/env python3
+import pathlib, signal, sys, time
+told = []
+signal.signal(signal.SIGTERM, lambda *_: told.append(1))
+pathlib.Path("up").touch()
+while not told:
+    time.sleep(0.01)
+time.sleep(0.5)
+sys.exit(75)
+"""
+
+
+@pytest.mark.parametrize("by_stop", [True, False])
+def test_what_runs_on_a_worker_tells_how_it_ended(path, tmp_path, by_stop):
+    """The commands themselves, in a directory that stands for a worker's home."""
+    pod = machine(path, {}, **CLOUD)
+    for command in ("start", "stop", "follow"):
+        pod.run("tpu_pod.sh", command)  # which finds no state of the run, and gives up
+    start, stop, ended = (
+        next(x for c in pod.calls for x in c if x.startswith("--command=") and word in x)
+        for word in ("nohup", "kill -TERM", "exit=running")
+    )
+    home = tmp_path / "home"
+    python = home / "diffpo_jax" / ".venv" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    (home / "bucket").mkdir()
+    python.write_text(HEEDS)
+    python.chmod(0o755)
+
+    def there(command):
+        command = command.removeprefix("--command=")
+        out = subprocess.run(
+            ["bash", "-c", command], cwd=home, capture_output=True, text=True, timeout=30
+        )
+        return out.stdout.strip()
+
+    def wait_for(answer):
+        end = time.monotonic() + 20
+        while (said := there(ended)) != answer:
+            assert said == "exit=running"
+            assert time.monotonic() < end
+            time.sleep(0.05)
+
+    there(start)
+    end = time.monotonic() + 20
+    while not (home / "diffpo_jax" / "up").exists():
+        assert time.monotonic() < end, (home / "diffpo.log").read_text()
+        time.sleep(0.05)
+    if by_stop:
+        there(stop)
+    else:  # a machine that shuts down tells every process
+        group = int((home / "diffpo.pid").read_text())
+        os.killpg(group, signal.SIGTERM)
+    assert there(ended) == "exit=running"  # until its step is saved
+    wait_for("exit=stopped" if by_stop else "exit=75")
+
+
 def test_a_slice_that_goes_while_it_is_installed_is_replaced_too(path):
     answers = DONE | {
         "scp": [("", 1), ("", 0)],
@@ -220,6 +307,7 @@ def test_gke_submits_waits_and_keeps_what_ended_well(path):
     assert [c[:3] for c in pod.calls] == [["xpk", "workload", x] for x in ("create", "list")]
     create = pod.calls[0]
     assert {"--max-restarts=20", "--storage=bucket", "--cluster=c"} <= set(create)
+    assert "--restart-on-exit-codes=75" in create
     command = words_after(create, "--command")
     assert {"--workdir=/bucket/runs/one", "--config.seed=1", ".[tpu]"} <= set(command)
     assert not list(path.glob("tmp.*"))  # the clone that became the image
@@ -231,6 +319,26 @@ def test_gke_deletes_a_workload_that_failed(path):
     assert out.returncode == 125
     assert "the workload diffpo failed" in out.stderr
     assert pod.order(create="workload create", delete="workload delete") == ["create", "delete"]
+
+
+@pytest.mark.parametrize(("sent", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize("during", ["workload create", "workload list"])
+def test_an_interrupted_gke_run_leaves_no_workload(path, sent, status, during):
+    # One that is being created is there before the script can end.
+    wait = {"workload create": ("wait", 0), "workload list": ("hang", 0)}[during]
+    pod = machine(path, {during: [wait]}, **GKE)
+    process = pod.start("gke_xpk.sh", "run")
+    pod.wait_for(during)
+    process.send_signal(sent)
+    process.communicate(timeout=30)
+    assert process.returncode == status
+    assert pod.calls[-1][:3] == ["xpk", "workload", "delete"]
+
+
+def test_gke_deletes_nothing_that_it_did_not_create(path):
+    pod = machine(path, {}, **GKE, TMPDIR="/dev/null")  # no clone can be made there
+    assert pod.run("gke_xpk.sh", "run").returncode == 1
+    assert not pod.calls
 
 
 def test_gke_that_takes_no_workload_is_said(path):
@@ -252,7 +360,10 @@ def test_gke_deletes_a_cluster_without_its_bucket(path):
     ]
 
 
-QUEUE = {"squeue": [("PENDING", 0), ("RUNNING", 0), ("", 0)], "sbatch": [("17;cluster", 0)]}
+QUEUE = {
+    "squeue": [("5 RUNNING\n17 PENDING", 0), ("17 RUNNING", 0), ("5 RUNNING", 0)],
+    "sbatch": [("17;cluster", 0)],
+}
 
 
 def test_slurm_submits_and_follows_to_the_end(path):
@@ -264,8 +375,8 @@ def test_slurm_submits_and_follows_to_the_end(path):
     assert out.stdout == "a line\n"
     assert [c[0] for c in pod.calls] == ["sbatch", *["squeue"] * 3, "sacct"]
     assert {"--nodes=2", "--ntasks-per-node=4", "--gpus-per-node=4"} <= set(pod.calls[0])
-    assert "--requeue" in pod.calls[0]
-    assert "--jobs=17" in pod.calls[1]
+    assert {"--requeue", "--signal=TERM@600"} <= set(pod.calls[0])
+    assert any(word.startswith("--user=") for word in pod.calls[1])
     script = pod.calls[0][-1]
     assert "--workdir=/shared/runs/one" in script
     assert r"--config.task.prompt.template=a\ b" in script
@@ -304,23 +415,50 @@ def test_the_job_of_slurm_runs(path, workdir, expected):
     assert ("gcsfuse" in out.stderr) == workdir.startswith("gs://")
 
 
-@pytest.mark.parametrize("last", ["FAILED", "CANCELLED by 7", "TIMEOUT", ""])
+@pytest.mark.parametrize("last", ["FAILED", "CANCELLED by 7", "TIMEOUT", "NODE_FAIL"])
 def test_slurm_tells_how_a_job_ended(path, last):
     pod = machine(path, QUEUE | {"sacct": [(last, 0)]}, **SLURM)
     out = pod.run("slurm_gpu.sh", "run")
     assert out.returncode == 1
-    assert f"job 17 ended as {last or 'unknown'}" in out.stderr
+    assert f"job 17 ended as {last};" in out.stderr
+
+
+def test_slurm_waits_for_an_accounting_that_is_behind(path):
+    behind = [("", 1), ("", 0), ("RUNNING", 0), ("COMPLETING", 0), ("PENDING", 0)]
+    pod = machine(path, QUEUE | {"sacct": [*behind, ("COMPLETED", 0)]}, **SLURM)
+    assert pod.run("slurm_gpu.sh", "run").returncode == 0
+    assert pod.order(sacct="^sacct").count("sacct") == 6
+
+
+def test_slurm_follows_a_job_that_is_queued_again(path):
+    queue = [("17 RUNNING", 0), ("", 0), ("17 PENDING", 0), ("17 RUNNING", 0), ("", 0)]
+    answers = {"squeue": queue, "sacct": [("REQUEUED", 0), ("COMPLETED", 0)]}
+    pod = machine(path, QUEUE | answers, **SLURM)
+    assert pod.run("slurm_gpu.sh", "run").returncode == 0
+    assert pod.order(squeue="^squeue").count("squeue") == 5
+
+
+@pytest.mark.parametrize(
+    ("accounting", "sentence"),
+    [(("", 1), "does not say how: it says nothing"), (("RUNNING", 0), "it says RUNNING")],
+)
+def test_slurm_does_not_wait_for_ever(path, accounting, sentence):
+    pod = machine(path, QUEUE | {"sacct": [accounting]}, **SLURM)
+    out = pod.run("slurm_gpu.sh", "run")
+    assert out.returncode == 1
+    assert sentence in out.stderr
+    assert pod.order(sacct="^sacct").count("sacct") == 20
 
 
 def test_slurm_goes_on_where_the_queue_does_not_answer(path):
-    queue = [("RUNNING", 0), ("", 1), ("RUNNING", 0), ("", 0)]
+    queue = [("17 RUNNING", 0), ("", 1), ("17 RUNNING", 0), ("", 0)]
     pod = machine(path, QUEUE | {"squeue": queue, "sacct": [("COMPLETED", 0)]}, **SLURM)
     assert pod.run("slurm_gpu.sh", "run").returncode == 0
     assert pod.order(squeue="^squeue").count("squeue") == 4
 
 
 def test_an_interrupted_slurm_run_cancels_its_job(path):
-    pod = machine(path, QUEUE | {"squeue": [("RUNNING", 0)]}, **(SLURM | {"POLL": "60"}))
+    pod = machine(path, QUEUE | {"squeue": [("17 RUNNING", 0)]}, **(SLURM | {"POLL": "60"}))
     process = pod.start("slurm_gpu.sh", "run")
     pod.wait_for("^squeue")
     process.send_signal(signal.SIGTERM)
