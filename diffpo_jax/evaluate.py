@@ -94,7 +94,7 @@ def evaluate(config: Config, out: str, *, run: str = "", which: str = "trained")
                 given = None if dial == LEARNED else dial
                 rule, samples = config.sampler.rule, config.evaluation.samples
                 point = evaluation.point(graded, rule, given, samples)
-                point["scores"] = setup.task.scores(graded.examples, graded.texts)
+                point["scores"] = grading.scores(graded, setup.task)
                 rows = grading.sample_rows(graded, None, len(graded.texts))
                 files.write_jsonl(path.with_suffix(".jsonl"), rows)
                 files.write_json(path, {"learned": dial == LEARNED, **point})  # last: it is whole

@@ -78,7 +78,7 @@ def _summary(setup, frontiers, learned, graded, seconds) -> dict[str, Any]:
     calls = {use: last.get(f"calls/{use}", 0.0) for use in ("rollout", "update")}
     calls["pretrain"] = 0 if config.init_from else config.pretrain.steps * config.pretrain.batch
     calls["evaluation"] = float(sum(g.rollout.nfe.sum() for g in graded.values()))
-    scores = {name: setup.task.scores(g.examples, g.texts) for name, g in graded.items()}
+    scores = {name: grading.scores(g, setup.task) for name, g in graded.items()}
     outcomes = {
         name: evaluation.outcomes(g, config.evaluation.samples) for name, g in graded.items()
     }

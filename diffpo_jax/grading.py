@@ -7,7 +7,7 @@ import numpy as np
 
 from diffpo_jax.data import tokenizers
 from diffpo_jax.distributed import hosts
-from diffpo_jax.tasks.task import Example, Reward, Task
+from diffpo_jax.tasks.task import GIVEN_UP, Example, Reward, Task
 from diffpo_jax.types import Metrics, Rollout
 
 
@@ -47,6 +47,14 @@ def grade(rollout: Rollout, examples: Sequence[Example], task: Task, tokenizer: 
 
 def _columns(pairs: Sequence[tuple[Example, str]]) -> tuple[list[Example], list[str]]:
     return [example for example, _ in pairs], [text for _, text in pairs]
+
+
+def scores(graded: Graded, task: Task) -> dict[str, float]:
+    """The task's scores of a whole set; what each process counts of its share is summed."""
+    found = task.scores(graded.examples, graded.texts)
+    if GIVEN_UP in found:
+        found[GIVEN_UP] = sum(hosts.gather(found[GIVEN_UP]))
+    return found
 
 
 def metrics_of(graded: Graded) -> Metrics:

@@ -24,7 +24,7 @@ from diffpo_jax.errors import UserError
 from diffpo_jax.tasks import answers, d1_answers, d1_math500
 from diffpo_jax.tasks.published import Published
 from diffpo_jax.tasks.splits import Question, Splits
-from diffpo_jax.tasks.task import Example, Reward
+from diffpo_jax.tasks.task import GIVEN_UP, Example, Reward
 from diffpo_jax.tasks.verify import Verifier
 
 TRAIN, TEST = "ankner/math-500::train", "HuggingFaceH4/MATH-500::test"
@@ -69,7 +69,8 @@ class Math500(Published):
         """Accuracy by d1's evaluation, whatever the protocol, and how much algebra was given up.
 
         Returns:
-          `d1_accuracy`; `given_up`, answers so far whose algebra was stopped, or crashed.
+          `d1_accuracy`; `given_up`, answers so far, of those this process graded, whose algebra
+          was stopped or crashed.
         """
         right = [
             d1_math500.is_right(c, e.meta["answer"])
@@ -77,7 +78,7 @@ class Math500(Published):
         ]
         return {
             "d1_accuracy": sum(right) / max(len(right), 1),
-            "given_up": float(self._verifier.killed),
+            GIVEN_UP: float(self._verifier.killed),
         }
 
     def difficulty(self, example: Example) -> float:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 from diffpo_jax.errors import UserError
 
 SPLITS = ("train", "validation", "test")
+GIVEN_UP = "given_up"  # the score that counts what this process graded, not the whole set
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,7 +108,10 @@ class Task(Protocol):
         ...
 
     def scores(self, examples: Sequence[Example], completions: Sequence[str]) -> dict[str, float]:
-        """Figures over a whole set, beside accuracy: other protocols' metrics, say."""
+        """Figures over a whole set, beside accuracy: other protocols' metrics, say.
+
+        `GIVEN_UP` alone counts verdicts that this process could not come to, so far.
+        """
         ...
 
     def overlap(self) -> int:
