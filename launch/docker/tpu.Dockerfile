@@ -1,0 +1,12 @@
+# For Cloud TPU, on its VMs or on GKE; /mnt/bucket is a bucket mounted with gcsfuse:
+#
+#     docker build -f launch/docker/tpu.Dockerfile -t diffpo-jax:tpu .
+#     docker run --privileged --net=host -v /mnt/bucket/runs:/runs diffpo-jax:tpu \
+#         --config=configs/sudoku.py --workdir=/runs/sudoku
+FROM python:3.12-slim
+WORKDIR /diffpo_jax
+# What a run says about itself includes the commit.
+RUN apt-get update && apt-get install -y --no-install-recommends git && rm -rf /var/lib/apt/lists/*
+COPY . .
+RUN pip install --no-cache-dir --editable ".[tpu]"
+ENTRYPOINT ["python", "-m", "diffpo_jax.main"]
