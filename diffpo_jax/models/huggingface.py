@@ -128,17 +128,20 @@ def read_into(directory: pathlib.Path, denoiser: Params, family: str) -> Params:
         arrays: dict[str, jax.Array] = {}
         for tensor in plan:
             leaf = leaves[tensor.path]
+            spec = leaf.sharding.spec if tensor.layer is None else leaf.sharding.spec[1:]
+            one = _read(stored, tensor, NamedSharding(leaf.sharding.mesh, PartitionSpec(*spec)))
             if tensor.layer is None:
-                arrays[tensor.path] = _read(stored, tensor, leaf.shape, leaf.dtype, leaf.sharding)
+                turn = jax.jit(_turned, static_argnums=(1, 2), out_shardings=leaf.sharding)
+                arrays[tensor.path] = turn(one, tensor.transposed, leaf.dtype).block_until_ready()
                 continue
-            part = NamedSharding(leaf.sharding.mesh, PartitionSpec(*leaf.sharding.spec[1:]))
-            one = _read(stored, tensor, leaf.shape[1:], leaf.dtype, part)
             if tensor.layer == 0:
                 zeros = jax.jit(jnp.zeros, static_argnums=(0, 1), out_shardings=leaf.sharding)
                 arrays[tensor.path] = zeros(leaf.shape, leaf.dtype)
-            put = jax.jit(_put, donate_argnums=0, out_shardings=leaf.sharding)
+            put = jax.jit(_put, static_argnums=3, donate_argnums=0, out_shardings=leaf.sharding)
             # Waited for: layers that are read ahead of the devices would pile up.
-            arrays[tensor.path] = put(arrays[tensor.path], one, tensor.layer).block_until_ready()
+            arrays[tensor.path] = put(
+                arrays[tensor.path], one, tensor.layer, tensor.transposed
+            ).block_until_ready()
     paths, tree = jax.tree_util.tree_flatten_with_path(denoiser)
     return jax.tree.unflatten(tree, [arrays[_name(path)] for path, _ in paths])
 
@@ -260,17 +263,27 @@ def _check_coverage(directory: pathlib.Path, plan: list[Tensor], stored: Mapping
         raise UserError(f"{directory} does not fit config.model: {'; '.join(sorted(lines))}.")
 
 
-def _read(stored, tensor: Tensor, shape, dtype, sharding) -> jax.Array:
-    def part(index: tuple[slice, ...]) -> np.ndarray:
-        view = stored[tensor.name].get_slice(tensor.name)
-        value = view[index[::-1] if tensor.transposed else index]
-        return np.ascontiguousarray(value.T if tensor.transposed else value).astype(dtype)
+def _read(stored: Mapping[str, Any], tensor: Tensor, sharding: NamedSharding) -> jax.Array:
+    """A published tensor as it is stored, split so that, turned, it lies as `sharding` says."""
+    dims = len(tensor.shape)
+    spec = (*sharding.spec, *[None] * (dims - len(sharding.spec)))
+    where = NamedSharding(
+        sharding.mesh, PartitionSpec(*(spec[::-1] if tensor.transposed else spec))
+    )
+    view = stored[tensor.name].get_slice(tensor.name)
+    return jax.make_array_from_callback(tensor.shape, where, lambda index: view[index])
 
-    return jax.make_array_from_callback(tuple(shape), sharding, part)
+
+# Turned and cast on the devices: numpy is slow at both, and would hold a copy of each.
 
 
-def _put(stacked, one, layer):
-    return jax.lax.dynamic_update_index_in_dim(stacked, one, layer, 0)
+def _turned(one: jax.Array, transposed: bool, dtype: Any) -> jax.Array:
+    return (one.T if transposed else one).astype(dtype)
+
+
+def _put(stacked: jax.Array, one: jax.Array, layer: Any, transposed: bool) -> jax.Array:
+    turned = _turned(one, transposed, stacked.dtype)
+    return jax.lax.dynamic_update_index_in_dim(stacked, turned, layer, 0)
 
 
 def _published(leaf: Any, tensor: Tensor, dtype: str) -> np.ndarray:

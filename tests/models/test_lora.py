@@ -98,3 +98,14 @@ def test_only_what_is_named_has_one(targets):
         if np.any(merged["blocks"][name] != PARAMS["denoiser"]["blocks"][name])
     }
     assert changed == set(targets)
+
+
+def test_blocks_that_are_recomputed_have_it_too():
+    remat, _ = reference.tiny_policy(lora=CONFIG, remat=True)
+    part = adapter()
+
+    def loss(policy):
+        return lambda x: jnp.sum(policy.hidden(PARAMS | {"adapter": x}, TOKENS, SEEN) ** 2)
+
+    plain, again = (jax.jit(jax.grad(loss(p)))(part) for p in (POLICY, remat))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-3), plain, again)
