@@ -5,6 +5,7 @@ steps before it whole.
 """
 
 import contextlib
+import json
 import pathlib
 from collections.abc import Iterator
 from typing import Any
@@ -81,7 +82,7 @@ class Checkpoints:
 
         Args:
           state: arrays or shapes with the shardings to restore to; need not be those it was
-            saved with.
+            saved with, nor be of as many processes.
 
         Raises:
           UserError: the checkpoint cannot be read as such a state.
@@ -90,11 +91,11 @@ class Checkpoints:
         items = {
             "params": ocp.args.StandardRestore(abstract.params),
             "opt": ocp.args.StandardRestore({"step": abstract.step, "state": abstract.opt_state}),
-            "data": grain.checkpoint.CheckpointRestore(data),
             "meta": ocp.args.JsonRestore(),
         }
         try:
             out = self._manager.restore(step, args=ocp.args.Composite(**items))
+            data.set_state(_data_state(self.directory / str(step) / "data"))
         except Exception as error:
             raise UserError(f"cannot restore step {step} of {self.directory}: {error}") from error
         opt = out["opt"]
@@ -144,6 +145,18 @@ def restore_params(directory: pathlib.Path, params: Params) -> Params:
             raise UserError(f"cannot read the checkpoint {path}: {error}") from error
         _same_shapes(saved, params, str(path))
         return reader.restore(path, jax.tree.map(_abstract, params))
+
+
+def _data_state(directory: pathlib.Path) -> dict[str, Any]:
+    """The position of a grain iterator, as grain saved it: a file for each process.
+
+    Every process has the whole batch, so all files say the same.  grain itself would look for this
+    process's among as many as there are now, and refuse another number.
+    """
+    files = sorted(directory.glob("process_*-of-*.json"))
+    if not files:
+        raise FileNotFoundError(f"no file process_*-of-*.json in {directory}")
+    return json.loads(files[0].read_text())
 
 
 def _whole_steps(directory: pathlib.Path) -> list[int]:

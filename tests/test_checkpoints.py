@@ -55,6 +55,27 @@ def test_state_iterator_and_meta_come_back(tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir() if p.name.isdigit()) == ["4", "5"]
 
 
+def test_what_two_processes_saved_is_restored_by_one(tmp_path):
+    iterator = make_iterator()
+    next(iterator)
+    with checkpoints.Checkpoints(tmp_path, CheckpointConfig(every=1), last_step=1) as saved:
+        saved.save(1, make_state(1), iterator, {})
+    follows = next(iterator)
+    data = tmp_path / "1" / "data"
+    (mine,) = data.glob("process_*")
+    for name in ("process_0-of-2.json", "process_1-of-2.json"):
+        (data / name).write_bytes(mine.read_bytes())
+    mine.unlink()
+    again = make_iterator()
+    with checkpoints.Checkpoints(tmp_path, CheckpointConfig(every=1), last_step=1) as saved:
+        saved.restore(1, make_state(0.0), again)
+        np.testing.assert_array_equal(next(again).index, follows.index)
+        for file in data.glob("process_*"):
+            file.unlink()
+        with pytest.raises(UserError, match=r"cannot restore step 1 of .*: no file process_"):
+            saved.restore(1, make_state(0.0), again)
+
+
 def test_keep_every_keeps_for_good(tmp_path):
     config = CheckpointConfig(every=1, keep=1, keep_every=2)
     with checkpoints.Checkpoints(tmp_path, config, last_step=5) as saved:

@@ -135,8 +135,8 @@ def make_iterator(
     """An endless iterator over `EncodedBatch`es of `batch` rows in random order.
 
     Every epoch has its own order; a batch may reach across two epochs.  `get_state` and
-    `set_state` resume it exactly, as do `grain.checkpoint.CheckpointSave` and
-    `CheckpointRestore` as items of an orbax checkpoint.
+    `set_state` resume it exactly; `grain.checkpoint.CheckpointSave` keeps that state as an item of
+    an orbax checkpoint.
 
     Args:
       encoding: of `encode_examples`: the lengths, and what goes with them.

@@ -2,20 +2,28 @@
 
 import os
 import pathlib
+import signal
 import socket
 import subprocess
 import sys
+import time
 
 import pytest
 from least import LEAST
 
 from diffpo_jax import metrics
 from diffpo_jax.distributed import hosts
-from diffpo_jax.errors import UserError
+from diffpo_jax.errors import STOPPED, UserError
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 # Partly right grids earn something, so that there are advantages to learn from.
-RUN = LEAST | {"task.reward": "cell_fraction", "mesh.data": 2, "evaluation.every": 4}
+RUN = LEAST | {
+    "task.reward": "cell_fraction",
+    "mesh.data": 2,
+    "evaluation.every": 4,
+    "pretrain.steps": 200,
+    "checkpoint.every": 1000,  # never before the last step, unless a run is stopped
+}
 
 
 def free_port():
@@ -40,14 +48,18 @@ def start(workdir, *flags, devices=1, **changes):
     )
 
 
-def together(workdirs, changes=({}, {}), *flags):
-    """Exit status, standard output and error of each of two processes that are to be one run."""
+def together(workdirs, changes=({}, {}), *flags, during=lambda running: None):
+    """Exit status, standard output and error of each of two processes that are to be one run.
+
+    `during` is called with both once they are started.
+    """
     join = f"--coordinator=localhost:{free_port()}", "--num_processes=2", *flags
     running = [
         start(workdir, *join, f"--process_id={i}", **change)
         for i, (workdir, change) in enumerate(zip(workdirs, changes))
     ]
     try:
+        during(running)
         said = [process.communicate(timeout=240) for process in running]
     finally:
         for process in running:
@@ -56,37 +68,76 @@ def together(workdirs, changes=({}, {}), *flags):
 
 
 def lines(workdir):
-    return metrics.read(workdir / "metrics.jsonl")
+    path = workdir / "metrics.jsonl"
+    return metrics.read(path) if path.exists() else []
+
+
+def one_process(workdir, **changes):
+    """Standard error of a run by one process with two devices, which must end well."""
+    process = start(workdir, devices=2, **changes)
+    _, error = process.communicate(timeout=240)
+    assert process.returncode == 0, error
+    return error
+
+
+def wait_for_line(running, workdir, stage, step):
+    """Until the metrics have got there."""
+    end = time.monotonic() + 200
+    while not any((line["stage"], line["step"]) == (stage, step) for line in lines(workdir)):
+        assert all(process.poll() is None for process in running), "ended too soon"
+        assert time.monotonic() < end, f"never came to step {step} of {stage}"
+        time.sleep(0.005)
+
+
+def assert_same_numbers(workdir, other):
+    for ours, theirs in zip(lines(workdir), lines(other), strict=True):
+        assert ours.keys() == theirs.keys()
+        for name in ours.keys() - {"stage"}:
+            if not name.startswith("time/"):
+                # Sums over devices go through a network here, and in another order.
+                assert ours[name] == pytest.approx(theirs[name], rel=1e-4, abs=1e-5), name
 
 
 @pytest.mark.slow
 def test_two_processes_give_the_numbers_of_one_with_two_devices(tmp_path):
     both, one = tmp_path / "both", tmp_path / "one"
+
+    # What one is told all do, at the same step, although no checkpoint is due.
+    def tell_the_second(running):
+        wait_for_line(running, both, "pretrain", 10)
+        running[1].send_signal(signal.SIGTERM)
+
+    results = together([both, both], during=tell_the_second)
+    assert [status for status, *_ in results] == [STOPPED] * 2, results[0][2] + results[1][2]
+    step = lines(both)[-1]["step"]
+    assert 10 <= step < RUN["pretrain.steps"]
+    assert [p.name for p in (both / "checkpoints" / "base").iterdir()] == [str(step)]
+    for _, _, error in results:
+        assert f"pretrain: stopped at step {step} after SIGTERM" in error.splitlines()[-1]
+
+    # The same command resumes, and gives what one process gives that nobody stops.
     (first, out, error), (second, silent, other) = together([both, both])
     assert (first, second) == (0, 0), error + other
-    process = start(one, devices=2)
-    assert process.communicate(timeout=240) and process.returncode == 0
+    assert f"pretrain: resuming after step {step}" in error
+    one_process(one)
     assert "report:" in out
     assert "report:" not in silent  # process 0 alone tells the outcome
-    ours, theirs = lines(both), lines(one)
-    assert len(ours) == 3 + 3  # a line once, not once a process
+    ours = lines(both)
+    assert len(ours) == RUN["pretrain.steps"] + 3  # a line once, not once a process
     assert any(line.get("grad_norm/denoiser", 0) > 0 for line in ours)
-    for mine, other in zip(ours, theirs, strict=True):
-        assert mine.keys() == other.keys()
-        for name in mine.keys() - {"stage"}:
-            if not name.startswith("time/"):
-                # Sums over devices go through a network here, and in another order.
-                assert mine[name] == pytest.approx(other[name], rel=1e-4, abs=1e-5), name
+    assert_same_numbers(both, one)
     for name in ("samples/rl-000001.jsonl", "samples/test.jsonl", "report/frontier.png"):
         assert (both / name).exists()
     assert not list(both.glob(".preflight-*"))
 
-    # The same command resumes; more steps go on from the checkpoint of both.
+    # More steps go on on another number of processes, from two to one and from one to two.
     more = {"rl.steps": 3}
-    results = together([both, both], (more, more))
+    results = together([one, one], (more, more))
     assert [status for status, *_ in results] == [0, 0], results[0][2]
-    assert "rl: resuming after step 2" in results[0][2]
+    for error in (results[0][2], one_process(both, **more)):
+        assert "rl: resuming after step 2" in error
     assert [line["step"] for line in lines(both) if line["stage"] == "rl"] == [0, 1, 2, 3]
+    assert_same_numbers(both, one)
 
 
 @pytest.mark.slow
