@@ -22,6 +22,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from diffpo_jax.distributed import last_words
 from diffpo_jax.errors import UserError
 
 T = TypeVar("T")
@@ -54,7 +55,8 @@ def initialize(join: Join) -> None:
     Without flags and without a cluster that JAX knows, this stays a single process; so it does
     where there is to be one process.
 
-    Where the others do not come in time, this process ends with a sentence and status 2.
+    Where the others do not come in time, this process ends with a sentence and status 2.  Where one
+    of them dies later, JAX's runtime aborts this one, and a sentence follows.
 
     Raises:
       UserError: flags that say only half of it.
@@ -87,6 +89,12 @@ def initialize(join: Join) -> None:
             )
         # JAX's handler notes SIGTERM and goes on; preemption.py says what is done here instead.
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        last_words.prepare(
+            f"JAX's runtime has ended this process ({socket.gethostname()}). Most often another "
+            f"process of the run has died, or did not answer for {join.heartbeat_seconds} s: then "
+            "that one's own log says why. The same command on every host goes on from the last "
+            "checkpoint."
+        )
     except ValueError as error:
         # What JAX says where it was told nothing and finds no cluster.
         if join.coordinator is not None or "coordinator_address" not in str(error):

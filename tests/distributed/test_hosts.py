@@ -168,6 +168,52 @@ def test_a_process_that_stays_alone_says_so_in_time(tmp_path, process):
     assert "could not join the others within 2 s" in error.strip().splitlines()[-1]
 
 
+JOINED = """
+import sys, time
+from diffpo_jax.distributed import hosts
+hosts.initialize(hosts.Join(sys.argv[1], 2, int(sys.argv[2]), 60, 5))
+hosts.any_of(False)
+print("joined", flush=True)
+while True:
+    hosts.any_of(False)
+    time.sleep(0.1)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("killed", [0, 1])
+def test_where_one_is_killed_the_other_ends_in_time_and_in_words(killed):
+    address = f"localhost:{free_port()}"
+    running = [
+        subprocess.Popen(
+            [sys.executable, "-c", JOINED, address, str(i)],
+            cwd=ROOT,
+            env=os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for i in range(2)
+    ]
+    try:
+        for process in running:
+            while (line := process.stdout.readline()) != "joined\n":
+                assert line, process.communicate()
+        running[killed].kill()
+        began = time.monotonic()
+        _, error = running[1 - killed].communicate(timeout=60)
+    finally:
+        for process in running:
+            process.kill()
+    assert running[1 - killed].returncode == -signal.SIGABRT
+    assert time.monotonic() - began < 5 + 10  # the limit, and what a busy machine adds
+    last = error.strip().splitlines()[-1]
+    assert last.startswith(f"error: JAX's runtime has ended this process ({socket.gethostname()})")
+    assert "did not answer for 5 s" in last
+    _, said = running[killed].communicate()
+    assert "error: " not in said  # of which kill -9 is no abort
+
+
 @pytest.mark.parametrize(
     ("join", "message"),
     [
