@@ -1,6 +1,7 @@
 """The device mesh: the only place that makes one."""
 
 import math
+from collections.abc import Sequence
 
 import jax
 import numpy as np
@@ -12,14 +13,18 @@ from diffpo_jax.errors import UserError
 AXES = ("data", "fsdp", "tensor")
 
 
-def make_mesh(config: MeshConfig) -> Mesh:
+def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -> Mesh:
     """A mesh of the first data·fsdp·tensor devices.
+
+    Args:
+      devices: those of a machine that is not this one; None: all that there are.
 
     Raises:
       UserError: fewer devices than that.
     """
     shape = tuple(getattr(config, axis) for axis in AXES)
-    devices, needed = jax.devices(), math.prod(shape)
+    needed = math.prod(shape)
+    devices = jax.devices() if devices is None else devices
     if needed > len(devices):
         raise UserError(
             f"config.mesh asks for {' x '.join(map(str, shape))} = {needed} devices "

@@ -1,0 +1,52 @@
+"""Says whether a run will fit the devices, and how fast a step can be, without having them.
+
+    python -m diffpo_jax.plan --config=configs/sudoku.py:llada_8b --topology=v5e:4x4 \\
+        --config.mesh.fsdp=16
+
+Compiles the programs of an RL step for the slice, with shapes in place of weights, and prints
+memory, operations, traffic between chips and the times these take at the least.  TPU slices need
+libtpu (pip install 'jax[tpu]'), but no TPU.  `--topology=cpu:8` and `gpu:8` use this machine's own
+devices and their compiler.  `--search` also looks for the largest micro-batch and the most prompts
+that fit; `--json=FILE` writes the numbers.  Exit status 1: it does not fit.
+"""
+
+import sys
+from collections.abc import Sequence
+
+from absl import flags
+from ml_collections import config_flags
+
+from diffpo_jax import cli
+
+config_flags.DEFINE_config_file("config", None, "The experiment, configs/NAME.py[:preset].")
+_TOPOLOGY = flags.DEFINE_string("topology", None, "v5e:4x4, v5p:2x2x2, v6e:4x4, cpu:8, ...")
+_CALLS = flags.DEFINE_integer(
+    "calls", 0, "Denoiser calls a rollout is taken to need; 0: the most there can be.", 0
+)
+_SEARCH = flags.DEFINE_bool("search", False, "Look for the largest batch that fits.")
+_JSON = flags.DEFINE_string("json", None, "Also write the numbers to this file.")
+
+
+def main(argv: Sequence[str]) -> None:
+    example = " ".join(line.strip(" \\") for line in __doc__.splitlines()[2:4])
+    config = cli.config(argv, ("config", "topology"), example)
+    from diffpo_jax import files
+    from diffpo_jax.planning import topology
+
+    topology.prepare(_TOPOLOGY.value)  # before jax looks for devices
+    from diffpo_jax.planning import planner, text
+    from diffpo_jax.planning import search as search_lib
+
+    found = topology.find(_TOPOLOGY.value)
+    plan = planner.plan(config, found, _CALLS.value)
+    print(text.of_plan(plan), flush=True)
+    if _SEARCH.value:
+        plan["largest"] = search_lib.search(config, found)
+        print(text.of_search(plan["largest"]))
+    if _JSON.value:
+        files.write_json(_JSON.value, plan)
+    sys.exit(1 if plan["fits"] is False else 0)
+
+
+if __name__ == "__main__":
+    cli.entry(main)

@@ -1,0 +1,121 @@
+"""Devices by name, there or not: "v5e:4x4" is a TPU slice, "cpu:8" or "gpu:8" this machine's."""
+
+import math
+import os
+import re
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from diffpo_jax.config import MeshConfig
+from diffpo_jax.errors import UserError
+from diffpo_jax.planning.chips import CHIPS, Chip
+
+_FORMS = (
+    f"{', '.join(f'{kind}:4x4' for kind in CHIPS)} (three numbers for v4 and v5p), cpu:8, gpu:8"
+)
+
+
+class Topology(NamedTuple):
+    """Where programs are compiled for."""
+
+    name: str
+    devices: Sequence[Any]
+    chip: Chip | None  # None: no figures of it are known
+    limit: float | None  # bytes that a program may take of a device's memory, where it is known
+
+
+def prepare(name: str) -> None:
+    """Settings that must be made before jax looks for devices.
+
+    Raises:
+      UserError: the name has no such form.
+    """
+    kind, _ = _parts(name)
+    if kind != "gpu":
+        os.environ.setdefault("JAX_PLATFORMS", "cpu")
+    if kind in CHIPS:
+        os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")  # else libtpu asks the cloud, and waits
+        os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")  # there is no TPU to share
+        os.environ.setdefault("TPU_MIN_LOG_LEVEL", "3")
+        os.environ.setdefault("TPU_STDERR_LOG_LEVEL", "3")
+        os.environ.setdefault("TPU_ACCELERATOR_TYPE", "none")
+        os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
+
+
+def find(name: str) -> Topology:
+    """The devices of a topology.
+
+    Raises:
+      UserError: no such topology, no libtpu, or fewer devices than that on this machine.
+    """
+    kind, sizes = _parts(name)
+    if kind not in CHIPS:
+        return _local(name, kind, math.prod(sizes))
+    from jax.experimental import topologies
+
+    chip = CHIPS[kind]
+    options = {"chip_config_name": "megacore"} if chip.megacore else {}
+    try:
+        found = topologies.get_topology_desc(platform="tpu", topology_name=name, **options).devices
+    except Exception as error:  # libtpu's and jax's own, of several kinds
+        said = str(error).strip().splitlines()[0]
+        if "not installed" in said:
+            raise UserError(
+                f"--topology={name} needs TPU's compiler, libtpu, which is not installed: "
+                "pip install 'jax[tpu]' (no TPU is needed)."
+            ) from error
+        raise UserError(f"--topology={name}: libtpu knows no such slice ({said}).") from error
+    return Topology(name, found, chip, chip.hbm_gib * 2**30)
+
+
+def make_mesh(config: MeshConfig, topology: Topology) -> Any:
+    """The mesh of all devices.
+
+    Raises:
+      UserError: their number is not that of config.mesh.
+    """
+    from diffpo_jax.distributed import mesh
+
+    sizes = [getattr(config, axis) for axis in mesh.AXES]
+    there = len(topology.devices)
+    if math.prod(sizes) != there:
+        rest = config.data * config.tensor
+        hint = f" For example --config.mesh.fsdp={there // rest}." if there % rest == 0 else ""
+        raise UserError(
+            f"config.mesh is {' x '.join(map(str, sizes))} = {math.prod(sizes)} devices "
+            f"(data x fsdp x tensor), but --topology={topology.name} has {there}.{hint}"
+        )
+    return mesh.make_mesh(config, topology.devices)
+
+
+def _parts(name: str) -> tuple[str, list[int]]:
+    found = re.fullmatch(r"([a-z]+\d*[a-z]*):(\d+(?:x\d+)*)", name)
+    if not found or found[1] not in (*CHIPS, "cpu", "gpu"):
+        raise UserError(f"--topology={name} is unknown; it has the form of {_FORMS}.")
+    return found[1], [int(n) for n in found[2].split("x")]
+
+
+def _local(name: str, kind: str, count: int) -> Topology:
+    import jax
+
+    if kind == "cpu":
+        _ask_for_cpus(count)
+    try:
+        found = jax.devices(kind)
+    except RuntimeError as error:
+        raise UserError(f"--topology={name}: this machine has no {kind.upper()}.") from error
+    if len(found) < count:
+        raise UserError(f"--topology={name}: this machine has {len(found)} {kind.upper()} devices.")
+    stats = found[0].memory_stats() or {}
+    return Topology(name, found[:count], None, stats.get("bytes_limit"))
+
+
+def _ask_for_cpus(count: int) -> None:
+    import jax
+
+    # Both say how many virtual devices there are, and only before the first is used.
+    if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
+        try:
+            jax.config.update("jax_num_cpu_devices", count)
+        except RuntimeError:  # too late: what is there must do
+            return
