@@ -1,5 +1,6 @@
 """Devices by name, there or not: "v5e:4x4" is a TPU slice, "cpu:8" or "gpu:8" this machine's."""
 
+import importlib.util
 import math
 import os
 import re
@@ -42,6 +43,11 @@ def prepare(name: str) -> None:
         os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
 
 
+def has_libtpu() -> bool:
+    """Whether TPU's compiler is installed."""
+    return importlib.util.find_spec("libtpu") is not None
+
+
 def find(name: str) -> Topology:
     """The devices of a topology.
 
@@ -53,17 +59,17 @@ def find(name: str) -> Topology:
         return _local(name, kind, math.prod(sizes))
     from jax.experimental import topologies
 
+    if not has_libtpu():
+        raise UserError(
+            f"--topology={name} needs TPU's compiler, libtpu, which is not installed: "
+            "pip install 'jax[tpu]' (no TPU is needed)."
+        )
     chip = CHIPS[kind]
     options = {"chip_config_name": "megacore"} if chip.megacore else {}
     try:
         found = topologies.get_topology_desc(platform="tpu", topology_name=name, **options).devices
     except Exception as error:  # libtpu's and jax's own, of several kinds
         said = str(error).strip().splitlines()[0]
-        if "not installed" in said:
-            raise UserError(
-                f"--topology={name} needs TPU's compiler, libtpu, which is not installed: "
-                "pip install 'jax[tpu]' (no TPU is needed)."
-            ) from error
         raise UserError(f"--topology={name}: libtpu knows no such slice ({said}).") from error
     return Topology(name, found, chip, chip.hbm_gib * 2**30)
 
