@@ -10,6 +10,7 @@ class Chip(NamedTuple):
     hbm_gib: float  # a program may take
     hbm_rate: float  # bytes/s
     ici_rate: float  # bytes/s out of a chip, over all its links to other chips together
+    axes: int  # of the torus or mesh its slices are cut from
     megacore: bool = False  # its two cores are one device only where that is asked for
 
 
@@ -18,8 +19,8 @@ class Chip(NamedTuple):
 # ICI in Gbit/s a chip: 2400, 1600, 4800, 3584.  HBM there is 32, 16, 95 and 32 GiB; here is what
 # libtpu 0.0.42 says is available when it refuses a program.
 CHIPS = {
-    "v4": Chip(275e12, 30.75, 1228e9, 300e9, megacore=True),
-    "v5e": Chip(197e12, 15.75, 819e9, 200e9),
-    "v5p": Chip(459e12, 95.74, 2765e9, 600e9),
-    "v6e": Chip(918e12, 31.25, 1640e9, 448e9),
+    "v4": Chip(275e12, 30.75, 1228e9, 300e9, 3, megacore=True),
+    "v5e": Chip(197e12, 15.75, 819e9, 200e9, 2),
+    "v5p": Chip(459e12, 95.74, 2765e9, 600e9, 3),
+    "v6e": Chip(918e12, 31.25, 1640e9, 448e9, 2),
 }

@@ -82,8 +82,9 @@ def _of_program(
     topology: Topology,
     calls: int,
 ) -> dict[str, Any]:
-    print(f"compiling {name} ...", file=sys.stderr, flush=True)
+    _say(f"compiling {name} ...")
     compiled = programs.compile_program(program)
+    _say(f"{name}: {compiled.seconds:.0f} s. {compiled.refusal.partition(chr(10))[0]}")
     result = {
         "times": program.times,
         "compile_seconds": compiled.seconds,
@@ -122,6 +123,10 @@ def lower_bounds(done: cost.Cost, chip: Chip | None) -> dict[str, float] | None:
         "HBM": done.memory / chip.hbm_rate,
         "network": sum(done.moved.values()) / chip.ici_rate,
     }
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
 
 
 def _fits(parts: dict[str, Any]) -> bool | None:

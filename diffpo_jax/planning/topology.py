@@ -39,7 +39,7 @@ def prepare(name: str) -> None:
         os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")  # there is no TPU to share
         os.environ.setdefault("TPU_MIN_LOG_LEVEL", "3")
         os.environ.setdefault("TPU_STDERR_LOG_LEVEL", "3")
-        os.environ.setdefault("TPU_ACCELERATOR_TYPE", "none")
+        os.environ.setdefault("TPU_ACCELERATOR_TYPE", "v5litepod-1")
         os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
 
 
@@ -98,7 +98,14 @@ def _parts(name: str) -> tuple[str, list[int]]:
     found = re.fullmatch(r"([a-z]+\d*[a-z]*):(\d+(?:x\d+)*)", name)
     if not found or found[1] not in (*CHIPS, "cpu", "gpu"):
         raise UserError(f"--topology={name} is unknown; it has the form of {_FORMS}.")
-    return found[1], [int(n) for n in found[2].split("x")]
+    kind, sizes = found[1], [int(n) for n in found[2].split("x")]
+    axes = CHIPS[kind].axes if kind in CHIPS else 1
+    if len(sizes) != axes:
+        raise UserError(
+            f"--topology={name}: {kind} is given by {axes} number{'s' * (axes > 1)}, as in "
+            f"{_FORMS}."
+        )
+    return kind, sizes
 
 
 def _local(name: str, kind: str, count: int) -> Topology:

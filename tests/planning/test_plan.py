@@ -113,6 +113,8 @@ def test_a_mesh_of_another_size_is_refused():
         ("v5e", "has the form of"),
         ("h100:8", "has the form of"),
         ("v5e:4by4", "has the form of"),
+        ("v5e:2x2x2", "given by 2 numbers"),
+        ("v5p:2x2", "given by 3 numbers"),
         ("cpu:64", "this machine has 8 CPU devices"),
     ],
 )
