@@ -17,11 +17,12 @@ def of_plan(plan: dict[str, Any]) -> str:
 
 def of_search(found: dict[str, Any]) -> str:
     """What a search found, in two lines."""
-    lines = []
-    for name, value in found.items():
-        said = "none fits, not even the smallest" if value is None else f"{value}"
-        lines.append(f"largest that fits: --config.rl.{name}={said}")
-    return "\n".join(lines)
+    return "\n".join(
+        f"of config.rl.{name} none fits, not even the smallest"
+        if value is None
+        else f"largest that fits: --config.rl.{name}={value}"
+        for name, value in found.items()
+    )
 
 
 def _head(plan: dict[str, Any]) -> str:

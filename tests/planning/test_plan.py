@@ -170,6 +170,34 @@ def test_candidates_of_a_search():
     assert search.prompts(changed, 16)[:3] == [8, 16, 24]  # 8 x 6 = 3 x 16
 
 
+def test_a_search(monkeypatch):
+    """The micro-batch by the update, then the prompts by the rollout with that micro-batch."""
+
+    def judge(changed, found, names):
+        if "update" in names:
+            return changed.rl.micro_batch <= 30
+        assert (names, changed.rl.micro_batch) == (("rollout",), 24)
+        return changed.rl.prompts <= 21
+
+    monkeypatch.setattr(planner, "judge", judge)
+    changed = config(**SMALL | {"rl.prompts": 8, "rl.group": 6, "rl.micro_batch": 16})
+    found = search.search(changed, topology.find("cpu:8"))
+    assert found == {"micro_batch": 24, "prompts": 20}
+    assert text.of_search(found).splitlines()[0].endswith("--config.rl.micro_batch=24")
+    monkeypatch.setattr(planner, "judge", lambda *_: False)
+    none = search.search(changed, topology.find("cpu:8"))
+    assert none == {"micro_batch": None, "prompts": None}
+    assert "none fits" in text.of_search(none)
+
+
+def test_a_program_is_judged_by_what_stays_beside_it(plan):
+    needs = plan["programs"]["rollout"]["bytes"]["sum"]
+    found = topology.find("cpu:8")
+    for limit, fits in ((needs, True), (needs - 1, False)):
+        limited = found._replace(limit=limit)
+        assert planner.judge(config(**SMALL), limited, ("rollout",)) is fits
+
+
 # With TPU's compiler.
 
 needs_libtpu = pytest.mark.skipif(
