@@ -12,7 +12,7 @@ from diffpo_jax import checkpoints, evaluation, files, metrics, pretrain, tasks
 from diffpo_jax import workdir as workdir_lib
 from diffpo_jax.config import Config
 from diffpo_jax.data import prompts, tokenizers
-from diffpo_jax.distributed import hosts
+from diffpo_jax.distributed import hosts, sharding
 from diffpo_jax.distributed import mesh as mesh_lib
 from diffpo_jax.errors import UserError
 from diffpo_jax.models import families
@@ -84,6 +84,7 @@ def make_policy(config: Config, tokenizer: Any, mesh: Mesh) -> Policy:
         vocab=rows or tokens,
         mask_id=tokenizers.special_ids(tokenizer).mask,
         platform=mesh.devices.flat[0].platform,
+        rows=sharding.batch_sharding(mesh) if mesh.size > 1 else None,
     )
 
 

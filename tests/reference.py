@@ -147,12 +147,16 @@ def completions(length, vocab, mask_id):
 # The denoiser, in plain matrices.
 
 
-def tiny_policy(seed=0, vocab=6, mask_id=5, platform="cpu", threshold=None, lora=None, **model):
+def tiny_policy(
+    seed=0, vocab=6, mask_id=5, platform="cpu", threshold=None, lora=None, rows=None, **model
+):
     """A real policy of a few hundred parameters, and random values for all of them."""
     sizes = {"width": 16, "layers": 1, "heads": 2, "kv_heads": 2, "ff": 16, "scan_unroll": 1}
     config = ModelConfig(**(sizes | model))
     threshold = threshold or ThresholdConfig(hidden=4, gamma=0.5)
-    policy = make_policy(config, threshold, lora, vocab=vocab, mask_id=mask_id, platform=platform)
+    policy = make_policy(
+        config, threshold, lora, vocab=vocab, mask_id=mask_id, platform=platform, rows=rows
+    )
     return policy, random_params(policy, seed)
 
 

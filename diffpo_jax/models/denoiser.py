@@ -9,12 +9,14 @@ This file and `threshold_head` are the only ones that import flax.linen.
 """
 
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.sharding import NamedSharding
 from jaxtyping import Array, Bool, Float, Int
 
 
@@ -42,6 +44,10 @@ class Shape:
     # A barrier around each product keeps them apart.  Off on GPU and TPU, where fusion wins.
     barriers: bool
     adapter_scale: float = 0.0  # alpha / r of the adapter, where one is given
+    # How activations lie on several devices, by their rows.  Left to itself XLA takes the split of
+    # the weights' width for that of the activations: every device then works on every row, and
+    # what is summed between devices is activations, many times the weights.  None: one device.
+    rows: NamedSharding | None = None
 
 
 class Seen(NamedTuple):
@@ -112,11 +118,11 @@ class Denoiser(nn.Module):
         x = jnp.take(self.embed, tokens, axis=0)
         if self.shape.positions:
             x = x + jnp.take(self.place, positions, axis=0)
-        return x.astype(self.shape.dtype)
+        return _by_rows(x.astype(self.shape.dtype), self.shape)
 
     def logits(self, hidden: Float[Array, "*N D"]) -> Float[Array, "*N V"]:
         """Logits in at least float32."""
-        logits = _project(hidden, self.unembed, self.shape)
+        logits = _project(_by_rows(hidden, self.shape), self.unembed, self.shape)
         return logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
 
     def initialise(self, tokens: Array, mask: Array) -> Array:
@@ -136,9 +142,10 @@ class Block(nn.Module):
     ) -> tuple[Array, tuple[Array, Array] | None]:
         with jax.named_scope("attention"):
             y, kv = self._attention(RMSNorm(self.shape, name="attn_norm")(x), seen, kv)
-            x = x + y
+            x = _by_rows(x + y, self.shape)
         with jax.named_scope("feed_forward"):
             x = x + self._feed_forward(RMSNorm(self.shape, name="ff_norm")(x))
+            x = _by_rows(x, self.shape)
         return x, kv if self.keeps else None
 
     def _attention(
@@ -239,6 +246,17 @@ def _project(x: Array, kernel: Array, shape: Shape) -> Array:
     flat = _barrier(x.reshape(-1, x.shape[-1]), shape)
     y = _barrier(flat @ kernel.astype(shape.dtype), shape)
     return y.reshape(*x.shape[:-1], -1)
+
+
+def _by_rows(x: Float[Array, "B *N"], shape: Shape) -> Array:
+    # A single row, as `init` has, or some of a batch's, as a cache refreshes, may not divide.
+    if shape.rows is None or x.shape[0] % _parts(shape.rows):
+        return x
+    return jax.lax.with_sharding_constraint(x, shape.rows)
+
+
+def _parts(rows: NamedSharding) -> int:
+    return math.prod(rows.mesh.shape[axis] for axis in rows.spec[0])
 
 
 def _barrier(x: Array | tuple[Array, ...], shape: Shape) -> Array | tuple[Array, ...]:

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import NamedSharding
 
 from diffpo_jax.config import LoRAConfig, ModelConfig, ThresholdConfig
 from diffpo_jax.errors import UserError
@@ -123,6 +124,7 @@ def make_policy(
     vocab: int,
     mask_id: int,
     platform: str,
+    rows: NamedSharding | None = None,
 ) -> Policy:
     """Builds the policy of a configuration.
 
@@ -131,6 +133,7 @@ def make_policy(
       vocab: V, from the tokenizer.
       mask_id: the tokenizer's mask token.
       platform: "cpu", "gpu" or "tpu": what the programs will be compiled for.
+      rows: how sequences lie on several devices; None: there is one.
 
     Raises:
       UserError: unknown family.
@@ -159,6 +162,7 @@ def make_policy(
         scan_unroll=model.scan_unroll,
         barriers=platform == "cpu",
         adapter_scale=lora.alpha / lora.rank if adapts else 0.0,
+        rows=rows,
     )
     denoiser, keeping = Denoiser(shape), Denoiser(shape, keeps=True)
     head = ThresholdHead(threshold)

@@ -62,6 +62,7 @@ def make_step(config: Config, mesh: Mesh) -> Step:
         vocab=words.size,
         mask_id=words.mask,
         platform=mesh.devices.flat[0].platform,
+        rows=sharding.batch_sharding(mesh) if mesh.size > 1 else None,
     )
     rl = config.rl
     opt = optimizer.make_optimizer(rl.optimizer, config.mode, rl.steps * rl.inner_updates)

@@ -30,9 +30,8 @@ CONFIG = RLConfig(
     objective=ObjectiveConfig(weights="token", kl=0.0, gamma_weight=1.0),
     optimizer=OptimizerConfig(denoiser_lr=1e-3, threshold_lr=1e-2, warmup=2, weight_decay=0.1),
 )
-POLICY, PARAMS = reference.tiny_policy(
-    threshold=ThresholdConfig(gamma=0.5, sigma=0.7, hidden=4, learn_sigma=False), positions=8
-)
+HEAD = ThresholdConfig(gamma=0.5, sigma=0.7, hidden=4, learn_sigma=False)
+PARAMS = reference.tiny_policy(threshold=HEAD, positions=8)[1]
 ONE = (1, 1, 1)
 
 
@@ -42,7 +41,9 @@ def on_mesh(shape, slots=0):
     groups = trained_groups("joint", False)
     optimizer = make_optimizer(CONFIG.optimizer, groups, 1)
     state = update.init_state(PARAMS, optimizer)
-    programs = trainer.make_programs(POLICY, optimizer, CONFIG, SAMPLER, groups, mesh, state, slots)
+    rows = sharding.batch_sharding(mesh) if shape != ONE else None
+    policy, _ = reference.tiny_policy(threshold=HEAD, positions=8, rows=rows)
+    programs = trainer.make_programs(policy, optimizer, CONFIG, SAMPLER, groups, mesh, state, slots)
     # Copies: the update donates its state.
     placed = jax.device_put(
         jax.tree.map(np.array, state), sharding.shardings(state, mesh), may_alias=False
