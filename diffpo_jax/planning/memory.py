@@ -22,12 +22,12 @@ def on_each(tree: Any) -> int:
 
 def staying(step: Step) -> dict[str, int]:
     """What a run holds all the time, whatever program runs."""
-    weights = on_each(step.state.params)
+    trained = on_each(step.state.params)
     return {
-        "weights": weights,
-        "optimiser": on_each(step.state) - weights,
-        # A run compares with the model it began with at its end, and a KL does at each update.
-        "base model": weights,
+        "weights": trained + on_each(step.frozen),
+        "optimiser": on_each(step.state) - trained,
+        # A KL compares with the model before RL at each update; what is frozen is there already.
+        "reference": on_each(step.reference),
     }
 
 

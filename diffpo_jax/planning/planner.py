@@ -40,7 +40,8 @@ def plan(config: Config, topology: Topology, calls: int = 0) -> dict[str, Any]:
         "kind": topology.devices[0].device_kind,
         "mesh": dict(mesh.shape),
         "limit": topology.limit,
-        "parameters": sum(math.prod(x.shape) for x in jax.tree.leaves(step.state.params)),
+        "parameters": _count(step.frozen) + _count(step.state.params),
+        "trained": _count(step.state.params),
         "vocabulary": vocabulary.of_config(config).size,
         "rows": config.rl.prompts * config.rl.group,
         "micro_batch": config.rl.micro_batch,
@@ -51,6 +52,10 @@ def plan(config: Config, topology: Topology, calls: int = 0) -> dict[str, Any]:
         "fits": _fits(parts),
         "step": _of_step(parts, config),
     }
+
+
+def _count(tree: Any) -> int:
+    return sum(math.prod(x.shape) for x in jax.tree.leaves(tree))
 
 
 def most_calls(config: Config) -> int:

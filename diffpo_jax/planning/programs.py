@@ -13,14 +13,14 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from diffpo_jax import experiment, rng
+from diffpo_jax import base, rng, run_setup
 from diffpo_jax.config import Config
 from diffpo_jax.diffusion import generate
 from diffpo_jax.distributed import sharding
 from diffpo_jax.models import families
 from diffpo_jax.planning import vocabulary
 from diffpo_jax.rl import optimizer, trainer, update
-from diffpo_jax.types import Prompts, TrainState
+from diffpo_jax.types import Params, Prompts, TrainState
 
 
 class Program(NamedTuple):
@@ -34,7 +34,9 @@ class Program(NamedTuple):
 class Step(NamedTuple):
     """The programs of an RL step by name; those that are not needed are absent."""
 
-    state: TrainState  # shapes with shardings
+    state: TrainState  # shapes with shardings, of what is trained
+    frozen: Params  # the other parameters
+    reference: Params  # those of which a run keeps a second copy, for a KL
     programs: dict[str, Program]
 
 
@@ -59,31 +61,34 @@ def make_step(config: Config, mesh: Mesh) -> Step:
     policy = families.make_policy(
         config.model,
         config.threshold,
+        config.lora,
         vocab=words.size,
         mask_id=words.mask,
         platform=mesh.devices.flat[0].platform,
         rows=sharding.batch_sharding(mesh) if mesh.size > 1 else None,
     )
     rl = config.rl
-    opt = optimizer.make_optimizer(rl.optimizer, config.mode, rl.steps * rl.inner_updates)
-    shapes = jax.eval_shape(
-        lambda key: update.init_state(policy.init(key), opt), rng.key_for(config.seed, "init")
-    )
-    state = _placed(shapes, sharding.shardings(shapes, mesh))
+    groups = optimizer.trained(config.mode, bool(config.lora.rank))
+    opt = optimizer.make_optimizer(rl.optimizer, groups, rl.steps * rl.inner_updates)
+    whole = base.shapes(policy, mesh)
+    init = functools.partial(update.init_state, optimizer=opt)
+    state = sharding.abstract(jax.eval_shape(init, base.trained_shapes(config, policy)), mesh)
+    frozen = {name: whole[name] for name in whole if name not in groups}
+    kept = {name: whole[name] for name in whole if name in groups} if rl.objective.kl else {}
     settings = generate.make_settings(
         config.sampler, config.sampler.temperature, words.ends, config.threshold.scope
     )
     run = trainer.make_programs(
-        policy, opt, rl, settings, config.mode, mesh, state, experiment.slots(config)
+        policy, opt, rl, settings, groups, mesh, state, run_setup.slots(config)
     )
-    return Step(state, _with_arguments(run, state, config, mesh))
+    return Step(state, frozen, kept, _with_arguments(run, state, frozen, config, mesh))
 
 
 def _with_arguments(
-    run: trainer.Programs, state: TrainState, config: Config, mesh: Mesh
+    run: trainer.Programs, state: TrainState, frozen: Params, config: Config, mesh: Mesh
 ) -> dict[str, Program]:
     """As `Trainer._step` calls them."""
-    rl, params = config.rl, state.params
+    rl, params = config.rl, frozen | state.params
     rows, batch = rl.prompts * rl.group, sharding.batch_sharding(mesh)
     everywhere = functools.partial(_shape, placed=sharding.replicated(mesh))
     key = rng.key_for(config.seed, "rollout")
@@ -116,7 +121,7 @@ def _with_arguments(
     sets = result(run.old_selection, params, rollout) if exact else None
     advantage = jax.ShapeDtypeStruct((rows,), jnp.float32, sharding=batch)
     learned = update.Batch(prompts, rollout, advantage, draws, old, reference, sets)
-    programs["update"] = Program(run.update, (state, learned, scalar), rl.inner_updates)
+    programs["update"] = Program(run.update, (state, frozen, learned, scalar), rl.inner_updates)
     return programs
 
 
@@ -139,10 +144,6 @@ def compile_program(program: Program) -> Compiled:
             raise
         executable, refusal = None, str(error)
     return Compiled(executable, refusal, time.perf_counter() - began)
-
-
-def _placed(tree: Any, shardings: Any) -> Any:
-    return jax.tree.map(lambda x, placed: _shape(x, placed=placed), tree, shardings)
 
 
 def _shape(x: Any, *, placed: Any) -> jax.ShapeDtypeStruct:

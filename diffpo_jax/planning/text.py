@@ -30,7 +30,8 @@ def _head(plan: dict[str, Any]) -> str:
     micro = plan["micro_batch"] or plan["rows"]
     return (
         f"{plan['topology']}: {plan['devices']} devices ({plan['kind']}), mesh {mesh}\n"
-        f"{plan['parameters'] / 1e9:.3f}e9 parameters, vocabulary of {plan['vocabulary']:,}\n"
+        f"{plan['parameters'] / 1e9:.3f}e9 parameters, {plan['trained'] / 1e9:.3f}e9 trained, "
+        f"vocabulary of {plan['vocabulary']:,}\n"
         f"{plan['rows']} rollouts a step of {plan['prompt_length']} + {plan['length']} tokens, "
         f"gradients of {micro} at a time, {plan['calls']} denoiser calls a rollout\n"
     )

@@ -46,9 +46,24 @@ def test_weights_by_hand(plan):
     assert plan["parameters"] == split + whole
     weights = 4 * (split / 4 + whole)
     for part in plan["programs"].values():
-        assert part["bytes"]["weights"] == part["bytes"]["base model"] == weights
+        assert part["bytes"]["weights"] == weights
+        assert part["bytes"]["reference"] == 0
         # Two moments of each, and five counters: the state's, and two in each of two optimisers.
         assert part["bytes"]["optimiser"] == 2 * weights + 4 * 5
+
+
+def test_an_adapter_is_what_has_moments():
+    changed = config(
+        **SMALL | {"lora.rank": 4, "lora.targets": ("q", "down"), "rl.objective.kl": 1}
+    )
+    step = programs.make_step(changed, topology.make_mesh(changed.mesh, topology.find("cpu:8")))
+    staying = memory.staying(step)
+    # A and B of q [32 32] and of down [64 32]: of each one side is split over four devices.
+    adapter = 4 * (32 * 4 / 4 + 4 * 32 + 64 * 4 + 4 * 32 / 4)
+    head = 4 * ((32 * 32 + 32) + (32 * 2 + 2))
+    assert staying["optimiser"] == 2 * (adapter + head) + 4 * 5
+    assert step.frozen.keys() == {"denoiser"}
+    assert staying["reference"] == head  # the denoiser is there already
 
 
 def test_parts_add_up(plan):
@@ -79,7 +94,7 @@ def test_what_is_printed_is_what_is_written(plan, tmp_path):
 
 def test_the_text_names_every_program_and_part(plan):
     said = text.of_plan(plan)
-    for word in ("rollout", "update", "weights", "base model", "sent, all-reduce", "no verdict"):
+    for word in ("rollout", "update", "weights", "reference", "sent, all-reduce", "no verdict"):
         assert word in said
     weights = plan["programs"]["rollout"]["bytes"]["weights"]
     assert f"{weights / 1024:.2f} KiB" in said
@@ -128,7 +143,7 @@ def test_vocabularies():
     published = vocabulary.of_config(config("llada_8b"))
     assert published == (126_464, 126_336, (126_081,))
     assert vocabulary.of_config(config("dream_7b")).mask == 151_666
-    with pytest.raises(UserError, match=r"model\.width=32"):
+    with pytest.raises(UserError, match=r"tokenizer\.alphabet is empty"):
         vocabulary.of_config(config(**{"tokenizer.alphabet": ""}))
 
 
