@@ -16,17 +16,10 @@ from collections.abc import Sequence
 from absl import flags
 from ml_collections import config_flags
 
-from diffpo_jax import cli
+from diffpo_jax import cli, joining
 
 config_flags.DEFINE_config_file("config", None, "The experiment, configs/NAME.py[:preset].")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the run; holds all it writes.")
-_COORDINATOR = flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0.")
-_PROCESSES = flags.DEFINE_integer("num_processes", None, "How many processes there are.")
-_PROCESS = flags.DEFINE_integer("process_id", None, "Which of them this is, from 0.")
-_START = flags.DEFINE_integer("start_seconds", 300, "How long processes wait for each other.")
-_HEARTBEAT = flags.DEFINE_integer(
-    "heartbeat_seconds", 100, "After so long without a sign of life a process counts as dead."
-)
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Remove a run that is in the workdir first.")
 
 
@@ -34,14 +27,9 @@ def main(argv: Sequence[str]) -> None:
     config = cli.config(argv, ("config", "workdir"), __doc__.splitlines()[2].strip())
     # Imported here, after the flags are known to be right: jax takes seconds.
     from diffpo_jax import compilation, experiment
-    from diffpo_jax.distributed import hosts
 
     compilation.keep_programs()
-    hosts.initialize(
-        hosts.Join(
-            _COORDINATOR.value, _PROCESSES.value, _PROCESS.value, _START.value, _HEARTBEAT.value
-        )
-    )
+    joining.join()
     experiment.run(config, _WORKDIR.value, overwrite=_OVERWRITE.value)
 
 

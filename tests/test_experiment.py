@@ -10,7 +10,7 @@ import orbax.checkpoint as ocp
 import pytest
 from least import LEAST
 
-from diffpo_jax import completions, config_io, experiment, export, metrics, presets
+from diffpo_jax import completions, config_io, experiment, exporting, metrics, presets
 from diffpo_jax.config import DIALS
 from diffpo_jax.errors import UserError
 
@@ -266,7 +266,7 @@ def test_pretraining_that_diverges_stops(tmp_path):
 
 def test_rl_starts_from_exported_weights(base, tmp_path):
     out = tmp_path / "weights"
-    export.export(str(base), str(out), model="base")
+    exporting.export(str(base), str(out), model="base")
     lineage = json.loads((out / "lineage.json").read_text())
     assert lineage["config"]["model"]["width"] == least().model.width
     fields = {"model.weights": str(out), "pretrain.steps": 0, "model.ff": 24}
@@ -277,9 +277,9 @@ def test_rl_starts_from_exported_weights(base, tmp_path):
     # Sizes are the checkpoint's, whatever was asked for.
     assert json.loads((tmp_path / "run/config.json").read_text())["model"]["ff"] == least().model.ff
     with pytest.raises(UserError, match="exists already"):
-        export.export(str(base), str(out), model="base")
+        exporting.export(str(base), str(out), model="base")
     with pytest.raises(UserError, match="holds no run"):
-        export.export(str(tmp_path / "nowhere"), str(tmp_path / "x"), model="base")
+        exporting.export(str(tmp_path / "nowhere"), str(tmp_path / "x"), model="base")
 
 
 def test_rl_through_an_adapter(base, tmp_path):
@@ -296,12 +296,12 @@ def test_rl_through_an_adapter(base, tmp_path):
     written = completions.complete(
         config, str(tmp_path / "run"), ["1234341221434300"], model="trained", dial=0.1
     )
-    export.export(str(tmp_path / "run"), str(tmp_path / "merged"), model="trained")
-    export.export(str(tmp_path / "run"), str(tmp_path / "peft"), model="trained", adapter=True)
+    exporting.export(str(tmp_path / "run"), str(tmp_path / "merged"), model="trained")
+    exporting.export(str(tmp_path / "run"), str(tmp_path / "peft"), model="trained", adapter=True)
     described = json.loads((tmp_path / "peft" / "adapter_config.json").read_text())
     assert (described["r"], described["base_model_name_or_path"]) == (2, str(base))
     with pytest.raises(UserError, match="trained none"):
-        export.export(str(base), str(tmp_path / "none"), model="trained", adapter=True)
+        exporting.export(str(base), str(tmp_path / "none"), model="trained", adapter=True)
     fields = {"model.weights": str(tmp_path / "merged"), "pretrain.steps": 0, "rl.steps": 0}
     experiment.run(least(**fields), str(tmp_path / "again"))
     merged = completions.complete(
@@ -313,7 +313,7 @@ def test_rl_through_an_adapter(base, tmp_path):
 
 def test_sft_through_an_adapter_is_merged_before_rl(base, tmp_path):
     """From published weights by SFT to RL in one run; a run after it finds the same base model."""
-    export.export(str(base), str(tmp_path / "weights"), model="base")
+    exporting.export(str(base), str(tmp_path / "weights"), model="base")
     fields = {"model.weights": str(tmp_path / "weights"), "lora.rank": 2, "pretrain.warmup": 1}
     summary = experiment.run(least(**fields), str(tmp_path / "run"))
     saved = tmp_path / "run" / "checkpoints" / "base" / "3" / "params"

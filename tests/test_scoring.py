@@ -7,7 +7,7 @@ import sys
 import pytest
 from least import LEAST
 
-from diffpo_jax import config_io, evaluate, experiment, export
+from diffpo_jax import config_io, experiment, exporting, scoring
 from diffpo_jax.errors import UserError
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent.parent))
@@ -30,7 +30,7 @@ def run(tmp_path_factory):
 @pytest.fixture(scope="module")
 def weights(run, tmp_path_factory):
     path = tmp_path_factory.mktemp("weights") / "out"
-    export.export(str(run), str(path), model="base")
+    exporting.export(str(run), str(path), model="base")
     return path
 
 
@@ -40,7 +40,7 @@ def plain(points):
 
 def test_published_weights_score_like_the_run_they_came_from(run, weights, tmp_path):
     config = least(**{"model.weights": str(weights)})
-    result = evaluate.evaluate(config, str(tmp_path / "out"))
+    result = scoring.score(config, str(tmp_path / "out"))
     frontier = json.loads((run / "report/summary.json").read_text())["base"]["frontier"]
     assert plain(result["points"]) == frontier
     assert json.loads((tmp_path / "out/evaluation.json").read_text()) == result
@@ -49,26 +49,26 @@ def test_published_weights_score_like_the_run_they_came_from(run, weights, tmp_p
     rows = (tmp_path / "out/samples/published-0.1.jsonl").read_text().splitlines()
     assert len(rows) == result["prompts"] == 16
     assert {"completion", "correct", "nfe"} <= json.loads(rows[0]).keys()
-    assert "16 prompts" in evaluate.table(result)
+    assert "16 prompts" in scoring.table(result)
 
 
 def test_a_runs_model_is_scored_at_its_own_threshold_too(run, tmp_path):
-    result = evaluate.evaluate(least(), str(tmp_path / "out"), run=str(run))
+    result = scoring.score(least(), str(tmp_path / "out"), run=str(run))
     summary = json.loads((run / "report/summary.json").read_text())
     assert plain(result["points"][:-1]) == summary["trained"]["frontier"]
     last, learned = result["points"][-1], summary["trained"]["learned"]
     assert last["learned"]
     assert (last["accuracy"], last["nfe"]) == (learned["accuracy"], learned["nfe"])
-    assert "learned" in evaluate.table(result)
+    assert "learned" in scoring.table(result)
 
 
 def test_it_goes_on_after_the_last_whole_point(weights, tmp_path, monkeypatch):
     config = least(**{"model.weights": str(weights)})
-    first = evaluate.evaluate(config, str(tmp_path / "out"))
+    first = scoring.score(config, str(tmp_path / "out"))
     (tmp_path / "out/samples/published-1.0.json").unlink()
     made = []
     writer = evaluate_writer(monkeypatch, made)
-    again = evaluate.evaluate(config, str(tmp_path / "out"))
+    again = scoring.score(config, str(tmp_path / "out"))
     assert again["points"] == first["points"]
     assert made == ["published-1.0.jsonl"]
     assert writer
@@ -89,7 +89,7 @@ def evaluate_writer(monkeypatch, made):
 
 def test_without_a_model_there_is_nothing_to_score(tmp_path):
     with pytest.raises(UserError, match="no model to score"):
-        evaluate.evaluate(least(), str(tmp_path))
+        scoring.score(least(), str(tmp_path))
     config = least(**{"model.weights": str(tmp_path / "nothing")})
     with pytest.raises(UserError, match="is not a directory, nor a hub name"):
-        evaluate.evaluate(config, str(tmp_path / "out"))
+        scoring.score(config, str(tmp_path / "out"))

@@ -1,0 +1,41 @@
+"""Says whether this machine, or all machines of a run, can do the work.
+
+    python -m diffpo_jax.doctor --workdir=runs/sudoku
+
+Versions, devices, arithmetic and collectives on them, other processes, the workdir; then a verdict.
+Several hosts: the same command on each, with the flags of `diffpo_jax.main` where it needs them.
+Exit status 0: ready; 1: not.
+"""
+
+import pathlib
+import sys
+from collections.abc import Sequence
+
+from absl import flags
+
+from diffpo_jax import cli, joining
+
+_WORKDIR = flags.DEFINE_string("workdir", None, "Directory that a run would write to.")
+
+
+def main(argv: Sequence[str]) -> None:
+    cli.require(argv, (), __doc__.splitlines()[2].strip())
+    from diffpo_jax import workdir
+
+    if _WORKDIR.value:
+        workdir.check_path(_WORKDIR.value)
+    joining.join()
+    from diffpo_jax.distributed import checkup
+
+    versions = ", ".join(f"{name} {version}" for name, version in workdir.versions().items())
+    python = ".".join(map(str, sys.version_info[:3]))
+    print(f"diffpo_jax {workdir.commit()}; Python {python}, {versions}")
+    found = checkup.look(pathlib.Path(_WORKDIR.value) if _WORKDIR.value else None)
+    print("\n".join(checkup.lines(found)))
+    well, said = checkup.verdict(found)
+    print(said)
+    sys.exit(0 if well else 1)
+
+
+if __name__ == "__main__":
+    cli.entry(main)
