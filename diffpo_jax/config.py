@@ -283,6 +283,9 @@ class GuardConfig:
 class RLConfig:
     steps: int = 60  # rollout batches; each is followed by `inner_updates` updates
     prompts: int = 64  # prompts a step, over all hosts
+    # Prompts at hand for each one taken; the more, the likelier are those of difficulties whose
+    # groups are mixed, see rl.focus (our choice).
+    candidates: int = 1
     group: int = 8  # G, rollouts a prompt
     inner_updates: int = 1  # mu
     micro_batch: int = 0  # sequences a gradient micro-batch, over all devices; 0: all

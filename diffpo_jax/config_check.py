@@ -64,7 +64,7 @@ def _ranges(config: Config) -> None:
     _not_negative(config, "model.positions")
     _positive(config, "model.scan_unroll", "threshold.hidden", "threshold.sigma")
     _positive(config, "threshold.sigma_min", "pretrain.batch")
-    _positive(config, "rl.prompts", "rl.group", "rl.inner_updates")
+    _positive(config, "rl.prompts", "rl.group", "rl.inner_updates", "rl.candidates")
     _not_negative(config, "rl.likelihood.anchors", "rl.likelihood.calls")
     _positive(config, "rl.objective.truncation", "sampler.temperature", "checkpoint.every")
     _positive(config, "task.grader_seconds")

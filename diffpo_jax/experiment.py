@@ -113,7 +113,7 @@ def train(setup: Setup, base: Params) -> Params:
         evaluate_every=config.evaluation.every,
         write_samples=lambda step, rows: run_setup.write_samples(setup, f"rl-{step:06d}", rows),
     )
-    data = run_setup.iterator(setup, config.rl.prompts, trainer.STAGE)
+    data = run_setup.iterator(setup, config.rl.prompts * config.rl.candidates, trainer.STAGE)
     with checkpoints.Checkpoints(setup.workdir.rl, config.checkpoint, config.rl.steps) as saved:
         where: tuple[Any, ...] = (data, trainer.STAGE, config.rl.steps)
         start, state, meta = run_setup.resume(setup, saved, wanted, fresh, *where)

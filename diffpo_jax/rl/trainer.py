@@ -31,7 +31,7 @@ from diffpo_jax.distributed import sharding
 from diffpo_jax.errors import UserError
 from diffpo_jax.models.policy import Policy
 from diffpo_jax.progress import Progress
-from diffpo_jax.rl import advantages, diagnostics, update
+from diffpo_jax.rl import advantages, diagnostics, focus, update
 from diffpo_jax.rl import guard as guard_lib
 from diffpo_jax.tasks.task import Example, Task
 from diffpo_jax.types import Draws, Params, Prompts, TrainState
@@ -165,6 +165,7 @@ class Trainer(NamedTuple):
         steps = self.config.steps
         calls = meta.get("calls", {"rollout": 0.0, "update": 0.0})
         guard = guard_lib.from_meta(meta.get("guard"))
+        mixed = meta.get("mixed", {})
         self._stop_if_guarded(guard.met, start, checkpoints)
         with Progress(STAGE, steps, initial=start) as progress, preemption.Notice() as notice:
             written = time.perf_counter()
@@ -181,7 +182,8 @@ class Trainer(NamedTuple):
                 guard, _ = guard_lib.look(guard, values, self.config.guard)
                 write(0, values, {})
             for number in range(start + 1, steps + 1):
-                state, values, times = self._step(state, next(iterator), number, guard.rate)
+                encoded = self._chosen(next(iterator), number, mixed)
+                state, values, times, mixed = self._step(state, encoded, number, guard.rate, mixed)
                 calls = {
                     "rollout": calls["rollout"] + values["calls/rollout"],
                     "update": calls["update"] + values["calls/update"],
@@ -195,7 +197,7 @@ class Trainer(NamedTuple):
                 values["rate"] = guard.rate
                 if due or number % self.logging.every == 0 or number == steps or met:
                     write(number, values | {f"guard/{name}": 1.0 for name in met}, times)
-                state_of_run = {"calls": calls, "guard": guard_lib.to_meta(guard)}
+                state_of_run = {"calls": calls, "guard": guard_lib.to_meta(guard), "mixed": mixed}
                 told = notice.given()
                 checkpoints.save(number, state, iterator, state_of_run, due=bool(met) or told)
                 self._stop_if_guarded(list(met.values()), number, checkpoints)
@@ -207,9 +209,25 @@ class Trainer(NamedTuple):
                 progress.update(**{name: values[name] for name in shown})
         return state
 
+    def _chosen(self, encoded: EncodedBatch, number: int, mixed: focus.Mixed) -> EncodedBatch:
+        """The prompts of a step, of those at hand."""
+        if self.config.candidates == 1:
+            return encoded
+        draw = np.random.default_rng((self.seed, number))  # the same on every host
+        taken = focus.choose(self._difficulty(encoded.index), self.config.prompts, mixed, draw)
+        return jax.tree.map(lambda x: x[taken], encoded)
+
+    def _difficulty(self, index: np.ndarray) -> np.ndarray:
+        return np.array([self.task.difficulty(self.examples[i]) for i in index.tolist()])
+
     def _step(
-        self, state: TrainState, encoded: EncodedBatch, number: int, rate: float
-    ) -> tuple[TrainState, dict[str, float], dict[str, float]]:
+        self,
+        state: TrainState,
+        encoded: EncodedBatch,
+        number: int,
+        rate: float,
+        mixed: focus.Mixed,
+    ) -> tuple[TrainState, dict[str, float], dict[str, float], focus.Mixed]:
         clock = _Clock()
         group = self.config.group
         repeated = jax.tree.map(lambda x: np.repeat(x, group, axis=0), encoded)
@@ -237,12 +255,17 @@ class Trainer(NamedTuple):
         metrics = grading.metrics_of(graded) | of_update
         metrics["reward"] = (rewards.sum(), rows)
         metrics["groups/equal"] = (equal.sum(), equal.size)
+        correct = graded.correct.reshape(-1, group)
+        mixed = focus.learned(mixed, self._difficulty(encoded.index), correct)
+        share = correct.any(axis=1) & ~correct.all(axis=1)
+        metrics["groups/mixed"] = (share.sum(), share.size)
         values = metrics_lib.means(metrics) | grading.percentiles(graded)
         values = diagnostics.derived(values, self.task.reward_max)
         values["calls/rollout"] = float(np.sum(on_host.nfe))
         values["calls/update"] = float(rows * self._passes(on_host.nfe))
         tokens = int(on_host.sampled.sum())
-        return state, values, clock.laps | {"tokens_per_second": tokens / clock.laps["rollout"]}
+        laps = clock.laps | {"tokens_per_second": tokens / clock.laps["rollout"]}
+        return state, values, laps, mixed
 
     def _rewards(self, graded: grading.Graded, scores: Scores) -> np.ndarray:
         """Rewards with their prices: of calls, and of leaving the reference where that is one."""

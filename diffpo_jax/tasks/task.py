@@ -119,7 +119,7 @@ class Task(Protocol):
         ...
 
     def difficulty(self, example: Example) -> float:
-        """A number that grows with difficulty (Sudoku: blanks); used in reports only."""
+        """A number that grows with difficulty (Sudoku: blanks); for reports, and `rl.focus`."""
         ...
 
 
