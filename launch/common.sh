@@ -4,7 +4,8 @@
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 SCRIPT=$(basename "$0")
 DRY_RUN=
-STOPPED=75 # status of a run that SIGTERM ended with its step saved: it is to go on
+# Statuses of a run that is to go on: SIGTERM ended it, with a step saved, or outside training.
+STOPPED=75 TERMINATED=143
 
 # Sentences for people go to standard error; standard output is the run's log.
 say() { printf '%s: %s\n' "$SCRIPT" "$*" >&2; }

@@ -18,6 +18,7 @@
 #   NODES     1                      GPUS      8, on each node
 #   HOURS     24, the limit of each start of the job; the run is told to stop WARN (600) seconds
 #             before it, which a step and its validation must fit in
+#   RESTARTS  20, how often a job that was told to stop asks to be started again
 #   PARTITION, ACCOUNT: the cluster's defaults
 #   PYTHON    .venv/bin/python of this directory; the nodes must see it
 #   LOG       the job's log, diffpo.log in this directory
@@ -28,6 +29,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
 NAME=${NAME:-diffpo} NODES=${NODES:-1} GPUS=${GPUS:-8} HOURS=${HOURS:-24}
 CONFIG=${CONFIG:-configs/sudoku.py} POLL=${POLL:-30} WARN=${WARN:-600}
+RESTARTS=${RESTARTS:-20}
 PYTHON=${PYTHON:-$ROOT/.venv/bin/python} LOG=${LOG:-$ROOT/$NAME.log}
 JOB=
 LAG=20 # how many looks the accounting may be behind the queue
@@ -54,13 +56,16 @@ $(quoted "$(bucket)") \$MOUNT' && exec 9<\$MOUNT && exec $run=$(workdir_under "\
   again
 }
 
-# The job's last lines: what was stopped, with its step saved, goes on where there is room again.
-# Not where Slurm is ending the job already, as after scancel: then it is no longer running.
+# The job's last lines: what was told to stop goes on where there is room again.  Not where Slurm is
+# ending the job already, as after scancel: then it is no longer running.
 again() {
-  # shellcheck disable=SC2016
-  printf '%s\n' 'status=$?' "if [[ \$status == $STOPPED &&
-  \$(squeue --noheader --jobs=\"\$SLURM_JOB_ID\" --format=%T) == RUNNING ]]; then" \
-    '  scontrol requeue "$SLURM_JOB_ID"' 'fi' 'exit "$status"'
+  printf '%s\n' "status=\$?
+if [[ \$status == $STOPPED || \$status == $TERMINATED ]] &&
+  ((\${SLURM_RESTART_COUNT:-0} < $RESTARTS)) &&
+  [[ \$(squeue --noheader --jobs=\"\$SLURM_JOB_ID\" --format=%T) == RUNNING ]]; then
+  scontrol requeue \"\$SLURM_JOB_ID\"
+fi
+exit \$status"
 }
 
 start() {

@@ -140,6 +140,7 @@ ended() {
   ask exit=0 gcloud compute tpus tpu-vm ssh "$NAME" "${WHERE[@]}" --worker=0 --command='
 if test -e diffpo.status; then
   status=$(cat diffpo.status)
+  test "$status" != '"$TERMINATED"' || status='"$STOPPED"'
   test ! -e diffpo.stopped || test "$status" = 0 || status=stopped
   echo "exit=$status"
 elif kill -0 "$(cat diffpo.pid)" 2>/dev/null; then echo exit=running
@@ -156,7 +157,7 @@ follow() {
     said=${said#exit=}
     case $said in
       0 | 2) return "$said" ;; # done, or a mistake that would come again
-      stopped) return 143 ;;
+      stopped) return "$TERMINATED" ;;
       running) tries=0 && continue ;;
     esac
     # A host that is taken away fails the run on the others before the state says so.

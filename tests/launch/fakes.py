@@ -92,7 +92,7 @@ def machine(
 ) -> Machine:
     """A machine whose programs answer so; without an answer they print nothing and succeed."""
     (directory / "answers.json").write_text(json.dumps(answers))
-    for name in ("gcloud", "xpk", "sbatch", "srun", "squeue", "sacct", "scancel"):
+    for name in ("gcloud", "xpk", "sbatch", "srun", "squeue", "sacct", "scancel", "scontrol"):
         path = directory / name
         path.write_text(SOURCE)
         path.chmod(path.stat().st_mode | stat.S_IXUSR)
