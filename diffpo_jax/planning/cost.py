@@ -12,7 +12,7 @@ import dataclasses
 import re
 from collections.abc import Sequence
 
-from diffpo_jax.planning import collectives, hlo, products
+from diffpo_jax.planning import collectives, hlo, products, trips
 from diffpo_jax.planning.hlo import Instruction, Module
 
 # These move nothing themselves.
@@ -116,51 +116,18 @@ class _Counter:
 
     def _of_loop(self, loop: Instruction, inside: dict[str, Instruction], depth: int) -> Cost:
         body, condition = hlo.called(loop, "body"), hlo.called(loop, "condition")
-        trips = self._trips(loop, inside, condition)
-        if trips is not None:
-            return (self._of(body, depth) + self._of(condition, depth)).times(trips)
+        turns = self._turns(loop, inside)
+        if turns is not None:
+            return (self._of(body, depth) + self._of(condition, depth)).times(turns)
         often = self._open_loops[depth] if depth < len(self._open_loops) else 1
         once = self._of(body, depth + 1) + self._of(condition, depth + 1)
         return once.times(often) + Cost(open_loops=1)
 
-    def _trips(
-        self, loop: Instruction, inside: dict[str, Instruction], condition: str
-    ) -> int | None:
-        """How often a loop runs that counts from 0; None where its data decide."""
+    def _turns(self, loop: Instruction, inside: dict[str, Instruction]) -> int | None:
+        """How often a loop runs; None where its data decide."""
         if found := re.search(r'known_trip_count":\{"n":"(\d+)"', loop.attributes):
             return int(found[1])
-        asks = self._module.computations[condition]
-        test = hlo.root(asks)
-        if test.opcode == "fusion":
-            return self._trips_of_fusion(test, asks, loop, inside)
-        if test.opcode != "compare" or "direction=LT" not in test.attributes:
-            return None
-        return self._constant(test.operands[1], asks, loop, inside)
-
-    def _trips_of_fusion(self, fusion, asks, loop, inside) -> int | None:
-        within = self._module.computations[hlo.called(fusion, "calls")]
-        test = hlo.root(within)
-        if test.opcode != "compare" or "direction=LT" not in test.attributes:
-            return None
-        bound = within[test.operands[1]]
-        if bound.opcode == "parameter":
-            return self._constant(fusion.operands[int(bound.inside)], asks, loop, inside)
-        return self._constant(bound.name, within, loop, inside)
-
-    def _constant(self, name, asks, loop, inside) -> int | None:
-        """A bound's value: it stands in the condition, or the loop is given it."""
-        bound = asks[name]
-        if bound.opcode == "get-tuple-element":
-            at = int(re.search(r"index=(\d+)", bound.attributes)[1])
-            given = inside[loop.operands[0]]
-            if given.opcode != "tuple":
-                return None
-            bound = inside[given.operands[at]]
-            while bound.opcode in ("copy", "bitcast"):
-                bound = inside[bound.operands[0]]
-        if bound.opcode != "constant" or not re.fullmatch(r"\d+", bound.inside):
-            return None
-        return int(bound.inside)
+        return trips.of_loop(loop, inside, self._module)
 
     def _memory(self, one: Instruction, inside: dict[str, Instruction]) -> float:
         if one.opcode in _FREE or one.opcode.endswith("-done"):

@@ -31,7 +31,9 @@ BY_HAND = textwrap.dedent("""\
       %w = f32[6,3] get-tuple-element(%p), index=2
       %all = f32[16,6] all-gather(%x), channel_id=1, replica_groups=[2,4]<=[8], dimensions={0}
       %y = f32[16,3] dot(%all, %w), lhs_contracting_dims={1}, rhs_contracting_dims={0}
-      ROOT %out = (s32[], f32[4,6], f32[6,3]) tuple(%i, %x, %w)
+      %one = s32[] constant(1)
+      %next = s32[] add(%i, %one)
+      ROOT %out = (s32[], f32[4,6], f32[6,3]) tuple(%next, %x, %w)
     }
 
     %below (p.1: (s32[], f32[4,6], f32[6,3])) -> pred[] {
@@ -46,7 +48,7 @@ BY_HAND = textwrap.dedent("""\
       %z = f32[8] get-tuple-element(%q), index=0
       %again = pred[] get-tuple-element(%q), index=1
       %mixed = f32[8] all-to-all(%z), replica_groups={{0,1},{2,3},{4,5},{6,7}}, dimensions={0}
-      ROOT %next = (f32[8], pred[]) tuple(%mixed, %again)
+      ROOT %later = (f32[8], pred[]) tuple(%mixed, %again)
     }
 
     %open (q.1: (f32[8], pred[])) -> pred[] {
@@ -100,6 +102,56 @@ def test_a_loop_of_unknown_length_runs_as_often_as_is_said():
     assert often.moved["all-to-all"] == 30 * once.moved["all-to-all"]
     assert often.moved["all-gather"] == once.moved["all-gather"]
     assert often.flops == once.flops
+
+
+# A loop as XLA makes it where products and sends go on at the same time: two turns in one, the
+# bound carried along, the test fused.
+DOUBLED = textwrap.dedent("""\
+    HloModule doubled, num_partitions=8
+
+    %below (a: s32[], b: s32[]) -> pred[] {
+      %a = s32[] parameter(0)
+      %b = s32[] parameter(1)
+      ROOT %lt = pred[] compare(%a, %b), direction=LT
+    }
+
+    %goes (p: (s32[], f32[3], s32[])) -> pred[] {
+      %p = (s32[], f32[3], s32[]) parameter(0)
+      %i = s32[] get-tuple-element(%p), index=0
+      %most = s32[] get-tuple-element(%p), index=2
+      ROOT %test = pred[] fusion(%i, %most), kind=kLoop, calls=%below
+    }
+
+    %body (q: (s32[], f32[3], s32[])) -> (s32[], f32[3], s32[]) {
+      %q = (s32[], f32[3], s32[]) parameter(0)
+      %j = s32[] get-tuple-element(%q), index=0
+      %x = f32[3] get-tuple-element(%q), index=1
+      %n = s32[] get-tuple-element(%q), index=2
+      %one = s32[] constant(STEP)
+      %next = s32[] add(%j, %one)
+      %there = f32[3] collective-permute(%x), source_target_pairs={{0,1}}
+      %after = s32[] add(%one, %next)
+      ROOT %out = (s32[], f32[3], s32[]) tuple(%after, %there, %n)
+    }
+
+    ENTRY %main (x0: f32[3]) -> f32[3] {
+      %x0 = f32[3] parameter(0)
+      %first = s32[] constant(FIRST)
+      %start = s32[] copy(%first)
+      %seven = s32[] constant(7)
+      %in = (s32[], f32[3], s32[]) tuple(%start, %x0, %seven)
+      %loop = (s32[], f32[3], s32[]) while(%in), condition=%goes, body=%body
+      ROOT %y = f32[3] get-tuple-element(%loop), index=1
+    }
+    """)
+
+
+@pytest.mark.parametrize(("first", "step", "turns"), [(0, 1, 4), (3, 1, 2), (0, 2, 2), (9, 1, 0)])
+def test_turns_of_a_loop_that_counts_otherwise(first, step, turns):
+    text = DOUBLED.replace("FIRST", str(first)).replace("STEP", str(step))
+    counted = cost.of_text(text)
+    assert counted.moved == {"collective-permute": turns * 3 * 4}
+    assert counted.open_loops == 0
 
 
 def test_memory_by_hand():
