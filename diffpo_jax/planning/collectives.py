@@ -29,6 +29,12 @@ def kind_of(instruction: Instruction, computation: str) -> str | None:
     return name if name in KINDS else None
 
 
+def chain(instruction: Instruction) -> str | None:
+    """What parts of one collective share, where TPU's compiler spreads it over several fusions."""
+    found = re.search(r'chain_id="(\d+)"', instruction.attributes)
+    return found[1] if found else None
+
+
 def moved(kind: str, operand_bytes: float, n: int) -> float:
     """Bytes that each chip sends, of the algorithms that send least (a ring's).
 

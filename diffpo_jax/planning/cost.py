@@ -8,6 +8,7 @@ Bytes to and from memory are an estimate: every fusion reads its operands and wr
 once, of a slice only the slice.  What a TPU holds in VMEM costs nothing.
 """
 
+import collections
 import dataclasses
 import re
 from collections.abc import Sequence
@@ -75,6 +76,10 @@ class _Counter:
     def __init__(self, module: Module, open_loops: tuple[float, ...]) -> None:
         self._module, self._open_loops = module, open_loops
         self._known: dict[tuple[str, int], Cost] = {}
+        everything = (one for lines in module.computations.values() for one in lines.values())
+        found = (collectives.chain(one) for one in everything)
+        # One collective that goes on beside several fusions stands in each of them.
+        self._chains = collections.Counter(chain for chain in found if chain)
 
     def of_program(self) -> Cost:
         return self._of(self._module.entry, 0)
@@ -102,7 +107,7 @@ class _Counter:
         if kind := collectives.kind_of(one, computation):
             n = collectives.group_size(one.attributes, self._module.partitions)
             sent = collectives.moved(kind, sum(a.bytes for a in operands), n)
-            return cost + Cost(moved={kind: sent})
+            return cost + Cost(moved={kind: sent / self._chains.get(collectives.chain(one), 1)})
         if len(operands) >= 2:
             cost += Cost(flops=products.flops(one, operands))
         within = hlo.called(one, "calls") or (

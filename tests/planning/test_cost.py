@@ -154,6 +154,26 @@ def test_turns_of_a_loop_that_counts_otherwise(first, step, turns):
     assert counted.open_loops == 0
 
 
+def test_a_collective_that_is_spread_over_fusions_counts_once():
+    """Its parts name one chain; another one is another collective."""
+    part = """
+        %part.N (x.N: f32[5]) -> f32[40] {
+          %x.N = f32[5] parameter(0)
+          ROOT %all.N = f32[40] all-gather(%x.N), frontend_attributes={chain_id="C"}
+        }
+        """
+    parts = "".join(part.replace("N", n).replace("C", c) for n, c in ("10", "20", "30", "41"))
+    calls = "".join(
+        f"  %f{n} = f32[40] fusion(%x), kind=kCustom, calls=%part.{n}\n" for n in range(1, 5)
+    )
+    text = (
+        f"HloModule chains, num_partitions=8\n{textwrap.dedent(parts)}\n"
+        f"ENTRY %main (x: f32[5]) -> f32[40] {{\n  %x = f32[5] parameter(0)\n{calls}"
+        "  ROOT %y = f32[40] add(%f3, %f4)\n}\n"
+    )
+    assert cost.of_text(text).moved == {"all-gather": 2 * 7 * 5 * 4}
+
+
 def test_memory_by_hand():
     text = textwrap.dedent("""\
         HloModule fused
