@@ -102,6 +102,8 @@ class _Counter:
             return max(
                 (self._of(name, depth) for name in _branches(one)), key=lambda cost: cost.flops
             )
+        if one.opcode in ("async-update", "async-done"):  # counted where it started
+            return Cost()
         operands = [a for name in one.operands for a in _result(inside, name)]
         cost = Cost(memory=self._memory(one, inside))
         if kind := collectives.kind_of(one, computation):
