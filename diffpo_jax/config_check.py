@@ -202,10 +202,11 @@ def _rl(config: Config) -> None:
     one_of("config.rl.objective.kl_in", rl.objective.kl_in, KL_PLACES)
     one_of("config.rl.objective.kl_estimator", rl.objective.kl_estimator, KL_ESTIMATORS)
     one_of("config.rl.optimizer.decay", rl.optimizer.decay, DECAYS)
-    if rl.optimizer.decay == "linear" and rl.optimizer.warmup >= rl.steps * rl.inner_updates:
+    updates = rl.steps * rl.inner_updates
+    if rl.optimizer.decay == "linear" and updates and rl.optimizer.warmup >= updates:
         raise UserError(
             f"config.rl.optimizer.warmup={rl.optimizer.warmup} leaves none of the "
-            f"{rl.steps * rl.inner_updates} updates for config.rl.optimizer.decay='linear'."
+            f"{updates} updates for config.rl.optimizer.decay='linear'."
         )
     one_of("config.rl.guard.action", rl.guard.action, GUARD_ACTIONS)
     one_of("config.rl.likelihood.schedule", rl.likelihood.schedule, SCHEDULES)

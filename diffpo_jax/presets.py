@@ -33,6 +33,7 @@ def smoke(config: ConfigDict) -> None:
     config.pretrain.steps, config.pretrain.batch, config.pretrain.micro_batch = 12, 32, 0
     config.rl.steps, config.rl.prompts, config.rl.group, config.rl.micro_batch = 8, 8, 4, 16
     config.rl.inner_updates = 2
+    config.pretrain.decay = config.rl.optimizer.decay = "none"
     config.evaluation.gammas = (0.0, 0.1, 1.0)
     config.evaluation.batch, config.evaluation.every = 64, 4
     config.checkpoint.every = 3
@@ -115,6 +116,7 @@ def _published(config: ConfigDict) -> None:
     rl.objective.kl, rl.objective.kl_estimator, rl.objective.advantage = 0.04, "k3", "mean"
     rl.optimizer.denoiser_lr, rl.optimizer.threshold_lr = 3e-6, 1e-3
     rl.optimizer.weight_decay, rl.optimizer.max_grad_norm = 0.1, 0.2
+    rl.optimizer.decay, config.method = "none", "diffpo"
     config.evaluation.gammas = (0.0, 0.01, 0.05, 0.1, 0.3, 1.0)
     config.evaluation.examples, config.evaluation.batch = 0, 64
     # d1's updates, as its authors give them, in whole rollout batches.
@@ -227,11 +229,12 @@ def justgrpo(config: ConfigDict) -> None:
 
 
 def paper(config: ConfigDict) -> None:
-    """The anchor where the paper's wording puts it, at a fraction of each rollout's own calls.
+    """Importance weights, and the anchor at a fraction of each rollout's own calls.
 
     That number is known only at the end, so the surrogate does not sum to one; see
-    `diffusion.anchors`.  Everything else is DiFFPO as by default.
+    `diffusion.anchors`.  What the paper leaves open stays the configuration's.
     """
+    config.method = "diffpo"
     config.rl.likelihood.schedule = "calls"
 
 
