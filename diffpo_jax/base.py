@@ -52,8 +52,9 @@ def read(workdir: pathlib.Path, policy: Policy, mesh: Mesh) -> Params:
         return _taken(config, policy, mesh)
     run_setup.say(f"base model: from {paths.base}")
     if not config.lora.rank:
-        return checkpoints.restore_params(paths.base, shapes(policy, mesh))
-    adapter = checkpoints.restore_params(paths.base, _adapter_shapes(config, policy, mesh))
+        return checkpoints.restore_params(paths.base, shapes(policy, mesh), config.pretrain.steps)
+    wanted = _adapter_shapes(config, policy, mesh)
+    adapter = checkpoints.restore_params(paths.base, wanted, config.pretrain.steps)
     return _merged(_untrained(config, policy, mesh), adapter, config)
 
 
@@ -64,9 +65,16 @@ def shapes(policy: Policy, mesh: Mesh) -> Params:
 
 def weights_of(config: Config) -> str:
     """The published weights that a run began from, through any runs before it; "": none."""
-    while config.init_from and not config.model.weights:
+    while config.init_from:
         config = workdir_lib.config_of(workdir_lib.Workdir(pathlib.Path(config.init_from)))
     return config.model.weights
+
+
+def is_published(config: Config) -> bool:
+    """Whether the base model is published weights as they are, with no SFT of ours."""
+    while config.init_from:
+        config = workdir_lib.config_of(workdir_lib.Workdir(pathlib.Path(config.init_from)))
+    return bool(config.model.weights) and not config.pretrain.steps
 
 
 def trained_shapes(config: Config, policy: Policy) -> Params:
@@ -99,8 +107,8 @@ def _untrained(config: Config, policy: Policy, mesh: Mesh) -> Params:
     if config.model.weights:
         directory = huggingface.locate(config.model.weights)
         run_setup.say(f"base model: from {directory}")
-        read = huggingface.read_into(directory, wanted["denoiser"], config.model.family)
-        params = {"denoiser": read, **params}
+        denoiser = huggingface.read_into(directory, wanted["denoiser"], config.model.family)
+        params = {"denoiser": denoiser, **params}
     return params
 
 

@@ -122,14 +122,15 @@ class Checkpoints:
             ) from error
 
 
-def restore_params(directory: pathlib.Path, params: Params) -> Params:
+def restore_params(directory: pathlib.Path, params: Params, step: int | None = None) -> Params:
     """The parameters of the newest step in a directory of checkpoints.
 
     Args:
       params: arrays or shapes with the shardings to restore to.
+      step: the last one of a stage that must have ended; None: any will do.
 
     Raises:
-      UserError: no checkpoint there, or one of another shape.
+      UserError: no checkpoint there, one of another shape, or the stage has not ended.
     """
     directory = directory.absolute()
     if not directory.is_dir():
@@ -137,6 +138,11 @@ def restore_params(directory: pathlib.Path, params: Params) -> Params:
     steps = _whole_steps(directory)
     if not steps:
         raise UserError(f"no whole checkpoint in {directory}.")
+    if step is not None and steps[-1] < step:
+        raise UserError(
+            f"{directory} stops at step {steps[-1]} of {step}: run the command of that run again "
+            "first, it goes on from there."
+        )
     path = directory / str(steps[-1]) / "params"
     with ocp.StandardCheckpointer() as reader:
         try:
@@ -159,6 +165,12 @@ def _data_state(directory: pathlib.Path) -> dict[str, Any]:
     return json.loads(files[0].read_text())
 
 
+def latest_step(directory: pathlib.Path) -> int | None:
+    """The newest whole step in a directory of checkpoints; None where there is none."""
+    steps = _whole_steps(directory) if directory.is_dir() else []
+    return steps[-1] if steps else None
+
+
 def _whole_steps(directory: pathlib.Path) -> list[int]:
     # A step's directory gets its final name when all of it is written.
     return sorted(int(p.name) for p in directory.iterdir() if p.name.isdigit())
@@ -174,7 +186,7 @@ def _same_shapes(saved: Any, wanted: Any, where: str) -> None:
     for name in sorted(old.keys() | new.keys()):
         if old.get(name) != new.get(name):
             raise UserError(
-                f"the checkpoint {where} does not fit config.model: {name} is "
+                f"the checkpoint {where} does not fit config.model, mode and lora: {name} is "
                 f"{old.get(name, 'missing')} there and {new.get(name, 'missing')} here."
             )
 

@@ -19,7 +19,6 @@ from diffpo_jax.diffusion import generate
 from diffpo_jax.distributed import mesh as mesh_lib
 from diffpo_jax.distributed import sharding
 from diffpo_jax.errors import UserError
-from diffpo_jax.models import huggingface
 from diffpo_jax.models.policy import Policy
 from diffpo_jax.report.decode_order import Completion
 from diffpo_jax.types import Params, Prompts
@@ -42,14 +41,17 @@ def complete(
         not know, a dial that makes no sense.
     """
     _check_dial(config, dial)
-    config = dataclasses.replace(config, model=huggingface.adopt(config.model))
+    of_run = workdir_lib.config_of(workdir_lib.Workdir(pathlib.Path(workdir)))
+    # The network, and what reads and writes for it, are the run's own.
+    own = ("model", "lora", "threshold", "tokenizer")
+    config = dataclasses.replace(config, **{name: getattr(of_run, name) for name in own})
     tokenizer = tokenizers.make_tokenizer(config.tokenizer)
     prompt = config.task.prompt
     tokens, mask = data.encode_prompts(texts, tokenizer, config.sampler.prompt_length, prompt)
     mesh = mesh_lib.make_mesh(config.mesh)
     policy = run_setup.make_policy(config, tokenizer, mesh)
-    params = restore(workdir, model, config, policy, mesh)
-    learned = dial is None and model == "trained" and config.mode != "model"
+    params = restore(workdir, model, policy, mesh)
+    learned = dial is None and model == "trained" and "model" not in (config.mode, of_run.mode)
     settings = generate.make_settings(
         config.decoder, config.evaluation.temperature, tokenizers.end_ids(tokenizer)
     )
@@ -89,20 +91,20 @@ def _check_dial(config: Config, dial: float | None) -> None:
         raise UserError(f"--dial={dial:g}: rule 'confidence' takes a probability.")
 
 
-def restore(workdir: str, model: str, config: Config, policy: Policy, mesh: Mesh) -> Params:
+def restore(workdir: str, model: str, policy: Policy, mesh: Mesh) -> Params:
     """Parameters of a run's model, "trained" or "base", laid out over a mesh.
 
     Args:
-      config: what the run trained is decided by its mode and adapter.
-      policy: of the run.
+      policy: with the run's own adapter.
 
     Raises:
-      UserError: no such checkpoint, or one of another shape.
+      UserError: no run, no such checkpoint, or one of another shape.
     """
     paths = workdir_lib.Workdir(pathlib.Path(workdir))
     if model == "base":
         return base.read(paths.root, policy, mesh)
-    shapes = sharding.abstract(base.trained_shapes(config, policy), mesh)
+    shapes = base.trained_shapes(workdir_lib.config_of(paths), policy)
+    shapes = sharding.abstract(shapes, mesh)
     trained = checkpoints.restore_params(paths.rl, shapes)
     whole = {"denoiser", "threshold"} <= trained.keys()
     # Checkpoints of RL hold what it trains; the rest is the base model's.

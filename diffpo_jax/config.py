@@ -2,8 +2,8 @@
 
 `configs/*.py` start from `config_io.as_config_dict(Config())`, change what they need and return
 the ConfigDict, so that `--config.section.field=value` works on every field;
-`config_io.from_config_dict` turns the result into these dataclasses and checks them.  Only
-`experiment` sees the whole `Config`; everything else receives one section.
+`config_io.from_config_dict` turns the result into these dataclasses and checks them.
+`experiment`, its parts and the commands see the whole `Config`; everything else one section.
 
 Where a comment says "our choice", the paper is silent.
 """
@@ -120,6 +120,7 @@ class TokenizerConfig:
     mask: str = ""  # its mask token
     pad: str = ""  # the token that fills prompts up
     ends: tuple[str, ...] = ()  # tokens that end a text; the first fills the rest
+    closing: str = ""  # token that closes the answer of a chat in SFT, before the rest is filled
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,7 +146,7 @@ class ModelConfig:
 
 @dataclasses.dataclass(frozen=True)
 class LoRAConfig:
-    """An adapter that RL trains in place of the denoiser (LoRA, arXiv 2106.09685)."""
+    """An adapter that is trained in place of the denoiser, by SFT and RL (arXiv 2106.09685)."""
 
     rank: int = 0  # r; 0: no adapter, the denoiser itself is trained
     alpha: float = 64.0  # its part of a product is scaled by alpha / r
@@ -331,6 +332,7 @@ class LoggingConfig:
     every: int = 1  # steps between lines of metrics.jsonl
     samples_every: int = 25  # RL steps between files in samples/; 0: none
     tensorboard: bool = False  # also write TensorBoard events (needs tensorboardX)
+    profile: tuple[int, ...] = ()  # RL steps that JAX's profiler traces, into WORKDIR/profile
 
 
 @dataclasses.dataclass(frozen=True)

@@ -17,6 +17,7 @@ from diffpo_jax.config import (
     GUARD_ACTIONS,
     KL_ESTIMATORS,
     KL_PLACES,
+    LORA_TARGETS,
     MODES,
     PROTOCOLS,
     RANKINGS,
@@ -61,7 +62,15 @@ def check_study(study: StudyConfig) -> None:
 def _ranges(config: Config) -> None:
     _positive(config, "sampler.length", "sampler.prompt_length", "sampler.block_length")
     _positive(config, "model.width", "model.layers", "model.heads", "model.kv_heads", "model.ff")
-    _not_negative(config, "model.positions")
+    _not_negative(config, "model.positions", "model.vocab", "lora.rank")
+    _positive(config, "lora.alpha")
+    if not config.lora.targets or len(set(config.lora.targets)) < len(config.lora.targets):
+        raise UserError(
+            f"config.lora.targets={config.lora.targets} must name projections, each once, of: "
+            f"{', '.join(LORA_TARGETS)}."
+        )
+    for target in config.lora.targets:
+        one_of("config.lora.targets", target, LORA_TARGETS)
     _positive(config, "model.scan_unroll", "threshold.hidden", "threshold.sigma")
     _positive(config, "threshold.sigma_min", "pretrain.batch")
     _positive(config, "rl.prompts", "rl.group", "rl.inner_updates", "rl.candidates")

@@ -20,6 +20,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from diffpo_jax import cli
+from diffpo_jax.errors import UserError
 
 config_flags.DEFINE_config_file("config", None, "Task, sampler and evaluation.")
 _OUT = flags.DEFINE_string("out", None, "Directory for the results.")
@@ -33,6 +34,8 @@ def main(argv: Sequence[str]) -> None:
     from diffpo_jax import compilation, scoring
 
     compilation.keep_programs()
+    if _WEIGHTS.value and _RUN.value:
+        raise UserError("--model and --run are two models: give one of them.")
     if _WEIGHTS.value:
         model = dataclasses.replace(config.model, weights=_WEIGHTS.value)
         config = dataclasses.replace(config, model=model)

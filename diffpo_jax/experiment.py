@@ -4,7 +4,6 @@ Every stage picks up where a kill left it: what is on disk decides, and what is 
 comes out the same.
 """
 
-import dataclasses
 import functools
 import pathlib
 from typing import Any
@@ -18,7 +17,6 @@ from diffpo_jax.config import Config
 from diffpo_jax.data import tokenizers
 from diffpo_jax.diffusion import generate
 from diffpo_jax.distributed import hosts, sharding
-from diffpo_jax.models import huggingface
 from diffpo_jax.report import summary as summary_lib
 from diffpo_jax.report import write as report_lib
 from diffpo_jax.rl import optimizer, trainer, update
@@ -38,7 +36,7 @@ def run(config: Config, path: str, *, overwrite: bool = False) -> dict[str, Any]
       UserError: anything the user can mend; nothing that was on disk is lost.
     """
     workdir_lib.check_path(path)
-    config = dataclasses.replace(config, model=huggingface.adopt(config.model))
+    config = run_setup.with_weights(config)
     text, commit = config_io.to_json(config), workdir_lib.commit()
     hosts.preflight(pathlib.Path(path), text, commit, _PREFLIGHT_SECONDS)
     workdir = hosts.in_turn(
@@ -112,10 +110,13 @@ def train(setup: Setup, base: Params) -> Params:
         evaluate=functools.partial(final.validate, setup),
         evaluate_every=config.evaluation.every,
         write_samples=lambda step, rows: run_setup.write_samples(setup, f"rl-{step:06d}", rows),
+        profile=setup.workdir.profile,
     )
     data = run_setup.iterator(setup, config.rl.prompts * config.rl.candidates, trainer.STAGE)
     with checkpoints.Checkpoints(setup.workdir.rl, config.checkpoint, config.rl.steps) as saved:
         where: tuple[Any, ...] = (data, trainer.STAGE, config.rl.steps)
+        if saved.latest() is not None:
+            start_of.clear()  # before the state is restored: not both of them on the devices
         start, state, meta = run_setup.resume(setup, saved, wanted, fresh, *where)
         start_of.clear()
         state = loop.run(state, data, saved, setup.writer, start=start, meta=meta)

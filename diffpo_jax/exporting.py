@@ -4,7 +4,7 @@ import json
 import pathlib
 
 from diffpo_jax import base, completions, config_io, run_setup, workdir
-from diffpo_jax.config import MeshConfig
+from diffpo_jax.config import Config, MeshConfig
 from diffpo_jax.data import tokenizers
 from diffpo_jax.distributed import mesh as mesh_lib
 from diffpo_jax.errors import UserError
@@ -26,11 +26,11 @@ def export(path: str, out: str, *, model: str, dtype: str = "", adapter: bool = 
     if directory.exists():  # before the checkpoint is read
         raise UserError(f"{out} exists already: choose another directory, or remove it.")
     config = workdir.config_of(workdir.Workdir(pathlib.Path(path)))
-    if adapter and not (config.lora.rank and model == "trained" and config.mode != "sampler"):
-        raise UserError(f"--adapter: {path} trained none (config.lora.rank is 0 there).")
+    if adapter:
+        _check_adapter(path, config, model)
     mesh = mesh_lib.make_mesh(MeshConfig())
     policy = run_setup.make_policy(config, tokenizers.make_tokenizer(config.tokenizer), mesh)
-    params = completions.restore(path, model, config, policy, mesh)
+    params = completions.restore(path, model, policy, mesh)
     weights = base.weights_of(config)
     source = huggingface.locate(weights) if weights else None
     lineage = {
@@ -47,7 +47,23 @@ def export(path: str, out: str, *, model: str, dtype: str = "", adapter: bool = 
         return
     denoiser = params["denoiser"]
     if "adapter" in params:
-        denoiser = lora.merge(denoiser, params["adapter"], config.lora)
+        denoiser = lora.merge(denoiser, params["adapter"], config.lora, dtype)
     huggingface.write(
         directory, denoiser, config.model, lineage=lineage, source=source, dtype=dtype
     )
+
+
+def _check_adapter(path: str, config: Config, model: str) -> None:
+    """Raises `UserError` where there is no adapter, or none that another's base model goes with."""
+    if model == "base":
+        raise UserError("--adapter: the base model has none; leave --model out.")
+    if not config.lora.rank or config.mode == "sampler":
+        raise UserError(
+            f"--adapter: {path} trained none (config.lora.rank={config.lora.rank}, "
+            f"config.mode={config.mode!r}); without --adapter the whole model is written."
+        )
+    if base.weights_of(config) and not base.is_published(config):
+        raise UserError(
+            f"--adapter: {path} trained it over a base model that SFT had changed, which nobody "
+            "else has; without --adapter the whole model is written."
+        )

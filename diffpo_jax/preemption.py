@@ -23,7 +23,8 @@ _SAID = b"SIGTERM: stopping when this step is done and saved; a second one stops
 class Notice:
     """Heeds SIGTERM within a `with` block of the main thread: the first is noted, the second ends.
 
-    The block must end in `stop` where `given` was true.
+    The block must end in `stop` where `given` was true, and otherwise wait for what is being
+    written.
     """
 
     def __init__(self) -> None:
@@ -38,7 +39,7 @@ class Notice:
         before = self._before
         signal.signal(signal.SIGTERM, signal.SIG_DFL if before is None else before)
         if kind is None and self._noted:
-            # It came after the last step, which is saved: as if it had come a moment later.
+            # It came when the last step had been written: as if it had come a moment later.
             signal.raise_signal(signal.SIGTERM)
 
     def given(self) -> bool:

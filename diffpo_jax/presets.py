@@ -81,7 +81,7 @@ def llada_8b(config: ConfigDict) -> None:
     model.family = "llada"
     model.weights = tokenizer.name = "GSAI-ML/LLaDA-8B-Instruct"
     tokenizer.mask, tokenizer.pad = "<|mdm_mask|>", "<|endoftext|>"
-    tokenizer.ends = ("<|endoftext|>", "<|eot_id|>")
+    tokenizer.ends, tokenizer.closing = ("<|endoftext|>", "<|eot_id|>"), "<|eot_id|>"
     model.vocab = 126_464
     model.width, model.layers, model.heads, model.kv_heads, model.ff = 4096, 32, 32, 32, 12288
     model.rope_theta, model.norm_eps = 500_000.0, 1e-5
@@ -94,7 +94,7 @@ def dream_7b(config: ConfigDict) -> None:
     model.weights = tokenizer.name = "Dream-org/Dream-v0-Instruct-7B"
     tokenizer.kind = "Qwen2Tokenizer"  # its own class is code on the hub
     tokenizer.mask, tokenizer.pad = "<|mask|>", "<|endoftext|>"
-    tokenizer.ends = ("<|endoftext|>", "<|im_end|>")
+    tokenizer.ends, tokenizer.closing = ("<|endoftext|>", "<|im_end|>"), "<|im_end|>"
     model.vocab = 152_064
     model.width, model.layers, model.heads, model.kv_heads, model.ff = 3584, 28, 28, 4, 18944
     model.rope_theta, model.norm_eps = 1_000_000.0, 1e-6

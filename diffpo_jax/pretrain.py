@@ -107,4 +107,5 @@ def run(
             if told:
                 preemption.stop(STAGE, number, checkpoints)
             progress.update(loss=values["loss"], masked_accuracy=values["masked_accuracy"])
+        checkpoints.wait()  # while SIGTERM is still heeded
     return state

@@ -1,5 +1,6 @@
 """What every stage of a run uses, made once: data, programs, the writer; how a stage resumes."""
 
+import dataclasses
 import os
 import pathlib
 import sys
@@ -8,14 +9,14 @@ from typing import Any, NamedTuple
 
 from jax.sharding import Mesh
 
-from diffpo_jax import checkpoints, evaluation, files, metrics, pretrain, tasks
+from diffpo_jax import checkpoints, config_check, evaluation, files, metrics, pretrain, tasks
 from diffpo_jax import workdir as workdir_lib
 from diffpo_jax.config import Config
 from diffpo_jax.data import prompts, tokenizers
 from diffpo_jax.distributed import hosts, sharding
 from diffpo_jax.distributed import mesh as mesh_lib
 from diffpo_jax.errors import UserError
-from diffpo_jax.models import families
+from diffpo_jax.models import families, huggingface
 from diffpo_jax.models.policy import Policy
 from diffpo_jax.rl import trainer
 from diffpo_jax.tasks import demonstrations
@@ -63,6 +64,17 @@ def prepare(config: Config, workdir: workdir_lib.Workdir) -> Setup:
         slots(config),
     )
     return Setup(config, workdir, mesh, task, shown, tokenizer, policy, writer, evaluator)
+
+
+def with_weights(config: Config) -> Config:
+    """The configuration with family and sizes of the published weights it names, checked again.
+
+    Raises:
+      UserError: no such weights; what they are does not go with the rest.
+    """
+    config = dataclasses.replace(config, model=huggingface.adopt(config.model))
+    config_check.check(config)
+    return config
 
 
 def make_policy(config: Config, tokenizer: Any, mesh: Mesh) -> Policy:

@@ -5,7 +5,7 @@ import json
 import pathlib
 from typing import Any
 
-from diffpo_jax import base, completions, evaluation, files, grading, run_setup
+from diffpo_jax import base, checkpoints, completions, evaluation, files, grading, run_setup
 from diffpo_jax import workdir as workdir_lib
 from diffpo_jax.config import DIALS, Config
 from diffpo_jax.errors import UserError
@@ -32,24 +32,40 @@ def score(config: Config, out: str, *, run: str = "", which: str = "trained") ->
     if not run and not config.model.weights:
         raise UserError("no model to score: give --model (published weights) or --run (a workdir).")
     stage = dataclasses.replace(config.pretrain, steps=0)
+    of_run = workdir_lib.config_of(workdir_lib.Workdir(pathlib.Path(run))) if run else config
+    # A run's network, and what reads and writes for it, are its own.
+    own = ("model", "lora", "threshold", "tokenizer")
     config = dataclasses.replace(
-        config, model=huggingface.adopt(config.model), pretrain=stage, init_from=run
+        config, pretrain=stage, init_from=run, **{name: getattr(of_run, name) for name in own}
     )
+    config = run_setup.with_weights(config)
     workdir = workdir_lib.open_workdir(out, config, overwrite=False)
     setup = run_setup.prepare(config, workdir)
-    of_run = workdir_lib.config_of(workdir_lib.Workdir(pathlib.Path(run))) if run else config
     if run and which == "trained":
-        params = completions.restore(run, which, of_run, setup.policy, setup.mesh)
+        params = completions.restore(run, which, setup.policy, setup.mesh)
     else:
         params = base.base_model(setup)
-    learns = bool(run) and which == "trained" and of_run.mode != "model"
+    gamma = DIALS[config.sampler.rule] == "gamma"  # of any other rule it is no dial
+    learns = bool(run) and which == "trained" and of_run.mode != "model" and gamma
+    weights = base.weights_of(of_run)
+    source = huggingface.locate(weights) if weights else None
+    model = {
+        "run": run,
+        "which": which if run else "published",
+        "step": _step(run, which),
+        "weights": weights,
+        "sha256": huggingface.fingerprint(source) if source else "",
+    }
+    # What a workdir lets vary between two runs of one configuration is another evaluation here.
+    asked = {"model": model, "test_file": config.task.test_file} | vars(config.evaluation)
+    asked = json.loads(json.dumps(asked))
     examples = evaluation.choose(setup.task.examples("test"), config.evaluation)
     dials = [*config.dials, *([LEARNED] if learns else [])]
     points = []
     with Progress("evaluation", len(dials), unit="point") as progress:
         for dial in dials:
             path = workdir.samples / f"{which if run else 'published'}-{dial}.json"
-            if not path.exists():
+            if not path.exists() or json.loads(path.read_text())["asked"] != asked:
                 if dial == LEARNED:
                     graded = setup.evaluator.learned(params, 1.0, examples)
                 else:
@@ -60,11 +76,11 @@ def score(config: Config, out: str, *, run: str = "", which: str = "trained") ->
                 point["scores"] = grading.scores(graded, setup.task)
                 rows = grading.sample_rows(graded, None, len(graded.texts))
                 files.write_jsonl(path.with_suffix(".jsonl"), rows)
-                files.write_json(path, {"learned": dial == LEARNED, **point})  # last: it is whole
+                whole = {"learned": dial == LEARNED, "asked": asked, **point}
+                files.write_json(path, whole)  # last: then all of it is there
             points.append(json.loads(path.read_text()))
+            del points[-1]["asked"]
             progress.update(accuracy=points[-1]["accuracy"], nfe=points[-1]["nfe"])
-    weights = base.weights_of(of_run)
-    source = huggingface.locate(weights) if weights else None
     result = {
         "task": config.task.name,
         "protocol": config.task.protocol,
@@ -72,12 +88,7 @@ def score(config: Config, out: str, *, run: str = "", which: str = "trained") ->
         "samples": config.evaluation.samples,
         "rule": config.sampler.rule,
         "points": points,
-        "model": {
-            "run": run,
-            "which": which if run else "published",
-            "weights": weights,
-            "sha256": huggingface.fingerprint(source) if source else "",
-        },
+        "model": model,
         "seed": config.seed,
         "commit": workdir_lib.commit(),
         "versions": workdir_lib.versions(),
@@ -85,6 +96,14 @@ def score(config: Config, out: str, *, run: str = "", which: str = "trained") ->
     }
     files.write_json(workdir.root / "evaluation.json", result)
     return result
+
+
+def _step(run: str, which: str) -> int | None:
+    """The step of a run's model; None where it is published weights as they are."""
+    if not run:
+        return None
+    paths = workdir_lib.Workdir(pathlib.Path(run))
+    return checkpoints.latest_step(paths.rl if which == "trained" else paths.base)
 
 
 def table(result: dict[str, Any]) -> str:

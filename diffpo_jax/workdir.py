@@ -1,6 +1,7 @@
 """The directory of a run: what is in it, whether it may be used, what it says about the run.
 
-config.json  run_info.json  metrics.jsonl  checkpoints/{base,rl}/  samples/  report/  data/
+config.json  run_info.json  metrics.jsonl  checkpoints/{base,rl}/  samples/  report/  profile/
+data/
 """
 
 import os
@@ -17,7 +18,15 @@ from diffpo_jax.config import Config
 from diffpo_jax.errors import UserError
 
 # What a run writes; `--overwrite` removes these and nothing else.
-CONTENT = ("config.json", "run_info.json", "metrics.jsonl", "checkpoints", "samples", "report")
+CONTENT = (
+    "config.json",
+    "run_info.json",
+    "metrics.jsonl",
+    "checkpoints",
+    "samples",
+    "report",
+    "profile",
+)
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "transformers", "grain")
 
 
@@ -33,6 +42,7 @@ class Workdir:
         self.rl = root / "checkpoints" / "rl"
         self.samples = root / "samples"
         self.report = root / "report"
+        self.profile = root / "profile"
         self.data = root / "data"
 
 

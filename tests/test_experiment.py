@@ -28,7 +28,7 @@ def least(**overrides):
 def base(tmp_path_factory):
     """A finished run whose base model the others take."""
     path = tmp_path_factory.mktemp("base")
-    experiment.run(least(), str(path))
+    experiment.run(least(**{"logging.profile": (2,)}), str(path))
     return path
 
 
@@ -51,6 +51,8 @@ def test_a_run_leaves_what_it_promises(base):
     assert last["calls/rollout"] == pytest.approx(rollouts)
     assert last["calls/update"] == 2 * 8 * 2 * 3  # steps, rows, K, passes for two inner updates
     assert last["parity/0.2%"] == 1.0
+    assert [x.name for x in (base / "profile").iterdir()] == ["step-000002"]
+    assert list((base / "profile").rglob("*.xplane.pb"))
     samples = (base / "samples/rl-000001.jsonl").read_text().splitlines()
     assert len(samples) == 8
     row = json.loads(samples[0])

@@ -83,8 +83,7 @@ def encode_examples(
     target = np.full((len(examples), length), special.end, np.int32)
     names = [f"the target of example {example.id}" for example in examples]
     texts = [example.target.removeprefix(example.prefill) for example in examples]
-    # The end of a turn, where the tokenizer has one beside what fills the rest (LLaDA, Dream).
-    closing = tokenizers.end_ids(tokenizer)[1:2]
+    closing = tokenizers.closing_ids(tokenizer)
     for row, ids in enumerate(tokenizers.encode_all(tokenizer, texts, names)):
         ids = [*ids, *closing] if examples[row].chat else ids
         ids = ids[:length] if truncate else ids

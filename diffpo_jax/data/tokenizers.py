@@ -75,7 +75,12 @@ def _loaded(config: TokenizerConfig) -> transformers.PreTrainedTokenizerFast:
     if not tokenizer.is_fast:
         raise UserError(f"{where} is not a fast tokenizer: only those are supported.")
     known = tokenizer.get_vocab()
-    named = {"mask": (config.mask,), "pad": (config.pad,), "ends": config.ends}
+    named = {
+        "mask": (config.mask,),
+        "pad": (config.pad,),
+        "ends": config.ends,
+        "closing": (config.closing,),
+    }
     for field, tokens in named.items():
         for token in tokens:
             if token and token not in known:
@@ -88,6 +93,7 @@ def _loaded(config: TokenizerConfig) -> transformers.PreTrainedTokenizerFast:
         tokenizer.eos_token = config.ends[0]
         # Transformers knows one; the others travel with the object.
         tokenizer.further_ends = tuple(known[token] for token in config.ends[1:])
+    tokenizer.closing = (known[config.closing],) if config.closing else ()
     special_ids(tokenizer)
     return tokenizer
 
@@ -112,6 +118,11 @@ def special_ids(tokenizer: transformers.PreTrainedTokenizerFast) -> SpecialIds:
 def end_ids(tokenizer: transformers.PreTrainedTokenizerFast) -> tuple[int, ...]:
     """The ids that end a text; the first is what fills the rest.  Raises like `special_ids`."""
     return (special_ids(tokenizer).end, *getattr(tokenizer, "further_ends", ()))
+
+
+def closing_ids(tokenizer: transformers.PreTrainedTokenizerFast) -> tuple[int, ...]:
+    """What closes the answer of a chat in SFT: one id, or none."""
+    return getattr(tokenizer, "closing", ())
 
 
 def encode(

@@ -58,6 +58,8 @@ _LLADA_MARKS = {
     "rope": True,
     "weight_tying": False,
     "include_bias": False,
+    "scale_logits": False,
+    "input_emb_norm": False,
 }
 _QWEN_BLOCK = "model.layers.{i}"
 _DREAM_WEIGHTS = {
@@ -130,7 +132,7 @@ def make_policy(
 
     Args:
       lora: the adapter that RL trains, if it trains one.
-      vocab: V, from the tokenizer.
+      vocab: V, the tokenizer's, or that of published weights, which may have more rows.
       mask_id: the tokenizer's mask token.
       platform: "cpu", "gpu" or "tpu": what the programs will be compiled for.
       rows: how sequences lie on several devices; None: there is one.

@@ -33,15 +33,21 @@ def init(key: Key[Array, ""], denoiser: Params, config: LoRAConfig) -> Params:
     return {"blocks": blocks}
 
 
-def merge(denoiser: Params, adapter: Params, config: LoRAConfig) -> Params:
-    """The denoiser whose kernels have the adapter's products added, in the kernels' dtype."""
+def merge(denoiser: Params, adapter: Params, config: LoRAConfig, dtype: str = "") -> Params:
+    """The denoiser whose kernels have the adapter's products added, in float32.
+
+    Args:
+      dtype: the merged kernels are rounded to; "": the kernels' own.  bfloat16 has 8 bits: of a
+        change much smaller than the kernel most is lost.
+    """
 
     def merged(name: str) -> Array:
         a, b = (adapter["blocks"][f"{name}_{part}"] for part in "ab")
         kernel = denoiser["blocks"][name]
         wide = jnp.promote_types(kernel.dtype, jnp.float32)
         product = jnp.einsum("lir,lro->lio", a.astype(wide), b.astype(wide))
-        return (kernel.astype(wide) + config.alpha / config.rank * product).astype(kernel.dtype)
+        whole = kernel.astype(wide) + config.alpha / config.rank * product
+        return whole.astype(dtype or kernel.dtype)
 
     kernels = {name: merged(name) for name in config.targets}
     return {**denoiser, "blocks": {**denoiser["blocks"], **kernels}}

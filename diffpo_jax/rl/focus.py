@@ -42,7 +42,7 @@ def learned(mixed: Mixed, difficulty: np.ndarray, correct: np.ndarray) -> Mixed:
     means = dict(mixed)
     for value in np.unique(difficulty):
         key, seen = _key(value), float(now[difficulty == value].mean())
-        means[key] = seen if key not in means else _DECAY * means[key] + (1 - _DECAY) * seen
+        means[key] = _DECAY * means.get(key, 1.0) + (1 - _DECAY) * seen
     return means
 
 

@@ -1,6 +1,7 @@
 """The RL loop.  One step:
 
-1. prompts, each repeated G times, a key per row from (seed, step, row);
+1. prompts, all at hand or some (`focus`), each repeated G times, a key per row from
+   (seed, step, row);
 2. rollouts by the true sampler, one jitted loop;
 3. a draw of anchors and prompt masks for each of the μ inner updates, and the old (and reference)
    log-probabilities for it; the devices work on them while the host does the next;
@@ -9,7 +10,9 @@
 6. metrics, samples, the guard, an evaluation and a checkpoint where they are due.
 """
 
+import contextlib
 import math
+import pathlib
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -140,6 +143,7 @@ class Trainer(NamedTuple):
     evaluate: Callable[[Params], dict[str, float]]
     evaluate_every: int
     write_samples: Callable[[int, list[dict[str, Any]]], None]
+    profile: pathlib.Path  # where traces of steps go
 
     def run(
         self,
@@ -183,7 +187,10 @@ class Trainer(NamedTuple):
                 write(0, values, {})
             for number in range(start + 1, steps + 1):
                 encoded = self._chosen(next(iterator), number, mixed)
-                state, values, times, mixed = self._step(state, encoded, number, guard.rate, mixed)
+                with self._traced(number):
+                    state, values, times, mixed = self._step(
+                        state, encoded, number, guard.rate, mixed
+                    )
                 calls = {
                     "rollout": calls["rollout"] + values["calls/rollout"],
                     "update": calls["update"] + values["calls/update"],
@@ -207,7 +214,14 @@ class Trainer(NamedTuple):
                     progress.say(f"warning: RL step {number}: {seen}.")
                 shown = ("reward", "accuracy", "nfe", "gamma/p50")
                 progress.update(**{name: values[name] for name in shown})
+            checkpoints.wait()  # while SIGTERM is still heeded
         return state
+
+    def _traced(self, number: int) -> contextlib.AbstractContextManager[Any]:
+        """Traces a step where that was asked for; TensorBoard's profile plugin shows it."""
+        if number not in self.logging.profile:
+            return contextlib.nullcontext()
+        return jax.profiler.trace(self.profile / f"step-{number:06d}")
 
     def _chosen(self, encoded: EncodedBatch, number: int, mixed: focus.Mixed) -> EncodedBatch:
         """The prompts of a step, of those at hand."""
@@ -265,6 +279,7 @@ class Trainer(NamedTuple):
         values["calls/update"] = float(rows * self._passes(on_host.nfe))
         tokens = int(on_host.sampled.sum())
         laps = clock.laps | {"tokens_per_second": tokens / clock.laps["rollout"]}
+        laps["calls_per_second"] = values["calls/rollout"] / laps["rollout"]
         return state, values, laps, mixed
 
     def _rewards(self, graded: grading.Graded, scores: Scores) -> np.ndarray:

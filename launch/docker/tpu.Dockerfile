@@ -1,8 +1,10 @@
 # For Cloud TPU, on its VMs or on GKE; /mnt/bucket is a bucket mounted with gcsfuse:
 #
 #     docker build -f launch/docker/tpu.Dockerfile -t diffpo-jax:tpu .
-#     docker run --privileged --net=host -v /mnt/bucket/runs:/runs diffpo-jax:tpu \
+#     docker run --init --stop-timeout=600 \
+#         --privileged --net=host -v /mnt/bucket/runs:/runs diffpo-jax:tpu \
 #         --config=configs/sudoku.py --workdir=/runs/sudoku
+# --init: a first process hears no SIGTERM by itself; a step and its checkpoint take their time.
 FROM python:3.12-slim
 WORKDIR /diffpo_jax
 # What a run says about itself includes the commit.

@@ -12,10 +12,10 @@ def test_running_means_by_hand():
     correct = np.array([[1, 0], [1, 1], [0, 0], [0, 1]], bool)
     difficulty = np.array([4.0, 4.0, 9.5, 14.0])
     first = focus.learned({}, difficulty, correct)
-    assert first == {"4": 0.5, "9.5": 0.0, "14": 1.0}
+    assert first == pytest.approx({"4": 0.95, "9.5": 0.9, "14": 1.0})  # all begin at 1
     second = focus.learned(first, np.array([4.0, 9.5]), np.array([[1, 1], [1, 0]], bool))
-    assert second == pytest.approx({"4": 0.45, "9.5": 0.1, "14": 1.0})
-    assert first["4"] == 0.5  # the one before stays
+    assert second == pytest.approx({"4": 0.855, "9.5": 0.91, "14": 1.0})
+    assert first["4"] == pytest.approx(0.95)  # the one before stays
 
 
 def test_shares_are_those_of_the_weights():
