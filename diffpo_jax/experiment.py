@@ -17,6 +17,7 @@ from diffpo_jax.config import Config
 from diffpo_jax.data import tokenizers
 from diffpo_jax.diffusion import generate
 from diffpo_jax.distributed import hosts, sharding
+from diffpo_jax.errors import UserError
 from diffpo_jax.report import summary as summary_lib
 from diffpo_jax.report import write as report_lib
 from diffpo_jax.rl import optimizer, trainer, update
@@ -100,6 +101,7 @@ def train(setup: Setup, base: Params) -> Params:
         logging=config.logging,
         groups=groups,
         frozen=frozen,
+        fingerprint=sharding.fingerprint(frozen),
         dial=config.dial,
         seed=config.seed,
         mesh=setup.mesh,
@@ -119,5 +121,11 @@ def train(setup: Setup, base: Params) -> Params:
             start_of.clear()  # before the state is restored: not both of them on the devices
         start, state, meta = run_setup.resume(setup, saved, wanted, fresh, *where)
         start_of.clear()
+        if start and meta.get("frozen", "") != loop.fingerprint:
+            raise UserError(
+                f"{setup.workdir.rl}: the base model is not the one that step {start} was trained "
+                "over; what config.init_from or config.model.weights names has changed. Put it "
+                "back, or begin anew in another --workdir."
+            )
         state = loop.run(state, data, saved, setup.writer, start=start, meta=meta)
     return frozen | state.params

@@ -1,5 +1,13 @@
 """A run with all its stages, as small as it comes: overrides of configs/sudoku.py:smoke."""
 
+import pathlib
+import sys
+
+from diffpo_jax import config_io
+
+sys.path.insert(0, str(pathlib.Path(__file__).parent.parent))
+from configs import sudoku
+
 LEAST = {
     "model.width": 16,
     "model.layers": 1,
@@ -18,3 +26,10 @@ LEAST = {
     "checkpoint.every": 1,
     "logging.samples_every": 1,
 }
+
+
+def least(**overrides):
+    """Its configuration."""
+    values = sudoku.get_config("smoke")
+    values.update_from_flattened_dict(LEAST | overrides)
+    return config_io.from_config_dict(values)

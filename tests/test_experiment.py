@@ -8,7 +8,8 @@ import sys
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
-from least import LEAST
+import safetensors.numpy
+from least import LEAST, least
 
 from diffpo_jax import completions, config_io, experiment, exporting, metrics, presets
 from diffpo_jax.config import DIALS
@@ -16,12 +17,6 @@ from diffpo_jax.errors import UserError
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent.parent))
 from configs import sudoku
-
-
-def least(**overrides):
-    values = sudoku.get_config("smoke")
-    values.update_from_flattened_dict(LEAST | overrides)
-    return config_io.from_config_dict(values)
 
 
 @pytest.fixture(scope="module")
@@ -312,6 +307,18 @@ def test_rl_through_an_adapter(base, tmp_path):
     )
     assert merged[0].text == written[0].text
     np.testing.assert_allclose(merged[0].probabilities, written[0].probabilities, rtol=1e-4)
+
+
+def test_a_base_that_changes_under_an_adapter_is_noticed(base, tmp_path):
+    exporting.export(str(base), str(tmp_path / "weights"), model="base")
+    fields = {"model.weights": str(tmp_path / "weights"), "pretrain.steps": 0, "lora.rank": 2}
+    experiment.run(least(**fields, **{"rl.steps": 1}), str(tmp_path / "run"))
+    file = next((tmp_path / "weights").glob("*.safetensors"))
+    weights = safetensors.numpy.load_file(file)
+    weights["model.transformer.ln_f.weight"] = weights["model.transformer.ln_f.weight"] + 1
+    safetensors.numpy.save_file(weights, file, metadata={"format": "pt"})
+    with pytest.raises(UserError, match="the base model is not the one that step 1 was trained"):
+        experiment.run(least(**fields, **{"rl.steps": 2}), str(tmp_path / "run"))
 
 
 def test_sft_through_an_adapter_is_merged_before_rl(base, tmp_path):

@@ -61,7 +61,7 @@ def check_stopped_at_three(stage, name, run):
 def test_pretraining_ends_with_the_step_that_was_going_on(stage, capfd):
     state, iterator, saved, writer = stage
 
-    def step(state, prompts, target, key):
+    def step(state, frozen, prompts, target, key):
         if state.step == 2:
             os.kill(os.getpid(), signal.SIGTERM)
         one = (jnp.float32(1), jnp.float32(1))
@@ -72,6 +72,7 @@ def test_pretraining_ends_with_the_step_that_was_going_on(stage, capfd):
         pretrain.run(
             step,
             state,
+            {},
             iterator,
             saved,
             writer,
@@ -89,15 +90,16 @@ def test_pretraining_ends_with_the_step_that_was_going_on(stage, capfd):
 def test_rl_ends_with_the_step_that_was_going_on(stage, monkeypatch):
     state, iterator, saved, writer = stage
 
-    def step(self, state, batch, number, rate):
+    def step(self, state, batch, number, rate, mixed):
         if number == 3:
             os.kill(os.getpid(), signal.SIGTERM)
         names = ("reward", "accuracy", "nfe", "gamma/p50", "calls/rollout", "calls/update")
-        return state, dict.fromkeys(names, 1.0), {}
+        return state, dict.fromkeys(names, 1.0), {}, mixed
 
     monkeypatch.setattr(trainer.Trainer, "_step", step)
     loop = trainer.Trainer(*[None] * len(trainer.Trainer._fields))._replace(
         config=RLConfig(steps=5),
+        frozen={},
         logging=LoggingConfig(every=1),
         evaluate=lambda params: {"eval/accuracy": 1.0},
         evaluate_every=0,

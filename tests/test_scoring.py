@@ -2,22 +2,12 @@
 
 import json
 import pathlib
-import sys
 
 import pytest
-from least import LEAST
+from least import least
 
-from diffpo_jax import config_io, experiment, exporting, scoring
+from diffpo_jax import experiment, exporting, files, scoring
 from diffpo_jax.errors import UserError
-
-sys.path.insert(0, str(pathlib.Path(__file__).parent.parent))
-from configs import sudoku
-
-
-def least(**overrides):
-    values = sudoku.get_config("smoke")
-    values.update_from_flattened_dict(LEAST | overrides)
-    return config_io.from_config_dict(values)
 
 
 @pytest.fixture(scope="module")
@@ -66,25 +56,25 @@ def test_it_goes_on_after_the_last_whole_point(weights, tmp_path, monkeypatch):
     config = least(**{"model.weights": str(weights)})
     first = scoring.score(config, str(tmp_path / "out"))
     (tmp_path / "out/samples/published-1.0.json").unlink()
-    made = []
-    writer = evaluate_writer(monkeypatch, made)
-    again = scoring.score(config, str(tmp_path / "out"))
-    assert again["points"] == first["points"]
-    assert made == ["published-1.0.jsonl"]
-    assert writer
-
-
-def evaluate_writer(monkeypatch, made):
-    from diffpo_jax import files
-
-    real = files.write_jsonl
+    made, write = [], files.write_jsonl
 
     def watched(path, rows):
         made.append(pathlib.Path(path).name)
-        real(path, rows)
+        write(path, rows)
 
     monkeypatch.setattr(files, "write_jsonl", watched)
-    return real
+    assert scoring.score(config, str(tmp_path / "out"))["points"] == first["points"]
+    assert made == ["published-1.0.jsonl"]
+
+
+def test_other_prompts_are_another_evaluation(weights, tmp_path):
+    """Of two runs of one configuration the number of test prompts may differ; no point stays."""
+    fields = {"model.weights": str(weights), "evaluation.gammas": (0.1,)}
+    for count in (8, 16):
+        config = least(**fields, **{"evaluation.examples": count})
+        result = scoring.score(config, str(tmp_path / "out"))
+        rows = (tmp_path / "out/samples/published-0.1.jsonl").read_text().splitlines()
+        assert len(rows) == result["prompts"] == count
 
 
 def test_without_a_model_there_is_nothing_to_score(tmp_path):

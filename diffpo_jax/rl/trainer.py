@@ -133,6 +133,7 @@ class Trainer(NamedTuple):
     logging: LoggingConfig
     groups: tuple[str, ...]  # of parameters that are trained
     frozen: Params  # the others
+    fingerprint: str  # of those, kept with each checkpoint
     dial: float  # of the commit rule where it is not drawn: γ in nats
     seed: int
     mesh: Mesh
@@ -205,6 +206,7 @@ class Trainer(NamedTuple):
                 if due or number % self.logging.every == 0 or number == steps or met:
                     write(number, values | {f"guard/{name}": 1.0 for name in met}, times)
                 state_of_run = {"calls": calls, "guard": guard_lib.to_meta(guard), "mixed": mixed}
+                state_of_run["frozen"] = self.fingerprint
                 told = notice.given()
                 checkpoints.save(number, state, iterator, state_of_run, due=bool(met) or told)
                 self._stop_if_guarded(list(met.values()), number, checkpoints)

@@ -51,6 +51,16 @@ def leaves(tree):
     return {sharding.path_of(path): x for path, x in jax.tree_util.tree_leaves_with_path(tree)}
 
 
+def test_a_fingerprint_is_of_the_values_alone(state, mesh):
+    one = sharding.fingerprint(state.params)
+    placed = jax.device_put(state.params, sharding.shardings(state.params, mesh))
+    assert sharding.fingerprint(placed) == one
+    changed = jax.tree.map(np.array, state.params)
+    changed["denoiser"]["blocks"]["q"][0, 0, 0] += 1e-6
+    assert sharding.fingerprint(changed) != one
+    assert sharding.fingerprint({}) == ""
+
+
 def test_every_parameter_lies_where_it_should(state, mesh):
     of_params = leaves(sharding.shardings(state.params, mesh))
     denoiser = {
