@@ -65,16 +65,20 @@ def shapes(policy: Policy, mesh: Mesh) -> Params:
 
 def weights_of(config: Config) -> str:
     """The published weights that a run began from, through any runs before it; "": none."""
-    while config.init_from:
-        config = workdir_lib.config_of(workdir_lib.Workdir(pathlib.Path(config.init_from)))
-    return config.model.weights
+    return _origin(config).model.weights
 
 
 def is_published(config: Config) -> bool:
     """Whether the base model is published weights as they are, with no SFT of ours."""
+    first = _origin(config)
+    return bool(first.model.weights) and not first.pretrain.steps
+
+
+def _origin(config: Config) -> Config:
+    """The configuration of the run that made the base model, through any runs before it."""
     while config.init_from:
         config = workdir_lib.config_of(workdir_lib.Workdir(pathlib.Path(config.init_from)))
-    return bool(config.model.weights) and not config.pretrain.steps
+    return config
 
 
 def trained_shapes(config: Config, policy: Policy) -> Params:

@@ -38,12 +38,17 @@ def learned(mixed: Mixed, difficulty: np.ndarray, correct: np.ndarray) -> Mixed:
       difficulty: [B / G], of each group's prompt.
       correct: [B / G, G] bool.
     """
-    now = correct.any(axis=1) & ~correct.all(axis=1)
+    now = are_mixed(correct)
     means = dict(mixed)
     for value in np.unique(difficulty):
         key, seen = _key(value), float(now[difficulty == value].mean())
         means[key] = _DECAY * means.get(key, 1.0) + (1 - _DECAY) * seen
     return means
+
+
+def are_mixed(correct: np.ndarray) -> np.ndarray:
+    """Which groups have both right and wrong rollouts: [B / G, G] bool -> [B / G] bool."""
+    return correct.any(axis=1) & ~correct.all(axis=1)
 
 
 def _key(difficulty: float) -> str:
