@@ -1,6 +1,5 @@
 """Completions of single prompts by a run's model, with the order they were written in."""
 
-import dataclasses
 import math
 import pathlib
 from collections.abc import Sequence
@@ -42,9 +41,7 @@ def complete(
     """
     _check_dial(config, dial)
     of_run = workdir_lib.config_of(workdir_lib.Workdir(pathlib.Path(workdir)))
-    # The network, and what reads and writes for it, are the run's own.
-    own = ("model", "lora", "threshold", "tokenizer")
-    config = dataclasses.replace(config, **{name: getattr(of_run, name) for name in own})
+    config = run_setup.with_network_of(config, of_run)
     tokenizer = tokenizers.make_tokenizer(config.tokenizer)
     prompt = config.task.prompt
     tokens, mask = data.encode_prompts(texts, tokenizer, config.sampler.prompt_length, prompt)

@@ -66,6 +66,12 @@ def prepare(config: Config, workdir: workdir_lib.Workdir) -> Setup:
     return Setup(config, workdir, mesh, task, shown, tokenizer, policy, writer, evaluator)
 
 
+def with_network_of(config: Config, run: Config) -> Config:
+    """The configuration with the network of a run, and what reads and writes for it."""
+    own = ("model", "lora", "threshold", "tokenizer")
+    return dataclasses.replace(config, **{name: getattr(run, name) for name in own})
+
+
 def with_weights(config: Config) -> Config:
     """The configuration with family and sizes of the published weights it names, checked again.
 

@@ -33,12 +33,8 @@ def score(config: Config, out: str, *, run: str = "", which: str = "trained") ->
         raise UserError("no model to score: give --model (published weights) or --run (a workdir).")
     stage = dataclasses.replace(config.pretrain, steps=0)
     of_run = workdir_lib.config_of(workdir_lib.Workdir(pathlib.Path(run))) if run else config
-    # A run's network, and what reads and writes for it, are its own.
-    own = ("model", "lora", "threshold", "tokenizer")
-    config = dataclasses.replace(
-        config, pretrain=stage, init_from=run, **{name: getattr(of_run, name) for name in own}
-    )
-    config = run_setup.with_weights(config)
+    config = dataclasses.replace(config, pretrain=stage, init_from=run)
+    config = run_setup.with_weights(run_setup.with_network_of(config, of_run))
     workdir = workdir_lib.open_workdir(out, config, overwrite=False)
     setup = run_setup.prepare(config, workdir)
     if run and which == "trained":
