@@ -7,6 +7,7 @@ The prompt is "3,5,2=9", the completion "3*(5-2)" and the end of the text.
 Presets, as in --config=configs/countdown.py:smoke , or several, as in configs/sudoku.py
   default   the main job: a character model that trains on a few cores
   smoke     the same stages in about a minute, for trying things out; its numbers mean nothing
+  study     at most about five minutes on a core after the base model: one run of many
   llada_8b  LLaDA-8B-Instruct with published settings
   dream_7b  the same of Dream-v0-Instruct-7B
 With any of them: lora, s1k, d1, d2, gspo, justgrpo, paper; see diffpo_jax/presets.py .
@@ -37,4 +38,8 @@ def get_config(preset: str = "default") -> ml_collections.ConfigDict:
     return presets.apply(config, preset, SIZES, "configs/countdown.py")
 
 
-SIZES = {"smoke": presets.smoke, **presets.published(answer="tags", prompt_length=256)}
+SIZES = {
+    "smoke": presets.smoke,
+    "study": presets.study(120),
+    **presets.published(answer="tags", prompt_length=256),
+}

@@ -5,6 +5,7 @@
 Presets, as in --config=configs/sudoku.py:smoke , or several: --config=configs/sudoku.py:smoke,d1
   default   the main job
   smoke     the same stages in about a minute, for trying things out; its numbers mean nothing
+  study     at most about five minutes on a core after the base model: one run of many
   llada_8b  LLaDA-8B-Instruct with published settings
   dream_7b  the same of Dream-v0-Instruct-7B
 With any of them: lora, s1k, d1, d2, gspo, justgrpo, paper; see diffpo_jax/presets.py .
@@ -30,4 +31,8 @@ def get_config(preset: str = "default") -> ml_collections.ConfigDict:
     return presets.apply(config, preset, SIZES, "configs/sudoku.py")
 
 
-SIZES = {"smoke": presets.smoke, **presets.published(answer="tags", prompt_length=512)}
+SIZES = {
+    "smoke": presets.smoke,
+    "study": presets.study(60),
+    **presets.published(answer="tags", prompt_length=512),
+}

@@ -306,6 +306,7 @@ class EvaluationConfig:
     gammas: tuple[float, ...] = (0.0, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0)  # the frontier's grid, nats
     steps: tuple[int, ...] = ()  # the grid of "top_k", "random"; empty: 1, 2, 4 ... a block
     confidences: tuple[float, ...] = (0.5, 0.7, 0.8, 0.9, 0.95, 0.99)  # the grid of "confidence"
+    factors: tuple[float, ...] = ()  # on the learned γ, points of the final evaluation beside 1
     batch: int = 512  # sequences a device program
     examples: int = 1_024  # test prompts of the final frontiers; 0: all
     subset: str = "first"  # which: the first ones; or d1, those that d1's evaluation draws
@@ -402,6 +403,24 @@ class Figure2Config:
 
 
 @dataclasses.dataclass(frozen=True)
+class GridConfig:
+    """Runs that are compared: every arm with every seed on every task."""
+
+    title: str = ""  # of the tables and figures
+    tasks: tuple[str, ...] = ()  # config files with their presets, as --config takes them
+    seeds: tuple[int, ...] = (0, 1, 2)
+    # Each "LABEL: field=value field=value", set over the task's configuration; a line of the
+    # figures.  A value with spaces stands in quotes.
+    arms: tuple[str, ...] = ()
+    common: tuple[str, ...] = ()  # "field=value", set in all of them, before the arm's own
+    reference: str = ""  # label of the arm that others are compared with; empty: the first
+    calls: tuple[float, ...] = (3.0, 4.0, 5.0, 6.0, 8.0)  # where the frontiers are compared
+    processes: int = 1  # runs at a time on this machine; they share its cores out
+
+
+@dataclasses.dataclass(frozen=True)
 class StudyConfig:
+    kind: str = "figure2"  # figure2: the surrogates' KL on `run`; grid: runs that are compared
     figure2: Figure2Config = Figure2Config()
     run: Config = Config()
+    grid: GridConfig = GridConfig()

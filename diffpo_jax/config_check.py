@@ -50,13 +50,27 @@ def check(config: Config) -> None:
 
 
 def check_study(study: StudyConfig) -> None:
-    """The same for what a study adds to its run."""
+    """The same for what a study adds to its run; of a grid's runs `studies.grid` says more."""
+    one_of("config.kind", study.kind, ("figure2", "grid"))
+    if study.kind == "grid":
+        _grid(study)
+        return
     one_of("config.figure2.model", study.figure2.model, ("base", "trained"))
     _positive(study, "figure2.prompts", "figure2.rollouts", "figure2.draws", "figure2.batch")
     if not study.figure2.anchors or min(study.figure2.anchors) < 1:
         raise UserError(
             f"config.figure2.anchors={study.figure2.anchors} must be numbers K of 1 or more."
         )
+
+
+def _grid(study: StudyConfig) -> None:
+    for name in ("tasks", "seeds", "arms"):
+        values = getattr(study.grid, name)
+        if not values or len(set(values)) < len(values):
+            raise UserError(f"config.grid.{name}={values} must name at least one, and each once.")
+    _positive(study, "grid.processes")
+    if not study.grid.calls or min(study.grid.calls) < 1:
+        raise UserError(f"config.grid.calls={study.grid.calls} must be numbers of 1 or more.")
 
 
 def _ranges(config: Config) -> None:
@@ -167,6 +181,8 @@ def _named(config: Config, field: str, grid_field: str, grid: tuple) -> list[tup
 
 
 def _thresholds(config: Config) -> None:
+    if any(factor <= 0 for factor in config.evaluation.factors):
+        raise UserError(f"config.evaluation.factors={config.evaluation.factors} must be above 0.")
     grid = config.evaluation.gammas
     for name, gamma in _named(config, "threshold.gamma", "evaluation.gammas", grid):
         if not 0 <= gamma < math.inf:

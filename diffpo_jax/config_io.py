@@ -4,13 +4,16 @@
 in what the method decides.
 """
 
+import ast
 import dataclasses
 import difflib
+import importlib.util
 import json
 import math
 import pathlib
 import types
 import typing
+from collections.abc import Sequence
 from typing import Any
 
 import ml_collections
@@ -31,6 +34,7 @@ FREE_FIELDS = (
     "evaluation.gammas",
     "evaluation.steps",
     "evaluation.confidences",
+    "evaluation.factors",
     "evaluation.examples",
     "evaluation.subset",
     "evaluation.batch",
@@ -74,6 +78,65 @@ def from_config_dict(values: ml_collections.ConfigDict, where: str = "config") -
     config = resolve_templates(resolve_rule(resolve_method(config)))
     config_check.check(config)
     return config
+
+
+def from_file(spec: str, overrides: Sequence[str] = ()) -> Config:
+    """The configuration that `--config=SPEC` and flags `--config.FIELD=VALUE` would give.
+
+    Args:
+      spec: a config file, and its presets after a colon.
+      overrides: each "field=value", the field without "config." before it.
+
+    Raises:
+      UserError: no such file, or like `from_config_dict`.
+    """
+    values = dict_from_file(spec)
+    for text in overrides:
+        set_field(values, text)
+    return from_config_dict(values)
+
+
+def dict_from_file(spec: str) -> ml_collections.ConfigDict:
+    """What `get_config` of a config file returns for the presets after the colon.
+
+    Raises:
+      UserError: no such file, or an unknown preset.
+    """
+    path, colon, preset = spec.partition(":")
+    # By its path: configs/ is no package, and the command may be run from anywhere.
+    source = importlib.util.spec_from_file_location("config_file", path)
+    if source is None or source.loader is None or not pathlib.Path(path).is_file():
+        raise UserError(f"cannot read the config file {path}.")
+    module = importlib.util.module_from_spec(source)
+    source.loader.exec_module(module)
+    return module.get_config(preset) if colon else module.get_config()
+
+
+def set_field(values: ml_collections.ConfigDict, override: str) -> None:
+    """Sets "field=value" in place, the value read as the field's type asks for.
+
+    Raises:
+      UserError: no such field, or a value of another type.
+    """
+    name, equals, text = override.partition("=")
+    fault = unknown_field(f"config.{name}")
+    if fault or not equals:
+        raise UserError(fault or f"{override!r} must have the form field=value.")
+    *sections, last = name.split(".")
+    section = values
+    for part in sections:
+        section = section[part]
+    hint = typing.get_type_hints(type(_section(Config(), sections)))[last]
+    if dataclasses.is_dataclass(hint):
+        raise UserError(f"config.{name} is a section, not a value; set its fields one by one.")
+    value: Any = text
+    if hint is not str:
+        try:
+            value = ast.literal_eval(text)
+        except (SyntaxError, ValueError):
+            if _plain_type(hint) is not str:
+                raise UserError(f"config.{name}={text!r} is no {_name(hint)}.") from None
+    section[last] = _coerce(hint, value, f"config.{name}")
 
 
 def study_from_config_dict(values: ml_collections.ConfigDict) -> StudyConfig:
@@ -211,6 +274,16 @@ def _unknown(where: str, name: str, fields: list[str]) -> str:
         return f"{where} is a value, not a section: {where}.{name} does not exist."
     near = difflib.get_close_matches(name, fields, n=1, cutoff=0.0)[0]
     return f"{where}.{name} is not a field of the configuration; the nearest is {where}.{near}."
+
+
+def _section(value: Any, names: Sequence[str]) -> Any:
+    for name in names:
+        value = getattr(value, name)
+    return value
+
+
+def _name(hint: Any) -> str:
+    return getattr(_plain_type(hint), "__name__", str(hint))
 
 
 def _is_section(value: Any) -> bool:

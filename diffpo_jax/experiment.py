@@ -27,11 +27,17 @@ from diffpo_jax.types import Params, TrainState
 _PREFLIGHT_SECONDS = 300.0  # hosts of a large slice import and read at their own pace
 
 
-def run(config: Config, path: str, *, overwrite: bool = False) -> dict[str, Any]:
+def run(
+    config: Config, path: str, *, overwrite: bool = False, base_only: bool = False
+) -> dict[str, Any]:
     """Runs or resumes an experiment in a workdir.
 
+    Args:
+      overwrite: removes what is there of another run first.
+      base_only: ends when there is a base model.
+
     Returns:
-      The summary, as in report/summary.json.
+      The summary, as in report/summary.json; empty with `base_only`.
 
     Raises:
       UserError: anything the user can mend; nothing that was on disk is lost.
@@ -44,12 +50,16 @@ def run(config: Config, path: str, *, overwrite: bool = False) -> dict[str, Any]
         lambda: workdir_lib.open_workdir(path, config, overwrite=overwrite and hosts.is_first())
     )
     setup = run_setup.prepare(config, workdir)
+    if base_only:
+        base_lib.base_model(setup)
+        return {}
     trained = train(setup, base_lib.base_model(setup))
     # Read again: while RL runs, no device holds a model that is not needed.
     base = base_lib.read(workdir.root, setup.policy, setup.mesh)
-    summary = final.final_evaluation(setup, base, trained)
+    summary, outcomes = final.final_evaluation(setup, base, trained)
     if hosts.is_first():
-        report_lib.write_report(workdir.report, summary, metrics.read(workdir.metrics))
+        lines = metrics.read(workdir.metrics)
+        report_lib.write_report(workdir.report, summary, lines, outcomes)
         print(summary_lib.final_table(summary))
         print(f"report: {workdir.report}")
     return summary

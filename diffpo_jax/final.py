@@ -17,12 +17,20 @@ from diffpo_jax.run_setup import Setup
 from diffpo_jax.types import Params
 
 
-def final_evaluation(setup: Setup, base: Params, trained: Params) -> dict[str, Any]:
-    """Both frontiers on the test split, and the trained model at its learned threshold."""
+def final_evaluation(
+    setup: Setup, base: Params, trained: Params
+) -> tuple[dict[str, Any], dict[str, statistics.Outcomes]]:
+    """Both frontiers on the test split, and the trained model at its learned threshold.
+
+    Returns:
+      The summary; and what became of each prompt at each point: "base/0.1", "trained/0.1" for a
+      dial of 0.1, "learned", and "learned/2" for twice the learned thresholds.
+    """
     config = setup.config
     examples = evaluation.choose(setup.task.examples("test"), config.evaluation)
     learns = config.mode != "model"
-    runs, rule = 2 * len(config.dials) + learns, config.sampler.rule
+    factors = config.evaluation.factors if learns else ()
+    runs, rule = 2 * len(config.dials) + learns + len(factors), config.sampler.rule
     point = functools.partial(evaluation.point, rule=rule, samples=config.evaluation.samples)
     graded: dict[str, grading.Graded] = {}
     frontiers: dict[str, list[dict[str, float]]] = {"base": [], "trained": []}
@@ -34,7 +42,11 @@ def final_evaluation(setup: Setup, base: Params, trained: Params) -> dict[str, A
                 frontiers[name].append(point(graded[f"{name}/{dial}"], dial=dial))
                 here = frontiers[name][-1]
                 progress.update(accuracy=here["accuracy"], nfe=here["nfe"])
-        learned = None
+        learned, scaled = None, []
+        for factor in factors:
+            graded[f"learned/{factor:g}"] = setup.evaluator.learned(trained, factor, examples)
+            scaled.append({"factor": factor} | point(graded[f"learned/{factor:g}"]))
+            progress.update(accuracy=scaled[-1]["accuracy"], nfe=scaled[-1]["nfe"])
         if learns:
             graded["learned"] = setup.evaluator.learned(trained, 1.0, examples)
             learned = point(graded["learned"])
@@ -46,7 +58,11 @@ def final_evaluation(setup: Setup, base: Params, trained: Params) -> dict[str, A
     rows = grading.sample_rows(last, None, len(last.texts))
     run_setup.write_samples(setup, "test", rows)
     seconds = {"evaluation": time.perf_counter() - began}
-    return _summary(setup, frontiers, learned, graded, seconds)
+    outcomes = {
+        name: evaluation.outcomes(g, config.evaluation.samples) for name, g in graded.items()
+    }
+    extra = {"scaled": scaled} if scaled else {}
+    return _summary(setup, frontiers, learned, graded, outcomes, seconds, extra), outcomes
 
 
 def validate(setup: Setup, params: Params) -> dict[str, float]:
@@ -66,7 +82,7 @@ def at_own_threshold(setup: Setup, params: Params, examples: Any) -> grading.Gra
     return setup.evaluator.learned(params, 1.0, examples)
 
 
-def _summary(setup, frontiers, learned, graded, seconds) -> dict[str, Any]:
+def _summary(setup, frontiers, learned, graded, outcomes, seconds, extra) -> dict[str, Any]:
     config = setup.config
     # What the process read that wrote them: on a mounted bucket others may not see all of it yet.
     lines = hosts.gather(metrics.read(setup.workdir.metrics) if hosts.is_first() else None)[0]
@@ -79,9 +95,6 @@ def _summary(setup, frontiers, learned, graded, seconds) -> dict[str, Any]:
     calls["pretrain"] = 0 if config.init_from else config.pretrain.steps * config.pretrain.batch
     calls["evaluation"] = float(sum(g.rollout.nfe.sum() for g in graded.values()))
     scores = {name: grading.scores(g, setup.task) for name, g in graded.items()}
-    outcomes = {
-        name: evaluation.outcomes(g, config.evaluation.samples) for name, g in graded.items()
-    }
     curves = {
         name: [outcomes[f"{name}/{dial}"] for dial in config.dials] for name in ("base", "trained")
     }
@@ -92,7 +105,7 @@ def _summary(setup, frontiers, learned, graded, seconds) -> dict[str, Any]:
         difficulty = by_difficulty(
             hard, of.rollout.gamma, of.rollout.nfe, of.correct, config.evaluation.samples
         )
-    extra = {
+    extra = extra | {
         "by_difficulty": difficulty,
         "scores": scores,
         "train_test_overlap": setup.task.overlap(),

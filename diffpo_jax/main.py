@@ -21,6 +21,9 @@ from diffpo_jax import cli, joining
 config_flags.DEFINE_config_file("config", None, "The experiment, configs/NAME.py[:preset].")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the run; holds all it writes.")
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Remove a run that is in the workdir first.")
+_BASE_ONLY = flags.DEFINE_bool(
+    "base_only", False, "End with the base model, for --config.init_from."
+)
 
 
 def main(argv: Sequence[str]) -> None:
@@ -30,7 +33,7 @@ def main(argv: Sequence[str]) -> None:
 
     compilation.keep_programs()
     joining.join()
-    experiment.run(config, _WORKDIR.value, overwrite=_OVERWRITE.value)
+    experiment.run(config, _WORKDIR.value, overwrite=_OVERWRITE.value, base_only=_BASE_ONLY.value)
 
 
 if __name__ == "__main__":

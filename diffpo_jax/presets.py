@@ -13,10 +13,14 @@ does as well (config.model.weights, config.tokenizer.name).  d1's 4-bit weights 
 an adapter the frozen weights are bfloat16.
 """
 
-from collections.abc import Callable, Mapping
+import os
+import pathlib
+from collections.abc import Callable, Mapping, Sequence
 
 from ml_collections import ConfigDict
 
+from diffpo_jax import config_io
+from diffpo_jax.config import StudyConfig
 from diffpo_jax.errors import UserError
 
 Change = Callable[[ConfigDict], None]
@@ -38,6 +42,21 @@ def smoke(config: ConfigDict) -> None:
     config.evaluation.batch, config.evaluation.every = 64, 4
     config.checkpoint.every = 3
     config.logging.samples_every = 4
+
+
+def study(steps: int) -> Change:
+    """A run of at most about five minutes on a core, of which a study has many.
+
+    Args:
+      steps: of RL.
+    """
+
+    def change(config: ConfigDict) -> None:
+        config.rl.steps, config.evaluation.every = steps, max(1, steps // 6)
+        config.evaluation.factors = (0.5, 2.0)
+        config.checkpoint.every, config.logging.samples_every = 20, 0
+
+    return change
 
 
 def characters(config: ConfigDict) -> None:
@@ -267,4 +286,33 @@ def apply(config: ConfigDict, preset: str, sizes: Mapping[str, Change], file: st
             names = ", ".join(["default", *known])
             raise UserError(f"{file} has no preset {name!r}; there are: {names}.")
         known[name](config)
+    return config
+
+
+def comparison(
+    file: str,
+    preset: str,
+    *,
+    title: str,
+    arms: Mapping[str, str],
+    tasks: Sequence[str] = ("sudoku", "countdown"),
+    reference: str = "",
+) -> ConfigDict:
+    """A study of kind "grid" over config files of this project.
+
+    Args:
+      file: `__file__` of the study's config, in configs/studies/.
+      preset: of the tasks' config files; "default" stands for "study".
+      arms: overrides by label, "field=value field=value".
+      tasks: names of config files.
+      reference: label of the arm that the others are compared with.
+    """
+    config = config_io.as_config_dict(StudyConfig())
+    configs = os.path.relpath(pathlib.Path(file).parent.parent)
+    preset = "study" if preset == "default" else preset
+    config.kind = "grid"
+    config.grid.title = title
+    config.grid.tasks = tuple(f"{configs}/{task}.py:{preset}" for task in tasks)
+    config.grid.arms = tuple(f"{label}: {fields}" for label, fields in arms.items())
+    config.grid.reference = reference
     return config

@@ -1,12 +1,19 @@
 """Runs a study: a measurement of the paper's, or one its readers missed.
 
-    python -m diffpo_jax.study --config=configs/studies/figure2.py --workdir=runs/figure2
+    python -m diffpo_jax.study --config=configs/studies/figure3.py --workdir=runs/figure3
 
-The run that is measured is `config.run`, an ordinary configuration whose fields are set like
---config.run.seed=1 .  The same command again resumes it.  What is found is printed and left in
-WORKDIR/report as JSON, CSV, PNG and SVG.
+A study of kind "grid" trains arms with several seeds and compares them.  The runs are kept in
+--store, where other studies find them; those that are there are not run again.  --collect reports
+what is done so far and starts nothing.  --emit=list, slurm or xpk prints the runs as commands, for
+a scheduler; --collect then finds them where --store is.
+
+The kind "figure2" measures one run, `config.run`, an ordinary configuration whose fields are set
+like --config.run.seed=1 .
+
+The same command again goes on where it ended.  What is found is printed and left in WORKDIR/report.
 """
 
+import os
 from collections.abc import Sequence
 
 from absl import flags
@@ -14,21 +21,43 @@ from ml_collections import config_flags
 
 from diffpo_jax import cli, config_io
 from diffpo_jax.config import StudyConfig
+from diffpo_jax.errors import UserError
 
 config_flags.DEFINE_config_file("config", None, "The study, configs/studies/NAME.py[:preset].")
-_WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the study; holds all it writes.")
+_WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the study; holds what it finds.")
+_STORE = flags.DEFINE_string(
+    "store", None, "Directory of the runs; default: store, beside workdir."
+)
+_COLLECT = flags.DEFINE_bool("collect", False, "Report the runs that are done; start none.")
+_EMIT = flags.DEFINE_enum("emit", None, ["list", "slurm", "xpk"], "Print the runs as commands.")
 
 
 def main(argv: Sequence[str]) -> None:
     build = config_io.study_from_config_dict
     example = __doc__.splitlines()[2].strip()
-    config = cli.config(argv, ("config", "workdir"), example, build=build)
+    required = ("config",) if _EMIT.value and _STORE.value else ("config", "workdir")
+    config = cli.config(argv, required, example, build=build)
+    if config.kind == "grid":
+        _compare(config)
+        return
+    if _COLLECT.value or _EMIT.value or _STORE.value:
+        raise UserError("--store, --collect and --emit are for studies of kind grid.")
     # Imported here, after the flags are known to be right: jax takes seconds.
     from diffpo_jax import compilation
     from diffpo_jax.studies import figure2
 
     compilation.keep_programs()
     figure2.run(config, _WORKDIR.value)
+
+
+def _compare(config: StudyConfig) -> None:
+    from diffpo_jax.studies import compare
+
+    store = _STORE.value or os.path.join(os.path.dirname(os.path.abspath(_WORKDIR.value)), "store")
+    if _EMIT.value:
+        print(compare.script(config.grid, store, _EMIT.value), end="")
+        return
+    compare.run(config.grid, _WORKDIR.value, store, collect=_COLLECT.value)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ calls a sequence.  Between two neighbouring points in `nfe` accuracy is taken to
 """
 
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -61,6 +62,33 @@ def shared_range(first: Frontier, second: Frontier) -> tuple[float, float] | Non
     a, b = _knots(first), _knots(second)
     lo, hi = max(a[0][0], b[0][0]), min(a[-1][0], b[-1][0])
     return (lo, hi) if lo < hi else None
+
+
+def aup(frontier: Frontier, best: float, alpha: float = 3.0, drop: float = 0.05) -> float:
+    """Accuracy under parallelism (arXiv 2601.07568), in percent times tokens a call.
+
+    With points by rising tokens per call rho and accuracies y, those more than `drop` below the
+    first left out: rho_1 y_1 and the trapezoids of y W(y) after it, where
+    W(y) = min(exp(-alpha (1 - y / best)), 1).
+
+    Args:
+      best: the highest accuracy of all that is compared, a share.
+
+    Raises:
+      ValueError: the frontier is empty.
+    """
+    if not frontier:
+        raise ValueError("a frontier needs at least one point.")
+    points = sorted((float(p["tokens_per_call"]), float(p["accuracy"])) for p in frontier)
+    points = [(x, y) for x, y in points if y >= points[0][1] - drop]
+
+    def weighted(y: float) -> float:
+        return y * min(math.exp(-alpha * (1 - y / best)), 1.0) if best else 0.0
+
+    area = points[0][0] * points[0][1]
+    for (x, y), (next_x, next_y) in itertools.pairwise(points):
+        area += (next_x - x) * (weighted(y) + weighted(next_y)) / 2
+    return 100 * area
 
 
 def _knots(frontier: Frontier) -> list[tuple[float, float]]:

@@ -1,11 +1,14 @@
 """Estimates from the outcomes of many prompts, and how sure they are."""
 
+import io
 import math
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from diffpo_jax import files
 from diffpo_jax.report import frontier
 
 
@@ -19,6 +22,25 @@ class Outcomes(NamedTuple):
 
     correct: np.ndarray
     nfe: np.ndarray
+
+
+def write_outcomes(path: str | os.PathLike, outcomes: Mapping[str, Outcomes]) -> None:
+    """Outcomes by point as one .npz: `points` [P], `correct` and `nfe` [P, N].  Atomic."""
+    buffer = io.BytesIO()
+    np.savez_compressed(
+        buffer,
+        points=np.array(list(outcomes)),
+        correct=np.array([o.correct for o in outcomes.values()], np.float32),
+        nfe=np.array([o.nfe for o in outcomes.values()], np.float32),
+    )
+    files.write_atomic(path, buffer.getvalue())
+
+
+def read_outcomes(path: str | os.PathLike) -> dict[str, Outcomes]:
+    """The inverse of `write_outcomes`.  Raises OSError and ValueError as numpy does."""
+    with np.load(path, allow_pickle=False) as data:
+        rows = zip(data["points"].tolist(), data["correct"], data["nfe"])
+        return {name: Outcomes(correct, nfe) for name, correct, nfe in rows}
 
 
 def paired_gains(

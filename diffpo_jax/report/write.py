@@ -7,16 +7,21 @@ from pathlib import Path
 from typing import Any
 
 from diffpo_jax.files import write_atomic, write_json
+from diffpo_jax.report import statistics
 from diffpo_jax.report.difficulty import plot_by_difficulty
 from diffpo_jax.report.figures import plot_frontier, plot_learning_curves
+from diffpo_jax.report.statistics import Outcomes
 
 _COLUMNS = ("accuracy", "nfe", "tokens_per_call", "forced")
 
 
 def write_report(
-    directory: str | Path, summary: Mapping[str, Any], metrics: Sequence[Mapping[str, Any]]
+    directory: str | Path,
+    summary: Mapping[str, Any],
+    metrics: Sequence[Mapping[str, Any]],
+    outcomes: Mapping[str, Outcomes],
 ) -> None:
-    """Writes frontier.png, learning_curves.png, frontier.csv and summary.json.
+    """Writes frontier.png, learning_curves.png, frontier.csv, outcomes.npz and summary.json.
 
     And by_difficulty.png, where the summary says something of that.
 
@@ -27,6 +32,7 @@ def write_report(
       directory: made if missing.
       summary: what `make_summary` returned.
       metrics: the lines of `metrics.jsonl`.
+      outcomes: what became of each prompt, by the name of the point.
 
     Raises:
       OSError: a file could not be written.
@@ -37,6 +43,7 @@ def write_report(
     if summary.get("by_difficulty"):
         plot_by_difficulty(summary["by_difficulty"], directory / "by_difficulty.png")
     write_atomic(directory / "frontier.csv", frontier_csv(summary))
+    statistics.write_outcomes(directory / "outcomes.npz", outcomes)
     write_json(directory / "summary.json", summary)
 
 

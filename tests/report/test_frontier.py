@@ -1,8 +1,10 @@
+import math
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from diffpo_jax.report.frontier import area_under, interpolate, shared_range
+from diffpo_jax.report.frontier import area_under, aup, interpolate, shared_range
 
 
 def frontier(*points):
@@ -97,3 +99,17 @@ def test_shared_range():
     assert shared_range(LINE, frontier((3.0, 0.1), (9.0, 0.2))) == (3.0, 8.0)
     assert shared_range(LINE, frontier((8.0, 0.1), (9.0, 0.2))) is None
     assert shared_range(LINE, frontier((9.0, 0.1), (10.0, 0.2))) is None
+
+
+def test_accuracy_under_parallelism_by_hand():
+    """Tokens a call 2, 4, 8 with accuracies 0.8, 0.78, 0.7: the last is more than 5 points down."""
+    points = frontier((8.0, 0.8), (4.0, 0.78), (2.0, 0.7))
+    alone = 2 * 0.8 + 2 * (0.8 + 0.78 * math.exp(-3 * (1 - 0.78 / 0.8))) / 2
+    assert aup(points, 0.8) == pytest.approx(100 * alone)
+    assert aup(points[::-1], 0.8) == pytest.approx(100 * alone)
+    weighed = [y * math.exp(-3 * (1 - y / 0.9)) for y in (0.8, 0.78)]
+    assert aup(points, 0.9) == pytest.approx(100 * (2 * 0.8 + sum(weighed)))
+    assert aup(points, 0.8, drop=0.2) > aup(points, 0.8)
+    assert aup(frontier((4.0, 0.0)), 0.0) == 0.0
+    with pytest.raises(ValueError, match="at least one point"):
+        aup([], 1.0)

@@ -3,9 +3,11 @@ import errno
 import json
 import os
 
+import numpy as np
 import pytest
 
-from diffpo_jax.report import figures
+from diffpo_jax.report import figures, statistics
+from diffpo_jax.report.statistics import Outcomes
 from diffpo_jax.report.summary import make_summary
 from diffpo_jax.report.write import frontier_csv, write_report
 
@@ -26,7 +28,11 @@ LEARNED = {
     "gamma_p50": 0.08,
     "gamma_p95": 0.3,
 }
-FILES = ["frontier.csv", "frontier.png", "learning_curves.png", "summary.json"]
+FILES = ["frontier.csv", "frontier.png", "learning_curves.png", "outcomes.npz", "summary.json"]
+OUTCOMES = {
+    "base/0.1": Outcomes(np.array([1.0, 0.0, 0.5]), np.array([3.0, 16.0, 4.5])),
+    "learned": Outcomes(np.array([0.0, 0.25, 1.0]), np.array([2.0, 3.0, 7.0])),
+}
 
 
 def summary(learned=LEARNED):
@@ -77,16 +83,21 @@ def drawn(monkeypatch):
     return seen
 
 
-def test_a_report_has_four_files_and_the_same_run_the_same(tmp_path):
+def test_a_report_has_five_files_and_the_same_run_the_same(tmp_path):
     directory, again = tmp_path / "run" / "report", tmp_path / "again"
     for place in (directory, again):
-        write_report(place, summary(), metrics())
+        write_report(place, summary(), metrics(), OUTCOMES)
     for file in FILES:
         assert (directory / file).read_bytes() == (again / file).read_bytes()
     assert sorted(os.listdir(directory)) == FILES
     assert json.loads((directory / "summary.json").read_text()) == summary()
     for name in ("frontier.png", "learning_curves.png"):
         assert (directory / name).read_bytes().startswith(b"\x89PNG")
+    kept = statistics.read_outcomes(directory / "outcomes.npz")
+    assert list(kept) == list(OUTCOMES)
+    for name, outcome in OUTCOMES.items():
+        np.testing.assert_array_equal(kept[name].correct, outcome.correct)
+        np.testing.assert_array_equal(kept[name].nfe, outcome.nfe)
 
 
 def test_a_full_disk_leaves_the_old_report(tmp_path, monkeypatch):
@@ -99,7 +110,7 @@ def test_a_full_disk_leaves_the_old_report(tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="No space left"):
-        write_report(tmp_path, summary(learned=None), [])
+        write_report(tmp_path, summary(learned=None), [], OUTCOMES)
     assert {name: (tmp_path / name).read_bytes() for name in os.listdir(tmp_path)} == old
 
 
