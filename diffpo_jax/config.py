@@ -132,6 +132,7 @@ class ModelConfig:
     kv_heads: int = 4  # Hk, key/value heads; divides `heads`
     ff: int = 192  # F, hidden size of the SwiGLU
     qkv_bias: bool = False  # biases of queries, keys and values (Dream has them)
+    tied: bool = False  # the embedding also gives the logits (iLLaDA)
     weights: str = ""  # directory or hub name of published weights to start from
     vocab: int = 0  # V, rows of the embedding; 0: as many as the tokenizer has tokens
     rope_theta: float = 10_000.0  # base of the rotary embedding; short sequences want it small

@@ -222,4 +222,4 @@ def denoiser(params, tokens, mask, config):
         gate = h @ b["gate"]
         x = x + (gate / (1 + np.exp(-gate)) * (h @ b["up"])) @ b["down"]
     hidden = rms_norm(x, p["norm"]["scale"], eps)
-    return hidden, hidden @ p["unembed"]
+    return hidden, hidden @ (p["embed"].T if config.tied else p["unembed"])

@@ -43,6 +43,7 @@ class Shape:
     # elementwise work before it, and then writes with strides: 2x the whole gradient's time.
     # A barrier around each product keeps them apart.  Off on GPU and TPU, where fusion wins.
     barriers: bool
+    tied: bool = False  # logits are products with the embedding
     adapter_scale: float = 0.0  # alpha / r of the adapter, where one is given
     # How activations lie on several devices, by their rows.  Left to itself XLA takes the split of
     # the weights' width for that of the activations: every device then works on every row, and
@@ -85,7 +86,9 @@ class Denoiser(nn.Module):
             unroll=min(s.scan_unroll, s.layers),
         )(s, self.keeps)
         self.norm = RMSNorm(s)
-        self.unembed = self.param("unembed", _fan_in_init(), (s.width, s.vocab), s.param_dtype)
+        if not s.tied:
+            init = _fan_in_init()
+            self.unembed = self.param("unembed", init, (s.width, s.vocab), s.param_dtype)
 
     def __call__(
         self, tokens: Int[Array, "B S"], mask: Bool[Array, "B S"]
@@ -122,7 +125,8 @@ class Denoiser(nn.Module):
 
     def logits(self, hidden: Float[Array, "*N D"]) -> Float[Array, "*N V"]:
         """Logits in at least float32."""
-        logits = _project(_by_rows(hidden, self.shape), self.unembed, self.shape)
+        kernel = self.embed.T if self.shape.tied else self.unembed
+        logits = _project(_by_rows(hidden, self.shape), kernel, self.shape)
         return logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
 
     def initialise(self, tokens: Array, mask: Array) -> Array:

@@ -22,6 +22,7 @@ class Family(NamedTuple):
     logit_shift: int  # 1: position i predicts token i + 1
     weights: Mapping[str, str]  # path below params["denoiser"] -> published name; {i}: the layer
     settings: Mapping[str, str]  # field of ModelConfig -> key of config.json
+    tying: str  # key of config.json that says whether the embedding also gives the logits
     marks: Mapping[str, Any]  # what else config.json says of every checkpoint of the family
     fixed: Mapping[str, Any]  # fields of ModelConfig that are the same in all of them
 
@@ -56,7 +57,6 @@ _LLADA_MARKS = {
     "activation_type": "silu",
     "layer_norm_type": "rms",
     "rope": True,
-    "weight_tying": False,
     "include_bias": False,
     "scale_logits": False,
     "input_emb_norm": False,
@@ -98,6 +98,7 @@ FAMILIES = {
         logit_shift=0,
         weights=_LLADA_WEIGHTS | _TINY_EXTRA | {"place": "model.transformer.wpe.weight"},
         settings=_LLADA_SETTINGS | {"qkv_bias": "include_qkv_bias", "positions": "positions"},
+        tying="weight_tying",
         marks={"model_type": "diffpo_jax_tiny"},
         fixed={},
     ),
@@ -105,6 +106,7 @@ FAMILIES = {
         logit_shift=0,
         weights=_LLADA_WEIGHTS,
         settings=_LLADA_SETTINGS,
+        tying="weight_tying",
         marks={"model_type": "llada", "include_qkv_bias": False} | _LLADA_MARKS,
         fixed={"qkv_bias": False, "positions": 0},
     ),
@@ -112,7 +114,8 @@ FAMILIES = {
         logit_shift=1,
         weights=_DREAM_WEIGHTS,
         settings=_DREAM_SETTINGS,
-        marks={"model_type": "Dream", "hidden_act": "silu", "tie_word_embeddings": False},
+        tying="tie_word_embeddings",
+        marks={"model_type": "Dream", "hidden_act": "silu"},
         fixed={"qkv_bias": True, "positions": 0},
     ),
 }
@@ -154,6 +157,7 @@ def make_policy(
         kv_heads=model.kv_heads,
         ff=model.ff,
         qkv_bias=model.qkv_bias,
+        tied=model.tied,
         rope_theta=model.rope_theta,
         norm_eps=model.norm_eps,
         embedding_std=model.embedding_std,

@@ -86,7 +86,8 @@ def model_config(directory: pathlib.Path, family: str) -> dict[str, Any]:
     missing = [key for key in of.settings.values() if key not in values]
     if missing:
         raise UserError(f"{path} lacks {', '.join(missing)}: is it the published config.json?")
-    return {field: values[key] for field, key in of.settings.items()} | dict(of.fixed)
+    sizes = {field: values[key] for field, key in of.settings.items()}
+    return sizes | {"tied": bool(values.get(of.tying, False))} | dict(of.fixed)
 
 
 def adopt(model: ModelConfig) -> ModelConfig:
@@ -306,7 +307,7 @@ def _shards(plan: list[Tensor], sizes: Mapping[str, int], most: int) -> list[lis
 def _config_json(model: ModelConfig, leaves: Mapping[str, Any], dtype: str) -> dict[str, Any]:
     family = FAMILIES[model.family]
     values = {key: getattr(model, field) for field, key in family.settings.items()}
-    values[family.settings["vocab"]] = leaves["embed"].shape[0]
+    values |= {family.tying: model.tied, family.settings["vocab"]: leaves["embed"].shape[0]}
     return {**family.marks, **values, "torch_dtype": str(_dtype(leaves["embed"], dtype))}
 
 

@@ -32,10 +32,24 @@ def run(model, tokens, mask):
     return jax.device_get(forward(params, jnp.asarray(tokens, jnp.int32), jnp.asarray(mask)))
 
 
+@pytest.fixture(scope="module")
+def tied_model():
+    policy, params = reference.tiny_policy(**SIZES, tied=True)
+    assert "unembed" not in params["denoiser"]
+
+    def forward(params, tokens, mask):
+        hidden = policy.hidden(params, tokens, mask)
+        return hidden, policy.logits(params, hidden)
+
+    return jax.jit(forward), params
+
+
+@pytest.mark.parametrize("tied", [False, True])
 @pytest.mark.parametrize("row", [0, 1])
-def test_equals_plain_matrices(model, row):
-    hidden, logits = run(model, TOKENS, MASK)
-    expected = reference.denoiser(model[1], TOKENS[row], MASK[row], CONFIG)
+def test_equals_plain_matrices(model, tied_model, row, tied):
+    of, config = (tied_model if tied else model), dataclasses.replace(CONFIG, tied=tied)
+    hidden, logits = run(of, TOKENS, MASK)
+    expected = reference.denoiser(of[1], TOKENS[row], MASK[row], config)
     real = MASK[row]
     np.testing.assert_allclose(hidden[row][real], expected[0][real], atol=1e-5)
     np.testing.assert_allclose(logits[row][real], expected[1][real], atol=1e-5)

@@ -70,6 +70,8 @@ NAMES = {
 TOKENS = np.array([[0, 0, 3, 1, 4, 2], [4, 0, 2, 5, 1, 3]], np.int32)
 MASK = np.array([[False, False, True, True, True, True], [True] * 6])
 FAMILY = pytest.mark.parametrize("family", ["llada", "dream"])
+TIED = pytest.mark.parametrize("tied", [False, True], ids=["untied", "tied"])
+TYING = {"llada": "weight_tying", "dream": "tie_word_embeddings"}
 
 
 def weights(family, dtype=np.float32):
@@ -131,11 +133,18 @@ def stored(directory):
     return len(files), {k: v for f in files for k, v in safetensors.numpy.load_file(f).items()}
 
 
+def tied_weights(family, values):
+    """The same without a head of its own: the embedding stands for it."""
+    return {k: v for k, v in values.items() if k != f"{NAMES[family][-1]}.weight"}
+
+
+@TIED
 @FAMILY
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_in_and_out_again_is_bit_equal(tmp_path, family, dtype):
+def test_in_and_out_again_is_bit_equal(tmp_path, family, dtype, tied):
     values = weights(family, ml_dtypes.bfloat16 if dtype == "bfloat16" else np.float32)
-    source = save(tmp_path / "in", family, values)
+    values = tied_weights(family, values) if tied else values
+    source = save(tmp_path / "in", family, values, **{TYING[family]: tied})
     params, model = read(source, family)  # bfloat16 -> float32 parameters -> bfloat16
     out = tmp_path / "out"
     huggingface.write(out, params, model, lineage={"base": "x"}, dtype=dtype, shard_bytes=4000)
@@ -146,6 +155,7 @@ def test_in_and_out_again_is_bit_equal(tmp_path, family, dtype):
         assert again[name].dtype == value.dtype
         np.testing.assert_array_equal(again[name], value, err_msg=name)
     assert huggingface.model_config(out, family) == huggingface.model_config(source, family)
+    assert json.loads((out / "config.json").read_text())[TYING[family]] == tied
     index = json.loads((out / huggingface.INDEX).read_text())
     assert index["metadata"]["total_size"] == sum(v.nbytes for v in values.values())
     assert json.loads((out / huggingface.LINEAGE).read_text()) == {"base": "x"}
@@ -197,10 +207,16 @@ def logits(policy, denoiser, tokens, mask):
     return np.asarray(policy.logits(params, policy.hidden(params, tokens, mask)))
 
 
+@TIED
 @FAMILY
-def test_logits_are_those_of_the_published_network(tmp_path, family):
+def test_logits_are_those_of_the_published_network(tmp_path, family, tied):
     values = weights(family)
-    params, model = read(save(tmp_path / "in", family, values), family)
+    kept = tied_weights(family, values) if tied else values
+    source = save(tmp_path / "in", family, kept, **{TYING[family]: tied})
+    params, model = read(source, family)
+    if tied:
+        embed, *_, head = NAMES[family]
+        values[f"{head}.weight"] = values[f"{embed}.weight"]
     policy = policy_of(model)
     assert policy.logit_shift == (family == "dream")
     ours = logits(policy, params, jnp.asarray(TOKENS), jnp.asarray(MASK))
@@ -291,9 +307,9 @@ def test_another_family_is_refused(tmp_path):
     source = save(tmp_path / "in", "llada", weights("llada"))
     with pytest.raises(UserError, match="no checkpoint of family 'dream': model_type is 'llada'"):
         huggingface.model_config(source, "dream")
-    tied = save(tmp_path / "tied", "llada", weights("llada"), weight_tying=True)
-    with pytest.raises(UserError, match="weight_tying is True"):
-        huggingface.model_config(tied, "llada")
+    scaled = save(tmp_path / "scaled", "llada", weights("llada"), scale_logits=True)
+    with pytest.raises(UserError, match="scale_logits is True"):
+        huggingface.model_config(scaled, "llada")
 
 
 def test_everything_that_does_not_fit_is_listed(tmp_path):
