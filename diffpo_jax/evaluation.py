@@ -114,4 +114,6 @@ def point(
 def outcomes(graded: grading.Graded, samples: int) -> statistics.Outcomes:
     """The same prompt by prompt, `samples` completions of each."""
     arrays = graded.correct, np.asarray(graded.rollout.nfe)
-    return statistics.Outcomes(*(x.reshape(-1, samples).mean(axis=1) for x in arrays))
+    texts = [example.prompt for example in graded.examples[::samples]]
+    _, prompt = np.unique(texts, return_inverse=True)
+    return statistics.Outcomes(*(x.reshape(-1, samples).mean(axis=1) for x in arrays), prompt)

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from diffpo_jax.report import frontier
+from diffpo_jax.report import frontier, statistics
 from diffpo_jax.report.statistics import Outcomes
 
 RESAMPLES = 2_000
@@ -162,7 +162,7 @@ def paired(
         return np.array(found)
 
     measured = differences(even)
-    draws = np.random.default_rng(seed).multinomial(rows, even, size=resamples) / rows
+    draws = statistics.resampled(sides[0][0][0], resamples, seed)
     means = [differences(w).mean(axis=0) for w in draws]
     low, high = np.percentile(means, (2.5, 97.5), axis=0)
     found = {}

@@ -18,20 +18,28 @@ class Outcomes(NamedTuple):
     Attributes:
       correct: [N], share of the prompt's completions that are right.
       nfe: [N], mean denoiser calls of a completion of it.
+      prompt: [N], a number for each different prompt; None: no two rows have the same.
     """
 
     correct: np.ndarray
     nfe: np.ndarray
+    prompt: np.ndarray | None = None
 
 
 def write_outcomes(path: str | os.PathLike, outcomes: Mapping[str, Outcomes]) -> None:
-    """Outcomes by point as one .npz: `points` [P], `correct` and `nfe` [P, N].  Atomic."""
+    """Outcomes by point as one .npz.  Atomic.
+
+    `points` [P], `correct` and `nfe` [P, N], `prompt` [N].
+    """
+    rows = list(outcomes.values())
+    prompt = rows[0].prompt
     buffer = io.BytesIO()
     np.savez_compressed(
         buffer,
         points=np.array(list(outcomes)),
-        correct=np.array([o.correct for o in outcomes.values()], np.float32),
-        nfe=np.array([o.nfe for o in outcomes.values()], np.float32),
+        correct=np.array([o.correct for o in rows], np.float32),
+        nfe=np.array([o.nfe for o in rows], np.float32),
+        prompt=np.arange(len(rows[0].correct)) if prompt is None else prompt,
     )
     files.write_atomic(path, buffer.getvalue())
 
@@ -40,7 +48,21 @@ def read_outcomes(path: str | os.PathLike) -> dict[str, Outcomes]:
     """The inverse of `write_outcomes`.  Raises OSError and ValueError as numpy does."""
     with np.load(path, allow_pickle=False) as data:
         rows = zip(data["points"].tolist(), data["correct"], data["nfe"])
-        return {name: Outcomes(correct, nfe) for name, correct, nfe in rows}
+        return {name: Outcomes(correct, nfe, data["prompt"]) for name, correct, nfe in rows}
+
+
+def resampled(of: Outcomes, resamples: int, seed: int) -> np.ndarray:
+    """Weights of a bootstrap over prompts, [resamples N], each row of them summing to 1.
+
+    Rows of one prompt are drawn together: they are one and the same observation, or nearly so.
+    """
+    count = len(of.correct)
+    prompt = np.arange(count) if of.prompt is None else of.prompt
+    _, cluster = np.unique(prompt, return_inverse=True)
+    clusters = int(cluster.max()) + 1
+    even = np.full(clusters, 1 / clusters)
+    weights = np.random.default_rng(seed).multinomial(clusters, even, size=resamples)[:, cluster]
+    return weights / weights.sum(axis=1, keepdims=True)
 
 
 def paired_gains(
@@ -88,8 +110,7 @@ def paired_gains(
     means = [{"accuracy": p.correct.mean(), "nfe": p.nfe.mean()} for p in points]
     shared = frontier.shared_range(means[:count], means[count : count + len(trained)])
     even = np.full(rows, 1 / rows)
-    # How often each prompt is drawn; in a resample of all it is 1 in the mean.
-    draws = np.random.default_rng(seed).multinomial(rows, even, size=resamples) / rows
+    draws = resampled(base[0], resamples, seed)
     low, high = np.percentile([gains(w) for w in draws], (2.5, 97.5), axis=0)
     told = [
         {"gain": g, "low": lo, "high": hi}

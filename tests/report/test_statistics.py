@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from diffpo_jax.report import statistics
 from diffpo_jax.report.statistics import Outcomes, paired_gains, pass_at_k
 
 
@@ -88,3 +89,32 @@ def test_frontiers_without_calls_in_common():
     got = paired_gains(BASE[:1], BASE[1:], None, resamples=10)
     assert got["mean"] is None
     assert len(got["grid"]) == 2
+
+
+def test_rows_of_one_prompt_are_drawn_together():
+    correct, prompt = np.array([1.0, 0.0, 1.0, 1.0, 0.0]), np.array([0, 3, 3, 0, 1])
+    weights = statistics.resampled(Outcomes(correct, correct, prompt), 500, 0)
+    np.testing.assert_allclose(weights.sum(axis=1), 1)
+    np.testing.assert_array_equal(weights[:, 0], weights[:, 3])
+    np.testing.assert_array_equal(weights[:, 1], weights[:, 2])
+    assert not np.array_equal(weights[:, 0], weights[:, 1])
+    # Three clusters: one of them is left out of (2/3)^3 of the resamples.
+    assert (weights[:, 4] == 0).mean() == pytest.approx(8 / 27, abs=0.06)
+
+
+def test_repeated_prompts_widen_the_interval():
+    """100 prompts of which each stands four times know as much as 100."""
+    base = [outcomes(0.9, 16, 100), outcomes(0.5, 4, 100)]
+    trained = [outcomes(0.95, 16, 100), outcomes(0.7, 4, 100)]
+
+    def four(points):
+        return [
+            Outcomes(*(np.tile(x, 4) for x in (p.correct, p.nfe, np.arange(100)))) for p in points
+        ]
+
+    def width(gains):
+        return gains["mean"]["high"] - gains["mean"]["low"]
+
+    once = width(statistics.paired_gains(base, trained, None))
+    tiled = width(statistics.paired_gains(four(base), four(trained), None))
+    assert tiled == pytest.approx(once, rel=0.15)

@@ -1,5 +1,6 @@
 import dataclasses
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -58,10 +59,17 @@ def test_splits_are_disjoint_across_seeds_and_orders():
     assert not drawn & keys(other["test"]) and not drawn & keys(other["validation"])
 
 
-def test_validation_and_test_ask_nothing_twice():
-    drawn = countdown.draw(dataclasses.replace(SMALL, validation_examples=100, test_examples=300))
-    for split in ("validation", "test"):
-        assert len({row[:2] for row in drawn[split]}) == len(drawn[split])
+def test_no_part_of_a_split_is_harder_than_another():
+    """Small targets are more frequent: different ones alone would run out of them."""
+    config = CountdownConfig(train_examples=3000, validation_examples=300, test_examples=900)
+    drawn = countdown.draw(config)
+    targets = {split: np.array([int(row[1]) for row in drawn[split]]) for split in SPLITS}
+    parts = [*np.split(targets["test"], 3), targets["validation"]]
+    mean, deviation = targets["train"].mean(), targets["train"].std()
+    for part in parts:
+        # Few instances are frequent, and which of them a split has moves its mean.
+        assert abs(part.mean() - mean) < 4 * deviation / len(part) ** 0.5
+    assert len({row[:2] for row in drawn["test"]}) < 900
 
 
 def test_solutions_differ():

@@ -7,14 +7,17 @@
 3. Each split takes from the stream of each number of numbers as many instances as it needs.
 
 So a solution is drawn at random among an instance's solutions, and an instance that comes up
-again in training most often comes with another.  Targets are not uniform: those that more
-expressions reach, the smaller ones mostly, are more frequent.
+again most often comes with another.  Targets are not uniform: those that more expressions reach,
+the smaller ones mostly, are more frequent, and easier.  Validation and test are therefore
+independent draws like training, in which an instance may come again: of different ones alone they
+would be the harder, the more there are.
 """
 
 import pathlib
 from collections.abc import Sequence
 
 import numpy as np
+import tensorflow_datasets as tfds
 
 from diffpo_jax.config import CountdownConfig
 from diffpo_jax.errors import UserError
@@ -33,6 +36,7 @@ _ROUND = 1024  # expressions drawn at a time
 class CountdownInstances(generated.GeneratedRows, skip_registration=True):
     """Instances of one `CountdownConfig`: text features "numbers", "target", "solution"."""
 
+    VERSION = tfds.core.Version("2.0.0")
     NAME = "countdown"
     TITLE = "Countdown instances"
     COLUMNS = ("numbers", "target", "solution")
@@ -121,7 +125,7 @@ def _draw_stratum(
         wanted,
         draw_round,
         lambda row: key([int(n) for n in row[0].split(",")], int(row[1])),
-        prompt=lambda row: f"{row[0]}={row[1]}",
+        prompt=None,
         rare=rare,
         absent=absent,
     )

@@ -167,20 +167,22 @@ def fill(
     draw_round: Callable[[int], tuple[list[Row], int]],
     key: Callable[[Row], str],
     *,
-    prompt: Callable[[Row], str],
+    prompt: Callable[[Row], str] | None,
     rare: Callable[[int, int], str],
     absent: Callable[[str], str],
 ) -> dict[str, list[Row]]:
     """The first rows of a stream of candidates, `wanted[split]` for each split.
 
     Validation and test hold no prompt twice while there are enough different ones; a split that
-    runs out repeats those it has in turn.  Training rows are independent draws.
+    runs out repeats those it has in turn.  Training rows are independent draws.  Without `prompt`
+    those of validation and test are as well.
 
     Args:
       draw_round: candidates by number of the round, and how many tries they took.  Seeded by
         round, the stream does not depend on where the last one stopped.
       key: what decides a row's split (`split_of`).
-      prompt: what two rows must not share.
+      prompt: what two rows of validation or test must not share.  Only where prompts are about
+        equally frequent: else the more rows a split has, the rarer its prompts.
       rare, absent: messages for (candidates, tries) and for a split that has no row at all.
 
     Raises:
@@ -196,10 +198,10 @@ def fill(
         for row in drawn:
             candidates += 1
             split = split_of(key(row))
-            if len(found[split]) < wanted[split] and prompt(row) not in seen:
+            if len(found[split]) < wanted[split] and (prompt is None or prompt(row) not in seen):
                 found[split].append(row)
                 newest[split] = candidates
-                if split != "train":
+                if split != "train" and prompt is not None:
                     seen.add(prompt(row))
         if tries >= _ENOUGH_TRIES and candidates < _RARE * tries:
             raise UserError(rare(candidates, tries))
