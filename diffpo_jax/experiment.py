@@ -18,6 +18,7 @@ from diffpo_jax.data import tokenizers
 from diffpo_jax.diffusion import generate
 from diffpo_jax.distributed import hosts, sharding
 from diffpo_jax.errors import UserError
+from diffpo_jax.models.operations import Network
 from diffpo_jax.report import summary as summary_lib
 from diffpo_jax.report import write as report_lib
 from diffpo_jax.rl import optimizer, trainer, update
@@ -115,6 +116,7 @@ def train(setup: Setup, base: Params) -> Params:
         dial=config.dial,
         seed=config.seed,
         mesh=setup.mesh,
+        network=Network(config.model, config.lora, policy.vocab),
         task=setup.task,
         tokenizer=setup.tokenizer,
         examples=setup.task.examples("train"),

@@ -8,8 +8,8 @@ import jax
 from jax.sharding import Mesh
 
 from diffpo_jax.config import DIALS, Config
+from diffpo_jax.distributed.chips import Chip
 from diffpo_jax.planning import cost, memory, programs, vocabulary
-from diffpo_jax.planning.chips import Chip
 from diffpo_jax.planning.programs import Program
 from diffpo_jax.planning.topology import Topology, make_mesh
 

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from diffpo_jax.config import MeshConfig
+from diffpo_jax.distributed.chips import CHIPS, Chip
 from diffpo_jax.errors import UserError
-from diffpo_jax.planning.chips import CHIPS, Chip
 
 _FORMS = (
     f"{', '.join(f'{kind}:4x4' for kind in CHIPS)} (three numbers for v4 and v5p), cpu:8, gpu:8"

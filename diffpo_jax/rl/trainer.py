@@ -30,11 +30,12 @@ from diffpo_jax.config import LoggingConfig, RLConfig, SamplerConfig
 from diffpo_jax.data import tokenizers
 from diffpo_jax.data.prompts import EncodedBatch
 from diffpo_jax.diffusion import generate, likelihood, unmask
-from diffpo_jax.distributed import sharding
+from diffpo_jax.distributed import chips, sharding
 from diffpo_jax.errors import UserError
+from diffpo_jax.models.operations import Network
 from diffpo_jax.models.policy import Policy
 from diffpo_jax.progress import Progress
-from diffpo_jax.rl import advantages, diagnostics, focus, update
+from diffpo_jax.rl import advantages, diagnostics, focus, update, work
 from diffpo_jax.rl import guard as guard_lib
 from diffpo_jax.tasks.task import Example, Task
 from diffpo_jax.types import Draws, Params, Prompts, TrainState
@@ -137,6 +138,7 @@ class Trainer(NamedTuple):
     dial: float  # of the commit rule where it is not drawn: γ in nats
     seed: int
     mesh: Mesh
+    network: Network  # its sizes
     task: Task
     tokenizer: Any
     examples: Sequence[Example]
@@ -278,11 +280,10 @@ class Trainer(NamedTuple):
         values = metrics_lib.means(metrics) | grading.percentiles(graded)
         values = diagnostics.derived(values, self.task.reward_max)
         values["calls/rollout"] = float(np.sum(on_host.nfe))
-        values["calls/update"] = float(rows * self._passes(on_host.nfe))
-        tokens = int(on_host.sampled.sum())
-        laps = clock.laps | {"tokens_per_second": tokens / clock.laps["rollout"]}
-        laps["calls_per_second"] = values["calls/rollout"] / laps["rollout"]
-        return state, values, laps, mixed
+        passes = self._passes(on_host.nfe)
+        values["calls/update"] = float(rows * sum(passes))  # a gradient counts as one
+        times = clock.laps | self._rates(on_host, passes, clock.laps)
+        return state, values, times, mixed
 
     def _rewards(self, graded: grading.Graded, scores: Scores) -> np.ndarray:
         """Rewards with their prices: of calls, and of leaving the reference where that is one."""
@@ -352,22 +353,23 @@ class Trainer(NamedTuple):
             metrics["kl/reward"] = (price.sum(), price.size)
         return state, metrics
 
-    def _passes(self, nfe: np.ndarray) -> float:
-        """Denoiser calls an update spends on each sequence, a gradient counted as one call."""
+    def _passes(self, nfe: np.ndarray) -> work.Passes:
         if not update.trains_tokens(self.groups):
-            return 0.0
-        mu, config = self.config.inner_updates, self.config.likelihood
-        compared = 0
-        if self.reference is not None:
-            compared = 2 if self.config.objective.kl_in == "reward" else mu
-        scored = mu + (mu - 1) + compared
-        # A micro-batch, of rows of as many calls, makes as many passes as its longest row took.
-        size = self.config.micro_batch or nfe.size
-        longest = np.sort(nfe).reshape(-1, size)[:, -1]
-        most = config.anchors or config.calls or nfe.max()
-        passes = most if most <= 2 else np.minimum(most, longest).mean()
-        sets = mu * longest.mean() if self.config.objective.selection == "exact" else 0
-        return float(scored * passes + sets)
+            return work.Passes(0.0, 0.0)
+        return work.passes(nfe, self.config, compared=self.reference is not None)
+
+    def _rates(self, rollout: Any, passes: work.Passes, laps: dict[str, float]) -> dict[str, float]:
+        """Of the rollouts by themselves, and of the whole step, evaluations left out."""
+        tokens, whole = int(rollout.sampled.sum()), "denoiser" in self.groups
+        of_rollouts = work.of_rollouts(self.network, self.sampler, rollout.commit_call, rollout.nfe)
+        of_updates = rollout.nfe.size * work.of_updates(
+            self.network, self.sampler, passes, whole=whole
+        )
+        peak = chips.peak(self.mesh.devices.flat[0].device_kind)
+        return {
+            "tokens_per_second": tokens / laps["rollout"],
+            "calls_per_second": float(rollout.nfe.sum()) / laps["rollout"],
+        } | work.rates(of_rollouts + of_updates, tokens, sum(laps.values()), self.mesh.size, peak)
 
     def _stop_if_guarded(self, met: Sequence[str], number: int, checkpoints: Checkpoints) -> None:
         """Raises `UserError` where the guard is to stop a run that met these conditions."""

@@ -1,13 +1,22 @@
 """Parts of the trainer that need no device; whole runs are in tests/test_experiment.py."""
 
 import dataclasses
+import types
 
 import numpy as np
 import pytest
 
 from diffpo_jax import grading
-from diffpo_jax.config import ObjectiveConfig, RLConfig, SamplerConfig, TokenizerConfig
+from diffpo_jax.config import (
+    LoRAConfig,
+    ModelConfig,
+    ObjectiveConfig,
+    RLConfig,
+    SamplerConfig,
+    TokenizerConfig,
+)
 from diffpo_jax.data import tokenizers
+from diffpo_jax.models import operations
 from diffpo_jax.rl import trainer
 from diffpo_jax.tasks.task import Reward
 from diffpo_jax.types import Rollout
@@ -60,3 +69,25 @@ def test_rewards_pay_for_calls_and_for_leaving_the_reference():
     np.testing.assert_allclose(
         run._rewards(graded(), priced), of_calls - [0.0, 1.0, -0.5, 0.1], atol=1e-6
     )
+
+
+@pytest.mark.parametrize(
+    ("groups", "gradient"), [(("denoiser",), 3), (("adapter",), None), (("threshold",), 0)]
+)
+def test_the_share_of_the_peak_is_that_of_the_whole_step(groups, gradient):
+    """Two chips of 197e12; nine calls of rollouts, and two anchors' gradients of four rows."""
+    network = operations.Network(ModelConfig(), LoRAConfig(rank=2), 13)
+    devices = np.array([types.SimpleNamespace(device_kind="TPU v5 lite")] * 2)
+    run = some_trainer()._replace(
+        groups=groups, network=network, mesh=types.SimpleNamespace(devices=devices, size=2)
+    )
+    likelihood = dataclasses.replace(run.config.likelihood, anchors=2)
+    run = run._replace(config=dataclasses.replace(run.config, likelihood=likelihood))
+    rollout = graded().rollout._replace(commit_call=TOKENS, sampled=np.ones((4, 3), bool))
+    laps = {"rollout": 0.5, "reward": 0.1, "update": 0.4}
+    got = run._rates(rollout, run._passes(rollout.nfe), laps)
+    call = operations.of_call(network, tokens=19, keys=19, read=3)
+    backwards = call.gradient(whole=False) if gradient is None else gradient * call.forward
+    assert got["mfu"] == pytest.approx((9 * call.forward + 8 * backwards) / (2 * 197e12))
+    assert got["tokens_per_second_per_chip"] == 12 / 2
+    assert (got["tokens_per_second"], got["calls_per_second"]) == (12 / 0.5, 9 / 0.5)
