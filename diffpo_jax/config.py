@@ -338,6 +338,8 @@ class LoggingConfig:
     every: int = 1  # steps between lines of metrics.jsonl
     samples_every: int = 25  # RL steps between files in samples/; 0: none
     tensorboard: bool = False  # also write TensorBoard events (needs tensorboardX)
+    wandb: str = ""  # also a run in this project of Weights & Biases (needs wandb)
+    trackio: str = ""  # also a run in this project of trackio (needs trackio)
     profile: tuple[int, ...] = ()  # RL steps that JAX's profiler traces, into WORKDIR/profile
 
 

@@ -51,10 +51,11 @@ def run(
         lambda: workdir_lib.open_workdir(path, config, overwrite=overwrite and hosts.is_first())
     )
     setup = run_setup.prepare(config, workdir)
-    if base_only:
-        base_lib.base_model(setup)
-        return {}
-    trained = train(setup, base_lib.base_model(setup))
+    with setup.writer:
+        if base_only:
+            base_lib.base_model(setup)
+            return {}
+        trained = train(setup, base_lib.base_model(setup))
     # Read again: while RL runs, no device holds a model that is not needed.
     base = base_lib.read(workdir.root, setup.policy, setup.mesh)
     summary, outcomes = final.final_evaluation(setup, base, trained)

@@ -13,7 +13,8 @@ import errno
 import json
 import math
 import os
-from collections.abc import Callable, Mapping
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ import numpy as np
 
 from diffpo_jax.errors import UserError
 from diffpo_jax.files import write_atomic
+from diffpo_jax.trackers import Tracker
 
 _OWN_FIELDS = ("stage", "step")
 _TIME = "time/"
@@ -41,24 +43,25 @@ def means(metrics: Mapping[str, tuple[Any, Any]]) -> dict[str, float]:
 
 
 class MetricsWriter:
-    """Appends lines to `metrics.jsonl`, and to TensorBoard if asked.
+    """Appends lines to `metrics.jsonl`, and gives them to trackers.
 
     A line goes out in a single append, so a kill leaves at most one torn line, the last,
     which every reader here ignores and the next writer removes.  The file is opened, synced and
     closed for each line: a bucket that is mounted as a directory takes a file when it is closed,
-    and what it has not taken a preemption loses.  One writer a file.  TensorBoard events go to
-    `tensorboard/STAGE` beside the file.
+    and what it has not taken a preemption loses.  One writer a file.
+
+    The file is what counts: a tracker that fails, for want of a network say, is given up with one
+    warning, and the run goes on.
     """
 
-    def __init__(self, path: str | os.PathLike, tensorboard: bool = False):
+    def __init__(self, path: str | os.PathLike, trackers: Sequence[Tracker] = ()):
         """Makes the file if there is none, and its directory; removes a torn last line.
 
         Raises:
-          UserError: `tensorboard` without the package tensorboardX, or a damaged file.
+          UserError: a damaged file.
         """
         self._path = Path(path)
-        self._summary_writer = _summary_writer_class() if tensorboard else None
-        self._events: dict[str, Any] = {}
+        self._trackers = list(trackers)
         self._path.parent.mkdir(parents=True, exist_ok=True)
         self.cut_back(lambda row: True)
         os.close(self._open())
@@ -89,20 +92,33 @@ class MetricsWriter:
         seconds = {_TIME + name: _finite(times[name], name, where) for name in sorted(times)}
         row = {"stage": stage, "step": int(step)} | numbers | seconds
         self._append((json.dumps(row, allow_nan=False) + "\n").encode("utf-8"))
-        if self._summary_writer is not None:
-            self._write_events(stage, int(step), numbers | seconds)
+        for tracker in tuple(self._trackers):
+            self._guarded(tracker, lambda to: to.write(stage, int(step), numbers | seconds))
 
     def close(self) -> None:
-        """Closes the events; a second call does nothing."""
-        for events in self._events.values():
-            events.close()
-        self._events = {}
+        """Closes the trackers; a second call does nothing."""
+        for tracker in tuple(self._trackers):
+            self._guarded(tracker, lambda to: to.close())
+        self._trackers = []
 
     def __enter__(self) -> "MetricsWriter":
         return self
 
     def __exit__(self, *exception: object) -> None:
         self.close()
+
+    def _guarded(self, tracker: Tracker, act: Callable[[Tracker], None]) -> None:
+        try:
+            act(tracker)
+        except Exception as error:  # of other people's packages, and of networks
+            self._trackers.remove(tracker)
+            said = str(error).strip().partition("\n")[0] or type(error).__name__
+            name = type(tracker).__name__
+            print(
+                f"warning: {name} failed and gets no more lines ({said}); {self._path} has all.",
+                file=sys.stderr,
+                flush=True,
+            )
 
     def _open(self) -> int:
         return os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
@@ -133,16 +149,6 @@ class MetricsWriter:
         except OSError as error:
             if error.errno != errno.EINVAL:  # a device, /dev/null say, has nothing to sync
                 raise
-
-    def _write_events(self, stage: str, step: int, numbers: dict[str, float]) -> None:
-        if stage not in self._events:
-            # A directory a stage: `purge_step` hides what a killed run wrote from this step on,
-            # and it knows steps only, not stages.
-            directory = self._path.parent / "tensorboard" / stage
-            self._events[stage] = self._summary_writer(str(directory), purge_step=step)
-        for name, value in numbers.items():
-            self._events[stage].add_scalar(name, value, step)
-        self._events[stage].flush()
 
 
 def read(path: str | os.PathLike) -> list[dict[str, Any]]:
@@ -208,14 +214,3 @@ def _finite(value: Any, name: str, where: str) -> float:
     if not math.isfinite(number):
         raise ValueError(f"{where}: {name} is {number}; the run has diverged.")
     return number + 0.0  # -0.0 equals 0.0 and must read the same
-
-
-def _summary_writer_class() -> Any:
-    try:
-        from tensorboardX import SummaryWriter
-    except ImportError as error:
-        raise UserError(
-            "config.logging.tensorboard=True needs the package tensorboardX: "
-            "pip install tensorboardX, or set it to False."
-        ) from error
-    return SummaryWriter

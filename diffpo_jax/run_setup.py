@@ -1,6 +1,7 @@
 """What every stage of a run uses, made once: data, programs, the writer; how a stage resumes."""
 
 import dataclasses
+import json
 import os
 import pathlib
 import sys
@@ -9,7 +10,17 @@ from typing import Any, NamedTuple
 
 from jax.sharding import Mesh
 
-from diffpo_jax import checkpoints, config_check, evaluation, files, metrics, pretrain, tasks
+from diffpo_jax import (
+    checkpoints,
+    config_check,
+    config_io,
+    evaluation,
+    files,
+    metrics,
+    pretrain,
+    tasks,
+    trackers,
+)
 from diffpo_jax import workdir as workdir_lib
 from diffpo_jax.config import Config
 from diffpo_jax.data import prompts, tokenizers
@@ -50,9 +61,7 @@ def prepare(config: Config, workdir: workdir_lib.Workdir) -> Setup:
     check_examples(config, task, tokenizer)
     shown = shown_examples(config, task, tokenizer)
     policy = make_policy(config, tokenizer, mesh)
-    first = hosts.is_first()
-    lines = workdir.metrics if first else os.devnull
-    writer = metrics.MetricsWriter(lines, config.logging.tensorboard and first)
+    writer = make_writer(config, workdir, first=hosts.is_first())
     evaluator = evaluation.make_evaluator(
         policy,
         config.decoder,
@@ -64,6 +73,22 @@ def prepare(config: Config, workdir: workdir_lib.Workdir) -> Setup:
         slots(config),
     )
     return Setup(config, workdir, mesh, task, shown, tokenizer, policy, writer, evaluator)
+
+
+def make_writer(
+    config: Config, workdir: workdir_lib.Workdir, *, first: bool
+) -> metrics.MetricsWriter:
+    """Where metrics go; of several processes the first alone writes, and has trackers.
+
+    Raises:
+      UserError: a tracker's package is missing; a damaged file.
+    """
+    if not first:
+        return metrics.MetricsWriter(os.devnull)
+    whole = json.loads(config_io.to_json(config))
+    return metrics.MetricsWriter(
+        workdir.metrics, trackers.make(config.logging, workdir.root, whole)
+    )
 
 
 def with_network_of(config: Config, run: Config) -> Config:

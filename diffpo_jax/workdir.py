@@ -1,7 +1,7 @@
 """The directory of a run: what is in it, whether it may be used, what it says about the run.
 
 config.json  run_info.json  metrics.jsonl  checkpoints/{base,rl}/  samples/  report/  profile/
-data/
+data/, and of trackers: trackers.json  tensorboard/  wandb/
 """
 
 import os
@@ -22,10 +22,13 @@ CONTENT = (
     "config.json",
     "run_info.json",
     "metrics.jsonl",
+    "trackers.json",
     "checkpoints",
     "samples",
     "report",
     "profile",
+    "tensorboard",
+    "wandb",
 )
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "transformers", "grain")
 

@@ -4,7 +4,6 @@ import os
 import subprocess
 import sys
 import tempfile
-import types
 from pathlib import Path
 
 import jax.numpy as jnp
@@ -226,54 +225,37 @@ def test_a_resumed_run_leaves_the_file_of_an_uninterrupted_one(tmp_path):
     assert (tmp_path / "resumed").read_bytes() == (tmp_path / "straight").read_bytes()
 
 
-def test_tensorboard_missing_says_what_to_install(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "tensorboardX", None)
-    with pytest.raises(UserError, match="pip install tensorboardX"):
-        metrics.MetricsWriter(tmp_path / "m", tensorboard=True)
-    assert os.listdir(tmp_path) == []
-    metrics.MetricsWriter(tmp_path / "m").close()
+class Tracker:
+    """Remembers what it is given; fails where it is told to."""
+
+    def __init__(self, fails=()):
+        self.calls, self._fails = [], fails
+
+    def write(self, stage, step, numbers):
+        self.calls.append((stage, step, numbers))
+        if step in self._fails:
+            raise ConnectionError("no network\nand much more")
+
+    def close(self):
+        self.calls.append("close")
+        if "close" in self._fails:
+            raise OSError
 
 
-def test_tensorboard_gets_a_directory_a_stage_that_starts_at_its_first_step(tmp_path, monkeypatch):
-    events = []
-
-    class SummaryWriter:
-        def __init__(self, directory, purge_step):
-            self.name = Path(directory).relative_to(tmp_path).as_posix()
-            events.append(("open", self.name, purge_step))
-
-        def add_scalar(self, name, value, step):
-            events.append((self.name, name, value, step))
-
-        def flush(self):
-            pass
-
-        def close(self):
-            events.append(("close", self.name))
-
-    module = types.SimpleNamespace(SummaryWriter=SummaryWriter)
-    monkeypatch.setitem(sys.modules, "tensorboardX", module)
-    with metrics.MetricsWriter(tmp_path / "m", tensorboard=True) as writer:
-        writer.write("pretrain", 100, {"loss": 2.0}, {})
-        writer.write("rl", 4, {"loss": 1.0}, {"step": 3.0})
+def test_a_tracker_that_fails_is_given_up_and_told_of_once(tmp_path, capsys):
+    good, bad, last = Tracker(), Tracker(fails=(2,)), Tracker(fails=("close",))
+    with metrics.MetricsWriter(tmp_path / "m", [bad, good, last]) as writer:
+        for step in (1, 2, 3):
+            writer.write("rl", step, {"x": 1.0}, {"step": 2.0})
         writer.close()  # the second, at the end of the block, does nothing
-    assert events == [
-        ("open", "tensorboard/pretrain", 100),
-        ("tensorboard/pretrain", "loss", 2.0, 100),
-        ("open", "tensorboard/rl", 4),
-        ("tensorboard/rl", "loss", 1.0, 4),
-        ("tensorboard/rl", "time/step", 3.0, 4),
-        ("close", "tensorboard/pretrain"),
-        ("close", "tensorboard/rl"),
-    ]
-
-
-def test_tensorboard_events_are_written(tmp_path):
-    pytest.importorskip("tensorboardX")
-    with metrics.MetricsWriter(tmp_path / "m", tensorboard=True) as writer:
-        writer.write("rl", 1, {"loss": 2.0}, {})
-    (events,) = (tmp_path / "tensorboard" / "rl").iterdir()
-    assert b"loss" in events.read_bytes()
+    numbers = {"x": 1.0, "time/step": 2.0}
+    lines = [("rl", step, numbers) for step in (1, 2, 3)]
+    assert good.calls == [*lines, "close"]
+    assert bad.calls == lines[:2]
+    assert len(metrics.read(tmp_path / "m")) == 3
+    first, second = capsys.readouterr().err.splitlines()
+    assert "Tracker failed" in first and "(no network)" in first
+    assert "(OSError)" in second
 
 
 def test_metrics_and_report_import_no_jax():
