@@ -4,7 +4,7 @@ import io
 import math
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -15,7 +15,7 @@ from diffpo_jax.files import write_atomic
 # From the palette of Okabe and Ito, which colour-blind readers can tell apart; markers differ
 # too, for print in grey.
 BASE, TRAINED, LEARNED = "#D55E00", "#0072B2", "#009E73"
-GREY = "#555555"
+GREY, GRID = "#555555", "#E5E5E5"
 _GAMMA = "\N{GREEK SMALL LETTER GAMMA}"
 
 
@@ -27,6 +27,21 @@ def plot_frontier(summary: Mapping[str, Any], path: str | os.PathLike) -> None:
     """
     figure = Figure(figsize=(7.2, 4.8), dpi=150, layout="constrained")
     axes = figure.add_subplot()
+    draw_frontier(axes, summary)
+    axes.set_title(
+        f"Numbers at points: {dial_text(summary['dial'])}. Bars: ±1 standard error, "
+        f"{summary['prompts']} prompts.",
+        fontsize=8.5,
+        color=GREY,
+        loc="left",
+    )
+    quiet(axes)
+    axes.legend(frameon=False, loc="best", fontsize=9)
+    save(figure, path)
+
+
+def draw_frontier(axes: Axes, summary: Mapping[str, Any]) -> None:
+    """The panel of `plot_frontier`, without a title and a legend."""
     prompts = summary["prompts"]
     for name, colour, marker, side in (("base", BASE, "s", -1), ("trained", TRAINED, "o", 1)):
         points = sorted(summary[name]["frontier"], key=lambda p: (p["nfe"], p["accuracy"]))
@@ -39,7 +54,7 @@ def plot_frontier(summary: Mapping[str, Any], path: str | os.PathLike) -> None:
             markersize=5,
             linewidth=1.5,
             elinewidth=1,
-            label=f"{name}, fixed {_GAMMA}",
+            label=f"{name}, fixed {_GAMMA if summary['dial'] == 'gamma' else summary['dial']}",
         )
         for point in points:
             axes.annotate(
@@ -69,16 +84,48 @@ def plot_frontier(summary: Mapping[str, Any], path: str | os.PathLike) -> None:
         )
     axes.set_xlabel("NFE (denoiser calls per sequence)")
     axes.set_ylabel("Accuracy (% of test prompts solved)")
-    axes.set_title(
-        f"Numbers at points: {_GAMMA} in nats. Bars: ±1 standard error, {prompts} prompts.",
-        fontsize=8.5,
-        color=GREY,
-        loc="left",
-    )
     axes.margins(x=0.08, y=0.1)
-    quiet(axes)
-    axes.legend(frameon=False, loc="best", fontsize=9)
-    save(figure, path)
+
+
+def dial_text(dial: str) -> str:
+    """What the number of a commit rule is called in words, with its unit."""
+    return f"{_GAMMA} in nats" if dial == "gamma" else dial
+
+
+class Quantity(NamedTuple):
+    """Something that a step logs, and how it is drawn against the step.
+
+    Attributes:
+      name: of its files.
+      line: the metric; `low` and `high`: a band around it; `points`: the same on validation
+        prompts.  Empty where there is none.
+      unit: of the axis, after multiplication by `scale`.
+      log: on a logarithmic axis, as long as nothing is 0.
+    """
+
+    name: str
+    title: str
+    unit: str
+    line: str
+    low: str = ""
+    high: str = ""
+    points: str = ""
+    scale: float = 1.0
+    log: bool = False
+
+    @property
+    def fields(self) -> list[str]:
+        """The metrics that it is drawn from."""
+        return [name for name in (self.line, self.low, self.high, self.points) if name]
+
+
+_GAMMAS = {"line": "gamma/p50", "low": "gamma/p5", "high": "gamma/p95"}
+LEARNING = (
+    Quantity("reward", "Training reward", "mean reward", "reward"),
+    Quantity("accuracy", "Accuracy", "% solved", "accuracy", points="eval/accuracy", scale=100.0),
+    Quantity("calls", "NFE", "calls per sequence", "nfe", points="eval/nfe"),
+    Quantity("gamma", "Threshold", f"{_GAMMA} (nats)", **_GAMMAS, log=True),
+)
 
 
 def plot_learning_curves(metrics: Sequence[Mapping[str, Any]], path: str | os.PathLike) -> None:
@@ -89,77 +136,56 @@ def plot_learning_curves(metrics: Sequence[Mapping[str, Any]], path: str | os.Pa
     `gamma/p95` (nats).  What is missing is not drawn, nor is a panel with nothing in it.
     """
     rows = sorted((r for r in metrics if r["stage"] == "rl"), key=lambda r: r["step"])
-    candidates = (
-        (_draw_reward, ("reward",)),
-        (_draw_accuracy, ("accuracy", "eval/accuracy")),
-        (_draw_calls, ("nfe", "eval/nfe")),
-        (_draw_gamma, ("gamma/p50", "gamma/p5", "gamma/p95")),
-    )
-    panels = [draw for draw, names in candidates if any(n in row for n in names for row in rows)]
+    panels = [q for q in LEARNING if logged(q, rows)]
     columns = 2 if len(panels) > 1 else 1
     height = max(1, math.ceil(len(panels) / columns))
     figure = Figure(figsize=(4.2 * columns, 2.7 * height), dpi=150, layout="constrained")
     if not panels:
         figure.text(0.5, 0.5, "no RL steps were logged", ha="center", va="center", color=GREY)
-    for i, draw in enumerate(panels):
+    for i, quantity in enumerate(panels):
         axes = figure.add_subplot(height, columns, i + 1)
-        draw(axes, rows)
+        draw_quantity(axes, quantity, rows)
+        axes.set_title(quantity.title, fontsize=10, loc="left")
         quiet(axes)
-        axes.set_xlabel("RL step")
         if axes.get_legend_handles_labels()[0]:
             axes.legend(frameon=False, loc="best", fontsize=8)
     save(figure, path)
 
 
-def _draw_reward(axes: Axes, rows: Sequence[Mapping[str, Any]]) -> None:
-    axes.plot(*_series(rows, "reward"), color=TRAINED, linewidth=1.2)
-    axes.set_title("Training reward", fontsize=10, loc="left")
-    axes.set_ylabel("mean reward")
+def logged(quantity: Quantity, rows: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether there is anything of it to draw."""
+    return any(name in row for name in quantity.fields for row in rows)
 
 
-def _draw_accuracy(axes: Axes, rows: Sequence[Mapping[str, Any]]) -> None:
-    _lines_and_points(axes, rows, "accuracy", "eval/accuracy", 100.0)
-    axes.set_title("Accuracy", fontsize=10, loc="left")
-    axes.set_ylabel("% solved")
+def draw_quantity(axes: Axes, quantity: Quantity, rows: Sequence[Mapping[str, Any]]) -> None:
+    """The panel of one quantity of one run, without a title and a legend.
 
-
-def _draw_calls(axes: Axes, rows: Sequence[Mapping[str, Any]]) -> None:
-    _lines_and_points(axes, rows, "nfe", "eval/nfe", 1.0)
-    axes.set_title("NFE", fontsize=10, loc="left")
-    axes.set_ylabel("calls per sequence")
-
-
-def _draw_gamma(axes: Axes, rows: Sequence[Mapping[str, Any]]) -> None:
-    band = [r for r in rows if "gamma/p5" in r and "gamma/p95" in r]
-    if band:
-        steps, low = _series(band, "gamma/p5")
-        high = _series(band, "gamma/p95")[1]
+    Args:
+      rows: lines of the metrics of one stage, by step.
+    """
+    scale, band = quantity.scale, [r for r in rows if {quantity.low, quantity.high} <= r.keys()]
+    if quantity.low and band:
+        steps, low = series(band, quantity.low)
+        high = series(band, quantity.high)[1]
         axes.fill_between(
             steps, low, high, color=TRAINED, alpha=0.2, linewidth=0, label="5 to 95 %"
         )
-    steps, median = _series(rows, "gamma/p50")
-    if steps:
-        axes.plot(steps, median, color=TRAINED, linewidth=1.5, label="median")
-    drawn = [row[n] for row in rows for n in ("gamma/p5", "gamma/p50", "gamma/p95") if n in row]
-    if min(drawn) > 0:
-        log_scale(axes, max(drawn) / min(drawn))
-    axes.set_title("Threshold", fontsize=10, loc="left")
-    axes.set_ylabel(f"{_GAMMA} (nats)")
-
-
-def _lines_and_points(
-    axes: Axes, rows: Sequence[Mapping[str, Any]], line: str, points: str, scale: float
-) -> None:
-    for name, style in (
-        (line, {"color": TRAINED, "linewidth": 1.2, "label": "training"}),
-        (points, {"color": BASE, "linestyle": "none", "marker": "D", "label": "validation"}),
-    ):
-        steps, values = _series(rows, name)
+    label = "median" if quantity.low else "training" if quantity.points else None
+    lines = {"color": TRAINED, "linewidth": 1.2, "label": label}
+    points = {"color": BASE, "linestyle": "none", "marker": "D", "label": "validation"}
+    for name, style in ((quantity.line, lines), (quantity.points, points)):
+        steps, values = series(rows, name)
         if steps:
             axes.plot(steps, [scale * v for v in values], markersize=5, **style)
+    drawn = [row[name] for row in rows for name in quantity.fields if name in row]
+    if quantity.log and min(drawn) > 0:
+        log_scale(axes, max(drawn) / min(drawn))
+    axes.set_xlabel("RL step")
+    axes.set_ylabel(quantity.unit)
 
 
-def _series(rows: Sequence[Mapping[str, Any]], name: str) -> tuple[list[int], list[float]]:
+def series(rows: Sequence[Mapping[str, Any]], name: str) -> tuple[list[int], list[float]]:
+    """Steps and values of the rows that have this metric."""
     found = [(row["step"], row[name]) for row in rows if name in row]
     return [step for step, _ in found], [value for _, value in found]
 
@@ -181,7 +207,7 @@ def log_scale(axes: Axes, span: float) -> None:
 def quiet(axes: Axes) -> None:
     """Takes away what draws the eye from the data."""
     axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(axis="y", color="#E5E5E5", linewidth=0.8)
+    axes.grid(axis="y", color=GRID, linewidth=0.8)
     axes.set_axisbelow(True)
     axes.tick_params(labelsize=9)
 

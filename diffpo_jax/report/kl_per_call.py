@@ -1,7 +1,5 @@
 """The table, the picture and the file of figure 2: KL of each surrogate by call."""
 
-import csv
-import io
 import pathlib
 from collections.abc import Mapping
 from typing import Any
@@ -10,6 +8,7 @@ from matplotlib.figure import Figure
 
 from diffpo_jax.files import write_atomic
 from diffpo_jax.report import figures
+from diffpo_jax.report.tables import csv_text
 
 _COLOURS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 _LEAST = 20  # tokens; what rests on fewer is in the table and the CSV, and not drawn
@@ -31,13 +30,13 @@ def write(directory: pathlib.Path, result: Mapping[str, Any]) -> None:
 
 def as_csv(result: Mapping[str, Any]) -> str:
     """A line for each K and call: anchors, call, kl (nats a token), standard_error, tokens."""
-    text = io.StringIO()
     columns = ("anchors", "call", "kl", "standard_error", "tokens")
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
-    writer.writeheader()
-    for count, one in result["surrogates"].items():
-        writer.writerows({"anchors": count} | point for point in one["by_call"])
-    return text.getvalue()
+    rows = [
+        {"anchors": count} | point
+        for count, one in result["surrogates"].items()
+        for point in one["by_call"]
+    ]
+    return csv_text(columns, rows)
 
 
 def table(result: Mapping[str, Any]) -> str:

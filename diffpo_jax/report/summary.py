@@ -1,7 +1,7 @@
 """`summary.json` and the table that a run ends with: the base model against the trained one."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from diffpo_jax.report.frontier import Frontier, area_under, interpolate, shared_range
 
@@ -96,31 +96,64 @@ def final_table(summary: Mapping[str, Any]) -> str:
     Accuracies are in percent, differences in percentage points, calls are denoiser calls a
     sequence.  Ends in a newline.
     """
-    base, trained = summary["base"]["frontier"], summary["trained"]["frontier"]
     dial = summary["dial"]
-    base_at = {point[dial]: point for point in base}
     unit = "(nats)" if dial == "gamma" else ""
     lines = [
         f"{dial:>7.7}    base model        trained model     base at the   gain at equal calls",
         f"{unit:>7}    solved   calls    solved   calls    same calls    [95 % interval]",
     ]
-    flagged = False
-    gains = summary["gains"]
-    for point, gain in zip(trained, gains["grid"], strict=True):
-        same = base_at.get(point[dial])
+    compared = comparison(summary)
+    for one in compared:
+        name = f"{'learned':<7}" if one.dial is None else f"{one.dial:7g}"
+        same = one.base
         left = f"{_percent(same):>8} {same['nfe']:7.2f}" if same else f"{'-':>8} {'-':>7}"
-        lines.append(f"{point[dial]:7g}  {left}  {_against(point, base, gain)}")
-        flagged |= interpolate(base, point["nfe"])[1]
+        lines.append(f"{name}  {left}  {_against(one)}")
+    if any(one.extrapolated for one in compared):
+        lines.append(f"* {EXTRAPOLATED}")
+    return "\n".join([*lines, "", *sentences(summary)]) + "\n"
+
+
+class Compared(NamedTuple):
+    """A point of the trained model against the base at the same calls.
+
+    Attributes:
+      dial: None at the learned threshold.
+      base: the base's point at the same dial, None where there is none.
+      trained: the point.
+      theirs: the base's accuracy at the trained model's calls; `extrapolated`: those are outside
+        the base's frontier and it is that of its nearest point.
+      gain: {"gain", "low", "high"}.
+    """
+
+    dial: float | None
+    base: Mapping[str, float] | None
+    trained: Mapping[str, float]
+    theirs: float
+    extrapolated: bool
+    gain: Mapping[str, float]
+
+
+EXTRAPOLATED = "outside the calls measured for the base: its nearest point is taken."
+
+
+def comparison(summary: Mapping[str, Any]) -> list[Compared]:
+    """Every point of the trained model, the learned one last."""
+    base, dial, gains = summary["base"]["frontier"], summary["dial"], summary["gains"]
+    base_at = {point[dial]: point for point in base}
+    rows = [
+        Compared(p[dial], base_at.get(p[dial]), p, *interpolate(base, p["nfe"]), gain)
+        for p, gain in zip(summary["trained"]["frontier"], gains["grid"], strict=True)
+    ]
     learned = summary["trained"]["learned"]
     if learned is not None:
-        lines.append(f"learned  {'-':>8} {'-':>7}  {_against(learned, base, gains['learned'])}")
-        flagged |= summary["base"]["learned_nfe_accuracy"]["extrapolated"]
-    if flagged:
-        lines.append("* outside the calls measured for the base: its nearest point is taken.")
-    return "\n".join([*lines, "", *_sentences(summary)]) + "\n"
+        at = summary["base"]["learned_nfe_accuracy"]
+        own = (at["accuracy"], at["extrapolated"], gains["learned"])
+        rows.append(Compared(None, None, learned, *own))
+    return rows
 
 
-def _sentences(summary: Mapping[str, Any]) -> list[str]:
+def sentences(summary: Mapping[str, Any]) -> list[str]:
+    """How it came out, in words: at the learned threshold, on average, and with what caution."""
     base, trained = summary["base"]["frontier"], summary["trained"]["frontier"]
     learned, gains = summary["trained"]["learned"], summary["gains"]
     result = []
@@ -158,21 +191,20 @@ def _sentences(summary: Mapping[str, Any]) -> list[str]:
 
 def _verdict(gain: Mapping[str, float]) -> str:
     """A difference in points, its interval, and in words which way it points."""
-    value, low, high = (_points_text(gain[name]) for name in ("gain", "low", "high"))
+    value, low, high = (points_text(gain[name]) for name in ("gain", "low", "high"))
     points = f"{value} points (95 % interval {low} to {high})"
     if gain["low"] <= 0 <= gain["high"]:
         return f"{points}, too little to tell them apart."
     return f"{points}." if gain["low"] > 0 else f"{points}; the trained model is worse."
 
 
-def _against(point: Mapping[str, float], base: Frontier, gain: Mapping[str, float]) -> str:
+def _against(one: Compared) -> str:
     """The right-hand columns of a row: the trained model, and the base at the same calls."""
-    theirs, extrapolated = interpolate(base, point["nfe"])
-    mark = "*" if extrapolated else " "
-    value, low, high = (_points_text(gain[name]) for name in ("gain", "low", "high"))
+    mark = "*" if one.extrapolated else " "
+    value, low, high = (points_text(one.gain[name]) for name in ("gain", "low", "high"))
     return (
-        f"{_percent(point):>8} {point['nfe']:7.2f}    {100 * theirs:6.1f} %{mark}   {value:>6} "
-        f"[{low} {high}]"
+        f"{_percent(one.trained):>8} {one.trained['nfe']:7.2f}    {100 * one.theirs:6.1f} %{mark}  "
+        f" {value:>6} [{low} {high}]"
     )
 
 
@@ -180,7 +212,8 @@ def _percent(point: Mapping[str, float]) -> str:
     return f"{100 * point['accuracy']:.1f} %"
 
 
-def _points_text(share: float) -> str:
+def points_text(share: float) -> str:
+    """A difference of shares in percentage points, signed."""
     # Adding 0.0 after rounding keeps "-0.0" from suggesting a loss.
     return f"{round(100 * share, 1) + 0.0:+.1f}"
 

@@ -1,7 +1,5 @@
 """Writes the directory `report/` of a run."""
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +9,7 @@ from diffpo_jax.report import statistics
 from diffpo_jax.report.difficulty import plot_by_difficulty
 from diffpo_jax.report.figures import plot_frontier, plot_learning_curves
 from diffpo_jax.report.statistics import Outcomes
+from diffpo_jax.report.tables import csv_text
 
 _COLUMNS = ("accuracy", "nfe", "tokens_per_call", "forced")
 
@@ -54,7 +53,11 @@ def frontier_csv(summary: Mapping[str, Any]) -> str:
     sequence), tokens_per_call, forced (share of sequences that met the cap on calls).
     The learned point, if any, is the row "trained-learned" with its median threshold.
     """
-    dial = summary["dial"]
+    return csv_text(("model", summary["dial"], *_COLUMNS), frontier_rows(summary))
+
+
+def frontier_rows(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The same as rows, with all that a point holds."""
     rows = [
         {"model": model} | dict(point)
         for model in ("base", "trained")
@@ -62,11 +65,7 @@ def frontier_csv(summary: Mapping[str, Any]) -> str:
     ]
     learned = summary["trained"]["learned"]
     if learned is not None:
-        rows.append({"model": "trained-learned", dial: learned["gamma_p50"]} | dict(learned))
-    text = io.StringIO()
-    writer = csv.DictWriter(
-        text, ("model", dial, *_COLUMNS), extrasaction="ignore", lineterminator="\n"
-    )
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
+        rows.append(
+            {"model": "trained-learned", summary["dial"]: learned["gamma_p50"]} | dict(learned)
+        )
+    return rows
