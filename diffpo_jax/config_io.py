@@ -240,7 +240,7 @@ def differences(old: Config, new: Config) -> list[str]:
     More RL steps than before are no difference, unless the learning rates come down towards the
     last of them: a finished run may be continued.
     """
-    a, b = _flatten(dataclasses.asdict(old)), _flatten(dataclasses.asdict(new))
+    a, b = flatten(dataclasses.asdict(old)), flatten(dataclasses.asdict(new))
     lines = []
     for name in sorted(a.keys() | b.keys()):
         if name.startswith(FREE_FIELDS) or a.get(name) == b.get(name):
@@ -318,10 +318,11 @@ def _plain_type(hint: Any) -> type:
     return hint
 
 
-def _flatten(values: Any, prefix: str = "") -> dict[str, Any]:
+def flatten(values: Any, prefix: str = "") -> dict[str, Any]:
+    """The fields of nested sections by their dotted names; tuples become lists, as in JSON."""
     if not isinstance(values, dict):
         return {prefix[:-1]: list(values) if isinstance(values, tuple) else values}
     flat = {}
     for name, value in values.items():
-        flat |= _flatten(value, f"{prefix}{name}.")
+        flat |= flatten(value, f"{prefix}{name}.")
     return flat

@@ -14,8 +14,8 @@ class Completion(NamedTuple):
     pieces: list[str]  # the text of each token; special tokens by name
     calls: list[int]  # the denoiser call that committed it, from 1
     sampled: list[bool]  # False: filled in after the end
-    probabilities: list[float]  # of each token when it was drawn
-    entropies: list[float]  # nats, of its distribution then
+    probabilities: list[float]  # of each token when it was drawn; empty where not kept
+    entropies: list[float]  # nats, of its distribution then; empty where not kept
     text: str  # up to the end of text, with what was given of it
     nfe: int  # denoiser calls
     dial: str  # what the rule's number is called
@@ -51,42 +51,57 @@ def as_text(completion: Completion, *, colour: bool) -> str:
 
 def as_html(completions: Sequence[Completion]) -> str:
     """A page that needs no network: each completion can be stepped through call by call."""
-    sections = []
-    for completion in completions:
-        spans = []
-        for i, piece in enumerate(completion.pieces):
-            r, g, b = _colour(completion.calls[i], completion.nfe)
-            if completion.sampled[i]:
-                told = (
-                    f"call {completion.calls[i]}, p = {completion.probabilities[i]:.3f}, "
-                    f"H = {completion.entropies[i]:.3f} nats"
-                )
-            else:
-                told = "filled in after the end"
-            spans.append(
-                f'<span data-call="{completion.calls[i]}" title="{html.escape(told)}" '
-                f'style="--c: rgb({r},{g},{b})">{html.escape(piece)}</span>'
-            )
-        last = max(completion.calls)
-        sections.append(
-            f"<section><h2>{html.escape(completion.prompt)}</h2>"
-            f"<p>{html.escape(_numbers(completion))}</p>"
-            f'<label>after call <input type="range" min="0" max="{last}" value="{last}">'
-            f"<output>{last}</output></label>"
-            f'<p class="tokens">{"".join(spans)}</p></section>'
-        )
+    sections = [
+        f"<section><h2>{html.escape(c.prompt)}</h2>{steps(c)}</section>" for c in completions
+    ]
     # Within a script nothing is unescaped, so "<" must not occur in it.
     data = json.dumps([c._asdict() for c in completions]).replace("<", "\\u003c")
-    return _PAGE.replace("{data}", data).replace("{sections}", "\n".join(sections))
+    page = _PAGE.replace("{style}", STYLE).replace("{script}", SCRIPT)
+    return page.replace("{data}", data).replace("{sections}", "\n".join(sections))
+
+
+def steps(completion: Completion, columns: int = 0) -> str:
+    """One completion with its slider, as part of a page that has `STYLE` and `SCRIPT`.
+
+    Args:
+      columns: tokens to a line, as of a grid; 0: as running text.
+    """
+    spans = []
+    for i, piece in enumerate(completion.pieces):
+        r, g, b = _colour(completion.calls[i], completion.nfe)
+        spans.append(
+            f'<span data-call="{completion.calls[i]}" title="{html.escape(_told(completion, i))}" '
+            f'style="--c: rgb({r},{g},{b})">{html.escape(piece)}</span>'
+        )
+    last = max(completion.calls)
+    grid = f' grid" style="--columns: {columns}' if columns else ""
+    return (
+        f'<div class="order"><p>{html.escape(_numbers(completion))}</p>'
+        f'<label>after call <input type="range" min="0" max="{last}" value="{last}">'
+        f"<output>{last}</output></label>"
+        f'<p class="tokens{grid}">{"".join(spans)}</p></div>'
+    )
+
+
+def _told(completion: Completion, i: int) -> str:
+    """What pointing at a token says."""
+    if not completion.sampled[i]:
+        return "filled in after the end"
+    told = f"call {completion.calls[i]}"
+    if completion.probabilities:
+        told += f", p = {completion.probabilities[i]:.3f}"
+    if completion.entropies:
+        told += f", H = {completion.entropies[i]:.3f} nats"
+    return told
 
 
 def _numbers(completion: Completion) -> str:
     tokens = sum(completion.sampled)
     unit = " nats" if completion.dial == "gamma" else ""
     cap = ", cut short by the cap on calls" if completion.forced else ""
-    a_call = tokens / max(completion.nfe, 1)
+    a_call, calls = tokens / max(completion.nfe, 1), "call" if completion.nfe == 1 else "calls"
     return (
-        f"{tokens} tokens in {completion.nfe} calls ({a_call:.2f} a call), "
+        f"{tokens} tokens in {completion.nfe} {calls} ({a_call:.2f} a call), "
         f"{completion.dial} {completion.value:.3g}{unit}{cap}"
     )
 
@@ -105,30 +120,41 @@ def _painted(text: str, call: int, calls: int) -> str:
     return f"\x1b[48;2;{r};{g};{b}m\x1b[30m{text}\x1b[0m"
 
 
+STYLE = """
+.tokens { font-family: ui-monospace, monospace; white-space: pre-wrap; overflow-wrap: anywhere; }
+.tokens span { background: var(--c); color: #222; border-radius: 2px; }
+.tokens span.masked { background: #ddd; color: transparent; }
+.tokens.grid { display: grid; grid-template-columns: repeat(var(--columns), 1.9em); gap: 2px; }
+.tokens.grid span { text-align: center; line-height: 1.9; }
+.order output { margin-left: .5rem; }
+.order input { vertical-align: middle; }
+"""
+
+SCRIPT = """
+for (const order of document.querySelectorAll(".order")) {
+  const slider = order.querySelector("input");
+  const show = () => {
+    order.querySelector("output").textContent = slider.value;
+    for (const token of order.querySelectorAll("[data-call]"))
+      token.classList.toggle("masked", Number(token.dataset.call) > Number(slider.value));
+  };
+  slider.addEventListener("input", show);
+  show();  // a browser may have kept where the slider was
+}
+"""
+
 _PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>Decode order</title>
+<meta name="viewport" content="width=device-width, initial-scale=1">
 <style>
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; color: #222; }
 h2 { font: 600 1rem ui-monospace, monospace; white-space: pre-wrap; }
-.tokens { font-family: ui-monospace, monospace; white-space: pre-wrap; }
-.tokens span { background: var(--c); border-radius: 2px; }
-.tokens span.masked { background: #ddd; color: transparent; }
-output { margin-left: .5rem; }
-</style></head><body>
+{style}</style></head><body>
 <h1>Decode order</h1>
 <p>Blue tokens were committed by early calls of the denoiser, red ones by late calls; point at one
 for its call, its probability and the entropy of its distribution.</p>
 {sections}
 <script type="application/json" id="completions">{data}</script>
-<script>
-for (const section of document.querySelectorAll("section")) {
-  const slider = section.querySelector("input");
-  slider.addEventListener("input", () => {
-    section.querySelector("output").textContent = slider.value;
-    for (const token of section.querySelectorAll("[data-call]"))
-      token.classList.toggle("masked", Number(token.dataset.call) > Number(slider.value));
-  });
-}
-</script>
+<script>{script}</script>
 </body></html>
 """

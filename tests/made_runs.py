@@ -1,0 +1,134 @@
+"""Directories of runs and of a study as they are left behind, without any run."""
+
+import json
+
+from diffpo_jax import config_io
+from diffpo_jax.config import Config
+from diffpo_jax.report.summary import make_summary
+from diffpo_jax.report.write import write_report
+
+STEPS = 6
+GRID = ((0.0, 0.9, 8.0), (0.1, 0.8, 4.0), (1.0, 0.2, 2.0))  # gamma, accuracy, calls
+
+
+def config(**fields):
+    """A resolved configuration; fields by dotted name with "__" for the dot."""
+    values = config_io.as_config_dict(Config())
+    flat = {"rl.steps": STEPS, "tokenizer.alphabet": "01234<&>", "task.name": "countdown"}
+    flat |= {name.replace("__", "."): value for name, value in fields.items()}
+    values.update_from_flattened_dict(flat)
+    return config_io.from_config_dict(values)
+
+
+def rows(seed, steps=STEPS):
+    """Lines of metrics.jsonl: no two numbers of them are equal."""
+    made = [{"stage": "pretrain", "step": s, "loss": 2.0 - 0.1 * s} for s in (1, 2)]
+    made.append({"stage": "rl", "step": 0, "eval/accuracy": 0.5, "eval/nfe": 5.0})
+    for step in range(1, steps + 1):
+        x = step + seed / 8
+        row = {"stage": "rl", "step": step, "reward": x / 16, "accuracy": x / 32, "nfe": 5 + x / 64}
+        row |= {"gamma/p5": x / 128, "gamma/p50": x / 100, "gamma/p95": x / 50}
+        row |= {"kl/sequence": x, "groups/equal": 0.25, "weights/ess": 0.9}
+        row |= {"kl/token/calls_1": x / 5, "kl/token/calls_2-3": x / 3, "kl/token/calls_16": x}
+        row |= {"weights/ess/calls_1": 1 / x, "weights/truncated/calls_1": 0.01 * x}
+        if step % 3 == 0:
+            row |= {"eval/accuracy": 0.5 + x / 64, "eval/nfe": 4 + x / 64}
+        made.append(row | {"time/seconds": 2.0})
+    return made
+
+
+def summary(seed, *, learned=True, gain=0.05):
+    def frontier(better):
+        return [
+            {
+                "gamma": g,
+                "accuracy": a + better,
+                "nfe": n,
+                "tokens_per_call": 16 / n,
+                "forced": 0.0,
+            }
+            for g, a, n in GRID
+        ]
+
+    def interval(value):
+        return {"gain": value, "low": value - 0.02, "high": value + 0.02}
+
+    point = {"accuracy": 0.91 + seed / 1000, "nfe": 4.5, "tokens_per_call": 3.5, "forced": 0.0}
+    point |= {"gamma_p5": 0.02, "gamma_p50": 0.08, "gamma_p95": 0.3}
+    levels = [
+        {"difficulty": d, "prompts": 2, "nfe": 2.0 * d, "accuracy": 1 / d}
+        | {"gamma_p5": 0.1 / d, "gamma_p50": 0.2 / d, "gamma_p95": 0.4 / d}
+        for d in (1.0, 2.0)
+    ]
+    by_difficulty = {"levels": levels, "log_gamma": -1.0, "calls": 1.0}
+    return make_summary(
+        base_frontier=frontier(0.0),
+        trained_frontier=frontier(0.03),
+        learned=point if learned else None,
+        gains={
+            "grid": [interval(0.03)] * len(GRID),
+            "learned": interval(gain) if learned else None,
+            "mean": interval(0.04),
+        },
+        wall_seconds={"rl": 12.0},
+        denoiser_calls={"rollout": 100},
+        prompts=64,
+        seed=seed,
+        method="diffpo",
+        mode="joint" if learned else "model",
+        commit="abc",
+        versions={},
+        extra={"by_difficulty": by_difficulty if learned else None},
+    )
+
+
+def samples():
+    """Answers of the test split; prompts hold what HTML would read as its own."""
+    return [
+        {
+            "id": str(i),
+            "prompt": f"<b>{i}</b>&",
+            "completion": "<1&>",
+            "correct": i != 2,
+            "nfe": nfe,
+            "gamma": 0.1,
+            "commit_call": [1, nfe, 1, nfe, nfe],
+        }
+        for i, nfe in enumerate((3, 1, 2, 3))
+    ]
+
+
+def run(path, seed=0, *, finished=True, made=None, gain=0.05, **fields):
+    """Writes a run's directory, finished or still going; returns its path as text."""
+    path.mkdir(parents=True)
+    configuration = config(seed=seed, **fields)
+    (path / "config.json").write_text(config_io.to_json(configuration))
+    info = {"commit": "c0ffee" * 6, "versions": {"jax": "0"}, "python": "3", "cores": 2}
+    info |= {"machine": "m", "mesh": "data 1", "command": ["main.py", "--config=a b"]}
+    (path / "run_info.json").write_text(json.dumps(info))
+    lines = rows(seed) if made is None else made
+    (path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in lines))
+    (path / "samples").mkdir()
+    if finished:
+        found = summary(seed, learned=configuration.mode != "model", gain=gain)
+        write_report(path / "report", found, lines)
+        text = "".join(json.dumps(row) + "\n" for row in samples())
+        (path / "samples" / "test.jsonl").write_text(text)
+    return str(path)
+
+
+def study(path, *entries, results=None):
+    """Writes study.json; entries are (arm, seed, state) or that with a task and an error."""
+    path.mkdir(parents=True, exist_ok=True)
+    listed = []
+    for arm, seed, state, *more in entries:
+        task, error = [*more, *("countdown", None)[len(more) :]]
+        name = f"{arm}-{seed}"
+        one = {"id": name, "arm": arm, "task": task, "seed": seed, "state": state}
+        listed.append(one | {"error": error, "workdir": f"runs/{name}"})
+    content = {"name": "s", "title": "Weights <or> none", "runs": listed}
+    (path / "study.json").write_text(json.dumps(content))
+    if results is not None:
+        (path / "report").mkdir(exist_ok=True)
+        (path / "report" / "results.json").write_text(json.dumps(results))
+    return str(path)
