@@ -115,10 +115,11 @@ class TokenizerConfig:
     # "char": one token a character, built from `alphabet`; or a directory or hub name to load.
     name: str = "char"
     alphabet: str = "0123456789"  # the characters of the "char" tokenizer
-    # Of a loaded one, where it does not say so itself:
-    kind: str = ""  # its class in transformers; some name one of their own, which is never run
-    mask: str = ""  # its mask token
-    pad: str = ""  # the token that fills prompts up
+    # Of a loaded one, where it does not say so itself: its class in transformers; some name one of
+    # their own, which is never run.
+    kind: str = ""
+    mask: str = ""  # its mask token, where it does not say so itself
+    pad: str = ""  # the token that fills prompts up, where it does not say so itself
     ends: tuple[str, ...] = ()  # tokens that end a text; the first fills the rest
     closing: str = ""  # token that closes the answer of a chat in SFT, before the rest is filled
 
@@ -156,11 +157,11 @@ class LoRAConfig:
 
 @dataclasses.dataclass(frozen=True)
 class ThresholdConfig:
-    gamma: float = 0.1  # gamma_0, nats: fixed in mode "model", the head's start otherwise
+    gamma: float = 0.1  # gamma_0, nats: fixed in mode "model", else the head's start (our choice)
     sigma: float = 0.7  # initial standard deviation of log gamma (our choice)
     learn_sigma: bool = False  # whether the head also gives sigma; learned, it collapses early
-    sigma_min: float = 0.1  # bounds on sigma (our choice)
-    sigma_max: float = 1.5
+    sigma_min: float = 0.1  # lower bound on sigma (our choice)
+    sigma_max: float = 1.5  # upper bound on sigma (our choice)
     hidden: int = 32  # hidden units of the head (our choice)
     scope: str = "prompt"  # one gamma a rollout; call: drawn afresh at each call (our choice)
 
@@ -172,7 +173,7 @@ class SamplerConfig:
     temperature: float = 0.5
     prompt_length: int = 16  # P, tokens; prompts are left-padded to it
     length: int = 16  # L, tokens of a completion
-    block_length: int = 16  # semi-autoregressive block; L: fully parallel
+    block_length: int = 16  # semi-autoregressive block; L: fully parallel (our choice)
     rule: str = "entropy_bounded"  # what a call commits: a key of DIALS
     ranking: str | None = None  # what comes first: see RANKINGS; None: the rule's default
     steps: int = 16  # calls a completion takes by "top_k" and "random"
@@ -193,9 +194,9 @@ class DemonstrationsConfig:
     """Prompts and answers that the base model is trained on in place of the task's own."""
 
     source: str = ""  # a file or a data set of the hub; empty: the task's training examples
-    # Templates of its columns, such as {question}, or {attempts[0]} of a list; or @FILE.
+    # A template of its columns, such as {question}, or {attempts[0]} of a list; or @FILE.
     prompt: str = "{question}"
-    answer: str = "{answer}"
+    answer: str = "{answer}"  # a template like it
     chat: bool = False  # prompts go through the tokenizer's chat template, as a user's turn
     prompt_length: int = 0  # most tokens of a prompt; 0: sampler.prompt_length
     length: int = 0  # tokens of an answer, filled up with the end of text; 0: sampler.length
@@ -210,8 +211,8 @@ class PretrainConfig:
     learning_rate: float = 2e-3  # Adam
     warmup: int = 10  # steps of linear warm-up
     decay: str = "none"  # of the rate after it: none, or linear, to 0 after the last step
-    weight_decay: float = 0.0
-    max_grad_norm: float = 1.0
+    weight_decay: float = 0.0  # on every parameter
+    max_grad_norm: float = 1.0  # gradients of a larger norm are scaled down to it
     t_min: float = 1e-3  # smallest masking probability (LLaDA)
     demonstrations: DemonstrationsConfig = DemonstrationsConfig()
 
@@ -222,7 +223,8 @@ class LikelihoodConfig:
     schedule: str = "uniform"  # where the later anchors lie: see diffusion.anchors (our choice)
     calls: int = 0  # with anchors=0, score so many calls of a rollout, unbiased; 0: all
     remat: bool = False  # recompute each anchor's pass backwards; always so for more than two
-    prompt_masking: float | None = None  # share of prompt tokens masked; None: from the method
+    # Share of prompt tokens masked; None: from the method (our choice for K of 2 and more).
+    prompt_masking: float | None = None
     temperature: float | None = None  # T of scores; None: the sampler's, as ratios need; d1: 1
     keep_mask: bool = False  # leave the mask token in the scored distributions, as d1 does
 
@@ -233,11 +235,11 @@ class ObjectiveConfig:
     truncation: float = 2.0  # C, cap of the importance weights (our choice)
     ratio: str = "token"  # or sequence: the geometric mean over a sequence's tokens (GSPO)
     clip: str = "ppo"  # the pessimistic minimum; or unconditional, whatever the advantage's sign
-    clip_low: float = 0.2  # ratios are clipped to [1 - clip_low, 1 + clip_high]
-    clip_high: float = 0.2
+    clip_low: float = 0.2  # ratios are clipped to [1 - clip_low, 1 + clip_high] (our choice)
+    clip_high: float = 0.2  # the same, upwards (our choice)
     aggregation: str = "sequence"  # mean over a sequence; token: over the batch; constant: / L
     count: str = "sampled"  # tokens that count; to_end: none after the first end of text (d1)
-    kl: float = 0.0  # beta, weight of the KL to the reference (the base model)
+    kl: float = 0.0  # beta, weight of the KL to the reference, the base model (our choice)
     kl_in: str = "loss"  # or reward: each rollout pays beta times its sequence's estimate
     kl_estimator: str = "k3"  # k1, k2, k3
     advantage: str = "batch_std"  # see ADVANTAGES and rl.advantages (our choice)
@@ -253,18 +255,19 @@ class ObjectiveConfig:
 @dataclasses.dataclass(frozen=True)
 class SpeedConfig:
     weight: float = 0.3  # lambda, the price of calls in the reward (our choice)
-    form: str = "multiplicative"  # r (1 - lambda NFE/L), or additive r - lambda NFE/L
+    # r (1 - lambda NFE/L), or additive: r - lambda NFE/L (our choice).
+    form: str = "multiplicative"
 
 
 @dataclasses.dataclass(frozen=True)
 class OptimizerConfig:
     # Adam on the denoiser (our choice); held at 1e-4 it costs accuracy in few calls.
     denoiser_lr: float = 5e-5
-    threshold_lr: float = 1e-2  # Adam on the threshold head: must be 10-200x faster
+    threshold_lr: float = 1e-2  # Adam on the threshold head: must be 10-200x faster (our choice)
     warmup: int = 5  # updates of linear warm-up, both groups
     decay: str = "none"  # of both rates after it: none, or linear, to 0 after the last update
-    beta1: float = 0.9
-    beta2: float = 0.99
+    beta1: float = 0.9  # decay of Adam's first moment
+    beta2: float = 0.99  # and of its second
     weight_decay: float = 0.0  # on the denoiser only
     max_grad_norm: float = 1.0  # per group (denoiser, head)
 
@@ -289,12 +292,12 @@ class GuardConfig:
 @dataclasses.dataclass(frozen=True)
 class RLConfig:
     steps: int = 60  # rollout batches; each is followed by `inner_updates` updates
-    prompts: int = 64  # prompts a step, over all hosts
+    prompts: int = 64  # prompts a step, over all hosts (our choice)
     # Prompts at hand for each one taken; the more, the likelier are those of difficulties whose
     # groups are mixed, see rl.focus (our choice).
     candidates: int = 1
-    group: int = 8  # G, rollouts a prompt
-    inner_updates: int = 1  # mu
+    group: int = 8  # G, rollouts a prompt (our choice)
+    inner_updates: int = 1  # mu, updates on the rollouts of a step (our choice)
     micro_batch: int = 0  # sequences a gradient micro-batch, over all devices; 0: all
     likelihood: LikelihoodConfig = LikelihoodConfig()
     objective: ObjectiveConfig = ObjectiveConfig()
@@ -305,10 +308,11 @@ class RLConfig:
 
 @dataclasses.dataclass(frozen=True)
 class EvaluationConfig:
-    temperature: float = 0.0  # 0: argmax
+    temperature: float = 0.0  # T of evaluations; 0: argmax (our choice)
     samples: int = 1  # completions of each prompt, for pass@k; more than one need a temperature
     block_length: int = 0  # of evaluations; 0: that of rollouts
-    gammas: tuple[float, ...] = (0.0, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0)  # the frontier's grid, nats
+    # The frontier's grid, nats (our choice).
+    gammas: tuple[float, ...] = (0.0, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
     steps: tuple[int, ...] = ()  # the grid of "top_k", "random"; empty: 1, 2, 4 ... a block
     confidences: tuple[float, ...] = (0.5, 0.7, 0.8, 0.9, 0.95, 0.99)  # the grid of "confidence"
     factors: tuple[float, ...] = ()  # on the learned γ, points of the final evaluation beside 1

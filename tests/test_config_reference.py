@@ -1,0 +1,82 @@
+"""docs/config.md is what its command writes, and that is what the source says."""
+
+import dataclasses
+import pathlib
+
+import pytest
+
+from diffpo_jax import config_reference
+from diffpo_jax.config import Config
+from diffpo_jax.errors import UserError
+
+ROOT = pathlib.Path(__file__).parent.parent
+
+SOURCE = '''
+class A:
+    """Numbers; all are our choice.
+
+    More."""
+
+    x: int = 1  # how many
+
+class B:
+    # Above,
+    # and on
+    y: tuple[int, ...] = (
+        1,
+    )  # and behind (our choice)
+    z: float | None = None  # or nothing
+
+    w: int = 2  # after a blank line, "a # b"
+'''
+
+
+def test_the_page_is_what_the_command_writes():
+    written = (ROOT / "docs/config.md").read_text(encoding="utf-8")
+    assert written == config_reference.page(ROOT / "configs"), (
+        "run python -m diffpo_jax.config_reference --configs=configs --out=docs/config.md"
+    )
+
+
+def test_every_field_is_on_the_page():
+    lines = config_reference.page(ROOT / "configs").splitlines()
+
+    def check(section, path):
+        start = lines.index(f"### `{path}`")
+        own = "\n".join(lines[start : start + 60]).partition("\n### ")[0]
+        for field in dataclasses.fields(section):
+            value = getattr(section, field.name)
+            if dataclasses.is_dataclass(value):
+                check(value, f"{path}.{field.name}")
+            else:
+                assert f"| `{field.name}` |" in own
+
+    check(Config(), "config")
+
+
+def test_comments_are_read_from_the_source():
+    found = config_reference.sections(SOURCE)
+    assert found["A"].text == "Numbers; all are our choice."
+    assert found["A"].fields == {"x": ("int", "how many", True)}
+    assert found["B"].fields == {
+        "y": ("tuple[int, ...]", "Above, and on and behind", True),
+        "z": ("float | None", "or nothing", False),
+        "w": ("int", 'after a blank line, "a # b"', False),
+    }
+
+
+def test_a_field_without_a_comment_is_refused():
+    with pytest.raises(UserError, match=r"B\.w has no comment"):
+        config_reference.sections(SOURCE.partition("  # after")[0])
+
+
+def test_changes_are_those_of_nested_values():
+    values = {"a": 1, "b": {"c": [2, 3], "d": "x"}}
+    assert config_reference.changes(values, values) == []
+    other = {"a": 1, "b": {"c": [2], "d": "y"}}
+    assert config_reference.changes(values, other) == ["b.c=(2, 3)", "b.d='x'"]
+
+
+def test_a_directory_without_config_files_is_refused(tmp_path):
+    with pytest.raises(UserError, match="holds no config files"):
+        config_reference.page(tmp_path)
