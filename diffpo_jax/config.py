@@ -419,7 +419,7 @@ class GridConfig:
 
     title: str = ""  # of the tables and figures
     tasks: tuple[str, ...] = ()  # config files with their presets, as --config takes them
-    seeds: tuple[int, ...] = (0, 1, 2)
+    seeds: tuple[int, ...] = (0, 1, 2)  # every arm is run with each, from one base model a seed
     # Each "LABEL: field=value field=value", set over the task's configuration; a line of the
     # figures.  A value with spaces stands in quotes.
     arms: tuple[str, ...] = ()
@@ -431,7 +431,8 @@ class GridConfig:
 
 @dataclasses.dataclass(frozen=True)
 class StudyConfig:
-    kind: str = "figure2"  # figure2: the surrogates' KL on `run`; grid: runs that are compared
+    """Runs that are compared, where `grid` has arms; else the surrogates' KL on `run`."""
+
     figure2: Figure2Config = Figure2Config()
     run: Config = Config()
     grid: GridConfig = GridConfig()

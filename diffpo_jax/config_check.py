@@ -51,8 +51,7 @@ def check(config: Config) -> None:
 
 def check_study(study: StudyConfig) -> None:
     """The same for what a study adds to its run; of a grid's runs `studies.grid` says more."""
-    one_of("config.kind", study.kind, ("figure2", "grid"))
-    if study.kind == "grid":
+    if study.grid.arms:
         _grid(study)
         return
     one_of("config.figure2.model", study.figure2.model, ("base", "trained"))

@@ -298,7 +298,7 @@ def comparison(
     tasks: Sequence[str] = ("sudoku", "countdown"),
     reference: str = "",
 ) -> ConfigDict:
-    """A study of kind "grid" over config files of this project.
+    """A study that compares runs of config files of this project.
 
     Args:
       file: `__file__` of the study's config, in configs/studies/.
@@ -310,7 +310,6 @@ def comparison(
     config = config_io.as_config_dict(StudyConfig())
     configs = os.path.relpath(pathlib.Path(file).parent.parent)
     preset = "study" if preset == "default" else preset
-    config.kind = "grid"
     config.grid.title = title
     config.grid.tasks = tuple(f"{configs}/{task}.py:{preset}" for task in tasks)
     config.grid.arms = tuple(f"{label}: {fields}" for label, fields in arms.items())

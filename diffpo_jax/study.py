@@ -2,13 +2,13 @@
 
     python -m diffpo_jax.study --config=configs/studies/figure3.py --workdir=runs/figure3
 
-A study of kind "grid" trains arms with several seeds and compares them.  The runs are kept in
+A study with arms, `config.grid`, trains them with several seeds and compares them.  The runs are kept in
 --store, where other studies find them; those that are there are not run again.  --collect reports
 what is done so far and starts nothing.  --emit=list, slurm or xpk prints the runs as commands, for
 a scheduler; --collect then finds them where --store is.
 
-The kind "figure2" measures one run, `config.run`, an ordinary configuration whose fields are set
-like --config.run.seed=1 .
+figure2.py has none: it measures one run, `config.run`, an ordinary configuration whose fields are
+set like --config.run.seed=1 .
 
 The same command again goes on where it ended.  What is found is printed and left in WORKDIR/report.
 """
@@ -37,11 +37,11 @@ def main(argv: Sequence[str]) -> None:
     example = __doc__.splitlines()[2].strip()
     required = ("config",) if _EMIT.value and _STORE.value else ("config", "workdir")
     config = cli.config(argv, required, example, build=build)
-    if config.kind == "grid":
+    if config.grid.arms:
         _compare(config)
         return
     if _COLLECT.value or _EMIT.value or _STORE.value:
-        raise UserError("--store, --collect and --emit are for studies of kind grid.")
+        raise UserError("--store, --collect and --emit are for studies with arms.")
     # Imported here, after the flags are known to be right: jax takes seconds.
     from diffpo_jax import compilation
     from diffpo_jax.studies import figure2

@@ -151,7 +151,7 @@ def test_flags_that_are_written_down_exist(path):
     fields = re.findall(r"--(config\.[a-z][\w.]*\w)", text)
     assert fields or path != "README.md"
     for field in fields:
-        of_study = field.startswith(("config.run", "config.figure2"))
+        of_study = field.startswith(("config.run", "config.figure2", "config.grid"))
         assert config_io.unknown_field(field, StudyConfig if of_study else Config) is None
     sections = "|".join(x.name for x in dataclasses.fields(Config))
     for field in re.findall(rf"`((?:{sections})\.[\w.]*\w)`", text):

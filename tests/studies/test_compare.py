@@ -56,12 +56,12 @@ def process_of(workdir):
 
 
 def kill_in_the_middle(tmp_path):
-    """Kills the first run once it has made a step of RL; its id."""
-    deadline = time.monotonic() + 250
+    """Kills the first run once it has made some steps of RL; its id."""
+    deadline = time.monotonic() + 400
     while time.monotonic() < deadline:
         for file in tmp_path.glob("store/*/metrics.jsonl"):
-            steps = [line for line in metrics.read(file) if line["stage"] == "rl"]
-            if steps and (process := process_of(file.parent)):
+            steps = [line["step"] for line in metrics.read(file) if line["stage"] == "rl"]
+            if max(steps, default=0) >= 2 and (process := process_of(file.parent)):
                 os.kill(process, signal.SIGKILL)
                 return file.parent.name
         time.sleep(0.05)
