@@ -2,10 +2,10 @@
 
     python -m diffpo_jax.study --config=configs/studies/figure3.py --workdir=runs/figure3
 
-A study with arms, `config.grid`, trains them with several seeds and compares them.  The runs are kept in
---store, where other studies find them; those that are there are not run again.  --collect reports
-what is done so far and starts nothing.  --emit=list, slurm or xpk prints the runs as commands, for
-a scheduler; --collect then finds them where --store is.
+A study with arms, `config.grid`, trains them with several seeds and compares them.  The runs are
+kept in --store, where other studies find them; those that are there are not run again.  --collect
+reports what is done so far and starts nothing.  --emit=list, slurm or xpk prints the runs as
+commands, for a scheduler; --collect then finds them where --store is.
 
 figure2.py has none: it measures one run, `config.run`, an ordinary configuration whose fields are
 set like --config.run.seed=1 .
