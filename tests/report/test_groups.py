@@ -31,11 +31,8 @@ def test_runs_that_differ_in_the_seed_belong_together(tmp_path):
 def test_a_setting_is_named_by_what_is_short_or_by_its_runs(tmp_path):
     one, other = runs_of(tmp_path, a=(0, {"rl__group": 4}), b=(0, {"rl__group": 16}))
     assert names(groups.by_settings([one, other])) == [("group 4", ["a"]), ("group 16", ["b"])]
-    far = runs_of(
-        tmp_path / "far",
-        a=(0, {}),
-        b=(0, {"rl__group": 4, "rl__speed__weight": 0.5, "rl__optimizer__warmup": 9}),
-    )
+    words = "{question} in more words than a label has room for"
+    far = runs_of(tmp_path / "far", a=(0, {}), b=(0, {"task__prompt__template": words}))
     assert names(groups.by_settings(far)) == [("a", ["a"]), ("b", ["b"])]
 
 
