@@ -4,6 +4,8 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
+from matplotlib.axes import Axes
+
 from diffpo_jax.report import figures, picture
 from diffpo_jax.report.figures import Quantity
 from diffpo_jax.report.groups import Group
@@ -69,14 +71,9 @@ def style(i: int) -> dict[str, Any]:
     }
 
 
-def rows_of(run: Any, stage: str) -> list[dict[str, Any]]:
-    """The lines of a stage, by step."""
-    return sorted((r for r in run.metrics if r["stage"] == stage), key=lambda r: r["step"])
-
-
 def mean_and_range(group: Group, name: str, stage: str = "rl") -> list[tuple[int, list[float]]]:
     """(step, one value a run) at the steps where every run of the group that logs it has one."""
-    found = [dict(zip(*figures.series(rows_of(run, stage), name))) for run in group.runs]
+    found = [dict(zip(*figures.series(run.lines(stage), name))) for run in group.runs]
     found = [values for values in found if values]
     if not found:
         return []
@@ -102,14 +99,14 @@ def _pictures(groups: Sequence[Group], quantities: Sequence[Quantity], stage: st
     return [
         _picture(groups, quantity, stage)
         for quantity in quantities
-        if any(figures.logged(quantity, rows_of(run, stage)) for run in runs)
+        if any(figures.logged(quantity, run.lines(stage)) for run in runs)
     ]
 
 
 def _picture(groups: Sequence[Group], quantity: Quantity, stage: str) -> Picture:
     figure, axes = picture.new()
     if _alone(groups):
-        says = _draw_run(axes, rows_of(groups[0].runs[0], stage), quantity)
+        says = _draw_run(axes, groups[0].runs[0].lines(stage), quantity)
     else:
         says = _draw_groups(axes, groups, quantity, stage)
     axes.set_xlabel("step of the base model" if stage == "pretrain" else "RL step")
@@ -119,14 +116,14 @@ def _picture(groups: Sequence[Group], quantity: Quantity, stage: str) -> Picture
         {"run": run.name, "seed": run.seed} | row
         for group in groups
         for run in group.runs
-        for row in rows_of(run, stage)
+        for row in run.lines(stage)
         if any(name in row for name in quantity.fields)
     ]
     says = f"{_SAYS[quantity.name]} {says}".strip()
     return Picture(quantity.name, quantity.title, says, figure, columns, rows)
 
 
-def _draw_run(axes: Any, rows: Sequence[dict[str, Any]], quantity: Quantity) -> str:
+def _draw_run(axes: Axes, rows: Sequence[dict[str, Any]], quantity: Quantity) -> str:
     """The panel of a run's own report, and through many noisy steps their running median."""
     figures.draw_quantity(axes, quantity, rows)
     if quantity.low:
@@ -146,7 +143,7 @@ def _median(width: int) -> str:
     return f"running median over {2 * (width // 2) + 1} steps"
 
 
-def _draw_groups(axes: Any, groups: Sequence[Group], quantity: Quantity, stage: str) -> str:
+def _draw_groups(axes: Axes, groups: Sequence[Group], quantity: Quantity, stage: str) -> str:
     """A line a group; returns what is drawn."""
     widest, banded = 1, False
     sparse = quantity.line.startswith("eval/")
@@ -218,7 +215,7 @@ def by_call(
     return [Picture(file, title, f"{title}. {says}", figure, columns, rows)]
 
 
-def _draw_course(axes: Any, group: Group, fields: Sequence[str], prefix: str, scale: float) -> str:
+def _draw_course(axes: Axes, group: Group, fields: Sequence[str], prefix: str, scale: float) -> str:
     run = group.runs[0]
     width = max(1, len(run.rl) // _SMOOTH)
     for i, field in enumerate(fields):
@@ -233,7 +230,7 @@ def _draw_course(axes: Any, group: Group, fields: Sequence[str], prefix: str, sc
 
 
 def _draw_means(
-    axes: Any, groups: Sequence[Group], fields: Sequence[str], prefix: str, scale: float
+    axes: Axes, groups: Sequence[Group], fields: Sequence[str], prefix: str, scale: float
 ) -> str:
     for i, group in enumerate(groups):
         places, means = [], []

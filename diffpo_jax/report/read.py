@@ -50,7 +50,11 @@ class Run(NamedTuple):
     @property
     def rl(self) -> list[dict[str, Any]]:
         """The lines of RL, by step."""
-        return sorted((r for r in self.metrics if r["stage"] == "rl"), key=lambda r: r["step"])
+        return self.lines("rl")
+
+    def lines(self, stage: str) -> list[dict[str, Any]]:
+        """The lines of a stage, by step."""
+        return sorted((r for r in self.metrics if r["stage"] == stage), key=lambda r: r["step"])
 
 
 class StudyRun(NamedTuple):
