@@ -94,6 +94,23 @@ parse() {
   [[ $COMMAND ]] || die 2 "which command? See launch/$SCRIPT --help."
 }
 
+# dispatch CHECK NAME... -- NAME...: runs COMMAND if it is one of the names, of those before the --
+# after CHECK.
+dispatch() {
+  local check=$1 name
+  shift
+  for name; do
+    if [[ $name == -- ]]; then
+      check=true
+    elif [[ $name == "$COMMAND" ]]; then
+      "$check"
+      "$COMMAND"
+      return
+    fi
+  done
+  die 2 "unknown command $COMMAND; see launch/$SCRIPT --help."
+}
+
 # A gs:// workdir is used through Cloud Storage FUSE: its bucket, and its path under a mount.
 bucket() { local rest=${WORKDIR#gs://} && printf '%s' "${rest%%/*}"; }
 workdir_under() {

@@ -121,14 +121,10 @@ need ZONE us-west4-a
 need CLUSTER YOUR_CLUSTER
 need_program xpk "Install it: pip install xpk"
 where
-case $COMMAND in
-  up | run | start | follow)
-    need WORKDIR gs://YOUR_BUCKET/runs/sudoku
-    [[ $WORKDIR == gs://* ]] ||
-      die 2 "WORKDIR=$WORKDIR is no gs:// path; the cluster's nodes share no other disk."
-    workdir_under . >/dev/null
-    "$COMMAND"
-    ;;
-  stop | down) "$COMMAND" ;;
-  *) die 2 "unknown command $COMMAND; see launch/$SCRIPT --help." ;;
-esac
+check_workdir() {
+  need WORKDIR gs://YOUR_BUCKET/runs/sudoku
+  [[ $WORKDIR == gs://* ]] ||
+    die 2 "WORKDIR=$WORKDIR is no gs:// path; the cluster's nodes share no other disk."
+  workdir_under . >/dev/null
+}
+dispatch check_workdir up run start follow -- stop down

@@ -166,16 +166,12 @@ run() {
 
 parse "$@"
 need_program sbatch "This script runs on a login node of a Slurm cluster."
-case $COMMAND in
-  run | start | follow)
-    need WORKDIR /shared/YOUR_DIRECTORY/runs/sudoku
-    case $WORKDIR in
-      gs://*) workdir_under . >/dev/null ;;
-      /*) ;;
-      *) die 2 "WORKDIR=$WORKDIR is no absolute path, nor gs://BUCKET/PATH." ;;
-    esac
-    "$COMMAND"
-    ;;
-  stop) "$COMMAND" ;;
-  *) die 2 "unknown command $COMMAND; see launch/$SCRIPT --help." ;;
-esac
+check_workdir() {
+  need WORKDIR /shared/YOUR_DIRECTORY/runs/sudoku
+  case $WORKDIR in
+    gs://*) workdir_under . >/dev/null ;;
+    /*) ;;
+    *) die 2 "WORKDIR=$WORKDIR is no absolute path, nor gs://BUCKET/PATH." ;;
+  esac
+}
+dispatch check_workdir run start follow -- stop

@@ -235,15 +235,10 @@ need PROJECT YOUR_PROJECT
 need ZONE us-west4-a
 need_program gcloud "Install the Google Cloud CLI, then: gcloud auth login"
 where
-case $COMMAND in
-  run | up | start)
-    need WORKDIR gs://YOUR_BUCKET/runs/sudoku
-    [[ $WORKDIR == gs://* ]] ||
-      die 2 "WORKDIR=$WORKDIR is no gs:// path; hosts of a slice share no other disk."
-    workdir_under . >/dev/null
-    "$COMMAND"
-    ;;
-  follow | stop | down) "$COMMAND" ;;
-  state) state ;;
-  *) die 2 "unknown command $COMMAND; see launch/$SCRIPT --help." ;;
-esac
+check_workdir() {
+  need WORKDIR gs://YOUR_BUCKET/runs/sudoku
+  [[ $WORKDIR == gs://* ]] ||
+    die 2 "WORKDIR=$WORKDIR is no gs:// path; hosts of a slice share no other disk."
+  workdir_under . >/dev/null
+}
+dispatch check_workdir run up start -- follow stop down state
