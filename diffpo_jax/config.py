@@ -335,6 +335,7 @@ class MeshConfig:
     data: int = 1  # devices that hold copies of the parameters and split the batch
     fsdp: int = 1  # devices that split the parameters and the batch
     tensor: int = 1  # devices that split heads, feed-forward and vocabulary
+    slices: int = 1  # that the data-centre network joins; `data` is laid over them
 
 
 @dataclasses.dataclass(frozen=True)

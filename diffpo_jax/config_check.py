@@ -298,6 +298,12 @@ def _divisions(config: Config) -> None:
     """Batches over micro-batches and devices."""
     rl = config.rl
     sequences = rl.prompts * rl.group
+    _positive(config, "mesh.slices")
+    if config.mesh.data % config.mesh.slices:
+        raise UserError(
+            f"config.mesh.data={config.mesh.data} does not divide over config.mesh.slices="
+            f"{config.mesh.slices}: each slice holds as many copies of the parameters."
+        )
     shards = config.mesh.data * config.mesh.fsdp
     for name, micro, batch in (
         ("rl", rl.micro_batch, sequences),

@@ -6,10 +6,13 @@
 Compiles the programs of an RL step for the slice, with shapes in place of weights, and prints
 memory, operations, traffic between chips and the times these take at the least.  TPU slices need
 libtpu (pip install 'jax[tpu]'), but no TPU.  `--topology=cpu:8` and `gpu:8` use this machine's own
-devices and their compiler.  `--search` also looks for the largest micro-batch and the most prompts
-that fit; `--json=FILE` writes the numbers.  Exit status 1: it does not fit.
+devices and their compiler.  `--slices=2` takes two of a TPU slice, which share the axis `data`, as
+in --config.mesh.data=2 --config.mesh.fsdp=16 for v5e:4x4.  `--search` also looks for the largest
+micro-batch and the most prompts that fit; `--json=FILE` writes the numbers.  Exit status 1: it does
+not fit.
 """
 
+import dataclasses
 import sys
 from collections.abc import Sequence
 
@@ -20,6 +23,9 @@ from diffpo_jax import cli
 
 config_flags.DEFINE_config_file("config", None, "The experiment, configs/NAME.py[:preset].")
 _TOPOLOGY = flags.DEFINE_string("topology", None, "v5e:4x4, v5p:2x2x2, v6e:4x4, cpu:8, ...")
+_SLICES = flags.DEFINE_integer(
+    "slices", 0, "So many of that slice, joined by a data-centre network; 0: config.mesh.slices.", 0
+)
 _CALLS = flags.DEFINE_integer(
     "calls", 0, "Denoiser calls a rollout is taken to need; 0: the most there can be.", 0
 )
@@ -30,14 +36,18 @@ _JSON = flags.DEFINE_string("json", None, "Also write the numbers to this file."
 def main(argv: Sequence[str]) -> None:
     example = " ".join(line.strip(" \\") for line in __doc__.splitlines()[2:4])
     config = cli.config(argv, ("config", "topology"), example)
-    from diffpo_jax import files
+    from diffpo_jax import config_check, files
     from diffpo_jax.planning import topology
 
     topology.prepare(_TOPOLOGY.value)  # before jax looks for devices
     from diffpo_jax.planning import planner, text
     from diffpo_jax.planning import search as search_lib
 
-    found = topology.find(_TOPOLOGY.value)
+    if _SLICES.value:
+        mesh = dataclasses.replace(config.mesh, slices=_SLICES.value)
+        config = dataclasses.replace(config, mesh=mesh)
+        config_check.check(config)
+    found = topology.find(_TOPOLOGY.value, config.mesh.slices)
     plan = planner.plan(config, found, _CALLS.value)
     print(text.of_plan(plan), flush=True)
     if _SEARCH.value:

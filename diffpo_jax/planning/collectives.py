@@ -29,6 +29,20 @@ def kind_of(instruction: Instruction, computation: str) -> str | None:
     return name if name in KINDS else None
 
 
+def between_slices(instruction: Instruction) -> tuple[str, int] | None:
+    """Which collective goes over the data-centre network, and between how many slices, if one.
+
+    TPU's compiler leaves that network to the host: it hands over what was first summed or gathered
+    within a slice, as a `send` that names the collective and, for each slice, the devices.
+    """
+    found = re.search(r'_xla_megascale_transfer_type="(\w+)"', instruction.attributes)
+    if instruction.opcode != "send" or not found:
+        return None
+    target = re.search(r'_xla_megascale_target="\{([\d,]*)\}', instruction.attributes)
+    slices = len(target[1].split(",")) if target else 2
+    return found[1].lower().replace("_", "-"), slices
+
+
 def chain(instruction: Instruction) -> str | None:
     """What parts of one collective share, where TPU's compiler spreads it over several fusions."""
     found = re.search(r'chain_id="(\d+)"', instruction.attributes)

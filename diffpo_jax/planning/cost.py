@@ -44,21 +44,26 @@ class Cost:
     flops: float = 0.0
     memory: float = 0.0  # bytes read and written
     moved: dict[str, float] = dataclasses.field(default_factory=dict)  # kind -> bytes sent
+    # The same, from slice to slice over the data-centre network; not among those above.
+    between: dict[str, float] = dataclasses.field(default_factory=dict)
     open_loops: int = 0  # loops in the text that end when the data says so
 
     def __add__(self, other: "Cost") -> "Cost":
-        kinds = {**self.moved, **other.moved}
         return Cost(
             self.flops + other.flops,
             self.memory + other.memory,
-            {k: self.moved.get(k, 0.0) + other.moved.get(k, 0.0) for k in kinds},
+            _added(self.moved, other.moved),
+            _added(self.between, other.between),
             self.open_loops + other.open_loops,
         )
 
     def times(self, count: float) -> "Cost":
         """As often as that; the loops in the text stay as many."""
-        moved = {kind: count * value for kind, value in self.moved.items()}
-        return Cost(count * self.flops, count * self.memory, moved, self.open_loops)
+        moved, between = (
+            {kind: count * value for kind, value in kinds.items()}
+            for kinds in (self.moved, self.between)
+        )
+        return Cost(count * self.flops, count * self.memory, moved, between, self.open_loops)
 
 
 def of_text(text: str, open_loops: Sequence[float] = ()) -> Cost:
@@ -106,6 +111,10 @@ class _Counter:
             return Cost()
         operands = [a for name in one.operands for a in _result(inside, name)]
         cost = Cost(memory=self._memory(one, inside))
+        if over := collectives.between_slices(one):
+            kind, slices = over
+            sent = collectives.moved(kind, sum(a.bytes for a in operands), slices)
+            return cost + Cost(between={kind: sent})
         if kind := collectives.kind_of(one, computation):
             n = collectives.group_size(one.attributes, self._module.partitions)
             sent = collectives.moved(kind, sum(a.bytes for a in operands), n)
@@ -186,6 +195,10 @@ class _Counter:
         if last.opcode == "dynamic-update-slice":
             return sum(a.bytes for a in _result(within, last.operands[1]))
         return sum(_in_hbm(a) for a in fusion.result)
+
+
+def _added(a: dict[str, float], b: dict[str, float]) -> dict[str, float]:
+    return {kind: a.get(kind, 0.0) + b.get(kind, 0.0) for kind in {**a, **b}}
 
 
 def _branches(one: Instruction) -> list[str]:

@@ -112,6 +112,7 @@ def _of_program(
             "flops_loops_once": analysis.get("flops"),  # the compiler's own count
             "memory": done.memory,
             "moved": done.moved,
+            "between": done.between,
             "open_loops": done.open_loops,
         },
         "seconds": seconds,

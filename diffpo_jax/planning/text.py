@@ -52,21 +52,21 @@ def _memory(plan: dict[str, Any]) -> list[str]:
 
 def _work(plan: dict[str, Any]) -> list[str]:
     parts = [part["cost"] or {} for part in plan["programs"].values()]
-    kinds = sorted({kind for part in parts for kind in part.get("moved", {})})
     lines = ["one run, on each device"]
     lines.append(_values("operations", parts, lambda p: p.get("flops"), _flop))
     once = "the compiler's count, loops once"
     lines.append(_values(once, parts, lambda p: p.get("flops_loops_once"), _flop))
     lines.append(_values("read and written", parts, lambda p: p.get("memory"), _bytes))
-    for kind in kinds:
-        lines.append(
-            _values(
-                f"sent, {kind}",
-                parts,
-                lambda p, kind=kind: p["moved"].get(kind, 0.0) if p else None,
-                _bytes,
+    for words, field in (("sent", "moved"), ("between slices", "between")):
+        for kind in sorted({kind for part in parts for kind in part.get(field, {})}):
+            lines.append(
+                _values(
+                    f"{words}, {kind}",
+                    parts,
+                    lambda p, field=field, kind=kind: p[field].get(kind, 0.0) if p else None,
+                    _bytes,
+                )
             )
-        )
     return lines
 
 
@@ -105,6 +105,11 @@ def _verdicts(plan: dict[str, Any]) -> list[str]:
             f"{step['tokens_per_second']:,.0f} tokens/s and "
             f"{step['samples_per_second']:.2f} samples/s at the most (peak rates, perfect overlap, "
             "nothing of the host)"
+        )
+    if any((part["cost"] or {}).get("between") for part in plan["programs"].values()):
+        lines.append(
+            "what is sent between slices is in none of these times: no rate of the data-centre "
+            "network is known here"
         )
     if plan["topology"].startswith(("cpu", "gpu")):
         lines.append("estimates of this machine's compiler; a TPU's compiler makes other programs")

@@ -48,8 +48,11 @@ def has_libtpu() -> bool:
     return importlib.util.find_spec("libtpu") is not None
 
 
-def find(name: str) -> Topology:
+def find(name: str, slices: int = 1) -> Topology:
     """The devices of a topology.
+
+    Args:
+      slices: how many of that slice, joined by the data-centre network.
 
     Raises:
       UserError: no such topology, no libtpu, or fewer devices than that on this machine.
@@ -64,13 +67,16 @@ def find(name: str) -> Topology:
             f"--topology={name} needs TPU's compiler, libtpu, which is not installed: "
             "pip install 'jax[tpu]' (no TPU is needed)."
         )
-    chip = CHIPS[kind]
-    options = {"chip_config_name": "megacore"} if chip.megacore else {}
+    chip, shape = CHIPS[kind], name
+    options: dict[str, Any] = {"chip_config_name": "megacore"} if chip.megacore else {}
+    if slices > 1:
+        options["num_slices"] = slices
+        name = f"{slices} of {name}"
     try:
-        found = topologies.get_topology_desc(platform="tpu", topology_name=name, **options).devices
+        found = topologies.get_topology_desc(platform="tpu", topology_name=shape, **options).devices
     except Exception as error:  # libtpu's and jax's own, of several kinds
         said = str(error).strip().splitlines()[0]
-        raise UserError(f"--topology={name}: libtpu knows no such slice ({said}).") from error
+        raise UserError(f"--topology={shape}: libtpu knows no such slice ({said}).") from error
     return Topology(name, found, chip, chip.hbm_gib * 2**30)
 
 

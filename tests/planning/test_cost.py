@@ -106,6 +106,44 @@ def test_collectives_by_hand():
     assert counted.open_loops == 1
 
 
+# As TPU's compiler writes a sum over two slices of four devices: each first sums with those of its
+# own slice and keeps a part, which goes to the host.
+SLICES = textwrap.dedent("""\
+    HloModule slices, num_partitions=8
+
+    %add (a: f32[], b: f32[]) -> f32[] {
+      %a = f32[] parameter(0)
+      %b = f32[] parameter(1)
+      ROOT %sum = f32[] add(%a, %b)
+    }
+
+    ENTRY %main (x: f32[400]) -> f32[100] {
+      %x = f32[400] parameter(0)
+      %own = f32[400] all-reduce(%x), replica_groups={{0,1,2,3}}, to_apply=%add
+      %part = f32[100] slice(%own), slice={[0:100]}
+      %go = token[] after-all()
+      %send = (f32[100], u32[], token[]) send(%part, %go), channel_id=2, is_host_transfer=true, \
+    frontend_attributes={_xla_megascale_target="{1,2,3}x{0:3}",\
+    _xla_megascale_transfer_type="ALL_REDUCE"}
+      %sent = token[] send-done(%send), channel_id=2, is_host_transfer=true
+      %recv = (f32[100], u32[], token[]) recv(%go), channel_id=1, is_host_transfer=true, \
+    frontend_attributes={_xla_megascale_target="{1,2,3}x{0:3}",\
+    _xla_megascale_transfer_type="ALL_REDUCE"}
+      %done = (f32[100], token[]) recv-done(%recv), channel_id=1, is_host_transfer=true
+      ROOT %all = f32[100] get-tuple-element(%done), index=0
+    }
+""")
+
+
+def test_between_slices_by_hand():
+    """Three slices: four thirds of 100 numbers are sent, once, and not counted within a slice."""
+    counted = cost.of_text(SLICES)
+    assert counted.between == {"all-reduce": pytest.approx(4 / 3 * 400)}
+    assert counted.moved == {"all-reduce": 2 * 3 / 4 * 1600}
+    assert counted.times(3).between["all-reduce"] == pytest.approx(4 * 400)
+    assert (counted + counted).between["all-reduce"] == pytest.approx(8 / 3 * 400)
+
+
 def test_a_loop_of_unknown_length_runs_as_often_as_is_said():
     once, often = cost.of_text(BY_HAND), cost.of_text(BY_HAND, (30,))
     assert often.moved["all-to-all"] == 30 * once.moved["all-to-all"]

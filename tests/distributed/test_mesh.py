@@ -1,0 +1,86 @@
+"""Meshes over slices, of devices that stand in for a TPU's."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from least import least
+
+from diffpo_jax.config import MeshConfig
+from diffpo_jax.distributed import mesh
+from diffpo_jax.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Device:
+    """What a mesh asks of one."""
+
+    id: int
+    process_index: int
+    platform: str
+    device_kind: str = "TPU v5 lite"
+    core_on_chip: int = 0
+
+    @property
+    def coords(self):
+        return self.id % 2, self.id // 2, 0
+
+
+class OfSlice(Device):
+    @property
+    def slice_index(self):
+        return self.process_index
+
+
+def devices(*slices, platform="tpu", order=1):
+    """So many devices of each slice, as jax lists them."""
+    made = [OfSlice(i, index, platform) for index, count in enumerate(slices) for i in range(count)]
+    return made[::order]
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_data_goes_over_slices_and_the_rest_stays_within_one(order):
+    config = MeshConfig(data=4, fsdp=2, tensor=2, slices=2)
+    grid = mesh.make_mesh(config, devices(8, 8, order=order)).devices
+    assert grid.shape == (4, 2, 2)
+    of_slice = np.vectorize(lambda device: device.slice_index)(grid)
+    for data, index in enumerate([0, 0, 1, 1]):
+        assert (of_slice[data] == index).all()
+    assert len({(d.slice_index, d.id) for d in grid.flat}) == 16
+
+
+@pytest.mark.parametrize(
+    ("config", "given", "said"),
+    [
+        ({"data": 2, "fsdp": 4}, devices(4, 4), r"slices=1, but .* of 2 slices.*mesh\.slices=2"),
+        ({"data": 4, "fsdp": 2, "slices": 4}, devices(4, 4), r"slices=4, but .* of 2 slices\. Set"),
+        ({"data": 2, "fsdp": 4, "slices": 2}, devices(8), r"slices=2, but .* of 1 slice\. Set"),
+        (
+            {"data": 2, "fsdp": 4, "slices": 2},
+            devices(4, 6),
+            r"data 1 x fsdp 4 x tensor 1 = 4 devices over each of 2 slices; they have 4, 6\.",
+        ),
+        (
+            {"data": 2, "slices": 2},
+            [Device(i, 0, "cpu") for i in range(2)],
+            r"slices=2, but these devices \(cpu\) know of no slices",
+        ),
+    ],
+)
+def test_slices_that_do_not_fit(config, given, said):
+    with pytest.raises(UserError, match=said):
+        mesh.make_mesh(MeshConfig(**config), given)
+
+
+def test_part_of_one_slice_is_no_matter_of_slices():
+    assert mesh.make_mesh(MeshConfig(fsdp=4), devices(4, 4)).devices.shape == (1, 4, 1)
+
+
+def test_hosts_of_gpus_are_one_mesh():
+    made = mesh.make_mesh(MeshConfig(data=8), devices(4, 4, platform="gpu"))
+    assert made.devices.shape == (8, 1, 1)
+
+
+def test_data_that_does_not_divide_over_slices():
+    with pytest.raises(UserError, match=r"mesh\.data=3 does not divide over .*slices=2"):
+        least(**{"mesh.data": 3, "mesh.slices": 2})
