@@ -16,6 +16,7 @@ LEAST = {
     "rl.steps": 2,
     "rl.prompts": 4,
     "rl.group": 2,
+    "rl.inner_updates": 1,  # a second has two more programs compiled: old scores, and an update
     "rl.micro_batch": 4,
     "task.sudoku.train_examples": 64,
     "task.sudoku.validation_examples": 16,

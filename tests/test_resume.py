@@ -35,6 +35,7 @@ def start(workdir: pathlib.Path, cache: pathlib.Path, log) -> subprocess.Popen:
             "diffpo_jax.main",
             "--config=configs/sudoku.py:smoke",
             f"--config.pretrain.steps={STEPS['pretrain']}",
+            "--config.model.layers=1",  # each is compiled again
             "--config.rl.candidates=2",  # what it goes by is carried over too
             f"--workdir={workdir}",
         ],
