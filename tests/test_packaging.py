@@ -141,7 +141,8 @@ def test_default_is_the_default_and_others_are_refused(name):
 
 
 def documents():
-    paths = [ROOT / "README.md", *(ROOT / "docs").glob("*.md"), ROOT / "launch/README.md"]
+    roots = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "launch/README.md")
+    paths = [*(ROOT / name for name in roots), *(ROOT / "docs").glob("*.md")]
     return sorted(str(path.relative_to(ROOT)) for path in paths)
 
 
