@@ -5,7 +5,7 @@ import pathlib
 
 import pytest
 
-from diffpo_jax import config_reference
+from diffpo_jax import config_page
 from diffpo_jax.config import Config
 from diffpo_jax.errors import UserError
 
@@ -33,13 +33,13 @@ class B:
 
 def test_the_page_is_what_the_command_writes():
     written = (ROOT / "docs/config.md").read_text(encoding="utf-8")
-    assert written == config_reference.page(ROOT / "configs"), (
+    assert written == config_page.page(ROOT / "configs"), (
         "run python -m diffpo_jax.config_reference --configs=configs --out=docs/config.md"
     )
 
 
 def test_every_field_is_on_the_page():
-    lines = config_reference.page(ROOT / "configs").splitlines()
+    lines = config_page.page(ROOT / "configs").splitlines()
 
     def check(section, path):
         start = lines.index(f"### `{path}`")
@@ -55,7 +55,7 @@ def test_every_field_is_on_the_page():
 
 
 def test_comments_are_read_from_the_source():
-    found = config_reference.sections(SOURCE)
+    found = config_page.sections(SOURCE)
     assert found["A"].text == "Numbers; all are our choice."
     assert found["A"].fields == {"x": ("int", "how many", True)}
     assert found["B"].fields == {
@@ -67,16 +67,16 @@ def test_comments_are_read_from_the_source():
 
 def test_a_field_without_a_comment_is_refused():
     with pytest.raises(UserError, match=r"B\.w has no comment"):
-        config_reference.sections(SOURCE.partition("  # after")[0])
+        config_page.sections(SOURCE.partition("  # after")[0])
 
 
 def test_changes_are_those_of_nested_values():
     values = {"a": 1, "b": {"c": [2, 3], "d": "x"}}
-    assert config_reference.changes(values, values) == []
+    assert config_page.changes(values, values) == []
     other = {"a": 1, "b": {"c": [2], "d": "y"}}
-    assert config_reference.changes(values, other) == ["b.c=(2, 3)", "b.d='x'"]
+    assert config_page.changes(values, other) == ["b.c=(2, 3)", "b.d='x'"]
 
 
 def test_a_directory_without_config_files_is_refused(tmp_path):
     with pytest.raises(UserError, match="holds no config files"):
-        config_reference.page(tmp_path)
+        config_page.page(tmp_path)
