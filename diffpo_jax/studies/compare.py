@@ -45,7 +45,11 @@ def run(config: GridConfig, workdir: str, store: str, *, collect: bool = False) 
         files.write_json(root / "study.json", _study(config, jobs, state, root, runs))
 
     if collect:
-        state = runner.states(jobs, runs)
+        known = _known(root)
+        state = {
+            id_: known.get(id_, found) if found.name == "pending" else found
+            for id_, found in runner.states(jobs, runs).items()
+        }
         write(state)
     else:
         state = runner.run(jobs, runs, config.processes, write)
@@ -168,6 +172,16 @@ def _call(job: Job, store: str, kind: str) -> str:
 
 def _quoted(words: Sequence[str]) -> str:
     return shlex.join(words)
+
+
+def _known(root: pathlib.Path) -> dict[str, State]:
+    """The runs that had failed when the study last wrote study.json."""
+    try:
+        listed = json.loads((root / "study.json").read_text())["runs"]
+    except FileNotFoundError:
+        return {}
+    failed = (run for run in listed if run["state"] == "failed")
+    return {run["id"]: State("failed", run["error"]) for run in failed}
 
 
 def _study(

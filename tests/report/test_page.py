@@ -9,8 +9,7 @@ import made_runs
 import pytest
 
 from diffpo_jax.errors import UserError
-from diffpo_jax.report import __main__ as command
-from diffpo_jax.report import page
+from diffpo_jax.report import build, page
 
 LOADS = {"src", "href", "xlink:href", "action", "data", "poster", "srcset"}
 VOID = {"meta", "input", "img", "br", "link"}
@@ -48,7 +47,7 @@ class Checked(html.parser.HTMLParser):
 
 
 def made(*paths):
-    report = command.gather([str(path) for path in paths])
+    report = build.gather([str(path) for path in paths])
     text = page.page(report)
     return report, text, Checked(text)
 
@@ -313,22 +312,22 @@ def test_directories_that_cannot_be_shown(tmp_path, monkeypatch, words, message)
     made_runs.study(tmp_path / "s")
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match=message):
-        command.gather(words)
+        build.gather(words)
 
 
 def test_where_the_page_goes():
-    assert str(command.destination(["runs/a"], None)) == "runs/a/report/index.html"
-    assert str(command.destination(["a", "b"], "c.html")) == "c.html"
+    assert str(build.destination(["runs/a"], None)) == "runs/a/report/index.html"
+    assert str(build.destination(["a", "b"], "c.html")) == "c.html"
     with pytest.raises(UserError, match="--out is missing"):
-        command.destination(["a", "b"], None)
+        build.destination(["a", "b"], None)
     with pytest.raises(UserError, match=r"must end in \.html"):
-        command.destination(["a"], "c.pdf")
+        build.destination(["a"], "c.pdf")
 
 
 def test_runs_of_one_name_are_called_by_their_place(tmp_path, monkeypatch):
     for place in ("x", "y"):
         made_runs.run(tmp_path / place / "run", finished=False, made=[])
     monkeypatch.chdir(tmp_path)
-    report = command.gather(["x/run", "y/run"])
+    report = build.gather(["x/run", "y/run"])
     names = json.dumps([table.rows for s in report.sections for table in s.tables])
     assert "x/run" in names and "y/run" in names

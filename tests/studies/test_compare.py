@@ -18,7 +18,7 @@ FIELDS = LEAST | {"rl.steps": 6, "evaluation.factors": (2.0,)}
 ARMS = ("one: method=d1", "broken: task.test_file=/nothing.csv", "two: mode=model")
 
 
-def start(tmp_path, *flags):
+def start(tmp_path, *flags, seeds="(3,)", arms=ARMS):
     common = tuple(f"{name}={value!r}".replace(" ", "") for name, value in FIELDS.items())
     return subprocess.Popen(
         [
@@ -27,9 +27,9 @@ def start(tmp_path, *flags):
             "diffpo_jax.study",
             "--config=configs/studies/figure3.py:smoke",
             "--config.grid.tasks=('configs/sudoku.py:smoke',)",
-            f"--config.grid.arms={ARMS}",
+            f"--config.grid.arms={arms}",
             f"--config.grid.common={common}",
-            "--config.grid.seeds=(3,)",
+            f"--config.grid.seeds={seeds}",
             "--config.grid.reference=one",
             f"--workdir={tmp_path}/study",
             *flags,
@@ -106,16 +106,16 @@ def test_a_study_with_a_killed_and_a_broken_run(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("flags", "message"),
+    ("flags", "changes", "message"),
     [
-        (["--config.grid.arms=('a: rl.step=3',)"], "config.rl.step is not a field"),
-        (["--config.grid.seeds=()"], "config.grid.seeds=() must name at least one"),
-        (["--emit=xpk"], "it is gs://BUCKET/PATH"),
-        (["--collect"], "none of its runs is done"),
+        ([], {"arms": ("one: rl.step=3",)}, "config.rl.step is not a field"),
+        ([], {"seeds": "()"}, "config.grid.seeds=() must name at least one"),
+        (["--emit=xpk"], {}, "it is gs://BUCKET/PATH"),
+        (["--collect"], {}, "none of its runs is done"),
     ],
 )
-def test_a_mistake_is_told_before_anything_runs(tmp_path, flags, message):
-    out, err = (process := start(tmp_path, *flags)).communicate(timeout=100)
+def test_a_mistake_is_told_before_anything_runs(tmp_path, flags, changes, message):
+    out, err = (process := start(tmp_path, *flags, **changes)).communicate(timeout=100)
     assert process.returncode == 2
     assert message in err
     assert "Traceback" not in err
