@@ -1,7 +1,5 @@
 """The pictures of a study, each as PNG and SVG with its numbers as CSV beside it."""
 
-import csv
-import io
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,6 +10,7 @@ from matplotlib.figure import Figure
 from diffpo_jax.files import write_atomic
 from diffpo_jax.report import comparison, figures
 from diffpo_jax.report.comparison import Finished
+from diffpo_jax.report.tables import csv_text
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
@@ -77,6 +76,7 @@ def frontiers(runs: Sequence[Finished], task: str) -> tuple[Figure, Rows]:
     bases, arms = comparison.bases(runs), comparison.by_arm(runs)
     curves = [("base", *item) for item in bases.items()]
     curves += [("trained", *item) for item in arms.items()]
+    uneven = len({len(of_arm) for of_arm in arms.values()}) > 1
     for i, (which, label, of_curve) in enumerate(curves):
         k = i if which == "base" else i - len(bases)
         colour = figures.GREY if which == "base" else COLOURS[k % len(COLOURS)]
@@ -90,7 +90,8 @@ def frontiers(runs: Sequence[Finished], task: str) -> tuple[Figure, Rows]:
             markersize=4.5,
             linestyle="--" if which == "base" else "-",
             linewidth=1.4,
-            label=label,
+            # Seeds differ more than arms do: means of others are no comparison.
+            label=f"{label} ({len(of_curve)} seeds)" if uneven else label,
         )
         rows += [{"arm": label, "point": "fixed"} | p for p in points]
         if which == "trained":
@@ -195,10 +196,6 @@ def _draw_learned(axes: Axes, runs: Sequence[Finished], label: str, colour: str)
 def _write(directory: pathlib.Path, name: str, figure: Figure, rows: Rows) -> str:
     for kind in ("png", "svg"):
         figures.save(figure, directory / f"{name}.{kind}", kind)
-    text = io.StringIO()
     columns = list(dict.fromkeys(column for row in rows for column in row))
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_atomic(directory / f"{name}.csv", text.getvalue())
+    write_atomic(directory / f"{name}.csv", csv_text(columns, rows))
     return f"{name}.svg"

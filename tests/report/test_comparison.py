@@ -196,3 +196,11 @@ def test_figures_and_their_numbers(tmp_path):
     assert [r["point"] for r in frontier if r["arm"] == "a"].count("learned x 2") == 1
     learning = [r for r in rows("learning-sudoku") if r["arm"] == "b" and r["step"] == "4"]
     assert {r["metric"] for r in learning} == {"reward", "eval/accuracy", "eval/nfe"}
+
+
+def test_means_of_different_seeds_say_so():
+    figure, _ = grid_figures.frontiers([*A, B[0]], "sudoku")
+    labels = figure.axes[0].get_legend_handles_labels()[1]
+    assert labels == [f"{comparison.BASE} (3 seeds)", "a (3 seeds)", "b (1 seeds)"]
+    figure, _ = grid_figures.frontiers([*A, *B], "sudoku")
+    assert figure.axes[0].get_legend_handles_labels()[1] == [comparison.BASE, "a", "b"]
