@@ -316,6 +316,15 @@ def test_gke_submits_waits_and_keeps_what_ended_well(path):
     assert not list(path.glob("tmp.*"))  # the clone that became the image
 
 
+def test_gke_asks_for_as_many_slices_as_are_wanted(path):
+    pod = machine(path, {}, **(GKE | {"SLICES": "2"}))
+    for command in ("up", "start"):
+        assert pod.run("gke_xpk.sh", command).returncode == 0
+    asked = [call for call in pod.calls if "create" in call]
+    assert [call[1] for call in asked] == ["cluster", "workload"]
+    assert all("--num-slices=2" in call for call in asked)
+
+
 def test_gke_deletes_a_workload_that_failed(path):
     pod = machine(path, {"workload list": [("", 125)]}, **GKE)
     out = pod.run("gke_xpk.sh", "run")
