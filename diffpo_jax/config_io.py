@@ -103,13 +103,24 @@ def dict_from_file(spec: str) -> ml_collections.ConfigDict:
       UserError: no such file, or an unknown preset.
     """
     path, colon, preset = spec.partition(":")
-    # By its path: configs/ is no package, and the command may be run from anywhere.
+    get_config = module_of(path).get_config
+    return get_config(preset) if colon else get_config()
+
+
+def module_of(path: str | pathlib.Path) -> types.ModuleType:
+    """A config file as a module.
+
+    By its path: configs/ is no package, and the command may be run from anywhere.
+
+    Raises:
+      UserError: no such file.
+    """
     source = importlib.util.spec_from_file_location("config_file", path)
     if source is None or source.loader is None or not pathlib.Path(path).is_file():
         raise UserError(f"cannot read the config file {path}.")
     module = importlib.util.module_from_spec(source)
     source.loader.exec_module(module)
-    return module.get_config(preset) if colon else module.get_config()
+    return module
 
 
 def set_field(values: ml_collections.ConfigDict, override: str) -> None:

@@ -6,7 +6,6 @@ Nothing is written by hand: a test fails where the page is not what this gives.
 
 import ast
 import dataclasses
-import importlib.util
 import inspect
 import io
 import pathlib
@@ -164,7 +163,7 @@ def _names() -> str:
 
 
 def _of_file(path: pathlib.Path, name: str) -> list[str]:
-    module = _load(path)
+    module = config_io.module_of(path)
     plain = module.get_config().to_dict()
     start = StudyConfig() if "run" in plain else Config()
     rows = [("`default`", _listed(changes(plain, config_io.as_config_dict(start).to_dict())))]
@@ -174,13 +173,6 @@ def _of_file(path: pathlib.Path, name: str) -> list[str]:
         changed: ml_collections.ConfigDict = module.get_config(preset)
         rows.append((_code(preset), _listed(changes(changed.to_dict(), plain))))
     return [f"### {name}\n", _table(("Preset", "What it changes"), rows)]
-
-
-def _load(path: pathlib.Path) -> Any:
-    spec = importlib.util.spec_from_file_location(f"config_{path.stem}", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def _listed(lines: Sequence[str]) -> str:

@@ -100,8 +100,7 @@ def mean_gain(run: Finished) -> float:
     shared = frontier.shared_range(base, trained)
     if shared is None:
         return math.nan
-    areas = [frontier.area_under(f, *shared) for f in (trained, base)]
-    return (areas[0] - areas[1]) / (shared[1] - shared[0])
+    return frontier.mean_over(trained, *shared) - frontier.mean_over(base, *shared)
 
 
 def total_calls(run: Finished) -> float:
@@ -232,8 +231,8 @@ def _differences(
     def at(curve: frontier.Frontier, call: float) -> float:
         return frontier.interpolate(curve, call)[0]
 
-    areas = [frontier.area_under(f, *shared) / (shared[1] - shared[0]) for f in (ours, theirs)]
-    return [*(at(ours, c) - at(theirs, c) for c in calls), areas[0] - areas[1]]
+    mean = frontier.mean_over(ours, *shared) - frontier.mean_over(theirs, *shared)
+    return [*(at(ours, c) - at(theirs, c) for c in calls), mean]
 
 
 def best_of_all(runs: Sequence[Finished]) -> float:

@@ -11,11 +11,6 @@ from diffpo_jax.report.figures import Quantity
 from diffpo_jax.report.groups import Group
 from diffpo_jax.report.picture import Picture
 
-# From the palette of Okabe and Ito, like those of the other figures.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-MARKERS = ("o", "s", "^", "D", "v", "P")
-DASHES = ("-", "--", ":")  # of the first six groups, the next six, and so on
-
 WATCH = (
     Quantity("entropy", "Entropy of tokens when committed", "nats", "entropy"),
     Quantity("tokens_per_call", "Tokens per call", "tokens", "tokens_per_call"),
@@ -60,15 +55,6 @@ def learning(groups: Sequence[Group]) -> list[Picture]:
 def watched(groups: Sequence[Group]) -> list[Picture]:
     """What shows a collapse, or a surrogate that has left the sampler, before the reward does."""
     return _pictures(groups, WATCH, "rl")
-
-
-def style(i: int) -> dict[str, Any]:
-    """Colour, marker and dashes of the i-th group, the same in every figure."""
-    return {
-        "color": COLOURS[i % len(COLOURS)],
-        "marker": MARKERS[i % len(MARKERS)],
-        "linestyle": DASHES[i // len(COLOURS) % len(DASHES)],
-    }
 
 
 def mean_and_range(group: Group, name: str, stage: str = "rl") -> list[tuple[int, list[float]]]:
@@ -155,7 +141,7 @@ def _draw_groups(axes: Axes, groups: Sequence[Group], quantity: Quantity, stage:
         width = 1 if sparse else max(1, len(points) // _SMOOTH)
         widest = max(widest, width)
         steps = [step for step, _ in points]
-        look = style(i) | ({"markersize": 4} if sparse else {"marker": ""})
+        look = figures.style(i) | ({"markersize": 4} if sparse else {"marker": ""})
         scaled = [[quantity.scale * v for v in values] for _, values in points]
         if len(scaled[0]) > 1:
             banded = True
@@ -220,7 +206,7 @@ def _draw_course(axes: Axes, group: Group, fields: Sequence[str], prefix: str, s
     width = max(1, len(run.rl) // _SMOOTH)
     for i, field in enumerate(fields):
         steps, values = figures.series(run.rl, field)
-        look = style(i) | {"marker": ""}
+        look = figures.style(i) | {"marker": ""}
         calls = field.removeprefix(prefix).replace("-", " to ")
         drawn = smoothed([scale * v for v in values], width)
         axes.plot(steps, drawn, linewidth=1.4, label=f"call {calls}", **look)
@@ -240,7 +226,9 @@ def _draw_means(
                 places.append(place)
                 means.append(scale * sum(values) / len(values))
         if places:
-            axes.plot(places, means, linewidth=1.4, markersize=4, label=group.label, **style(i))
+            axes.plot(
+                places, means, linewidth=1.4, markersize=4, label=group.label, **figures.style(i)
+            )
     names = [field.removeprefix(prefix).replace("-", " to ") for field in fields]
     axes.set_xticks(range(len(fields)), names)
     axes.set_xlabel("call that committed the token")

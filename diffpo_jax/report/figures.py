@@ -14,6 +14,10 @@ from diffpo_jax.files import write_atomic
 
 # From the palette of Okabe and Ito, which colour-blind readers can tell apart; markers differ
 # too, for print in grey.
+# Of the same palette, for as many lines as there are.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+MARKERS = ("o", "s", "^", "D", "v", "P")
+DASHES = ("-", "--", ":")  # of the first six, the next six, and so on
 BASE, TRAINED, LEARNED = "#D55E00", "#0072B2", "#009E73"
 GREY, GRID = "#555555", "#E5E5E5"
 _GAMMA = "\N{GREEK SMALL LETTER GAMMA}"
@@ -192,6 +196,15 @@ def series(rows: Sequence[Mapping[str, Any]], name: str) -> tuple[list[int], lis
 
 def _standard_error(accuracy: float, prompts: int) -> float:
     return math.sqrt(accuracy * (1 - accuracy) / prompts)
+
+
+def style(i: int) -> dict[str, Any]:
+    """Colour, marker and dashes of the i-th line or group, the same in every figure."""
+    return {
+        "color": COLOURS[i % len(COLOURS)],
+        "marker": MARKERS[i % len(MARKERS)],
+        "linestyle": DASHES[i // len(COLOURS) % len(DASHES)],
+    }
 
 
 def log_scale(axes: Axes, span: float) -> None:

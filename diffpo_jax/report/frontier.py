@@ -40,8 +40,6 @@ def interpolate(frontier: Frontier, nfe: float) -> tuple[float, bool]:
 def area_under(frontier: Frontier, lo: float, hi: float) -> float:
     """Area under accuracy (`interpolate`) from `lo` to `hi` calls, in accuracy times calls.
 
-    Divided by `hi - lo` it is the mean accuracy over that range of calls.
-
     Raises:
       ValueError: the frontier is empty, or `lo` is above `hi`.
     """
@@ -51,6 +49,11 @@ def area_under(frontier: Frontier, lo: float, hi: float) -> float:
     xs = [lo, *inner, hi]
     ys = [interpolate(frontier, x)[0] for x in xs]
     return sum((xs[i + 1] - xs[i]) * (ys[i] + ys[i + 1]) / 2 for i in range(len(xs) - 1))
+
+
+def mean_over(frontier: Frontier, lo: float, hi: float) -> float:
+    """Mean accuracy over calls from `lo` to `hi`, `hi` above `lo`: `area_under` by its width."""
+    return area_under(frontier, lo, hi) / (hi - lo)
 
 
 def shared_range(first: Frontier, second: Frontier) -> tuple[float, float] | None:

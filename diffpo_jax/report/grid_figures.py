@@ -12,9 +12,6 @@ from diffpo_jax.report import comparison, figures
 from diffpo_jax.report.comparison import Finished
 from diffpo_jax.report.tables import csv_text
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-MARKERS = ("o", "s", "^", "D", "v", "P", "X")
-
 Rows = list[dict[str, Any]]
 
 
@@ -42,7 +39,7 @@ def final(runs: Sequence[Finished]) -> tuple[Figure, Rows]:
         labels = [arm for arm in arms if arm in of_task]
         for y, arm in enumerate(labels):
             points = [comparison.chosen(run) for run in of_task[arm]]
-            colour = COLOURS[arms.index(arm) % len(COLOURS)]
+            colour = figures.style(arms.index(arm))["color"]
             axes.plot([100 * p["accuracy"] for p in points], [y] * len(points), "o", color=colour)
             mean = comparison.spread([100 * p["accuracy"] for p in points]).mean
             axes.plot([mean], [y], "|", color=colour, markersize=16)
@@ -79,23 +76,22 @@ def frontiers(runs: Sequence[Finished], task: str) -> tuple[Figure, Rows]:
     uneven = len({len(of_arm) for of_arm in arms.values()}) > 1
     for i, (which, label, of_curve) in enumerate(curves):
         k = i if which == "base" else i - len(bases)
-        colour = figures.GREY if which == "base" else COLOURS[k % len(COLOURS)]
-        marker = "x+1234"[k % 6] if which == "base" else MARKERS[k % len(MARKERS)]
+        look = figures.style(k)
+        if which == "base":
+            look = {"color": figures.GREY, "marker": "x+1234"[k % 6], "linestyle": "--"}
         points = _mean_points(of_curve, which)
         axes.plot(
             [p["nfe"] for p in points],
             [100 * p["accuracy"] for p in points],
-            color=colour,
-            marker=marker,
+            **look,
             markersize=4.5,
-            linestyle="--" if which == "base" else "-",
             linewidth=1.4,
             # Seeds differ more than arms do: means of others are no comparison.
             label=f"{label} ({len(of_curve)} seeds)" if uneven else label,
         )
         rows += [{"arm": label, "point": "fixed"} | p for p in points]
         if which == "trained":
-            rows += _draw_learned(axes, of_curve, label, colour)
+            rows += _draw_learned(axes, of_curve, label, look["color"])
     axes.set_xlabel("NFE (denoiser calls per sequence)")
     axes.set_ylabel("Accuracy (% of test prompts solved)")
     axes.set_title(
@@ -121,7 +117,7 @@ def learning(runs: Sequence[Finished], task: str) -> tuple[Figure, Rows]:
     rows: Rows = []
     for i, (name, title, scale) in enumerate(panels):
         for k, (arm, of_arm) in enumerate(comparison.by_arm(runs).items()):
-            colour, marker = COLOURS[k % len(COLOURS)], MARKERS[k % len(MARKERS)]
+            look = figures.style(k)
             steps, spent, values = comparison.curve_by_step(of_arm, name)
             rows += [
                 {"arm": arm, "metric": name, "step": s, "denoiser_calls": c}
@@ -134,15 +130,14 @@ def learning(runs: Sequence[Finished], task: str) -> tuple[Figure, Rows]:
                 axes.plot(
                     x,
                     mean,
-                    color=colour,
-                    marker=marker if few else None,
+                    **look | ({} if few else {"marker": None}),
                     markersize=3.5,
                     linewidth=1.3,
                     label=arm,
                 )
                 low = [scale * (v.mean - v.deviation) for v in values]
                 high = [scale * (v.mean + v.deviation) for v in values]
-                axes.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0)
+                axes.fill_between(x, low, high, color=look["color"], alpha=0.15, linewidth=0)
         for axes, label in zip(grid[i], ("RL step", "denoiser calls of rollouts and updates")):
             figures.quiet(axes)
             axes.set_xlabel(label)

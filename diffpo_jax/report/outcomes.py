@@ -7,7 +7,6 @@ from typing import Any
 from matplotlib.axes import Axes
 
 from diffpo_jax.report import figures, picture
-from diffpo_jax.report.curves import style
 from diffpo_jax.report.groups import Group
 from diffpo_jax.report.picture import Picture
 from diffpo_jax.report.read import Run
@@ -78,7 +77,7 @@ def by_difficulty(groups: Sequence[Group]) -> list[Picture]:
         for i, group in _filled(found):
             levels = _levels(group)
             x = sorted(levels)
-            look = style(i) | ({"color": figures.LEARNED} if alone else {})
+            look = figures.style(i) | ({"color": figures.LEARNED} if alone else {})
             if field == "gamma_p50":
                 band = [[_mean(levels[d], end) for d in x] for end in ("gamma_p5", "gamma_p95")]
                 axes.fill_between(x, *band, color=look["color"], alpha=0.18, linewidth=0)
@@ -122,7 +121,7 @@ def calls(groups: Sequence[Group]) -> list[Picture]:
             counts = Counter(row["nfe"] for run in group.runs for row in run.samples)
             x, total = sorted(counts), sum(counts.values())
             y = [100 * counts[c] / total for c in x]
-            axes.plot(x, y, markersize=4, linewidth=1.4, label=group.label, **style(i))
+            axes.plot(x, y, markersize=4, linewidth=1.4, label=group.label, **figures.style(i))
         axes.set_ylabel("% of test answers")
         says = "Share of test answers by the denoiser calls they took, over all seeds."
     axes.set_xlabel("denoiser calls")
@@ -136,7 +135,7 @@ def calls(groups: Sequence[Group]) -> list[Picture]:
 
 def _draw_frontiers(axes: Axes, groups: Sequence[Group]) -> None:
     for i, group in _filled(groups):
-        look = style(i)
+        look = figures.style(i)
         colour = look["color"]
         for run in group.runs if len(group.runs) > 1 else ():
             points = _by_calls(run.summary["trained"]["frontier"])

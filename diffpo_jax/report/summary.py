@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from diffpo_jax.report.frontier import Frontier, area_under, interpolate, shared_range
+from diffpo_jax.report.frontier import Frontier, interpolate, mean_over, shared_range
 
 UNDER_TRAINED = 0.95  # a base that solves less at its best has plain training left to gain
 
@@ -173,7 +173,7 @@ def sentences(summary: Mapping[str, Any]) -> list[str]:
         )
     else:
         lo, hi = shared
-        ours, theirs = (area_under(f, lo, hi) / (hi - lo) for f in (trained, base))
+        ours, theirs = (mean_over(f, lo, hi) for f in (trained, base))
         result.append(
             f"On average from {lo:.1f} to {hi:.1f} calls, with thresholds of the grid, the trained "
             f"model solves {100 * ours:.1f} % and the base {100 * theirs:.1f} %: "
