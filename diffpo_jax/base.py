@@ -7,6 +7,9 @@
 Only 3 writes checkpoints: a run that took its base model as it was reads it there again.  With an
 adapter (`config.lora`) 3 trains that, its checkpoints hold nothing else, and the base model is the
 two merged.
+
+What no training changes may be kept in few bits (`config.model.quantized`): published weights are
+read that way, layer by layer; any other base model is made first and rounded then.
 """
 
 import functools
@@ -20,7 +23,7 @@ from diffpo_jax import checkpoints, pretrain, rng, run_setup
 from diffpo_jax import workdir as workdir_lib
 from diffpo_jax.config import Config
 from diffpo_jax.distributed import sharding
-from diffpo_jax.models import huggingface, lora
+from diffpo_jax.models import huggingface, lora, quantized
 from diffpo_jax.models.policy import Policy
 from diffpo_jax.rl import optimizer, update
 from diffpo_jax.run_setup import Setup
@@ -34,14 +37,18 @@ def base_model(setup: Setup) -> Params:
       UserError: no such checkpoint or weights, or they are of another shape; pretraining failed.
     """
     config, policy, mesh = setup.config, setup.policy, setup.mesh
-    run_setup.say(sharding.table(shapes(policy, mesh), mesh))
+    run_setup.say(sharding.table(shapes(policy, mesh, config.model.quantized), mesh))
     if config.init_from or not config.pretrain.steps:
-        return _taken(config, policy, mesh)
+        return _taken(config, policy, mesh, config.model.quantized)
     return _pretrained(setup)
 
 
-def read(workdir: pathlib.Path, policy: Policy, mesh: Mesh) -> Params:
+def read(workdir: pathlib.Path, policy: Policy, mesh: Mesh, kind: str = "") -> Params:
     """The base model of the run in a workdir.
+
+    Args:
+      kind: what its blocks' kernels are kept as, whatever that run did: as
+        `config.model.quantized`.
 
     Raises:
       UserError: no run, no such checkpoint or weights there, or of another shape.
@@ -49,18 +56,25 @@ def read(workdir: pathlib.Path, policy: Policy, mesh: Mesh) -> Params:
     paths = workdir_lib.Workdir(workdir)
     config = workdir_lib.config_of(paths)
     if config.init_from or not config.pretrain.steps:
-        return _taken(config, policy, mesh)
+        return _taken(config, policy, mesh, kind)
     run_setup.say(f"base model: from {paths.base}")
-    if not config.lora.rank:
-        return checkpoints.restore_params(paths.base, shapes(policy, mesh), config.pretrain.steps)
-    wanted = _adapter_shapes(config, policy, mesh)
-    adapter = checkpoints.restore_params(paths.base, wanted, config.pretrain.steps)
-    return _merged(_untrained(config, policy, mesh), adapter, config)
+    if config.lora.rank:
+        wanted = _adapter_shapes(config, policy, mesh)
+        adapter = checkpoints.restore_params(paths.base, wanted, config.pretrain.steps)
+        whole = _merged(_untrained(config, policy, mesh, ""), adapter, config)
+    else:
+        wanted = shapes(policy, mesh)
+        whole = checkpoints.restore_params(paths.base, wanted, config.pretrain.steps)
+    return _rounded(whole, policy, mesh, kind)
 
 
-def shapes(policy: Policy, mesh: Mesh) -> Params:
-    """The parameters as shapes with the shardings of a mesh."""
-    return sharding.abstract(jax.eval_shape(policy.init, jax.random.key(0)), mesh)
+def shapes(policy: Policy, mesh: Mesh, kind: str = "") -> Params:
+    """The parameters as shapes with the shardings of a mesh; `kind` as in `read`."""
+
+    def init(key: jax.Array) -> Params:
+        return quantized.quantize_blocks(policy.init(key), kind)
+
+    return sharding.abstract(jax.eval_shape(init, jax.random.key(0)), mesh)
 
 
 def weights_of(config: Config) -> str:
@@ -91,20 +105,20 @@ def trained_shapes(config: Config, policy: Policy) -> Params:
     return {name: whole[name] for name in groups}
 
 
-def _taken(config: Config, policy: Policy, mesh: Mesh) -> Params:
+def _taken(config: Config, policy: Policy, mesh: Mesh, kind: str) -> Params:
     if config.init_from:
-        return read(pathlib.Path(config.init_from), policy, mesh)
-    return _untrained(config, policy, mesh)
+        return read(pathlib.Path(config.init_from), policy, mesh, kind)
+    return _untrained(config, policy, mesh, kind)
 
 
-def _untrained(config: Config, policy: Policy, mesh: Mesh) -> Params:
+def _untrained(config: Config, policy: Policy, mesh: Mesh, kind: str) -> Params:
     """Published weights, or random ones; made where they belong: no device holds all of them."""
-    wanted = shapes(policy, mesh)
+    wanted = shapes(policy, mesh, kind)
     made = wanted if not config.model.weights else {"threshold": wanted["threshold"]}
     layout = jax.tree.map(lambda x: x.sharding, made)
 
     def init(key: jax.Array) -> Params:
-        params = policy.init(key)
+        params = quantized.quantize_blocks(policy.init(key), kind)
         return {name: params[name] for name in made}
 
     params = jax.jit(init, out_shardings=layout)(rng.key_for(config.seed, "init"))
@@ -114,6 +128,14 @@ def _untrained(config: Config, policy: Policy, mesh: Mesh) -> Params:
         denoiser = huggingface.read_into(directory, wanted["denoiser"], config.model.family)
         params = {"denoiser": denoiser, **params}
     return params
+
+
+def _rounded(params: Params, policy: Policy, mesh: Mesh, kind: str) -> Params:
+    if not kind:
+        return params
+    layout = jax.tree.map(lambda x: x.sharding, shapes(policy, mesh, kind))
+    rounding = functools.partial(quantized.quantize_blocks, kind=kind)
+    return jax.jit(rounding, donate_argnums=0, out_shardings=layout)(params)
 
 
 def _adapter_shapes(config: Config, policy: Policy, mesh: Mesh) -> Params:
@@ -138,14 +160,14 @@ def _pretrained(setup: Setup) -> Params:
     trained = _adapter_shapes(config, policy, mesh) if adapts else shapes(policy, mesh)
     wanted = sharding.abstract(jax.eval_shape(init, trained), mesh)
     layout = jax.tree.map(lambda x: x.sharding, wanted)
-    frozen = _untrained(config, policy, mesh) if adapts else {}
+    frozen = _untrained(config, policy, mesh, "") if adapts else {}
 
     def fresh() -> TrainState:
         if adapts:
             make = jax.jit(policy.init_adapter, out_shardings=layout.params["adapter"])
             params = {"adapter": make(rng.key_for(config.seed, "adapter", 1))}
         else:
-            params = _untrained(config, policy, mesh)
+            params = _untrained(config, policy, mesh, "")
         return jax.jit(init, donate_argnums=0, out_shardings=layout)(params)
 
     data = run_setup.iterator(setup, stage.batch, pretrain.STAGE)

@@ -47,7 +47,7 @@ def complete(
     tokens, mask = data.encode_prompts(texts, tokenizer, config.sampler.prompt_length, prompt)
     mesh = mesh_lib.make_mesh(config.mesh)
     policy = run_setup.make_policy(config, tokenizer, mesh)
-    params = restore(workdir, model, policy, mesh)
+    params = restore(workdir, model, policy, mesh, config.model.quantized)
     learned = dial is None and model == "trained" and "model" not in (config.mode, of_run.mode)
     settings = generate.make_settings(
         config.decoder, config.evaluation.temperature, tokenizers.end_ids(tokenizer)
@@ -88,21 +88,22 @@ def _check_dial(config: Config, dial: float | None) -> None:
         raise UserError(f"--dial={dial:g}: rule 'confidence' takes a probability.")
 
 
-def restore(workdir: str, model: str, policy: Policy, mesh: Mesh) -> Params:
+def restore(workdir: str, model: str, policy: Policy, mesh: Mesh, kind: str = "") -> Params:
     """Parameters of a run's model, "trained" or "base", laid out over a mesh.
 
     Args:
       policy: with the run's own adapter.
+      kind: what kernels that RL did not train are kept as, as `config.model.quantized`.
 
     Raises:
       UserError: no run, no such checkpoint, or one of another shape.
     """
     paths = workdir_lib.Workdir(pathlib.Path(workdir))
     if model == "base":
-        return base.read(paths.root, policy, mesh)
+        return base.read(paths.root, policy, mesh, kind)
     shapes = base.trained_shapes(workdir_lib.config_of(paths), policy)
     shapes = sharding.abstract(shapes, mesh)
     trained = checkpoints.restore_params(paths.rl, shapes)
     whole = {"denoiser", "threshold"} <= trained.keys()
     # Checkpoints of RL hold what it trains; the rest is the base model's.
-    return trained if whole else base.read(paths.root, policy, mesh) | trained
+    return trained if whole else base.read(paths.root, policy, mesh, kind) | trained

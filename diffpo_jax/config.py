@@ -22,6 +22,7 @@ SELECTIONS = ("none", "gamma_token", "exact")
 SCOPES = ("prompt", "call")
 AGGREGATIONS = ("sequence", "token", "constant")
 DECAYS = ("none", "linear")
+QUANTIZED = ("", "int8", "nf4")
 GUARD_ACTIONS = ("warn", "stop", "lower", "off")
 ADVANTAGES = ("mean", "group_std", "batch_std", "leave_one_out", "decoupled")
 SPEED_FORMS = ("multiplicative", "additive")
@@ -47,7 +48,7 @@ PROTOCOLS = ("default", "d1")
 ANSWERS = ("text", "tags", "boxed")
 
 # The projections of a block: attention's four, and gate, up, down of the SwiGLU.
-LORA_TARGETS = ("q", "k", "v", "o", "gate", "up", "down")
+PROJECTIONS = ("q", "k", "v", "o", "gate", "up", "down")
 
 # What a method decides, and nothing else: methods are compared with all else equal.
 METHODS = {
@@ -142,6 +143,7 @@ class ModelConfig:
     positions: int = 0  # learned position embeddings beside RoPE, for so many tokens; 0: none
     dtype: str = "float32"  # activations: float32 or bfloat16
     param_dtype: str = "float32"  # parameters: float32 or bfloat16
+    quantized: str = ""  # blocks' kernels, where no training changes them: int8, nf4, or "": no
     remat: bool = False  # recompute blocks in the backward pass: less memory, more time
     scan_unroll: int = 3  # blocks unrolled in the scan over layers; 1 compiles fastest
 
@@ -152,7 +154,7 @@ class LoRAConfig:
 
     rank: int = 0  # r; 0: no adapter, the denoiser itself is trained
     alpha: float = 64.0  # its part of a product is scaled by alpha / r
-    targets: tuple[str, ...] = LORA_TARGETS  # the projections of a block that have one
+    targets: tuple[str, ...] = PROJECTIONS  # the projections of a block that have one
 
 
 @dataclasses.dataclass(frozen=True)

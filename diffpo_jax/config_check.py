@@ -17,9 +17,10 @@ from diffpo_jax.config import (
     GUARD_ACTIONS,
     KL_ESTIMATORS,
     KL_PLACES,
-    LORA_TARGETS,
     MODES,
+    PROJECTIONS,
     PROTOCOLS,
+    QUANTIZED,
     RANKINGS,
     RATIOS,
     SCHEDULES,
@@ -47,6 +48,24 @@ def check(config: Config) -> None:
     _model(config)
     _rl(config)
     _divisions(config)
+
+
+def check_training(config: Config) -> None:
+    """Raises `UserError` where a run would train what cannot be: kernels of a few bits."""
+    if not config.model.quantized:
+        return
+    if config.pretrain.steps and not config.init_from:
+        raise UserError(
+            f"config.model.quantized={config.model.quantized!r} is for a base model that is there "
+            f"already: config.pretrain.steps={config.pretrain.steps} would train it. Train it in a "
+            "run of its own, export that, and name the directory in config.model.weights."
+        )
+    if not config.lora.rank and config.mode != "sampler":
+        raise UserError(
+            f"config.model.quantized={config.model.quantized!r} and config.mode={config.mode!r}: "
+            "kernels of a few bits cannot be trained. Train an adapter (config.lora.rank), the "
+            "sampler alone (config.mode=sampler), or leave config.model.quantized empty."
+        )
 
 
 def check_study(study: StudyConfig) -> None:
@@ -80,10 +99,10 @@ def _ranges(config: Config) -> None:
     if not config.lora.targets or len(set(config.lora.targets)) < len(config.lora.targets):
         raise UserError(
             f"config.lora.targets={config.lora.targets} must name projections, each once, of: "
-            f"{', '.join(LORA_TARGETS)}."
+            f"{', '.join(PROJECTIONS)}."
         )
     for target in config.lora.targets:
-        one_of("config.lora.targets", target, LORA_TARGETS)
+        one_of("config.lora.targets", target, PROJECTIONS)
     _positive(config, "model.scan_unroll", "threshold.hidden", "threshold.sigma")
     _positive(config, "threshold.sigma_min", "pretrain.batch")
     _positive(config, "rl.prompts", "rl.group", "rl.inner_updates", "rl.candidates")
@@ -213,6 +232,7 @@ def _model(config: Config) -> None:
         )
     for name in ("dtype", "param_dtype"):
         one_of(f"config.model.{name}", getattr(model, name), ("float32", "bfloat16"))
+    one_of("config.model.quantized", model.quantized, QUANTIZED)
 
 
 def _rl(config: Config) -> None:

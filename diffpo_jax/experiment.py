@@ -11,7 +11,7 @@ from typing import Any
 import jax
 
 from diffpo_jax import base as base_lib
-from diffpo_jax import checkpoints, config_io, final, metrics, rng, run_setup
+from diffpo_jax import checkpoints, config_check, config_io, final, metrics, rng, run_setup
 from diffpo_jax import workdir as workdir_lib
 from diffpo_jax.config import Config
 from diffpo_jax.data import tokenizers
@@ -45,6 +45,7 @@ def run(
     """
     workdir_lib.check_path(path)
     config = run_setup.with_weights(config)
+    config_check.check_training(config)
     text, commit = config_io.to_json(config), workdir_lib.commit()
     hosts.preflight(pathlib.Path(path), text, commit, _PREFLIGHT_SECONDS)
     workdir = hosts.in_turn(
@@ -57,7 +58,7 @@ def run(
             return {}
         trained = train(setup, base_lib.base_model(setup))
     # Read again: while RL runs, no device holds a model that is not needed.
-    base = base_lib.read(workdir.root, setup.policy, setup.mesh)
+    base = base_lib.read(workdir.root, setup.policy, setup.mesh, config.model.quantized)
     summary, outcomes = final.final_evaluation(setup, base, trained)
     if hosts.is_first():
         lines = metrics.read(workdir.metrics)

@@ -47,6 +47,7 @@ def main(argv: Sequence[str]) -> None:
         mesh = dataclasses.replace(config.mesh, slices=_SLICES.value)
         config = dataclasses.replace(config, mesh=mesh)
         config_check.check(config)
+    config_check.check_training(config)
     found = topology.find(_TOPOLOGY.value, config.mesh.slices)
     plan = planner.plan(config, found, _CALLS.value)
     print(text.of_plan(plan), flush=True)

@@ -9,8 +9,8 @@ Where numbers come from: shapes from the models' own config.json; d1's training 
 authoritative); DiFFPO's from arXiv 2510.02212, and where that is silent, d1's or our choice.
 
 The presets of published models name weights and tokenizers of the Hugging Face hub; a directory
-does as well (config.model.weights, config.tokenizer.name).  d1's 4-bit weights are not there: with
-an adapter the frozen weights are bfloat16.
+does as well (config.model.weights, config.tokenizer.name).  d1's frozen weights are of 4 bits; here
+they are bfloat16 unless config.model.quantized=nf4.
 """
 
 import os

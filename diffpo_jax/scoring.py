@@ -38,7 +38,7 @@ def score(config: Config, out: str, *, run: str = "", which: str = "trained") ->
     workdir = workdir_lib.open_workdir(out, config, overwrite=False)
     setup = run_setup.prepare(config, workdir)
     if run and which == "trained":
-        params = completions.restore(run, which, setup.policy, setup.mesh)
+        params = completions.restore(run, which, setup.policy, setup.mesh, config.model.quantized)
     else:
         params = base.base_model(setup)
     gamma = DIALS[config.sampler.rule] == "gamma"  # of any other rule it is no dial

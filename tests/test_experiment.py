@@ -321,6 +321,7 @@ def test_rl_through_an_adapter(base, tmp_path):
 def test_a_base_that_changes_under_an_adapter_is_noticed(base, tmp_path):
     exporting.export(str(base), str(tmp_path / "weights"), model="base")
     fields = {"model.weights": str(tmp_path / "weights"), "pretrain.steps": 0} | ADAPTER
+    fields["model.quantized"] = "nf4"
     experiment.run(least(**fields, **{"rl.steps": 1}), str(tmp_path / "run"))
     file = next((tmp_path / "weights").glob("*.safetensors"))
     weights = safetensors.numpy.load_file(file)
@@ -328,6 +329,16 @@ def test_a_base_that_changes_under_an_adapter_is_noticed(base, tmp_path):
     safetensors.numpy.save_file(weights, file, metadata={"format": "pt"})
     with pytest.raises(UserError, match="the base model is not the one that step 1 was trained"):
         experiment.run(least(**fields, **{"rl.steps": 2}), str(tmp_path / "run"))
+
+
+def test_a_run_s_base_model_in_few_bits(base, tmp_path):
+    """Another run's is read whole and rounded; the sampler alone may be trained over it."""
+    few = {"init_from": str(base), "mode": "sampler", "model.quantized": "int8", "rl.steps": 0}
+    summary = experiment.run(least(**few), str(tmp_path / "run"))
+    assert len(summary["base"]["frontier"]) == 2
+    with pytest.raises(UserError, match="Train an adapter"):
+        experiment.run(least(**few | {"mode": "joint"}), str(tmp_path / "joint"))
+    assert not (tmp_path / "joint").exists()
 
 
 def test_sft_through_an_adapter_is_merged_before_rl(base, tmp_path):

@@ -25,15 +25,18 @@ RULES: tuple[tuple[str, PartitionSpec], ...] = (
     (r"denoiser/embed$", P("tensor", "fsdp")),
     (r"denoiser/place$", P(None, "fsdp")),
     (r"denoiser/unembed$", P("fsdp", "tensor")),
-    (r"denoiser/blocks/(q|k|v|gate|up)$", P(None, "fsdp", "tensor")),
+    # A kernel, or of one in few bits its numbers and its scales, a block of inputs each.
+    (r"denoiser/blocks/(q|k|v|gate|up)(/values|/scale)?$", P(None, "fsdp", "tensor")),
     (r"denoiser/blocks/(q|k|v)_bias$", P(None, "tensor")),
-    (r"denoiser/blocks/(o|down)$", P(None, "tensor", "fsdp")),
+    (r"denoiser/blocks/(o|down)(/values|/scale)?$", P(None, "tensor", "fsdp")),
     (r"denoiser/blocks/(attn|ff)_norm/scale$", P()),
     (r"denoiser/norm/scale$", P()),
-    # Of an adapter, what a kernel splits is split the same way; the rank is small, and whole.
+    # Of an adapter, what a kernel splits is split the same way; the rank is small, and whole.  Of
+    # a pair the factor on the tensor side is split over fsdp as well, or every device held all of
+    # it and its moments.
     (r"adapter/blocks/(q|k|v|gate|up)_a$", P(None, "fsdp", None)),
-    (r"adapter/blocks/(q|k|v|gate|up)_b$", P(None, None, "tensor")),
-    (r"adapter/blocks/(o|down)_a$", P(None, "tensor", None)),
+    (r"adapter/blocks/(q|k|v|gate|up)_b$", P(None, None, ("tensor", "fsdp"))),
+    (r"adapter/blocks/(o|down)_a$", P(None, ("tensor", "fsdp"), None)),
     (r"adapter/blocks/(o|down)_b$", P(None, None, "fsdp")),
     (r"threshold/", P()),
     (r"(^|/)(step|count)$", P()),  # counters of the state and of optimisers
@@ -124,6 +127,8 @@ def fingerprint(tree: Any) -> str:
     """
 
     def total(x: jax.Array) -> jax.Array:
+        if x.dtype == jnp.uint4:
+            x = x.astype(jnp.uint8)
         width = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32}[x.dtype.itemsize]
         return jnp.sum(jax.lax.bitcast_convert_type(x, width).astype(jnp.uint32))
 
@@ -132,13 +137,20 @@ def fingerprint(tree: Any) -> str:
     return hashlib.sha256(json.dumps(named, sort_keys=True).encode()).hexdigest() if named else ""
 
 
+def bytes_of(dtype: Any) -> float:
+    """Bytes that a number takes on a device: two of 4 bits share one (numpy gives each its own)."""
+    if jax.dtypes.issubdtype(dtype, jax.dtypes.prng_key):
+        return 8.0  # threefry: two words
+    return 0.5 if dtype == jnp.uint4 else float(np.dtype(dtype).itemsize)
+
+
 def table(tree: Any, mesh: Mesh) -> str:
     """Text: path, shape, spec and MiB on each device, one line a leaf, and the sum."""
     rows, total = [], 0.0
     for path, x in jax.tree_util.tree_leaves_with_path(tree):
         spec = spec_for(path_of(path), x.shape, mesh)
         shard = NamedSharding(mesh, spec).shard_shape(x.shape)
-        mib = math.prod(shard) * np.dtype(x.dtype).itemsize / 2**20
+        mib = math.prod(shard) * bytes_of(x.dtype) / 2**20
         total += mib
         rows.append(f"  {path_of(path):44} {x.shape!s:20} {spec!s:40} {mib:10.3f}")
     return "\n".join([*rows, f"  {'MiB on each device':106} {total:10.3f}"])

@@ -19,6 +19,8 @@ import jax.numpy as jnp
 from jax.sharding import NamedSharding
 from jaxtyping import Array, Bool, Float, Int
 
+from diffpo_jax.models import quantized
+
 
 @dataclasses.dataclass(frozen=True)
 class Shape:
@@ -185,12 +187,20 @@ class Block(nn.Module):
 
     def _linear(self, name: str, x: Array, out: int) -> Array:
         s = self.shape
-        kernel = self.param(name, _fan_in_init(), (x.shape[-1], out), s.param_dtype)
-        y = _project(x, kernel, s)
+        y = _project(x, self._kernel(name, (x.shape[-1], out)), s)
         if self.has_variable("adapter", f"{name}_a"):
             a, b = (self.get_variable("adapter", f"{name}_{part}") for part in "ab")
-            y = y + s.adapter_scale * _project(_project(x, a, s), b, s)
+            # By rows too, or XLA takes the split of a factor for that of the activations.
+            narrow = _by_rows(_project(x, a, s), s)
+            y = y + s.adapter_scale * _by_rows(_project(narrow, b, s), s)
         return y
+
+    def _kernel(self, name: str, shape: tuple[int, int]) -> Array:
+        if self.has_variable("params", name):
+            stored = self.get_variable("params", name)
+            if isinstance(stored, quantized.Quantized):
+                return quantized.kernel_of(stored, self.shape.dtype)
+        return self.param(name, _fan_in_init(), shape, self.shape.param_dtype)
 
 
 class RMSNorm(nn.Module):

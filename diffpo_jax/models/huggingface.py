@@ -7,6 +7,7 @@ Published kernels are [out, in], ours [in, out]; the embedding is [V D] in both.
 
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import json
 import pathlib
@@ -24,7 +25,9 @@ from safetensors.numpy import save_file
 from diffpo_jax import files
 from diffpo_jax.config import ModelConfig
 from diffpo_jax.errors import UserError
+from diffpo_jax.models import quantized
 from diffpo_jax.models.families import FAMILIES
+from diffpo_jax.models.quantized import Quantized
 from diffpo_jax.types import Params
 
 SINGLE, INDEX, CONFIG = "model.safetensors", "model.safetensors.index.json", "config.json"
@@ -116,6 +119,7 @@ def read_into(directory: pathlib.Path, denoiser: Params, family: str) -> Params:
 
     Args:
       denoiser: params["denoiser"] as shapes with shardings; layers are not split over devices.
+        A kernel that is `Quantized` is rounded as it is read, a layer at a time.
 
     Raises:
       UserError: a file is missing or cut short; tensors are missing, unexpected or of another
@@ -126,24 +130,28 @@ def read_into(directory: pathlib.Path, denoiser: Params, family: str) -> Params:
     with contextlib.ExitStack() as stack:
         stored = _open(directory, stack)
         _check_coverage(directory, plan, stored)
-        arrays: dict[str, jax.Array] = {}
+        arrays: dict[str, jax.Array | Quantized] = {}
         for tensor in plan:
             leaf = leaves[tensor.path]
-            spec = leaf.sharding.spec if tensor.layer is None else leaf.sharding.spec[1:]
-            one = _read(stored, tensor, NamedSharding(leaf.sharding.mesh, PartitionSpec(*spec)))
+            where = jax.tree.map(lambda x: x.sharding, leaf)
+            lies = where.values if isinstance(leaf, Quantized) else where
+            spec = lies.spec if tensor.layer is None else lies.spec[1:]
+            one = _read(stored, tensor, NamedSharding(lies.mesh, PartitionSpec(*spec)))
             if tensor.layer is None:
-                turn = jax.jit(_turned, static_argnums=(1, 2), out_shardings=leaf.sharding)
+                turn = jax.jit(_turned, static_argnums=(1, 2), out_shardings=where)
                 arrays[tensor.path] = turn(one, tensor.transposed, leaf.dtype).block_until_ready()
                 continue
             if tensor.layer == 0:
-                zeros = jax.jit(jnp.zeros, static_argnums=(0, 1), out_shardings=leaf.sharding)
-                arrays[tensor.path] = zeros(leaf.shape, leaf.dtype)
-            put = jax.jit(_put, static_argnums=3, donate_argnums=0, out_shardings=leaf.sharding)
+                empty = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), leaf)
+                arrays[tensor.path] = jax.jit(
+                    functools.partial(_zeros, empty), out_shardings=where
+                )()
+            put = jax.jit(_put, static_argnums=3, donate_argnums=0, out_shardings=where)
             # Waited for: layers that are read ahead of the devices would pile up.
-            arrays[tensor.path] = put(
-                arrays[tensor.path], one, tensor.layer, tensor.transposed
-            ).block_until_ready()
-    paths, tree = jax.tree_util.tree_flatten_with_path(denoiser)
+            arrays[tensor.path] = jax.block_until_ready(
+                put(arrays[tensor.path], one, tensor.layer, tensor.transposed)
+            )
+    paths, tree = jax.tree_util.tree_flatten_with_path(denoiser, is_leaf=_whole)
     return jax.tree.unflatten(tree, [arrays[_name(path)] for path, _ in paths])
 
 
@@ -282,9 +290,20 @@ def _turned(one: jax.Array, transposed: bool, dtype: Any) -> jax.Array:
     return (one.T if transposed else one).astype(dtype)
 
 
-def _put(stacked: jax.Array, one: jax.Array, layer: Any, transposed: bool) -> jax.Array:
-    turned = _turned(one, transposed, stacked.dtype)
-    return jax.lax.dynamic_update_index_in_dim(stacked, turned, layer, 0)
+def _zeros(shapes: Any) -> Any:
+    return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+
+
+def _put(stacked: Any, one: jax.Array, layer: Any, transposed: bool) -> Any:
+    if isinstance(stacked, Quantized):
+        new = quantized.quantize(_turned(one, transposed, jnp.float32), stacked.kind)
+    else:
+        new = _turned(one, transposed, stacked.dtype)
+
+    def put(all_: jax.Array, part: jax.Array) -> jax.Array:
+        return jax.lax.dynamic_update_index_in_dim(all_, part, layer, 0)
+
+    return jax.tree.map(put, stacked, new)
 
 
 def _published(leaf: Any, tensor: Tensor, dtype: str) -> np.ndarray:
@@ -329,4 +348,9 @@ def _name(path: Any) -> str:
 
 
 def _by_path(tree: Any) -> dict[str, Any]:
-    return {_name(path): x for path, x in jax.tree_util.tree_leaves_with_path(tree)}
+    leaves = jax.tree_util.tree_leaves_with_path(tree, is_leaf=_whole)
+    return {_name(path): x for path, x in leaves}
+
+
+def _whole(x: Any) -> bool:
+    return isinstance(x, Quantized)

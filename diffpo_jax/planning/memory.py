@@ -5,22 +5,22 @@ import re
 from typing import Any
 
 import jax
-import numpy as np
 
+from diffpo_jax.distributed import sharding
 from diffpo_jax.planning.programs import Compiled, Program, Step
 
 _UNITS = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
-def on_each(tree: Any) -> int:
+def on_each(tree: Any) -> float:
     """Bytes that a pytree of shapes with shardings takes on each device."""
     return sum(
-        math.prod(x.sharding.shard_shape(x.shape)) * _itemsize(x.dtype)
+        math.prod(x.sharding.shard_shape(x.shape)) * sharding.bytes_of(x.dtype)
         for x in jax.tree.leaves(tree)
     )
 
 
-def staying(step: Step) -> dict[str, int]:
+def staying(step: Step) -> dict[str, float]:
     """What a run holds all the time, whatever program runs."""
     trained = on_each(step.state.params)
     return {
@@ -74,9 +74,3 @@ def _of_state(program: Program, staying: dict[str, int]) -> int:
     """What of the arguments is weights and optimiser state: the whole state, or the weights."""
     whole = hasattr(program.arguments[0], "opt_state")
     return staying["weights"] + (staying["optimiser"] if whole else 0)
-
-
-def _itemsize(dtype: Any) -> int:
-    if jax.dtypes.issubdtype(dtype, jax.dtypes.prng_key):
-        return 8  # threefry: two words
-    return np.dtype(dtype).itemsize

@@ -70,7 +70,7 @@ def make_step(config: Config, mesh: Mesh) -> Step:
     rl = config.rl
     groups = optimizer.trained(config.mode, bool(config.lora.rank))
     opt = optimizer.make_optimizer(rl.optimizer, groups, rl.steps * rl.inner_updates)
-    whole = base.shapes(policy, mesh)
+    whole = base.shapes(policy, mesh, config.model.quantized)
     init = functools.partial(update.init_state, optimizer=opt)
     state = sharding.abstract(jax.eval_shape(init, base.trained_shapes(config, policy)), mesh)
     frozen = {name: whole[name] for name in whole if name not in groups}

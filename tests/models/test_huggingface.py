@@ -15,7 +15,7 @@ from diffpo_jax.config import MeshConfig, ModelConfig, ThresholdConfig
 from diffpo_jax.distributed import sharding
 from diffpo_jax.distributed.mesh import make_mesh
 from diffpo_jax.errors import UserError
-from diffpo_jax.models import huggingface
+from diffpo_jax.models import huggingface, quantized
 from diffpo_jax.models.families import make_policy
 
 V, D, F, LAYERS, HEADS, DH = 24, 16, 32, 3, 4, 4
@@ -248,6 +248,23 @@ def test_sharded_equals_unsharded_and_reads_no_more_than_its_part(tmp_path, fami
         np.testing.assert_array_equal(a, b)
         assert b.sharding.is_equivalent_to(c.sharding, b.ndim)
     assert min(sizes) == 1 / 4  # matrices; norms are whole everywhere
+
+
+@FAMILY
+@pytest.mark.parametrize("kind", ["int8", "nf4"])
+def test_kernels_are_rounded_as_they_are_read(tmp_path, family, kind, monkeypatch):
+    monkeypatch.setattr(quantized, "BLOCK", 4)  # so that devices share the blocks of a column
+    source = save(tmp_path / "in", family, weights(family))
+    whole, _ = read(source, family)
+    expected = quantized.quantize_blocks({"denoiser": whole}, kind)["denoiser"]
+    mesh = make_mesh(MeshConfig(2, 1, 2))
+    shapes = jax.eval_shape(lambda p: quantized.quantize_blocks(p, kind), {"denoiser": whole})
+    wanted = sharding.abstract(shapes, mesh)["denoiser"]
+    got = huggingface.read_into(source, wanted, family)
+    for a, b, c in zip(*map(jax.tree.leaves, (expected, got, wanted)), strict=True):
+        np.testing.assert_array_equal(a, b)
+        assert (b.dtype, b.shape) == (c.dtype, c.shape)
+        assert b.sharding.is_equivalent_to(c.sharding, b.ndim)
 
 
 def test_no_more_than_one_published_tensor_is_read_at_a_time(tmp_path, monkeypatch):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import reference
 
-from diffpo_jax.config import LORA_TARGETS, LoRAConfig
+from diffpo_jax.config import PROJECTIONS, LoRAConfig
 from diffpo_jax.models import lora
 
 CONFIG = LoRAConfig(rank=3, alpha=6.0)
@@ -36,8 +36,8 @@ def hidden():
 
 def test_it_starts_as_nothing():
     start = adapter(zero=True)
-    assert set(start["blocks"]) == {f"{name}_{part}" for name in LORA_TARGETS for part in "ab"}
-    for name in LORA_TARGETS:
+    assert set(start["blocks"]) == {f"{name}_{part}" for name in PROJECTIONS for part in "ab"}
+    for name in PROJECTIONS:
         a, b = start["blocks"][f"{name}_a"], start["blocks"][f"{name}_b"]
         assert (a.shape[-1], b.shape[-2]) == (3, 3)
         assert np.abs(a).max() <= a.shape[1] ** -0.5
@@ -50,7 +50,7 @@ def test_it_starts_as_nothing():
 def test_it_is_what_merged_kernels_are():
     part = adapter()
     merged = lora.merge(PARAMS["denoiser"], part, CONFIG)
-    for name in LORA_TARGETS:
+    for name in PROJECTIONS:
         a, b = (np.asarray(part["blocks"][f"{name}_{x}"]) for x in "ab")
         kernel = np.asarray(PARAMS["denoiser"]["blocks"][name])
         for layer in range(len(kernel)):  # alpha / r = 2
@@ -79,7 +79,7 @@ def test_its_gradient_is_that_of_the_kernel():
 
     of_adapter = jax.jit(jax.grad(lambda part: loss(PARAMS | {"adapter": part})))(start)
     of_kernel = jax.jit(jax.grad(lambda d: loss(PARAMS | {"denoiser": d})))(PARAMS["denoiser"])
-    for name in LORA_TARGETS:  # y = x (W + 2 A B) at B = 0: dB = 2 A' dW, dA = 0
+    for name in PROJECTIONS:  # y = x (W + 2 A B) at B = 0: dB = 2 A' dW, dA = 0
         a = np.asarray(start["blocks"][f"{name}_a"])
         expected = 2 * np.einsum("lir,lio->lro", a, of_kernel["blocks"][name])
         np.testing.assert_allclose(of_adapter["blocks"][f"{name}_b"], expected, atol=1e-4)
@@ -94,7 +94,7 @@ def test_only_what_is_named_has_one(targets):
     merged = lora.merge(PARAMS["denoiser"], jax.tree.map(jnp.ones_like, made), config)
     changed = {
         name
-        for name in LORA_TARGETS
+        for name in PROJECTIONS
         if np.any(merged["blocks"][name] != PARAMS["denoiser"]["blocks"][name])
     }
     assert changed == set(targets)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from diffpo_jax.config import LORA_TARGETS, LoRAConfig
+from diffpo_jax.config import PROJECTIONS, LoRAConfig
 from diffpo_jax.errors import UserError
 from diffpo_jax.models import peft
 from diffpo_jax.models.families import FAMILIES
@@ -55,5 +55,5 @@ def test_the_pattern_meets_the_kernels_of_blocks_and_nothing_else(family):
     names = FAMILIES[family].weights
     for path, name in names.items():
         module = name.format(i=12).rsplit(".", 1)[0]
-        wanted = path in {f"blocks/{x}" for x in LORA_TARGETS} or path.endswith("_bias")
+        wanted = path in {f"blocks/{x}" for x in PROJECTIONS} or path.endswith("_bias")
         assert bool(re.fullmatch(pattern, module)) == wanted
