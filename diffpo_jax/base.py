@@ -17,11 +17,12 @@ import pathlib
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from diffpo_jax import checkpoints, pretrain, rng, run_setup
 from diffpo_jax import workdir as workdir_lib
-from diffpo_jax.config import Config
+from diffpo_jax.config import PROJECTIONS, Config
 from diffpo_jax.distributed import sharding
 from diffpo_jax.models import huggingface, lora, quantized
 from diffpo_jax.models.policy import Policy
@@ -75,6 +76,23 @@ def shapes(policy: Policy, mesh: Mesh, kind: str = "") -> Params:
         return quantized.quantize_blocks(policy.init(key), kind)
 
     return sharding.abstract(jax.eval_shape(init, jax.random.key(0)), mesh)
+
+
+def reference(base: Params, config: Config) -> Params:
+    """A copy to compare with, of the groups given: kernels in the type they are multiplied in.
+
+    Every product rounds its kernel to `config.model.dtype`; so rounded they take half the memory
+    where that is bfloat16, and give the same numbers.
+    """
+    dtype = jnp.dtype(config.model.dtype)
+    kernels = {"unembed", *PROJECTIONS, *(() if config.model.positions else ("embed",))}
+
+    def copy(path: Any, x: jax.Array) -> jax.Array:
+        group, name = path[0].key, path[-1].key
+        rounded = group == "denoiser" and name in kernels
+        return jnp.array(x, dtype if rounded else x.dtype, copy=True)
+
+    return jax.tree_util.tree_map_with_path(copy, base)
 
 
 def weights_of(config: Config) -> str:

@@ -21,6 +21,7 @@ KL_ESTIMATORS = ("k1", "k2", "k3")
 SELECTIONS = ("none", "gamma_token", "exact")
 SCOPES = ("prompt", "call")
 AGGREGATIONS = ("sequence", "token", "constant")
+OPTIMIZERS = ("adamw", "adafactor")
 DECAYS = ("none", "linear")
 QUANTIZED = ("", "int8", "nf4")
 GUARD_ACTIONS = ("warn", "stop", "lower", "off")
@@ -268,6 +269,10 @@ class OptimizerConfig:
     threshold_lr: float = 1e-2  # Adam on the threshold head: must be 10-200x faster (our choice)
     warmup: int = 5  # updates of linear warm-up, both groups
     decay: str = "none"  # of both rates after it: none, or linear, to 0 after the last update
+    # The denoiser's: adamw, or adafactor, which keeps no first moment, and of the second its means
+    # over rows and columns: next to nothing.  Their decay is its own (arXiv 1804.04235), not beta2.
+    kind: str = "adamw"
+    mu_dtype: str = "float32"  # of the denoiser's first moment: float32 or bfloat16
     beta1: float = 0.9  # decay of Adam's first moment
     beta2: float = 0.99  # and of its second
     weight_decay: float = 0.0  # on the denoiser only

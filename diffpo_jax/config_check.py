@@ -18,6 +18,7 @@ from diffpo_jax.config import (
     KL_ESTIMATORS,
     KL_PLACES,
     MODES,
+    OPTIMIZERS,
     PROJECTIONS,
     PROTOCOLS,
     QUANTIZED,
@@ -237,6 +238,8 @@ def _model(config: Config) -> None:
 
 def _rl(config: Config) -> None:
     rl = config.rl
+    one_of("config.rl.optimizer.kind", rl.optimizer.kind, OPTIMIZERS)
+    one_of("config.rl.optimizer.mu_dtype", rl.optimizer.mu_dtype, ("float32", "bfloat16"))
     one_of("config.rl.objective.advantage", rl.objective.advantage, ADVANTAGES)
     one_of("config.rl.objective.weights", rl.objective.weights, WEIGHTS)
     one_of("config.rl.objective.ratio", rl.objective.ratio, RATIOS)

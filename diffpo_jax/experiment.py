@@ -79,8 +79,13 @@ def train(setup: Setup, base: Params) -> Params:
     wanted = sharding.abstract(jax.eval_shape(init, shapes), setup.mesh)
     layout = jax.tree.map(lambda x: x.sharding, wanted)
     frozen = {name: base[name] for name in base if name not in groups}
-    reference = base if config.rl.objective.kl else None
     start_of = {name: base[name] for name in base if name in groups}
+    reference = None
+    if config.rl.objective.kl:
+        # The state is donated step by step: a reference needs arrays of its own.
+        copy = functools.partial(base_lib.reference, config=config)
+        own = jax.jit(copy, out_shardings=jax.tree.map(lambda x: x.sharding, start_of))
+        reference = frozen | own(start_of)
     del base
 
     def fresh() -> TrainState:
@@ -88,9 +93,7 @@ def train(setup: Setup, base: Params) -> Params:
             where = jax.tree.map(lambda x: x.sharding, shapes["adapter"])
             make = jax.jit(policy.init_adapter, out_shardings=where)
             start_of["adapter"] = make(rng.key_for(config.seed, "adapter"))
-        # The state is donated step by step: a reference needs arrays of its own.
-        donated = () if reference is not None else (0,)
-        return jax.jit(init, donate_argnums=donated, out_shardings=layout)(start_of)
+        return jax.jit(init, donate_argnums=0, out_shardings=layout)(start_of)
 
     programs = trainer.make_programs(
         setup.policy,

@@ -5,12 +5,16 @@ import json
 import pathlib
 import sys
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
+import reference
 import safetensors.numpy
 from least import LEAST, least
 
+from diffpo_jax import base as base_lib
 from diffpo_jax import completions, config_io, experiment, exporting, metrics, presets
 from diffpo_jax.config import DIALS
 from diffpo_jax.errors import UserError
@@ -329,6 +333,27 @@ def test_a_base_that_changes_under_an_adapter_is_noticed(base, tmp_path):
     safetensors.numpy.save_file(weights, file, metadata={"format": "pt"})
     with pytest.raises(UserError, match="the base model is not the one that step 1 was trained"):
         experiment.run(least(**fields, **{"rl.steps": 2}), str(tmp_path / "run"))
+
+
+def test_a_reference_is_in_the_type_of_the_products_and_gives_the_same_numbers():
+    policy, params = reference.tiny_policy(dtype="bfloat16", layers=2)
+    config = least(**{"model.dtype": "bfloat16"})
+    copy = base_lib.reference(params, config)
+    names = [
+        jax.tree_util.keystr(path, simple=True, separator="/")
+        for path, x in jax.tree_util.tree_leaves_with_path(copy)
+        if x.dtype == jnp.float32
+    ]
+    assert {name.split("/")[-1] for name in names if "denoiser" in name} == {"scale", "embed"}
+    assert any(name.startswith("threshold") for name in names)
+    tokens, seen = jnp.arange(10).reshape(2, 5) % 5, jnp.ones((2, 5), bool)
+
+    def logits(params):
+        return policy.logits(params, policy.hidden(params, tokens, seen))
+
+    np.testing.assert_array_equal(logits(copy), logits(params))
+    without = dataclasses.replace(config, model=dataclasses.replace(config.model, positions=0))
+    assert base_lib.reference(params, without)["denoiser"]["embed"].dtype == jnp.bfloat16
 
 
 def test_a_run_s_base_model_in_few_bits(base, tmp_path):

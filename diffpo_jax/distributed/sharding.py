@@ -22,6 +22,8 @@ P = PartitionSpec
 
 # First match wins.  Blocks are stacked: their leading axis is the layer.
 RULES: tuple[tuple[str, PartitionSpec], ...] = (
+    # Means of squares over rows and columns (Adafactor): small, and whole everywhere.
+    (r"/v_(row|col)/", P()),
     (r"denoiser/embed$", P("tensor", "fsdp")),
     (r"denoiser/place$", P(None, "fsdp")),
     (r"denoiser/unembed$", P("fsdp", "tensor")),
@@ -62,6 +64,8 @@ def spec_for(path: str, shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
             f"no sharding rule matches {path} {shape}; add one to "
             "diffpo_jax/distributed/sharding.py."
         )
+    if shape == (1,):  # where a factored moment keeps nothing
+        return P()
     for axis, names in enumerate(spec):
         parts = math.prod(mesh.shape[n] for n in _names(names))
         if shape[axis] % parts:

@@ -74,7 +74,11 @@ def make_step(config: Config, mesh: Mesh) -> Step:
     init = functools.partial(update.init_state, optimizer=opt)
     state = sharding.abstract(jax.eval_shape(init, base.trained_shapes(config, policy)), mesh)
     frozen = {name: whole[name] for name in whole if name not in groups}
-    kept = {name: whole[name] for name in whole if name in groups} if rl.objective.kl else {}
+    kept: Params = {}
+    if rl.objective.kl:
+        own = {name: whole[name] for name in whole if name in groups}
+        copy = functools.partial(base.reference, config=config)
+        kept = sharding.abstract(jax.eval_shape(copy, own), mesh)
     settings = generate.make_settings(
         config.sampler, config.sampler.temperature, words.ends, config.threshold.scope
     )

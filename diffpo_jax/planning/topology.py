@@ -58,8 +58,9 @@ def find(name: str, slices: int = 1) -> Topology:
       UserError: no such topology, no libtpu, or fewer devices than that on this machine.
     """
     kind, sizes = _parts(name)
+    count = math.prod(sizes)
     if kind not in CHIPS:
-        return _local(name, kind, math.prod(sizes))
+        return _local(name, kind, count)
     from jax.experimental import topologies
 
     if not has_libtpu():
@@ -69,6 +70,8 @@ def find(name: str, slices: int = 1) -> Topology:
         )
     chip, shape = CHIPS[kind], name
     options: dict[str, Any] = {"chip_config_name": "megacore"} if chip.megacore else {}
+    if count == 1:  # else libtpu lays out whole hosts, of four chips
+        options["chips_per_host_bounds"] = [1, 1, 1]
     if slices > 1:
         options["num_slices"] = slices
         name = f"{slices} of {name}"

@@ -1,5 +1,6 @@
 """Optimisers: one for the denoiser, one, much faster, for the threshold head."""
 
+import jax.numpy as jnp
 import optax
 
 from diffpo_jax.config import OptimizerConfig, PretrainConfig
@@ -25,7 +26,7 @@ def trained(mode: str, adapts: bool) -> tuple[str, ...]:
 def make_optimizer(
     config: OptimizerConfig, groups: tuple[str, ...], updates: int
 ) -> optax.GradientTransformation:
-    """AdamW on the denoiser or its adapter and Adam on the head, each with its rate and clip.
+    """AdamW or Adafactor on the denoiser or its adapter, Adam on the head: a rate and a clip each.
 
     With one rate for both the model sharpens faster than the threshold can follow.
 
@@ -34,20 +35,23 @@ def make_optimizer(
       updates: of the whole run, where the rates come down to 0 if they do.
     """
 
-    def adam(name: str) -> optax.GradientTransformation:
+    def of(name: str) -> optax.GradientTransformation:
         head = name == "threshold"
         rate = config.threshold_lr if head else config.denoiser_lr
         schedule = _schedule(rate, config.warmup, config.decay, updates)
-        decay = 0.0 if head else config.weight_decay
-        return optax.chain(
-            optax.clip_by_global_norm(config.max_grad_norm),
-            optax.adamw(schedule, config.beta1, config.beta2, weight_decay=decay),
-        )
+        if head:
+            rule = optax.adam(schedule, config.beta1, config.beta2)
+        elif config.kind == "adafactor":
+            rule = _adafactor(schedule, config.weight_decay)
+        else:
+            betas, dtype = (config.beta1, config.beta2), jnp.dtype(config.mu_dtype)
+            rule = optax.adamw(schedule, *betas, mu_dtype=dtype, weight_decay=config.weight_decay)
+        return optax.chain(optax.clip_by_global_norm(config.max_grad_norm), rule)
 
     def labels(params: Params) -> dict[str, str]:
         return {name: name for name in params}
 
-    return optax.partition({name: adam(name) for name in groups}, labels)
+    return optax.partition({name: of(name) for name in groups}, labels)
 
 
 def make_pretrain_optimizer(config: PretrainConfig) -> optax.GradientTransformation:
@@ -62,6 +66,17 @@ def make_pretrain_optimizer(config: PretrainConfig) -> optax.GradientTransformat
         return {name: "frozen" if name == "threshold" else "trained" for name in params}
 
     return optax.partition({"trained": adamw, "frozen": optax.set_to_zero()}, labels)
+
+
+def _adafactor(schedule: optax.Schedule, weight_decay: float) -> optax.GradientTransformation:
+    # Not optax.adafactor: there weight decay is not scaled by the rate, and a rate is relative to
+    # the parameters' size.  So a rate means what it does with Adam.
+    return optax.chain(
+        optax.scale_by_factored_rms(),
+        optax.clip_by_block_rms(1.0),
+        optax.add_decayed_weights(weight_decay),
+        optax.scale_by_learning_rate(schedule),
+    )
 
 
 def _schedule(rate: float, warmup: int, decay: str, updates: int) -> optax.Schedule:

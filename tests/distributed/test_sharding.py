@@ -88,6 +88,20 @@ def test_moments_lie_with_their_parameters(state, mesh):
     assert all(of_state[path].spec == P() for path in rest)
 
 
+def test_factored_moments_lie_everywhere_and_whole_ones_with_their_parameters(mesh):
+    shapes = {"width": 128, "ff": 128, "layers": 2, "positions": 7}
+    _, params = reference.tiny_policy(**shapes)
+    optimizer = make_optimizer(OptimizerConfig(kind="adafactor"), ("denoiser", "threshold"), 1)
+    state = jax.eval_shape(lambda p: update.init_state(p, optimizer), params)
+    of_state = leaves(sharding.shardings(state, mesh))
+    small = {path for path in of_state if re.search(r"/v_(row|col)/", path)}
+    assert small
+    assert {of_state[path].spec for path in small} == {P()}
+    kept = {re.split("/v/", path)[1]: x.spec for path, x in of_state.items() if "/v/" in path}
+    assert kept["denoiser/blocks/q"] == P()  # nothing is there
+    assert kept["denoiser/embed"] == SPECS["embed"]  # 6 rows are too few to factor
+
+
 def test_parameters_really_are_split(state, mesh):
     placed = leaves(jax.device_put(state.params, sharding.shardings(state.params, mesh)))
     original = leaves(state.params)

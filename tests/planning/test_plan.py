@@ -58,12 +58,20 @@ def test_an_adapter_is_what_has_moments():
     )
     step = programs.make_step(changed, topology.make_mesh(changed.mesh, topology.find("cpu:8")))
     staying = memory.staying(step)
-    # A and B of q [32 32] and of down [64 32]: of each one side is split over four devices.
-    adapter = 4 * (32 * 4 / 4 + 4 * 32 + 64 * 4 + 4 * 32 / 4)
+    # A and B of q [32 32] and of down [64 32], each split over four devices.
+    adapter = 4 * (32 * 4 + 4 * 32 + 64 * 4 + 4 * 32) / 4
     head = 4 * ((32 * 32 + 32) + (32 * 2 + 2))
     assert staying["optimiser"] == 2 * (adapter + head) + 4 * 5
     assert step.frozen.keys() == {"denoiser"}
     assert staying["reference"] == head  # the denoiser is there already
+
+
+def test_a_reference_is_in_the_type_of_the_products():
+    changed = config(**SMALL | {"rl.objective.kl": 1, "model.dtype": "bfloat16"})
+    step = programs.make_step(changed, topology.make_mesh(changed.mesh, topology.find("cpu:8")))
+    staying = memory.staying(step)
+    kernels = (13 * 32 + 4 * 32 * 32 + 3 * 32 * 64) / 4  # unembed and the block's
+    assert staying["reference"] == staying["weights"] - 2 * kernels
 
 
 def test_parts_add_up(plan):

@@ -392,6 +392,43 @@ def test_weight_decay_is_for_the_denoiser_alone():
     np.testing.assert_array_equal(updates["threshold"]["w"], [0.0])
 
 
+def test_adafactor_keeps_means_over_rows_and_columns():
+    """Of a matrix of 128 x 130, its first step by hand: no squares of earlier gradients yet."""
+    rng = np.random.default_rng(0)
+    kernel, gradient = (rng.normal(size=(2, 128, 130)).astype(np.float32) for _ in range(2))
+    tree = {"denoiser": {"w": jnp.asarray(kernel)}, "threshold": TREE["threshold"]}
+    grads = {"denoiser": {"w": jnp.asarray(gradient)}, "threshold": GRADS["threshold"]}
+    config = OptimizerConfig(
+        kind="adafactor", denoiser_lr=1e-3, warmup=0, weight_decay=0.5, max_grad_norm=1e9
+    )
+    optimizer = make_optimizer(config, MODES["joint"], 1)
+    state = optimizer.init(tree)
+    kept = sum(x.size for x in jax.tree.leaves(state))
+    assert kept < 2 * (128 + 130) + 20
+    updates, _ = optimizer.update(grads, state, tree)
+    squares = gradient**2
+    rows, columns = squares.mean(axis=2, keepdims=True), squares.mean(axis=1, keepdims=True)
+    step = gradient / np.sqrt(rows * columns / rows.mean(axis=1, keepdims=True))
+    step /= max(1, np.sqrt((step**2).mean()))
+    expected = -1e-3 * (step + 0.5 * kernel)
+    np.testing.assert_allclose(updates["denoiser"]["w"], expected, rtol=1e-4, atol=1e-8)
+    np.testing.assert_allclose(updates["threshold"]["w"], [-1e-2], rtol=1e-4)  # Adam's
+
+
+def test_the_first_moment_may_be_in_bfloat16():
+    config = OptimizerConfig(mu_dtype="bfloat16")
+    state = make_optimizer(config, MODES["joint"], 1).init(TREE)
+    dtypes = {
+        jax.tree_util.keystr(path): x.dtype
+        for path, x in jax.tree_util.tree_leaves_with_path(state)
+        if "['w']" in jax.tree_util.keystr(path)
+    }
+    short = [path for path, dtype in dtypes.items() if dtype == jnp.bfloat16]
+    assert len(dtypes) == 4
+    assert len(short) == 1
+    assert ".mu" in short[0] and "['denoiser']" in short[0]
+
+
 @pytest.mark.parametrize("mode", MODES)
 def test_what_is_not_trained_keeps_no_moments(mode):
     groups = trained(mode, False)
