@@ -113,7 +113,7 @@ def anchored_log_prob(
 
     zero = jnp.zeros(tokens.shape, rollout.logprob.dtype)
 
-    def one_anchor(total: Array, anchor: tuple[Array, Array]) -> tuple[Array, None]:
+    def one_anchor(total: Array, anchor: tuple[Array | int, Array]) -> tuple[Array, None]:
         j, call = anchor
         seen_from = of_token == j
         if many:
@@ -122,11 +122,14 @@ def anchored_log_prob(
             value = one_pass(call)
         return total + jnp.where(seen_from, value, 0.0), None
 
-    # Unrolled two passes run a little faster; more of them only take longer to compile.
-    remat = remat or many
-    body = jax.checkpoint(one_anchor) if remat else one_anchor
-    anchors = (jnp.arange(count), draws.anchors.T)
-    total, _ = jax.lax.scan(body, zero, anchors, unroll=1 if remat else count)
+    if remat or many:
+        anchors = (jnp.arange(count), draws.anchors.T)
+        return jax.lax.scan(jax.checkpoint(one_anchor), zero, anchors)[0]
+    # No scan: its derivative takes what is the same for all anchors out of it and keeps that, such
+    # as every kernel in few bits multiplied out.
+    total = zero
+    for j in range(count):
+        total, _ = one_anchor(total, (j, draws.anchors[:, j]))
     return total
 
 

@@ -1,5 +1,6 @@
 """Kernels in few bits: what rounding does, by a slow reference; networks, meshes and refusals."""
 
+import re
 import sys
 
 import jax
@@ -11,10 +12,12 @@ from least import least
 
 from diffpo_jax import config_check
 from diffpo_jax.config import LoRAConfig, MeshConfig
+from diffpo_jax.diffusion import likelihood
 from diffpo_jax.distributed import sharding
 from diffpo_jax.distributed.mesh import make_mesh
 from diffpo_jax.errors import UserError
 from diffpo_jax.models import quantized
+from diffpo_jax.types import Draws, Prompts, Rollout
 
 KINDS = ("int8", "nf4")
 WIDE = {"width": 128, "ff": 128, "heads": 4, "kv_heads": 2}
@@ -121,6 +124,33 @@ def test_an_adapter_learns_over_it_on_any_mesh(kind):
             y = y[key.key]
         np.testing.assert_allclose(y, x, atol=2e-4 * np.abs(x).max() + 1e-6)
     assert any(np.any(x) for x in jax.tree.leaves(alone))
+
+
+def test_a_gradient_never_holds_all_kernels_multiplied_out():
+    """The backward pass makes them again, a block at a time: memory stays that of the bits."""
+    sizes = WIDE | {"ff": 192, "layers": 2, "remat": True}
+    policy, params = reference.tiny_policy(lora=LoRAConfig(rank=8), platform="tpu", **sizes)
+    few = quantized.quantize_blocks(params, "nf4")
+    adapter = policy.init_adapter(jax.random.key(1))
+    prompts = Prompts(jnp.ones((2, 3), jnp.int32), jnp.ones((2, 3), bool))
+    calls = jnp.array([[1, 1, 2, 3], [2, 1, 3, 3]])
+    rollout = Rollout(*[None] * len(Rollout._fields))._replace(
+        tokens=jnp.ones((2, 4), jnp.int32),
+        commit_call=calls,
+        sampled=calls > 0,
+        logprob=jnp.zeros((2, 4)),
+    )
+    draws = Draws(jnp.array([[0, 2], [0, 1]]), jnp.zeros((2, 3), bool))
+
+    def loss(adapter, params):
+        scored = likelihood.anchored_log_prob(
+            policy, params | {"adapter": adapter}, prompts, rollout, draws, temperature=1.0
+        )
+        return jnp.sum(scored)
+
+    program = str(jax.make_jaxpr(jax.grad(loss))(adapter, few))
+    assert "u4[2,128,192]" in program
+    assert not re.search(r"(f32|bf16|i32)\[2,128,192\]", program)
 
 
 def test_bytes_on_a_device():
