@@ -129,13 +129,24 @@ def against_reference(
 
 def as_text(table: Table) -> str:
     """A table for a terminal, ending in a newline."""
+    rows = ["  ".join(cells).rstrip() for cells in _aligned(table)]
+    return "\n".join([table["title"], "", *rows, "", table["note"]]) + "\n"
+
+
+def as_markdown(table: Table) -> str:
+    """The same as a section of a Markdown document."""
+    head, *rows = (f"| {' | '.join(cells)} |" for cells in _aligned(table))
+    rule = f"|---|{'---:|' * (len(table['columns']) - 1)}"
+    return "\n".join([f"## {table['title']}", "", head, rule, *rows, "", table["note"]]) + "\n"
+
+
+def _aligned(table: Table) -> list[list[str]]:
     rows = [table["columns"], *table["rows"]]
     widths = [max(len(row[i]) for row in rows) for i in range(len(table["columns"]))]
-    lines = [table["title"], ""]
-    for row in rows:
-        cells = [row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:]))]
-        lines.append("  ".join(cells).rstrip())
-    return "\n".join([*lines, "", table["note"]]) + "\n"
+    return [
+        [row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:]))]
+        for row in rows
+    ]
 
 
 def percent(value: Spread) -> str:

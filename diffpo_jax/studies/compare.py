@@ -94,8 +94,8 @@ def report(
         "missing": missing,
         "commits": sorted({run.summary["commit"] for run in finished}),
     }
-    text = "\n".join(map(grid_tables.as_text, tables))
-    files.write_atomic(place / "tables.txt", text + "\n".join(missing))
+    sections = [f"# {config.title}\n", *map(grid_tables.as_markdown, tables)]
+    files.write_atomic(place / "tables.md", "\n".join([*sections, *missing]))
     files.write_json(place / "results.json", result)
     return result
 

@@ -156,6 +156,10 @@ def test_tables_say_what_the_runs_say():
     assert against["rows"][0][3].startswith("+5.0 [")
     text = grid_tables.as_text(final)
     assert all(cell in text for cell in final["rows"][1])
+    title, _, head, rule, *rows = grid_tables.as_markdown(final).splitlines()
+    assert title == f"## {final['title']}"
+    assert len({line.count("|") for line in (head, rule, *rows[:2])}) == 1
+    assert [cell.strip() for cell in rows[0].strip("|").split("|")] == final["rows"][0]
     json.dumps([final, equal, against], allow_nan=False)
 
 

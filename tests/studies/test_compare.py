@@ -90,6 +90,8 @@ def test_a_study_with_a_killed_and_a_broken_run(tmp_path):
     out, err = again.communicate(timeout=400)
     assert again.returncode == 0, err
     result = json.loads((tmp_path / "study/report/results.json").read_text())
+    tables = (tmp_path / "study/report/tables.md").read_text()
+    assert all(f"## {table['title']}\n" in tables for table in result["tables"])
     assert [row[0] for row in result["tables"][0]["rows"]] == ["one", "two"]
     assert len(result["missing"]) == 1
     assert "broken" in result["missing"][0]
