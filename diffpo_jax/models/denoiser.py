@@ -17,6 +17,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Bool, Float, Int
 
 from diffpo_jax.models import quantized
@@ -190,9 +191,10 @@ class Block(nn.Module):
         y = _project(x, self._kernel(name, (x.shape[-1], out)), s)
         if self.has_variable("adapter", f"{name}_a"):
             a, b = (self.get_variable("adapter", f"{name}_{part}") for part in "ab")
-            # By rows too, or XLA takes the split of a factor for that of the activations.
-            narrow = _by_rows(_project(x, a, s), s)
-            y = y + s.adapter_scale * _by_rows(_project(narrow, b, s), s)
+            # Of the two sides of the kernel, the one that is split over the tensor axis.
+            inner, outer = ("tensor", None) if name in ("o", "down") else (None, "tensor")
+            a, b = _gathered(a, P(inner, None), s), _gathered(b, P(None, outer), s)
+            y = y + s.adapter_scale * _project(_project(x, a, s), b, s)
         return y
 
     def _kernel(self, name: str, shape: tuple[int, int]) -> Array:
@@ -267,6 +269,15 @@ def _by_rows(x: Float[Array, "B *N"], shape: Shape) -> Array:
     if shape.rows is None or x.shape[0] % _parts(shape.rows):
         return x
     return jax.lax.with_sharding_constraint(x, shape.rows)
+
+
+def _gathered(factor: Float[Array, "i o"], spec: P, shape: Shape) -> Array:
+    # A factor is small.  Left to itself XLA multiplies with a part of it at a time, which passes
+    # over the activations as often as there are devices.
+    factor = factor.astype(shape.dtype)
+    if shape.rows is None:
+        return factor
+    return jax.lax.with_sharding_constraint(factor, NamedSharding(shape.rows.mesh, spec))
 
 
 def _parts(rows: NamedSharding) -> int:
