@@ -105,7 +105,7 @@ def kernel_of(stored: Quantized, dtype: Any) -> Float[Array, "*N in out"]:
 
 
 def _nf4(numbers: Shaped[Array, "*N"]) -> Float[Array, "*N"]:
-    # By the bits, highest first, 15 selections: elementwise, so that it is fused and shards as the
+    # By the bits, lowest first, 15 selections: elementwise, so that it is fused and shards as the
     # kernel does.  A table look-up is a gather, which TPUs do one number at a time.
     bits = [(numbers.astype(jnp.int32) >> bit) & 1 for bit in range(4)]
     levels = [jnp.float32(level) for level in NF4]
