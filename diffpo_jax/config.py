@@ -114,7 +114,8 @@ class TaskConfig:
 
 @dataclasses.dataclass(frozen=True)
 class TokenizerConfig:
-    # "char": one token a character, built from `alphabet`; or a directory or hub name to load.
+    # "char": one token a character, built from `alphabet`; or a directory, or a hub name
+    # (OWNER/NAME[@REVISION]), to load.
     name: str = "char"
     alphabet: str = "0123456789"  # the characters of the "char" tokenizer
     # Of a loaded one, where it does not say so itself: its class in transformers; some name one of
@@ -136,7 +137,7 @@ class ModelConfig:
     ff: int = 192  # F, hidden size of the SwiGLU
     qkv_bias: bool = False  # biases of queries, keys and values (Dream has them)
     tied: bool = False  # the embedding also gives the logits (iLLaDA)
-    weights: str = ""  # directory or hub name of published weights to start from
+    weights: str = ""  # published weights to start from: a directory, or OWNER/NAME[@REVISION]
     vocab: int = 0  # V, rows of the embedding; 0: as many as the tokenizer has tokens
     rope_theta: float = 10_000.0  # base of the rotary embedding; short sequences want it small
     norm_eps: float = 1e-5  # epsilon of the RMSNorms

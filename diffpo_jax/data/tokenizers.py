@@ -11,6 +11,7 @@ import tokenizers
 import transformers
 from tokenizers import decoders, models, pre_tokenizers
 
+from diffpo_jax import hub_names
 from diffpo_jax.config import TokenizerConfig
 from diffpo_jax.errors import UserError
 
@@ -65,7 +66,9 @@ def _loaded(config: TokenizerConfig) -> transformers.PreTrainedTokenizerFast:
         raise UserError(f"config.tokenizer.kind={config.kind!r} is no class of transformers.")
     try:
         # Code that comes with a tokenizer is never run: that needs a promise we do not give.
-        tokenizer = maker.from_pretrained(config.name, trust_remote_code=False)
+        name, revision = hub_names.split(config.name)
+        pinned = {"revision": revision} if revision else {}
+        tokenizer = maker.from_pretrained(name, trust_remote_code=False, **pinned)
     except Exception as error:  # of the hub, of its files, of the network
         reason = (str(error).strip() or repr(error)).splitlines()[0]
         raise UserError(

@@ -22,7 +22,7 @@ import safetensors
 from jax.sharding import NamedSharding, PartitionSpec
 from safetensors.numpy import save_file
 
-from diffpo_jax import files
+from diffpo_jax import files, hub_names
 from diffpo_jax.config import ModelConfig
 from diffpo_jax.errors import UserError
 from diffpo_jax.models import quantized
@@ -50,18 +50,21 @@ class Tensor(NamedTuple):
 def locate(source: str) -> pathlib.Path:
     """The directory of a checkpoint: `source` itself, or a download of that hub name.
 
+    "OWNER/NAME@REVISION" is that commit, branch or tag of it.
+
     Raises:
       UserError: neither a directory nor a name the hub gives us.
     """
     path = pathlib.Path(source)
     if path.is_dir():
         return path
-    if len(path.parts) != 2 or path.is_absolute():
-        raise UserError(f"{source} is not a directory, nor a hub name (owner/name).")
+    name, revision = hub_names.split(source)
+    if len(pathlib.Path(name).parts) != 2 or path.is_absolute() or revision == "":
+        raise UserError(f"{source} is not a directory, nor a hub name (owner/name[@revision]).")
     from huggingface_hub import snapshot_download
 
     try:
-        return pathlib.Path(snapshot_download(source, allow_patterns=_WANTED))
+        return pathlib.Path(snapshot_download(name, revision=revision, allow_patterns=_WANTED))
     except Exception as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save_file
 
-from diffpo_jax import files
+from diffpo_jax import files, hub_names
 from diffpo_jax.config import LoRAConfig
 from diffpo_jax.models.families import FAMILIES
 from diffpo_jax.types import Params
@@ -56,12 +56,14 @@ def _named(adapter: Params, family: str):
 
 def _config_json(config: LoRAConfig, family: str, base: str) -> dict[str, Any]:
     weights = FAMILIES[family].weights
+    base, revision = hub_names.split(base)
     names = [weights[f"blocks/{x}"].removesuffix(".weight") for x in config.targets]
     # A pattern of whole names, not a list of last parts: LLaDA calls its head ff_out too.
     patterns = [re.escape(name).replace(re.escape("{i}"), r"\d+") for name in names]
     return {
         "peft_type": "LORA",
         "base_model_name_or_path": base,
+        "revision": revision,
         "r": config.rank,
         "lora_alpha": config.alpha,
         "lora_dropout": 0.0,

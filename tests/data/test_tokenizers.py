@@ -152,3 +152,17 @@ def test_the_class_may_be_named(saved):
 def test_special_tokens_that_are_not_there(saved, named, message):
     with pytest.raises(UserError, match=message):
         tokenizers.make_tokenizer(TokenizerConfig(name=saved, **named))
+
+
+def test_a_revision_of_a_hub_name(monkeypatch):
+    asked = []
+
+    def load(name, **settings):
+        asked.append((name, settings.get("revision")))
+        raise OSError("no network")
+
+    monkeypatch.setattr("transformers.AutoTokenizer.from_pretrained", load)
+    for name in ("owner/name@abc", "owner/name"):
+        with pytest.raises(UserError, match="cannot be loaded: no network"):
+            tokenizers.make_tokenizer(TokenizerConfig(name=name))
+    assert asked == [("owner/name", "abc"), ("owner/name", None)]

@@ -379,3 +379,25 @@ def test_what_is_neither_a_directory_nor_a_hub_name_is_refused(tmp_path):
     assert huggingface.locate(str(tmp_path)) == tmp_path
     with pytest.raises(UserError, match="is not a directory, nor a hub name"):
         huggingface.locate(str(tmp_path / "nothing"))
+
+
+@pytest.mark.parametrize("source", ["nobody/nothing@", "nothing@main", "a/b/c@main"])
+def test_a_revision_of_no_hub_name_is_refused(source):
+    with pytest.raises(UserError, match="is not a directory, nor a hub name"):
+        huggingface.locate(source)
+
+
+def test_weights_of_a_revision(tmp_path, monkeypatch):
+    asked = []
+
+    def download(name, *, revision, allow_patterns):
+        asked.append((name, revision))
+        return str(tmp_path)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    assert huggingface.locate("owner/name@v1.5") == tmp_path
+    huggingface.locate("owner/name")
+    assert asked == [("owner/name", "v1.5"), ("owner/name", None)]
+    there = tmp_path / "weights@home"
+    there.mkdir()
+    assert huggingface.locate(str(there)) == there

@@ -43,6 +43,7 @@ def test_tensors_by_hand(tmp_path, family, name):
     np.testing.assert_array_equal(b[1], [9, 13])
     assert (described["r"], described["lora_alpha"]) == (2, 8.0)
     assert described["base_model_name_or_path"] == "some/model"
+    assert described["revision"] is None
     assert json.loads((tmp_path / "out" / "lineage.json").read_text()) == {"commit": "c"}
     with pytest.raises(UserError, match="exists already"):
         write(tmp_path / "out", family)
