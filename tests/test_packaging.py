@@ -23,7 +23,7 @@ ROOT = Path(__file__).parent.parent
 # The package that an import comes from, where the two differ by more than "-" and "_".
 PACKAGES = {"absl": "absl-py", "orbax": "orbax-checkpoint", "jaxlib": "jax"}
 # Required without being imported by us; requirements.txt says why.
-NOT_IMPORTED = {"array-record"}
+NOT_IMPORTED = {"array-record", "jinja2"}
 
 
 def normal(name):
