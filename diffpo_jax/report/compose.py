@@ -8,7 +8,7 @@ from diffpo_jax.report.examples import Example
 from diffpo_jax.report.groups import Group, by_arm, by_settings
 from diffpo_jax.report.picture import Picture
 from diffpo_jax.report.read import Run, Study
-from diffpo_jax.report.tables import Table
+from diffpo_jax.report.tables import Table, file_part
 
 
 class Section(NamedTuple):
@@ -114,7 +114,7 @@ def _part(groups: Sequence[Group], task: str) -> list[Section]:
     if not groups:
         return []
     summary = Section("Summary", words.of_several(groups), words.points(groups))
-    found = [summary, *_figures(groups, prefix=f"{task}_" if task else "")]
+    found = [summary, *_figures(groups, prefix=f"{file_part(task)}_" if task else "")]
     return [s._replace(title=f"{s.title}: {task}" if task else s.title) for s in found]
 
 

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from diffpo_jax.files import write_atomic
 from diffpo_jax.report import comparison, figures
 from diffpo_jax.report.comparison import Finished
-from diffpo_jax.report.tables import csv_text
+from diffpo_jax.report.tables import csv_text, file_part
 
 Rows = list[dict[str, Any]]
 
@@ -20,9 +20,9 @@ def write(directory: pathlib.Path, runs: Sequence[Finished]) -> list[str]:
     names = [_write(directory, "final", *final(runs))]
     for task in dict.fromkeys(run.task for run in runs):
         of_task = [run for run in runs if run.task == task]
-        safe = task.replace(":", "-").replace(",", "-")
-        names.append(_write(directory, f"frontier-{safe}", *frontiers(of_task, task)))
-        names.append(_write(directory, f"learning-{safe}", *learning(of_task, task)))
+        part = file_part(task)
+        names.append(_write(directory, f"frontier-{part}", *frontiers(of_task, task)))
+        names.append(_write(directory, f"learning-{part}", *learning(of_task, task)))
     return names
 
 

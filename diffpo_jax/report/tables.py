@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -18,6 +19,11 @@ class Table(NamedTuple):
     rows: Sequence[Sequence[Any]]
     note: str = ""
     folded: bool = False
+
+
+def file_part(task: str) -> str:
+    """A task's name as part of a file's: "sudoku:study" -> "sudoku-study"."""
+    return re.sub("[^A-Za-z0-9._-]", "-", task)
 
 
 def csv_text(columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> str:
