@@ -328,22 +328,24 @@ def _divisions(config: Config) -> None:
             f"{config.mesh.slices}: each slice holds as many copies of the parameters."
         )
     shards = config.mesh.data * config.mesh.fsdp
-    for name, micro, batch in (
-        ("rl", rl.micro_batch, sequences),
-        ("pretrain", config.pretrain.micro_batch, config.pretrain.batch),
-    ):
+    stage = config.pretrain
+    batches = [("rl", rl.micro_batch, sequences)]
+    counts = [
+        ("config.rl.prompts * config.rl.group", sequences),
+        ("config.rl.micro_batch", rl.micro_batch),
+        ("config.evaluation.batch", config.evaluation.batch),
+    ]
+    if stage.steps:  # else there is no such batch
+        batches.append(("pretrain", stage.micro_batch, stage.batch))
+        counts.append(("config.pretrain.batch", stage.batch))
+        counts.append(("config.pretrain.micro_batch", stage.micro_batch))
+    for name, micro, batch in batches:
         if micro and batch % micro:
             raise UserError(
                 f"config.{name}.micro_batch={micro} does not divide the {batch} sequences of "
                 "a step."
             )
-    for name, count in (
-        ("config.rl.prompts * config.rl.group", sequences),
-        ("config.rl.micro_batch", rl.micro_batch),
-        ("config.pretrain.batch", config.pretrain.batch),
-        ("config.pretrain.micro_batch", config.pretrain.micro_batch),
-        ("config.evaluation.batch", config.evaluation.batch),
-    ):
+    for name, count in counts:
         if count % shards:
             raise UserError(
                 f"{name}={count} does not divide over config.mesh.data * config.mesh.fsdp="

@@ -131,6 +131,7 @@ RULE = {"mode": "model"}  # rules without a threshold can be had in this mode on
         ({"sampler.temperature": 0.0}, "sampler.temperature=0.0 must be above 0"),
         ({"rl.micro_batch": 100}, "micro_batch=100 does not divide the 512"),
         ({"mesh.data": 3}, "does not divide over"),
+        ({"pretrain.micro_batch": 48}, "pretrain.micro_batch=48 does not divide"),
         ({"threshold.sigma": 9.0}, "outside"),
         ({"rl.likelihood.prompt_masking": 1.0}, "below 1"),
         ({"rl.objective.truncation": float("nan")}, "NaN"),
@@ -140,6 +141,10 @@ def test_values_that_contradict_are_named(overrides, message):
     with pytest.raises(UserError, match=message) as caught:
         build(**overrides)
     assert "\n" not in str(caught.value)
+
+
+def test_batches_of_a_stage_that_is_not_run_need_not_divide():
+    assert build(**{"pretrain.micro_batch": 48, "pretrain.steps": 0}).pretrain.micro_batch == 48
 
 
 def test_an_unknown_field_names_the_nearest():
