@@ -212,7 +212,8 @@ class PretrainConfig:
     steps: int = 120  # optimiser steps of masked-diffusion SFT
     batch: int = 256  # sequences a step
     micro_batch: int = 0  # sequences a gradient micro-batch, over all devices; 0: all
-    learning_rate: float = 2e-3  # Adam
+    kind: str = "adamw"  # or adafactor, as in OptimizerConfig
+    learning_rate: float = 2e-3  # whichever of the two
     warmup: int = 10  # steps of linear warm-up
     decay: str = "none"  # of the rate after it: none, or linear, to 0 after the last step
     weight_decay: float = 0.0  # on every parameter

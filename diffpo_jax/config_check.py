@@ -117,6 +117,7 @@ def _ranges(config: Config) -> None:
     _not_negative(config, "pretrain.steps", "sampler.max_calls", "sampler.slots")
     _not_negative(config, "sampler.cache_refresh", "sampler.cache_rows", "sampler.vocabulary_chunk")
     _not_negative(config, "logging.samples_every", "pretrain.warmup", "rl.optimizer.warmup")
+    one_of("config.pretrain.kind", config.pretrain.kind, OPTIMIZERS)
     one_of("config.pretrain.decay", config.pretrain.decay, DECAYS)
     _not_negative(config, "pretrain.demonstrations.prompt_length", "pretrain.demonstrations.length")
     _positive(config, "rl.guard.window", "rl.guard.tokens_per_call", "rl.guard.lower")

@@ -55,17 +55,18 @@ def make_optimizer(
 
 
 def make_pretrain_optimizer(config: PretrainConfig) -> optax.GradientTransformation:
-    """AdamW on the denoiser or its adapter alone; the rate is warmed up, and let down if asked."""
+    """The denoiser's or its adapter's alone; the rate is warmed up, and let down if asked."""
     schedule = _schedule(config.learning_rate, config.warmup, config.decay, config.steps)
-    adamw = optax.chain(
-        optax.clip_by_global_norm(config.max_grad_norm),
-        optax.adamw(schedule, weight_decay=config.weight_decay),
-    )
+    if config.kind == "adafactor":
+        rule = _adafactor(schedule, config.weight_decay)
+    else:
+        rule = optax.adamw(schedule, weight_decay=config.weight_decay)
+    whole = optax.chain(optax.clip_by_global_norm(config.max_grad_norm), rule)
 
     def labels(params: Params) -> dict[str, str]:
         return {name: "frozen" if name == "threshold" else "trained" for name in params}
 
-    return optax.partition({"trained": adamw, "frozen": optax.set_to_zero()}, labels)
+    return optax.partition({"trained": whole, "frozen": optax.set_to_zero()}, labels)
 
 
 def _adafactor(schedule: optax.Schedule, weight_decay: float) -> optax.GradientTransformation:

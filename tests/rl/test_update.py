@@ -438,10 +438,14 @@ def test_what_is_not_trained_keeps_no_moments(mode):
     assert kept == set(MODES[mode])
 
 
-def test_pretraining_leaves_the_head():
-    optimizer = make_pretrain_optimizer(PretrainConfig(warmup=0, learning_rate=1e-2))
-    updates, _ = optimizer.update(GRADS, optimizer.init(TREE), TREE)
+@pytest.mark.parametrize("kind", ["adamw", "adafactor"])
+def test_pretraining_leaves_the_head(kind):
+    optimizer = make_pretrain_optimizer(PretrainConfig(kind=kind, warmup=0, learning_rate=1e-2))
+    updates, state = optimizer.update(GRADS, optimizer.init(TREE), TREE)
+    # Two numbers are too few to factor: each step is the gradient over its own size, of both.
     np.testing.assert_allclose(updates["denoiser"]["w"], [-1e-2, -1e-2], rtol=1e-4)
+    paths = [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(state)]
+    assert any(".mu" in path for path in paths) == (kind == "adamw")
     np.testing.assert_array_equal(updates["threshold"]["w"], [0.0])
 
 
