@@ -183,7 +183,8 @@ def gradient_of(state):
 
 
 def assert_close(a, b, atol):
-    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=atol), a, b)
+    # Sums over a batch in float32, in another order: some ulps of the largest of them.
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=2e-5, atol=atol), a, b)
 
 
 def moved(new, old):
