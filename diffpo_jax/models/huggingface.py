@@ -145,10 +145,8 @@ def read_into(directory: pathlib.Path, denoiser: Params, family: str) -> Params:
                 arrays[tensor.path] = turn(one, tensor.transposed, leaf.dtype).block_until_ready()
                 continue
             if tensor.layer == 0:
-                empty = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), leaf)
-                arrays[tensor.path] = jax.jit(
-                    functools.partial(_zeros, empty), out_shardings=where
-                )()
+                zeros = jax.jit(functools.partial(_zeros, leaf), out_shardings=where)
+                arrays[tensor.path] = zeros()
             put = jax.jit(_put, static_argnums=3, donate_argnums=0, out_shardings=where)
             # Waited for: layers that are read ahead of the devices would pile up.
             arrays[tensor.path] = jax.block_until_ready(

@@ -183,8 +183,7 @@ def gradient_of(state):
 
 
 def assert_close(a, b, atol):
-    # Sums over a batch in float32, in another order: some ulps of the largest of them.
-    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=2e-5, atol=atol), a, b)
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=atol), a, b)
 
 
 def moved(new, old):
@@ -223,7 +222,8 @@ def test_the_first_gradient_is_that_of_weighted_reinforce(batch):
 
     expected = jax.jit(jax.grad(reinforce))(PARAMS)
     state, metrics = updated("joint")
-    assert_close(gradient_of(state), expected, atol=2e-6)
+    # Sums over a batch of up to 0.4, in float32 and in another order: some units in the last place.
+    assert_close(gradient_of(state), expected, atol=4e-6)
     assert all(np.abs(x).max() > 1e-4 for x in jax.tree.leaves(expected))
     # All ratios are 1: nothing is clipped and old and new are the same.
     assert value(metrics, "clip/token") == value(metrics, "clip/gamma") == 0
