@@ -234,7 +234,8 @@ def _model(config: Config) -> None:
         )
     for name in ("dtype", "param_dtype"):
         one_of(f"config.model.{name}", getattr(model, name), ("float32", "bfloat16"))
-    one_of("config.model.quantized", model.quantized, QUANTIZED)
+    if model.quantized:
+        one_of("config.model.quantized", model.quantized, QUANTIZED)
 
 
 def _rl(config: Config) -> None:
