@@ -8,6 +8,7 @@ from diffpo_jax.config import (
     ADVANTAGES,
     AGGREGATIONS,
     ANSWERS,
+    ATTENTIONS,
     CACHES,
     CLIPS,
     COUNTS,
@@ -234,6 +235,7 @@ def _model(config: Config) -> None:
         )
     for name in ("dtype", "param_dtype"):
         one_of(f"config.model.{name}", getattr(model, name), ("float32", "bfloat16"))
+    one_of("config.model.attention", model.attention, ATTENTIONS)
     if model.quantized:
         one_of("config.model.quantized", model.quantized, QUANTIZED)
 

@@ -10,7 +10,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from benchmarks import against_pytorch, steps, timing
+from benchmarks import against_pytorch, published, steps, timing
 
 ROOT = Path(__file__).parents[1]
 SHAPE = ["--rows=2", "--width=16", "--layers=1", "--heads=2", "--ff=24", "--repeats=1"]
@@ -198,6 +198,43 @@ def test_a_model_that_cannot_be_is_refused_in_one_line(capsys):
         steps.main(["--heads=3"])
     assert stopped.value.code == 2
     assert capsys.readouterr().err.startswith("error: config.model.width=64 must be")
+
+
+@pytest.mark.slow
+def test_published_runs_a_step_with_random_weights(tmp_path):
+    config = f"--config={ROOT / 'configs' / 'sudoku.py'}:smoke"
+    changes = ["rl.objective.kl=0.04", "sampler.max_calls=3", "rl.prompts=2", "rl.micro_batch=4"]
+    text, result = run(tmp_path, "published.py", config, "--repeats=1", *changes)
+    assert result["rows"] == 8 and result["calls"] == 3
+    assert result["results"].keys() == {"rollout", "score", "update"}
+    of_call = result["results"]["rollout"]["gflops"] * result["results"]["rollout"]["seconds"] / 3
+    for name, one in result["results"].items():
+        assert name in text
+        assert_times(one)
+        assert one["planned_bytes"] > 0 and one["compile_seconds"] > 0
+        passes = {"rollout": 3, "score": 2, "update": 3 * 2}[name]  # K = 2
+        assert one["gflops"] * one["seconds"] == pytest.approx(passes * of_call)
+
+
+@pytest.mark.slow
+def test_published_with_rounded_kernels_and_an_adapter(tmp_path):
+    config = f"--config={ROOT / 'configs' / 'sudoku.py'}:smoke,lora"
+    changes = [
+        "pretrain.steps=0",
+        "model.quantized=int8",
+        "lora.rank=2",
+        "rl.prompts=2",
+        "rl.micro_batch=4",
+    ]
+    _, result = run(tmp_path, "published.py", config, "--last=rollout", "--repeats=1", *changes)
+    assert result["results"].keys() == {"rollout"}
+
+
+def test_published_refuses_what_it_has_no_arguments_for(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        published.main([f"--config={ROOT / 'configs' / 'sudoku.py'}:smoke", "mode=sampler"])
+    assert stopped.value.code == 2
+    assert "error: only updates of tokens are measured here" in capsys.readouterr().err
 
 
 def test_interleave_takes_turns_and_reads_both_clocks():

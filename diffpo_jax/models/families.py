@@ -141,7 +141,7 @@ def make_policy(
       rows: how sequences lie on several devices; None: there is one.
 
     Raises:
-      UserError: unknown family.
+      UserError: unknown family; an attention that is not there on this platform.
     """
     if model.family not in FAMILIES:
         raise UserError(
@@ -167,6 +167,8 @@ def make_policy(
         remat=model.remat,
         scan_unroll=model.scan_unroll,
         barriers=platform == "cpu",
+        flash=_flash(model.attention, platform),
+        apart=platform == "gpu",
         adapter_scale=lora.alpha / lora.rank if adapts else 0.0,
         rows=rows,
     )
@@ -217,3 +219,12 @@ def make_policy(
         hidden_within,
         init_adapter if adapts else None,
     )
+
+
+def _flash(attention: str, platform: str) -> bool:
+    if attention == "cudnn" and platform != "gpu":
+        raise UserError(
+            f"config.model.attention='cudnn' is for GPUs, and these devices are {platform}s; leave "
+            "it auto."
+        )
+    return attention == "cudnn" or (attention == "auto" and platform == "gpu")

@@ -38,6 +38,7 @@ class Step(NamedTuple):
     frozen: Params  # the other parameters
     reference: Params  # those of which a run keeps a second copy, for a KL
     programs: dict[str, Program]
+    run: trainer.Programs  # all of a run's, those too small to plan among them
 
 
 class Compiled(NamedTuple):
@@ -85,7 +86,7 @@ def make_step(config: Config, mesh: Mesh) -> Step:
     run = trainer.make_programs(
         policy, opt, rl, settings, groups, mesh, state, run_setup.slots(config)
     )
-    return Step(state, frozen, kept, _with_arguments(run, state, frozen, config, mesh))
+    return Step(state, frozen, kept, _with_arguments(run, state, frozen, config, mesh), run)
 
 
 def _with_arguments(

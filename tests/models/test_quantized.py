@@ -75,6 +75,16 @@ def test_a_stack_is_its_layers_and_narrow_kernels_have_smaller_blocks(kind):
         np.testing.assert_array_equal(whole.scale[layer], one.scale)
 
 
+@pytest.mark.parametrize("platform, apart", [("gpu", True), ("tpu", False)])
+def test_kernels_are_multiplied_out_apart_on_gpus(platform, apart):
+    policy, _ = reference.tiny_policy(platform=platform, **WIDE)
+    params = jax.eval_shape(
+        lambda key: quantized.quantize_blocks(policy.init(key), "int8"), jax.random.key(0)
+    )
+    row = jax.ShapeDtypeStruct((1, 4), jnp.int32), jax.ShapeDtypeStruct((1, 4), jnp.bool_)
+    assert ("optimization_barrier" in str(jax.make_jaxpr(policy.hidden)(params, *row))) is apart
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_network_is_that_of_the_rounded_kernels(kind):
     policy, params = reference.tiny_policy(**WIDE)

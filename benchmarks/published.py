@@ -1,0 +1,313 @@
+"""An RL step at the size of published models, with random weights, on the devices at hand.
+
+    python benchmarks/published.py --config=configs/sudoku.py:llada_8b,lora \\
+        mesh.fsdp=1 rl.prompts=2 rl.micro_batch=4 sampler.max_calls=32 [--json FILE]
+
+  rollout   all calls of a step's rollouts, on random prompts
+  score     log-probabilities to compare with, where the configuration wants any
+  update    one optimiser update
+
+The programs are those that `python -m diffpo_jax.plan` compiles and a run uses; changes of the
+configuration are written as in a study's arms.  Beside the times: operations as a run's `time/mfu`
+counts them, their share of the devices' published peak, the memory that the plan says a program
+takes of a device, and the most that was in use there.  Weights are random, so a rollout commits a
+token a call until sampler.max_calls; its time means nothing without the number of calls, which is
+printed.  Grading on the host, checkpoints and logging are left out.
+"""
+
+import argparse
+import pathlib
+import sys
+from typing import Any
+
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
+
+from benchmarks import timing
+
+GIB = 2**30
+
+
+def arguments(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("changes", nargs="*", metavar="FIELD=VALUE", help="of the configuration")
+    parser.add_argument("--config", required=True, metavar="FILE[:PRESETS]")
+    parser.add_argument(
+        "--last",
+        choices=("rollout", "score", "update"),
+        default="update",
+        help="programs after this one are left out (default update: none)",
+    )
+    parser.add_argument("--repeats", type=int, default=3, metavar="N", help="(default 3)")
+    parser.add_argument("--json", metavar="FILE", help="also write everything to FILE as JSON")
+    args = parser.parse_intermixed_args(argv)
+    if args.repeats < 1:
+        parser.error("--repeats must be 1 or more.")
+    return args
+
+
+def main(argv: list[str] | None = None) -> None:
+    args = arguments(argv)
+    machine = timing.machine()  # before our own work adds to the load
+    from diffpo_jax.errors import UserError
+
+    try:
+        result = measure(args, machine)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    print(report(result))
+    if args.json:
+        from diffpo_jax import files
+
+        files.write_json(args.json, result)
+
+
+def measure(args: argparse.Namespace, machine: dict[str, Any]) -> dict[str, Any]:
+    """Everything there is to tell, as in the JSON file.
+
+    Raises:
+      UserError: a bad configuration or mesh, or one that this cannot make arguments for.
+    """
+    import jax
+
+    from diffpo_jax import config_check, config_io
+    from diffpo_jax.distributed import mesh as mesh_lib
+    from diffpo_jax.errors import UserError
+    from diffpo_jax.planning import programs
+
+    jax.config.update("jax_enable_compilation_cache", False)  # compile times are to be true
+    config = config_io.from_file(args.config, args.changes)
+    config_check.check_training(config)
+    if config.rl.objective.selection == "exact" or config.mode == "sampler":
+        raise UserError("only updates of tokens are measured here: mode model or joint, no sets.")
+    mesh = mesh_lib.make_mesh(config.mesh)
+    run, results = _Run(config, mesh, programs.make_step(config, mesh)), {}
+    for name in run.step.programs:
+        results[name] = run.measure(name, args.repeats)
+        if name == args.last or "refusal" in results[name]:
+            break
+    return {
+        "settings": vars(args),
+        "device": f"{mesh.size} x {mesh.devices.flat[0].device_kind}",
+        "machine": machine | {"load_average_after": timing.machine()["load_average"]},
+        "versions": timing.versions("jax", "jaxlib", "flax", "optax"),
+        "rows": config.rl.prompts * config.rl.group,
+        "calls": run.calls,
+        "sampled_tokens": run.tokens,
+        "results": results,
+    }
+
+
+def report(result: dict[str, Any]) -> str:
+    """The result as text."""
+    columns = ["", "median s", "min s", "max s", "TFLOP/s", "MFU %", "planned GiB", "peak GiB"]
+    rows = []
+    for name, one in result["results"].items():
+        if "refusal" in one:
+            rows.append([name, *[None] * 7, one["compile_seconds"]])
+            continue
+        seconds = (one[key] for key in ("seconds", "seconds_min", "seconds_max"))
+        mfu = 100 * one["mfu"] if "mfu" in one else None
+        space = (one[key] / GIB if one[key] else None for key in ("planned_bytes", "peak_bytes"))
+        rows.append([name, *seconds, one["gflops"] / 1e3, mfu, *space, one["compile_seconds"]])
+    calls, rollout = result["calls"], result["results"]["rollout"]
+    settings = result["settings"]
+    lines = [
+        *timing.headline(result["machine"], result["versions"]),
+        f"{result['device']}; {' '.join([settings['config'], *settings['changes']])}",
+        "",
+        timing.table([*columns, "compile s"], rows),
+        "",
+    ]
+    if calls:
+        each = 1e3 * rollout["seconds"] / calls
+        lines.append(
+            f"{result['rows']} rollouts, {calls} calls the longest, {each:.4g} ms for each of "
+            f"those, {result['sampled_tokens'] / rollout['seconds']:.4g} tokens/s"
+        )
+    lines += [
+        f"{name}: the compiler refused it: {one['refusal']}"
+        for name, one in result["results"].items()
+        if "refusal" in one
+    ]
+    return "\n".join(lines)
+
+
+class _Run:
+    """Real arguments for a step's programs, made as the programs before them give results."""
+
+    def __init__(self, config, mesh, step):
+        import jax
+
+        self.config, self.mesh, self.step = config, mesh, step
+        key = jax.random.key(config.seed)
+        trained = _filled(step.state.params, jax.random.fold_in(key, 0))
+        self.frozen = _filled(step.frozen, jax.random.fold_in(key, 1))
+        self.state = self._state(trained)
+        self.reference = _filled(step.reference, jax.random.fold_in(key, 2))  # it takes its room
+        self.old = self.rollout = None
+        self.calls = self.tokens = 0
+
+    def measure(self, name: str, repeats: int) -> dict[str, Any]:
+        """Compiles a program and times it, those before it having been measured."""
+        from diffpo_jax.distributed import chips
+        from diffpo_jax.planning import memory, programs
+
+        program = self.step.programs[name]
+        _say(f"compiling {name} ...")
+        compiled = programs.compile_program(program)
+        _say(f"{name}: {compiled.seconds:.0f} s")
+        plan = memory.of_program(program, compiled, memory.staying(self.step), None)
+        result = {"compile_seconds": compiled.seconds, "planned_bytes": plan["sum"]}
+        if compiled.executable is None:
+            return result | {"refusal": compiled.refusal.partition("\n")[0]}
+        call = self._call(name, compiled.executable)
+        timing.interleave({name: call}, 1)
+        times = timing.interleave({name: call}, repeats)[name]
+        flops = self._operations(name)
+        result |= timing.summary(times, flops) | {"peak_bytes": _peak_bytes(self.mesh)}
+        if peak := chips.peak(self.mesh.devices.flat[0].device_kind):
+            result["mfu"] = flops / result["seconds"] / (peak * self.mesh.size)
+        return result
+
+    def _call(self, name: str, executable):
+        """The program as a function of nothing, which waits for the end."""
+        import jax
+
+        if name == "rollout":
+            inputs = self._of_rollout()
+            self.rollout = jax.block_until_ready(executable(*inputs))
+            nfe = jax.device_get(self.rollout.nfe)
+            self.calls = int(nfe.max())
+            self.tokens = int(jax.device_get(self.rollout.sampled).sum())
+            return lambda: jax.block_until_ready(executable(*inputs))
+        if name == "score":
+            inputs = (self.frozen | self.state.params, self.prompts, self.rollout, self._draws())
+            self.old = jax.block_until_ready(executable(*inputs))
+            return lambda: jax.block_until_ready(executable(*inputs))
+        frozen, batch, rate = self.frozen, self._batch(), jax.numpy.float32(1.0)
+
+        def update() -> None:  # the state is donated at each call
+            self.state, _ = jax.block_until_ready(executable(self.state, frozen, batch, rate))
+
+        return update
+
+    def _operations(self, name: str) -> float:
+        """Of one run of a program, on all devices."""
+        import jax
+
+        from diffpo_jax.models.operations import Network
+        from diffpo_jax.planning import vocabulary
+        from diffpo_jax.rl import work
+
+        config = self.config
+        network = Network(config.model, config.lora, vocabulary.of_config(config).size)
+        rows = config.rl.prompts * config.rl.group
+        if name == "rollout":
+            record = jax.device_get((self.rollout.commit_call, self.rollout.nfe))
+            return float(work.of_rollouts(network, config.sampler, *record))
+        anchors = float(self._draws().anchors.shape[1])
+        passes = (anchors, 0.0) if name == "score" else (0.0, anchors)
+        whole = not config.lora.rank
+        return rows * work.of_updates(network, config.sampler, work.Passes(*passes), whole=whole)
+
+    def _of_rollout(self):
+        import jax
+        import jax.numpy as jnp
+
+        from diffpo_jax import rng
+        from diffpo_jax.planning import vocabulary
+        from diffpo_jax.types import Prompts
+
+        _, shapes, *_ = self.step.programs["rollout"].arguments
+        key = rng.key_for(self.config.seed, "rollout")
+        words = vocabulary.of_config(self.config)
+        tokens = jax.random.randint(key, shapes.tokens.shape, 0, words.size)
+        tokens = jnp.where(tokens == words.mask, words.mask - 1, tokens)
+        self.prompts = jax.device_put(
+            Prompts(tokens, jnp.ones(shapes.mask.shape, bool)),
+            Prompts(shapes.tokens.sharding, shapes.mask.sharding),
+        )
+        keys = rng.row_keys(key, jnp.arange(len(tokens)))
+        dial = jnp.float32(self.config.dial)
+        return (self.frozen | self.state.params, self.prompts, dial, keys)
+
+    def _draws(self):
+        from diffpo_jax import rng
+
+        key = rng.key_for(self.config.seed, "draws")
+        return self.step.run.draw(key, self.rollout, self.prompts)
+
+    def _batch(self):
+        import jax
+
+        from diffpo_jax.distributed import sharding
+        from diffpo_jax.rl.update import Batch
+
+        objective = self.config.rl.objective
+        rows = self.rollout.nfe.shape[0]
+        advantage = jax.random.normal(jax.random.key(self.config.seed), (rows,))
+        advantage = jax.device_put(advantage, sharding.batch_sharding(self.mesh))
+        reference = self.old if objective.kl and objective.kl_in == "loss" else None
+        old = self.old if self.config.rl.inner_updates > 1 else None
+        return Batch(self.prompts, self.rollout, advantage, self._draws(), old, reference)
+
+    def _state(self, trained):
+        import functools
+
+        import jax
+
+        from diffpo_jax.rl import optimizer, update
+
+        config = self.config
+        groups = optimizer.trained(config.mode, bool(config.lora.rank))
+        steps = config.rl.steps * config.rl.inner_updates
+        init = functools.partial(
+            update.init_state,
+            optimizer=optimizer.make_optimizer(config.rl.optimizer, groups, steps),
+        )
+        layout = jax.tree.map(lambda x: x.sharding, self.step.state)
+        return jax.jit(init, out_shardings=layout, donate_argnums=0)(trained)
+
+
+def _filled(shapes: Any, key) -> Any:
+    """Random parameters of these shapes, each made where it belongs."""
+    import jax
+    import jax.numpy as jnp
+
+    from diffpo_jax.distributed import sharding
+
+    def fill(path, x, key):
+        name = sharding.path_of(path)
+        if jnp.issubdtype(x.dtype, jnp.integer):  # of a rounded kernel
+            top = 16 if x.dtype == jnp.uint4 else 128
+            return jax.random.randint(key, x.shape, 0, top, jnp.uint8).astype(x.dtype)
+        if name.endswith("norm/scale"):
+            return jnp.ones(x.shape, x.dtype)
+        if len(x.shape) < 2:
+            return jnp.zeros(x.shape, x.dtype)
+        size = 0.02 if name.endswith("scale") else x.shape[-2] ** -0.5
+        return size * jax.random.normal(key, x.shape, x.dtype)
+
+    leaves, tree = jax.tree_util.tree_flatten_with_path(shapes)
+    made = [
+        jax.jit(fill, static_argnums=(0, 1), out_shardings=x.sharding)(path, x, one)
+        for (path, x), one in zip(leaves, jax.random.split(key, len(leaves)))
+    ]
+    return jax.tree_util.tree_unflatten(tree, made)
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def _peak_bytes(mesh) -> int | None:
+    """The most that was in use on a device since the process began, where its backend counts."""
+    stats = mesh.devices.flat[0].memory_stats() or {}
+    return stats.get("peak_bytes_in_use")
+
+
+if __name__ == "__main__":
+    main()
