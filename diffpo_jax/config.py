@@ -24,7 +24,7 @@ AGGREGATIONS = ("sequence", "token", "constant")
 OPTIMIZERS = ("adamw", "adafactor")
 DECAYS = ("none", "linear")
 QUANTIZED = ("int8", "nf4")
-ATTENTIONS = ("auto", "plain", "cudnn")
+ATTENTIONS = ("auto", "plain", "cudnn", "splash")
 GUARD_ACTIONS = ("warn", "stop", "lower", "off")
 ADVANTAGES = ("mean", "group_std", "batch_std", "leave_one_out", "decoupled")
 SPEED_FORMS = ("multiplicative", "additive")
@@ -147,8 +147,8 @@ class ModelConfig:
     dtype: str = "float32"  # activations: float32 or bfloat16
     param_dtype: str = "float32"  # parameters: float32 or bfloat16
     quantized: str = ""  # blocks' kernels, where no training changes them: int8, nf4, or "": no
-    # plain: products and a softmax; cudnn: a kernel that keeps no scores, in bfloat16 and for even
-    # lengths, on GPUs; auto: cudnn on a GPU.
+    # plain: products and a softmax; cudnn, splash: kernels that keep no scores, on GPUs (bfloat16,
+    # even lengths) and TPUs (lengths and heads of whole 128s); auto: cudnn on GPUs, else plain.
     attention: str = "auto"
     remat: bool = False  # recompute blocks in the backward pass: less memory, more time
     scan_unroll: int = 3  # blocks unrolled in the scan over layers; 1 compiles fastest

@@ -20,7 +20,7 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Bool, Float, Int
 
-from diffpo_jax.models import quantized
+from diffpo_jax.models import attention, quantized
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Shape:
     # elementwise work before it, and then writes with strides: 2x the whole gradient's time.
     # A barrier around each product keeps them apart.  Off on GPU and TPU, where fusion wins.
     barriers: bool
-    flash: bool = False  # attention by cuDNN, where it takes the shapes
+    attention: str = "plain"  # the way of it, as `attention.attend` names them
     # Rounded kernels are multiplied out apart from the product that reads them: XLA's GPU compiler
     # (jax 0.11.2, an H200) fell over nf4's fused into it.  TPU's fuses them, and saves their room.
     apart: bool = False
@@ -181,8 +181,7 @@ class Block(nn.Module):
             at = jnp.zeros((x.shape[0], 3), jnp.int32).at[:, 1].set(seen.start)
             k, v = put(kv[0], k, at), put(kv[1], v, at)
         q, k, v = _barrier((q, k, v), s)
-        attend = flash_attention if s.flash and takes_flash(q, k) else attention
-        y = attend(q, k, v, seen.mask)
+        y = attention.attend(s.attention, q, k, v, seen.mask, s.rows)
         y = jnp.swapaxes(y, 1, 2)
         return self._linear("o", y.reshape(*y.shape[:2], -1), s.width), (k, v)
 
@@ -222,46 +221,6 @@ class RMSNorm(nn.Module):
         y = x.astype(jnp.promote_types(x.dtype, jnp.float32))
         y = y * jax.lax.rsqrt(jnp.mean(y * y, axis=-1, keepdims=True) + self.shape.norm_eps)
         return (y.astype(x.dtype) * scale).astype(self.shape.dtype)
-
-
-def attention(
-    q: Float[Array, "B H q Dh"],
-    k: Float[Array, "B Hk S Dh"],
-    v: Float[Array, "B Hk S Dh"],
-    mask: Bool[Array, "B S"],
-) -> Float[Array, "B H q Dh"]:
-    """Bidirectional attention; keys at padding are never seen.  The softmax in float32."""
-    groups = q.shape[1] // k.shape[1]
-    if groups > 1:
-        k, v = jnp.repeat(k, groups, axis=1), jnp.repeat(v, groups, axis=1)
-    scores = jnp.einsum("bhqd,bhkd->bhqk", q, k) * q.shape[-1] ** -0.5
-    scores = scores.astype(jnp.promote_types(scores.dtype, jnp.float32))
-    # Finite, so that a row of nothing but padding stays finite too.
-    scores = jnp.where(mask[:, None, None, :], scores, -1e30)
-    weights = jax.nn.softmax(scores, axis=-1).astype(v.dtype)
-    return jnp.einsum("bhqk,bhkd->bhqd", weights, v)
-
-
-def flash_attention(
-    q: Float[Array, "B H q Dh"],
-    k: Float[Array, "B Hk S Dh"],
-    v: Float[Array, "B Hk S Dh"],
-    mask: Bool[Array, "B S"],
-) -> Float[Array, "B H q Dh"]:
-    """The same by cuDNN's kernel, which keeps no scores [B H q S] (arXiv 2307.08691); on GPUs."""
-    q, k, v = (jnp.swapaxes(x, 1, 2) for x in (q, k, v))
-    # cuDNN wants one for each query; it is a bias, 1/H of the scores.
-    of_queries = jnp.broadcast_to(
-        mask[:, None, None, :], (mask.shape[0], 1, q.shape[1], mask.shape[1])
-    )
-    y = jax.nn.dot_product_attention(q, k, v, mask=of_queries, implementation="cudnn")
-    return jnp.swapaxes(y, 1, 2)
-
-
-def takes_flash(q: Float[Array, "B H q Dh"], k: Float[Array, "B Hk S Dh"]) -> bool:
-    """Whether cuDNN's kernel takes these: 16 bits, even lengths, heads of 8, 16, ... 128."""
-    of_heads = q.shape[3] % 8 == 0 and q.shape[3] <= 128
-    return q.dtype == jnp.bfloat16 and of_heads and q.shape[2] % 2 == k.shape[2] % 2 == 0
 
 
 def _positions(mask: Bool[Array, "B S"]) -> Int[Array, "B S"]:

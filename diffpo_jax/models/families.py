@@ -167,7 +167,7 @@ def make_policy(
         remat=model.remat,
         scan_unroll=model.scan_unroll,
         barriers=platform == "cpu",
-        flash=_flash(model.attention, platform),
+        attention=_attention(model.attention, platform),
         apart=platform == "gpu",
         adapter_scale=lora.alpha / lora.rank if adapts else 0.0,
         rows=rows,
@@ -221,10 +221,13 @@ def make_policy(
     )
 
 
-def _flash(attention: str, platform: str) -> bool:
-    if attention == "cudnn" and platform != "gpu":
+def _attention(name: str, platform: str) -> str:
+    wanted = {"cudnn": "gpu", "splash": "tpu"}.get(name, platform)
+    if wanted != platform:
         raise UserError(
-            f"config.model.attention='cudnn' is for GPUs, and these devices are {platform}s; leave "
-            "it auto."
+            f"config.model.attention={name!r} is for {wanted.upper()}s, and these devices are "
+            f"{platform.upper()}s; leave it auto."
         )
-    return attention == "cudnn" or (attention == "auto" and platform == "gpu")
+    if name == "auto":
+        return "cudnn" if platform == "gpu" else "plain"
+    return name

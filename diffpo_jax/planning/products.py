@@ -16,11 +16,24 @@ def flops(instruction: Instruction, operands: list[Array]) -> float:
     """
     if instruction.opcode == "convolution":
         return _of_convolution(instruction, *operands)
+    kernel = re.match(r"splash_mha_(fwd|dq|dkv)_", instruction.name)
+    if kernel and instruction.opcode == "custom-call":
+        return _of_splash(kernel[1], *operands[2:4])
     contracted = _contracted(instruction)
     if contracted is None:
         return 0.0
     out = math.prod(instruction.result[0].dims)
     return 2.0 * out * math.prod(operands[0].dims[axis] for axis in contracted)
+
+
+def _of_splash(phase: str, q: Array, k: Array) -> float:
+    """Of Pallas' attention kernels: products of all queries with all keys.
+
+    Forward scores and what they weigh; for dq the scores again, dp and dq; for dk and dv the scores
+    again, dp, dv and dk.
+    """
+    count = {"fwd": 2, "dq": 3, "dkv": 4}[phase]
+    return count * 2.0 * math.prod(q.dims) * k.dims[-2]
 
 
 def _contracted(instruction: Instruction) -> list[int] | None:

@@ -1,28 +1,43 @@
-"""Which attention a network has, and that cuDNN's gives what the plain one gives."""
+"""Ways of attention: the plain one by a slow reference, the kernels by the plain one."""
+
+import functools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import reference
 
 from diffpo_jax import config_io
-from diffpo_jax.config import Config, ModelConfig, ThresholdConfig
+from diffpo_jax.config import Config, MeshConfig, ModelConfig, ThresholdConfig
+from diffpo_jax.distributed import mesh as mesh_lib
+from diffpo_jax.distributed import sharding
 from diffpo_jax.errors import UserError
-from diffpo_jax.models import denoiser, families
+from diffpo_jax.models import attention, families
 
-ON_GPU = jax.devices()[0].platform == "gpu"
-GPU = pytest.mark.skipif(not ON_GPU, reason="cuDNN needs a GPU")
-B, H, HK, S, DH = 3, 4, 2, 48, 64
+GPU = pytest.mark.skipif(jax.devices()[0].platform != "gpu", reason="cuDNN needs a GPU")
 
 
-def normal(seed, *shape, dtype=jnp.bfloat16):
-    return jax.random.normal(jax.random.key(seed), shape, jnp.float32).astype(dtype)
+def normal(seed, *shape):
+    return jax.random.normal(jax.random.key(seed), shape)
 
 
-def arrays(queries=S):
-    q, k, v = normal(0, B, H, queries, DH), normal(1, B, HK, S, DH), normal(2, B, HK, S, DH)
-    mask = jnp.arange(S)[None, :] >= jnp.array([[0], [7], [S - 1]])  # left-padded; one key alone
-    return q, k, v, mask
+def arrays(rows=3, heads=4, kv_heads=2, queries=128, keys=256, head=128):
+    """q, k, v and a mask: rows without padding, with some, and with one key alone."""
+    shapes = (heads, queries, head), (kv_heads, keys, head), (kv_heads, keys, head)
+    q, k, v = (normal(i, rows, *shape) for i, shape in enumerate(shapes))
+    begins = jnp.array([0, 7, keys - 1])[jnp.arange(rows) % 3]
+    return q, k, v, jnp.arange(keys)[None, :] >= begins[:, None]
+
+
+def test_grouped_heads_are_repeated_heads():
+    q, k, v, _ = arrays(rows=2, queries=5, keys=5, head=4)
+    mask = np.array([[True] * 5, [False, True, True, False, True]])
+    got = attention.plain(q, k, v, jnp.asarray(mask))
+    for row in range(2):
+        for head, of_kv in enumerate([0, 0, 1, 1]):
+            expected = reference.attend(q[row, head], k[row, of_kv], v[row, of_kv], mask[row])
+            np.testing.assert_allclose(got[row, head], expected, atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -38,37 +53,60 @@ def arrays(queries=S):
         ({"head": 128}, True),
     ],
 )
-def test_what_the_kernel_takes(changes, takes):
+def test_what_cudnn_takes(changes, takes):
     sizes = {"queries": 16, "keys": 48, "head": 64, "dtype": jnp.bfloat16} | changes
     q = jnp.zeros((1, 2, sizes["queries"], sizes["head"]), sizes["dtype"])
     k = jnp.zeros((1, 2, sizes["keys"], sizes["head"]), sizes["dtype"])
-    assert denoiser.takes_flash(q, k) is takes
+    assert attention.takes_cudnn(q, k) is takes
 
 
 @pytest.mark.parametrize(
-    "attention, platform, flash",
+    "changes, one, eight",
     [
-        ("auto", "cpu", False),
-        ("auto", "tpu", False),
-        ("auto", "gpu", True),
-        ("plain", "gpu", False),
-        ("cudnn", "gpu", True),
+        ({"rows": 4}, True, True),
+        ({"rows": 3}, True, False),  # data x fsdp is 4
+        ({"rows": 4, "heads": 3, "kv_heads": 1}, True, False),  # tensor is 2
+        ({"rows": 4, "kv_heads": 1}, True, False),
+        ({"rows": 4, "queries": 64}, False, False),
+        ({"rows": 4, "keys": 320}, False, False),
+        ({"rows": 4, "head": 64}, False, False),
     ],
 )
-def test_it_is_chosen_by_the_devices(monkeypatch, attention, platform, flash):
+def test_what_splash_takes(changes, one, eight):
+    q, k, *_ = arrays(**changes)
+    assert attention.takes_splash(q, k, None) is one
+    assert attention.takes_splash(q, k, on_eight()) is eight
+
+
+def on_eight():
+    return sharding.batch_sharding(mesh_lib.make_mesh(MeshConfig(data=2, fsdp=2, tensor=2)))
+
+
+@pytest.mark.parametrize(
+    "name, platform, way",
+    [
+        ("auto", "cpu", "plain"),
+        ("auto", "tpu", "plain"),
+        ("auto", "gpu", "cudnn"),
+        ("plain", "gpu", "plain"),
+        ("cudnn", "gpu", "cudnn"),
+        ("splash", "tpu", "splash"),
+    ],
+)
+def test_it_is_chosen_by_the_devices(monkeypatch, name, platform, way):
     seen = []
     monkeypatch.setattr(families, "Denoiser", lambda shape, **_: seen.append(shape))
-    model = ModelConfig(attention=attention)
+    model = ModelConfig(attention=name)
     families.make_policy(model, ThresholdConfig(), vocab=5, mask_id=4, platform=platform)
-    assert {shape.flash for shape in seen} == {flash}
+    assert {shape.attention for shape in seen} == {way}
 
 
-def test_cudnn_without_a_gpu_is_refused():
-    with pytest.raises(
-        UserError, match=r"attention='cudnn' is for GPUs, and these devices are cpu"
-    ):
-        model = ModelConfig(attention="cudnn")
-        families.make_policy(model, ThresholdConfig(), vocab=5, mask_id=4, platform="cpu")
+@pytest.mark.parametrize("name, platform", [("cudnn", "cpu"), ("cudnn", "tpu"), ("splash", "gpu")])
+def test_a_kernel_of_other_devices_is_refused(name, platform):
+    model = ModelConfig(attention=name)
+    said = f"'{name}' is for .PUs, and these devices are {platform.upper()}s"
+    with pytest.raises(UserError, match=said):
+        families.make_policy(model, ThresholdConfig(), vocab=5, mask_id=4, platform=platform)
 
 
 def test_another_name_is_refused():
@@ -78,30 +116,60 @@ def test_another_name_is_refused():
         config_io.from_config_dict(values)
 
 
-@GPU
-@pytest.mark.parametrize("queries", [S, 16])
-def test_the_kernel_gives_the_same(queries):
-    q, k, v, mask = arrays(queries)
-    got = jax.jit(denoiser.flash_attention)(q, k, v, mask)
-    exact = denoiser.attention(*(x.astype(jnp.float32) for x in (q, k, v)), mask)
+def test_what_a_kernel_does_not_take_goes_the_plain_way():
+    inputs = arrays(queries=5, keys=5, head=4)
+    expected = attention.plain(*inputs)
+    for kind in ("cudnn", "splash"):
+        np.testing.assert_array_equal(attention.attend(kind, *inputs), expected)
+
+
+def loss(attend, weight, mask, q, k, v):
+    return jnp.sum(weight * attend(q, k, v, mask).astype(jnp.float32))
+
+
+def assert_same(attend, inputs, tolerance):
+    """Values, gradients, and that padding is not looked at."""
+    q, k, v, mask = inputs
+    wide = [x.astype(jnp.float32) for x in (q, k, v)]
+    expected = attention.plain(*wide, mask)
+    got = attend(*inputs)
     assert got.shape == q.shape and got.dtype == q.dtype
-    np.testing.assert_allclose(got.astype(jnp.float32), exact, atol=2e-2)
+    np.testing.assert_allclose(got.astype(jnp.float32), expected, atol=tolerance)
     # What stands where there is padding changes nothing at all.
-    hidden = jnp.where(mask[:, None, :, None], k, 100.0), jnp.where(mask[:, None, :, None], v, 99.0)
-    np.testing.assert_array_equal(got, jax.jit(denoiser.flash_attention)(q, *hidden, mask))
+    seen = mask[:, None, :, None]
+    other = attend(q, jnp.where(seen, k, 9.0), jnp.where(seen, v, 9.0), mask)
+    np.testing.assert_array_equal(got, other)
+    weight = normal(3, *q.shape)
+    gradients = jax.grad(functools.partial(loss, attend, weight, mask), (0, 1, 2))(q, k, v)
+    exact = jax.grad(functools.partial(loss, attention.plain, weight, mask), (0, 1, 2))(*wide)
+    for a, b in zip(gradients, exact):
+        limit = tolerance * float(jnp.abs(b).max())
+        np.testing.assert_allclose(a.astype(jnp.float32), b, atol=limit)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("queries", [128, 256])
+def test_splash_gives_the_same(queries):
+    assert_same(
+        jax.jit(functools.partial(attention.splash, interpret=True)),
+        arrays(queries=queries),
+        5e-5,
+    )
+
+
+@pytest.mark.slow
+def test_splash_gives_the_same_on_eight_devices():
+    rows = on_eight()
+    attend = jax.jit(functools.partial(attention.splash, rows=rows, interpret=True))
+    q, k, v, mask = arrays(rows=4)
+    expected = attention.plain(q, k, v, mask)
+    got = attend(*(jax.device_put(x, rows) for x in (q, k, v, mask)))
+    np.testing.assert_allclose(got, expected, atol=1e-5)
 
 
 @GPU
-def test_its_gradient_is_the_same():
-    *inputs, mask = arrays()
-    weight = normal(3, B, H, S, DH, dtype=jnp.float32)
-
-    def loss(attend, q, k, v):
-        return jnp.sum(weight * attend(q, k, v, mask).astype(jnp.float32))
-
-    got = jax.jit(jax.grad(lambda *x: loss(denoiser.flash_attention, *x), (0, 1, 2)))(*inputs)
-    wide = [x.astype(jnp.float32) for x in inputs]
-    exact = jax.grad(lambda *x: loss(denoiser.attention, *x), (0, 1, 2))(*wide)
-    for a, b in zip(got, exact):
-        scale = float(jnp.abs(b).max())
-        np.testing.assert_allclose(a.astype(jnp.float32), b, atol=2e-2 * scale)
+@pytest.mark.parametrize("queries", [48, 16])
+def test_cudnn_gives_the_same(queries):
+    *inputs, mask = arrays(queries=queries, keys=48, head=64)
+    inputs = [x.astype(jnp.bfloat16) for x in inputs]
+    assert_same(jax.jit(attention.cudnn), (*inputs, mask), 2e-2)

@@ -140,16 +140,6 @@ def normal(seed, *shape):
     return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
 
 
-def test_grouped_heads_are_repeated_heads():
-    q, k, v = normal(0, 2, 4, 5, 4), normal(1, 2, 2, 5, 4), normal(2, 2, 2, 5, 4)
-    mask = np.array([[True] * 5, [False, True, True, False, True]])
-    got = denoiser.attention(jnp.asarray(q), jnp.asarray(k), jnp.asarray(v), jnp.asarray(mask))
-    for row in range(2):
-        for head, of_kv in enumerate([0, 0, 1, 1]):
-            expected = reference.attend(q[row, head], k[row, of_kv], v[row, of_kv], mask[row])
-            np.testing.assert_allclose(got[row, head], expected, atol=1e-6)
-
-
 def shape_of(dtype="float32", **changes):
     policy_shape = denoiser.Shape(
         vocab=6,

@@ -278,6 +278,26 @@ def test_products_in_a_tpu_programs_form():
     assert cost.of_text(text).flops == 2 * 3 * 5 * 4 * 6 + 2 * 7 * 8 * 9
 
 
+@pytest.mark.parametrize("phase, products", [("fwd", 2), ("dq", 3), ("dkv", 4)])
+def test_products_of_a_kernel_of_attention(phase, products):
+    """4 heads of 5 queries with 2 of 7 keys, 3 rows: the text breaks off within its attributes."""
+    name = f"%splash_mha_{phase}_segmented_residuals.1"
+    text = textwrap.dedent(f"""\
+        HloModule kernel
+
+        ENTRY %main (q: bf16[3,4,5,8], k: bf16[3,2,7,8]) -> bf16[3,4,5,8] {{
+          %q = bf16[3,4,5,8] parameter(0)
+          %k = bf16[3,2,7,8] parameter(1)
+          %s = s8[1] constant(0)
+          {name} = (f32[3], bf16[3,4,5,8]) custom-call(%s, %s, %q, %k, %k), metadata={{
+        "block_q": 384
+        }}}}, custom_call_target="tpu_custom_call"
+          ROOT %out = bf16[3,4,5,8] get-tuple-element({name}), index=1
+        }}
+        """)
+    assert cost.of_text(text).flops == products * 2 * 3 * 4 * 5 * 7 * 8
+
+
 @pytest.fixture(scope="module")
 def mesh():
     return make_mesh(MeshConfig(data=8))
