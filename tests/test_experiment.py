@@ -54,6 +54,8 @@ def test_a_run_leaves_what_it_promises(base):
     assert last["calls/rollout"] == pytest.approx(rollouts)
     assert last["calls/update"] == 2 * 8 * 2  # steps, rows, K: one inner update scores nothing
     assert last["time/tokens_per_second_per_chip"] > 0
+    parts = [last[f"time/{part}"] for part in ("rollout", "score", "grade", "update")]
+    assert min(parts) > 0 and sum(parts) <= last["time/seconds"]
     assert "time/mfu" not in last  # no peak of this machine's processor is known
     assert last["parity/0.2%"] == 1.0
     assert [x.name for x in (base / "profile").iterdir()] == ["step-000002"]

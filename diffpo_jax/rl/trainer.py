@@ -258,11 +258,14 @@ class Trainer(NamedTuple):
         clock.lap("rollout")
 
         scores = self._scores(params, prompts, rollout, number)
+        clock.lap("score")
         examples = [self.examples[i] for i in repeated.index.tolist()]
         graded = grading.grade(on_host, examples, self.task, self.tokenizer)
         rewards = self._rewards(graded, scores)
         advantage = self._advantages(graded, rewards)
-        clock.lap("reward")
+        clock.lap("grade")
+        jax.block_until_ready(scores)
+        clock.lap("score")  # what of it the grading did not cover
 
         state, of_update = self._updates(state, prompts, rollout, advantage, scores, rate)
         clock.lap("update")
@@ -402,5 +405,7 @@ class _Clock:
         self._last = time.perf_counter()
 
     def lap(self, name: str) -> None:
+        """The time since the last lap is that part's, beside what it has already."""
         now = time.perf_counter()
-        self.laps[name], self._last = now - self._last, now
+        self.laps[name] = self.laps.get(name, 0.0) + now - self._last
+        self._last = now

@@ -84,7 +84,7 @@ def test_the_share_of_the_peak_is_that_of_the_whole_step(groups, gradient):
     likelihood = dataclasses.replace(run.config.likelihood, anchors=2)
     run = run._replace(config=dataclasses.replace(run.config, likelihood=likelihood))
     rollout = graded().rollout._replace(commit_call=TOKENS, sampled=np.ones((4, 3), bool))
-    laps = {"rollout": 0.5, "reward": 0.1, "update": 0.4}
+    laps = {"rollout": 0.5, "grade": 0.1, "update": 0.4}
     got = run._rates(rollout, run._passes(rollout.nfe), laps)
     call = operations.of_call(network, tokens=19, keys=19, read=3)
     backwards = call.gradient(whole=False) if gradient is None else gradient * call.forward
