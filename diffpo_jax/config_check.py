@@ -236,8 +236,29 @@ def _model(config: Config) -> None:
     for name in ("dtype", "param_dtype"):
         one_of(f"config.model.{name}", getattr(model, name), ("float32", "bfloat16"))
     one_of("config.model.attention", model.attention, ATTENTIONS)
+    _attention(config)
     if model.quantized:
         one_of("config.model.quantized", model.quantized, QUANTIZED)
+
+
+def _attention(config: Config) -> None:
+    """A kernel that is named is wanted: it must take the whole rows of rollouts and updates."""
+    model, length = config.model, config.sampler.prompt_length + config.sampler.length
+    head = model.width // model.heads
+    takes = {
+        "cudnn": model.dtype == "bfloat16" and head % 8 == 0 and head <= 128 and length % 2 == 0,
+        "splash": head % 128 == 0 and length % 128 == 0,
+    }
+    wants = {
+        "cudnn": "bfloat16, heads of 8, 16, ... 128, and an even number of tokens",
+        "splash": "heads and a number of tokens that are multiples of 128",
+    }
+    if not takes.get(model.attention, True):
+        raise UserError(
+            f"config.model.attention={model.attention!r} takes {wants[model.attention]}; here are "
+            f"{model.dtype}, heads of {head} (config.model.width over heads), and {length} tokens "
+            "(config.sampler.prompt_length and length together). Change those, or leave it auto."
+        )
 
 
 def _rl(config: Config) -> None:

@@ -116,6 +116,32 @@ def test_another_name_is_refused():
         config_io.from_config_dict(values)
 
 
+@pytest.mark.parametrize(
+    "name, changes, said",
+    [
+        ("cudnn", {"model.dtype": "float32"}, "here are float32, heads of 128 .* and 128 tokens"),
+        ("cudnn", {"model.heads": 1}, "heads of 256"),
+        ("cudnn", {"sampler.prompt_length": 63}, "127 tokens"),
+        ("splash", {"model.heads": 4, "model.kv_heads": 2}, "heads of 64"),
+        ("splash", {"sampler.prompt_length": 32}, "96 tokens"),
+        ("cudnn", {}, None),
+        ("splash", {"model.dtype": "float32"}, None),
+    ],
+)
+def test_a_kernel_that_is_named_must_take_the_rows(name, changes, said):
+    values = config_io.as_config_dict(Config())
+    values.model.width, values.model.heads, values.model.kv_heads = 256, 2, 1
+    values.model.dtype, values.model.attention = "bfloat16", name
+    values.sampler.prompt_length = values.sampler.length = 64
+    for field, value in changes.items():
+        values[field.split(".")[0]][field.split(".")[1]] = value
+    if said is None:
+        assert config_io.from_config_dict(values).model.attention == name
+        return
+    with pytest.raises(UserError, match=f"attention='{name}' takes .* {said}"):
+        config_io.from_config_dict(values)
+
+
 def test_what_a_kernel_does_not_take_goes_the_plain_way():
     inputs = arrays(queries=5, keys=5, head=4)
     expected = attention.plain(*inputs)
