@@ -25,6 +25,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 from benchmarks import timing
 
 GIB = 2**30
+PROGRAMS = ("rollout", "score", "update")
 
 
 def arguments(argv: list[str] | None = None) -> argparse.Namespace:
@@ -35,8 +36,8 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--config", required=True, metavar="FILE[:PRESETS]")
     parser.add_argument(
         "--last",
-        choices=("rollout", "score", "update"),
-        default="update",
+        choices=PROGRAMS,
+        default=PROGRAMS[-1],
         help="programs after this one are left out (default update: none)",
     )
     parser.add_argument("--repeats", type=int, default=3, metavar="N", help="(default 3)")
@@ -84,10 +85,11 @@ def measure(args: argparse.Namespace, machine: dict[str, Any]) -> dict[str, Any]
         raise UserError("only updates of tokens are measured here: mode model or joint, no sets.")
     mesh = mesh_lib.make_mesh(config.mesh)
     run, results = _Run(config, mesh, programs.make_step(config, mesh)), {}
-    for name in run.step.programs:
-        results[name] = run.measure(name, args.repeats)
-        if name == args.last or "refusal" in results[name]:
-            break
+    for name in PROGRAMS[: PROGRAMS.index(args.last) + 1]:
+        if name in run.step.programs:
+            results[name] = run.measure(name, args.repeats)
+            if "refusal" in results[name]:
+                break
     return {
         "settings": vars(args),
         "device": f"{mesh.size} x {mesh.devices.flat[0].device_kind}",
@@ -128,7 +130,7 @@ def report(result: dict[str, Any]) -> str:
             f"those, {result['sampled_tokens'] / rollout['seconds']:.4g} tokens/s"
         )
     lines += [
-        f"{name}: the compiler refused it: {one['refusal']}"
+        f"{name}: no room for it: {one['refusal']}"
         for name, one in result["results"].items()
         if "refusal" in one
     ]
@@ -152,6 +154,8 @@ class _Run:
 
     def measure(self, name: str, repeats: int) -> dict[str, Any]:
         """Compiles a program and times it, those before it having been measured."""
+        import jax
+
         from diffpo_jax.distributed import chips
         from diffpo_jax.planning import memory, programs
 
@@ -163,9 +167,14 @@ class _Run:
         result = {"compile_seconds": compiled.seconds, "planned_bytes": plan["sum"]}
         if compiled.executable is None:
             return result | {"refusal": compiled.refusal.partition("\n")[0]}
-        call = self._call(name, compiled.executable)
-        timing.interleave({name: call}, 1)
-        times = timing.interleave({name: call}, repeats)[name]
+        try:
+            call = self._call(name, compiled.executable)
+            timing.interleave({name: call}, 1)
+            times = timing.interleave({name: call}, repeats)[name]
+        except jax.errors.JaxRuntimeError as error:
+            if "RESOURCE_EXHAUSTED" not in str(error):
+                raise
+            return result | {"refusal": str(error).partition("\n")[0]}
         flops = self._operations(name)
         result |= timing.summary(times, flops) | {"peak_bytes": _peak_bytes(self.mesh)}
         if peak := chips.peak(self.mesh.devices.flat[0].device_kind):
@@ -281,16 +290,20 @@ def _filled(shapes: Any, key) -> Any:
 
     def fill(path, x, key):
         name = sharding.path_of(path)
-        if jnp.issubdtype(x.dtype, jnp.integer):  # of a rounded kernel
-            top = 16 if x.dtype == jnp.uint4 else 128
-            return jax.random.randint(key, x.shape, 0, top, jnp.uint8).astype(x.dtype)
+        if x.dtype == jnp.uint4:
+            return jax.random.randint(key, x.shape, 0, 16, jnp.uint8).astype(x.dtype)
+        if x.dtype == jnp.int8:
+            return jax.random.randint(key, x.shape, -127, 128, x.dtype)
         if name.endswith("norm/scale"):
             return jnp.ones(x.shape, x.dtype)
         if len(x.shape) < 2:
             return jnp.zeros(x.shape, x.dtype)
-        size = 0.02 if name.endswith("scale") else x.shape[-2] ** -0.5
-        return size * jax.random.normal(key, x.shape, x.dtype)
+        if name.endswith("scale"):  # of kernels in few bits: int8 up to 127 of them, nf4 up to 1
+            return jnp.full(x.shape, scale, x.dtype)
+        return x.shape[-2] ** -0.5 * jax.random.normal(key, x.shape, x.dtype)
 
+    kinds = {x.dtype for x in jax.tree.leaves(shapes)}
+    scale = 0.02 / 127 if jnp.dtype(jnp.int8) in kinds else 0.02
     leaves, tree = jax.tree_util.tree_flatten_with_path(shapes)
     made = [
         jax.jit(fill, static_argnums=(0, 1), out_shardings=x.sharding)(path, x, one)

@@ -147,8 +147,9 @@ class ModelConfig:
     dtype: str = "float32"  # activations: float32 or bfloat16
     param_dtype: str = "float32"  # parameters: float32 or bfloat16
     quantized: str = ""  # blocks' kernels, where no training changes them: int8, nf4, or "": no
-    # plain: products and a softmax; cudnn, splash: kernels that keep no scores, on GPUs (bfloat16,
-    # even lengths) and TPUs (lengths and heads of whole 128s); auto: cudnn on GPUs, else plain.
+    # plain: products and a softmax. Kernels that keep no scores: cudnn, on NVIDIA GPUs, bfloat16,
+    # even lengths, heads of 8 to 128; splash, on TPUs, lengths and heads of whole 128s. auto: cudnn
+    # where it is, else plain.
     attention: str = "auto"
     remat: bool = False  # recompute blocks in the backward pass: less memory, more time
     scan_unroll: int = 3  # blocks unrolled in the scan over layers; 1 compiles fastest

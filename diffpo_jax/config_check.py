@@ -243,20 +243,26 @@ def _model(config: Config) -> None:
 
 def _attention(config: Config) -> None:
     """A kernel that is named is wanted: it must take the whole rows of rollouts and updates."""
-    model, length = config.model, config.sampler.prompt_length + config.sampler.length
-    head = model.width // model.heads
+    model, tensor = config.model, config.mesh.tensor
+    length, head = config.sampler.prompt_length + config.sampler.length, model.width // model.heads
+    # The sizes of published weights are their own, and are known later.
+    published = bool(model.weights)
+    divide = published or not (model.heads % tensor or model.kv_heads % tensor)
     takes = {
-        "cudnn": model.dtype == "bfloat16" and head % 8 == 0 and head <= 128 and length % 2 == 0,
-        "splash": head % 128 == 0 and length % 128 == 0,
+        "cudnn": (published or (head % 8 == 0 and head <= 128))
+        and model.dtype == "bfloat16"
+        and length % 2 == 0,
+        "splash": (published or head % 128 == 0) and length % 128 == 0,
     }
     wants = {
         "cudnn": "bfloat16, heads of 8, 16, ... 128, and an even number of tokens",
         "splash": "heads and a number of tokens that are multiples of 128",
     }
-    if not takes.get(model.attention, True):
+    if not (takes.get(model.attention, True) and (divide or model.attention not in takes)):
         raise UserError(
-            f"config.model.attention={model.attention!r} takes {wants[model.attention]}; here are "
-            f"{model.dtype}, heads of {head} (config.model.width over heads), and {length} tokens "
+            f"config.model.attention={model.attention!r} takes {wants[model.attention]}, and "
+            f"divides heads over config.mesh.tensor; here are {model.dtype}, {model.heads} and "
+            f"{model.kv_heads} heads of {head} over {tensor}, and {length} tokens "
             "(config.sampler.prompt_length and length together). Change those, or leave it auto."
         )
 

@@ -29,7 +29,8 @@ def export(path: str, out: str, *, model: str, dtype: str = "", adapter: bool = 
     if adapter:
         _check_adapter(path, config, model)
     mesh = mesh_lib.make_mesh(MeshConfig())
-    policy = run_setup.make_policy(config, tokenizers.make_tokenizer(config.tokenizer), mesh)
+    anywhere = run_setup.with_network_of(Config(), config)
+    policy = run_setup.make_policy(anywhere, tokenizers.make_tokenizer(config.tokenizer), mesh)
     params = completions.restore(path, model, policy, mesh)
     weights = base.weights_of(config)
     source = huggingface.locate(weights) if weights else None

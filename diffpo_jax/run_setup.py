@@ -24,7 +24,7 @@ from diffpo_jax import (
 from diffpo_jax import workdir as workdir_lib
 from diffpo_jax.config import Config
 from diffpo_jax.data import prompts, tokenizers
-from diffpo_jax.distributed import hosts, sharding
+from diffpo_jax.distributed import chips, hosts, sharding
 from diffpo_jax.distributed import mesh as mesh_lib
 from diffpo_jax.errors import UserError
 from diffpo_jax.models import families, huggingface
@@ -93,8 +93,10 @@ def make_writer(
 
 def with_network_of(config: Config, run: Config) -> Config:
     """The configuration with the network of a run, and what reads and writes for it."""
-    own = ("model", "lora", "threshold", "tokenizer")
-    return dataclasses.replace(config, **{name: getattr(run, name) for name in own})
+    own = ("lora", "threshold", "tokenizer")
+    # The way of attention is for the devices at hand, which need not be the run's.
+    model = dataclasses.replace(run.model, attention=config.model.attention)
+    return dataclasses.replace(config, model=model, **{name: getattr(run, name) for name in own})
 
 
 def with_weights(config: Config) -> Config:
@@ -126,7 +128,7 @@ def make_policy(config: Config, tokenizer: Any, mesh: Mesh) -> Policy:
         config.lora,
         vocab=rows or tokens,
         mask_id=tokenizers.special_ids(tokenizer).mask,
-        platform=mesh.devices.flat[0].platform,
+        platform=chips.platform(mesh.devices.flat[0]),
         rows=sharding.batch_sharding(mesh) if mesh.size > 1 else None,
     )
 

@@ -59,6 +59,13 @@ def test_blocks_are_those_of_evaluations(workdir):
     assert complete(workdir, dial=1e9, **blocks)[0].nfe == 1
 
 
+def test_attention_is_of_the_devices_at_hand():
+    """A run of GPUs goes on where there are none."""
+    run = config(**{"model.width": 48, "model.dtype": "bfloat16", "model.attention": "cudnn"})
+    model = run_setup.with_network_of(config(), run).model
+    assert (model.width, model.attention) == (48, "auto")
+
+
 def test_the_dial_replaces_the_learned_threshold(workdir):
     learned = complete(workdir)[0]
     assert learned.value == pytest.approx(0.1, rel=1e-4)  # where the head starts

@@ -1,6 +1,6 @@
-"""What is published of accelerators, and how much of a TPU's memory a program may take."""
+"""What is published of accelerators, and what kinds of them there are for a program."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 
 class Chip(NamedTuple):
@@ -43,6 +43,20 @@ _PEAKS = {
     "NVIDIA H200 NVL": 835e12,
     "NVIDIA H200": 989e12,
 }
+
+
+def platform(device: Any) -> str:
+    """What programs are compiled for.
+
+    Returns:
+      "cpu", "tpu", "cuda" or "gpu": the first of GPUs is an NVIDIA of Ampere or later, for which
+      cuDNN has an attention kernel, the second any other.
+    """
+    if device.platform != "gpu":
+        return device.platform
+    if "cuda" not in device.client.platform_version.lower():
+        return "gpu"
+    return "cuda" if float(device.compute_capability) >= 8.0 else "gpu"
 
 
 def peak(device_kind: str) -> float | None:

@@ -1,7 +1,7 @@
 """Bidirectional attention over whole rows, keys at padding left out, in three ways.
 
     plain   products and a softmax in float32, anywhere; scores [B H q S] are kept
-    cudnn   cuDNN's kernel, on GPUs
+    cudnn   cuDNN's kernel, on NVIDIA GPUs
     splash  Pallas' kernel, on TPUs
 
 The kernels keep no scores: a block of keys at a time, by a running softmax (arXiv 2307.08691).
@@ -35,8 +35,8 @@ def attend(
       mask: False at keys that are never seen.
       rows: how sequences lie on several devices; None: there is one.
     """
-    if kind == "cudnn" and takes_cudnn(q, k):
-        return cudnn(q, k, v, mask)
+    if kind == "cudnn" and takes_cudnn(q, k, rows):
+        return cudnn(q, k, v, mask, rows)
     if kind == "splash" and takes_splash(q, k, rows):
         return splash(q, k, v, mask, rows)
     return plain(q, k, v, mask)
@@ -65,21 +65,26 @@ def cudnn(
     k: Float[Array, "B Hk S Dh"],
     v: Float[Array, "B Hk S Dh"],
     mask: Bool[Array, "B S"],
+    rows: NamedSharding | None = None,
 ) -> Float[Array, "B H q Dh"]:
-    """By `jax.nn.dot_product_attention`."""
-    q, k, v = (jnp.swapaxes(x, 1, 2) for x in (q, k, v))
+    """By `jax.nn.dot_product_attention`, which divides over devices by rows and heads itself."""
+    q, k, v = (_placed(jnp.swapaxes(x, 1, 2), rows, "tensor") for x in (q, k, v))
     # cuDNN wants a mask for each query; it is a bias, 1/H of the scores.
     of_queries = jnp.broadcast_to(
         mask[:, None, None, :], (mask.shape[0], 1, q.shape[1], mask.shape[1])
     )
+    of_queries = _placed(of_queries, rows, None)
     y = jax.nn.dot_product_attention(q, k, v, mask=of_queries, implementation="cudnn")
     return jnp.swapaxes(y, 1, 2)
 
 
-def takes_cudnn(q: Float[Array, "B H q Dh"], k: Float[Array, "B Hk S Dh"]) -> bool:
-    """16 bits, even lengths, heads of 8, 16, ... 128."""
+def takes_cudnn(
+    q: Float[Array, "B H q Dh"], k: Float[Array, "B Hk S Dh"], rows: NamedSharding | None
+) -> bool:
+    """16 bits, even lengths, heads of 8, 16, ... 128; rows and heads that divide over devices."""
     of_heads = q.shape[3] % 8 == 0 and q.shape[3] <= 128
-    return q.dtype == jnp.bfloat16 and of_heads and q.shape[2] % 2 == k.shape[2] % 2 == 0
+    even = q.shape[2] % 2 == k.shape[2] % 2 == 0
+    return q.dtype == jnp.bfloat16 and of_heads and even and _divides(q, k, rows)
 
 
 def splash(
@@ -112,10 +117,14 @@ def splash(
 def takes_splash(
     q: Float[Array, "B H q Dh"], k: Float[Array, "B Hk S Dh"], rows: NamedSharding | None
 ) -> bool:
-    """Lengths and heads of whole lanes; rows and heads that divide over the devices."""
+    """Lengths and heads of whole lanes; rows and heads that divide over devices."""
     whole = not any(n % _LANES for n in (q.shape[2], k.shape[2], q.shape[3]))
-    if rows is None or not whole:
-        return whole
+    return whole and _divides(q, k, rows)
+
+
+def _divides(q: Array, k: Array, rows: NamedSharding | None) -> bool:
+    if rows is None:
+        return True
     sizes = rows.mesh.shape
     return not (
         q.shape[0] % math.prod(sizes[axis] for axis in rows.spec[0])
@@ -124,11 +133,19 @@ def takes_splash(
     )
 
 
+def _placed(x: Array, rows: NamedSharding | None, heads: str | None) -> Array:
+    # All of them alike: jax refuses, or worse does not notice, rows that lie otherwise.
+    if rows is None:
+        return x
+    spec = P(rows.spec[0], None, heads, None)
+    return jax.lax.with_sharding_constraint(x, NamedSharding(rows.mesh, spec))
+
+
 def _splash(q: Array, k: Array, v: Array, mask: Array, *, interpret: bool) -> Array:
     from jax.experimental.pallas.ops.tpu import splash_attention as kernels
 
     of_q, of_k = _block(q.shape[2]), _block(k.shape[2])
-    attend = kernels.make_splash_mha(
+    kernel = kernels.make_splash_mha(
         kernels.MultiHeadMask([kernels.FullMask((q.shape[2], k.shape[2]))] * q.shape[1]),
         block_sizes=kernels.BlockSizes(
             block_q=of_q,
@@ -145,7 +162,7 @@ def _splash(q: Array, k: Array, v: Array, mask: Array, *, interpret: bool) -> Ar
     # Queries see keys of their own segment: the tokens are one, the padding is none of theirs.
     seen = mask.astype(jnp.int32)
     segments = kernels.SegmentIds(jnp.ones((q.shape[0], q.shape[2]), jnp.int32), seen)
-    return jax.vmap(attend)(q * jnp.asarray(q.shape[3] ** -0.5, q.dtype), k, v, segments)
+    return jax.vmap(kernel)(q * jnp.asarray(q.shape[3] ** -0.5, q.dtype), k, v, segments)
 
 
 def _block(length: int) -> int:

@@ -137,7 +137,7 @@ def make_policy(
       lora: the adapter that RL trains, if it trains one.
       vocab: V, the tokenizer's, or that of published weights, which may have more rows.
       mask_id: the tokenizer's mask token.
-      platform: "cpu", "gpu" or "tpu": what the programs will be compiled for.
+      platform: what the programs will be compiled for, as `distributed.chips.platform` names it.
       rows: how sequences lie on several devices; None: there is one.
 
     Raises:
@@ -167,8 +167,8 @@ def make_policy(
         remat=model.remat,
         scan_unroll=model.scan_unroll,
         barriers=platform == "cpu",
-        attention=_attention(model.attention, platform),
-        apart=platform == "gpu",
+        attention=_way_of_attention(model.attention, platform),
+        apart=platform in ("cuda", "gpu"),
         adapter_scale=lora.alpha / lora.rank if adapts else 0.0,
         rows=rows,
     )
@@ -221,13 +221,19 @@ def make_policy(
     )
 
 
-def _attention(name: str, platform: str) -> str:
-    wanted = {"cudnn": "gpu", "splash": "tpu"}.get(name, platform)
-    if wanted != platform:
-        raise UserError(
-            f"config.model.attention={name!r} is for {wanted.upper()}s, and these devices are "
-            f"{platform.upper()}s; leave it auto."
-        )
+def _way_of_attention(name: str, platform: str) -> str:
+    """A way of `models.attention`.  Raises `UserError` for one that is not there on the devices."""
     if name == "auto":
-        return "cudnn" if platform == "gpu" else "plain"
+        return "cudnn" if platform == "cuda" else "plain"
+    wanted = {
+        "cudnn": ("cuda", "NVIDIA GPUs of Ampere (A100) or later"),
+        "splash": ("tpu", "TPUs"),
+        "plain": (platform, ""),
+    }
+    kind, words = wanted[name]
+    if kind != platform:
+        raise UserError(
+            f"config.model.attention={name!r} is for {words}, and these devices are others "
+            f"({platform}); leave it auto."
+        )
     return name

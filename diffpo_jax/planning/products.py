@@ -16,6 +16,8 @@ def flops(instruction: Instruction, operands: list[Array]) -> float:
     """
     if instruction.opcode == "convolution":
         return _of_convolution(instruction, *operands)
+    if _target(instruction).startswith("__cudnn$fmha"):
+        return _of_cudnn(_target(instruction), *operands[:2])
     kernel = re.match(r"splash_mha_(fwd|dq|dkv)_", instruction.name)
     if kernel and instruction.opcode == "custom-call":
         return _of_splash(kernel[1], *operands[2:4])
@@ -24,6 +26,11 @@ def flops(instruction: Instruction, operands: list[Array]) -> float:
         return 0.0
     out = math.prod(instruction.result[0].dims)
     return 2.0 * out * math.prod(operands[0].dims[axis] for axis in contracted)
+
+
+def _of_cudnn(target: str, q: Array, k: Array) -> float:
+    """Of cuDNN's attention, whose arrays are [B tokens H Dh]: the way back has five products."""
+    return (5 if "Backward" in target else 2) * 2.0 * math.prod(q.dims) * k.dims[1]
 
 
 def _of_splash(phase: str, q: Array, k: Array) -> float:

@@ -16,7 +16,7 @@ from jax.sharding import Mesh
 from diffpo_jax import base, rng, run_setup
 from diffpo_jax.config import Config
 from diffpo_jax.diffusion import generate
-from diffpo_jax.distributed import sharding
+from diffpo_jax.distributed import chips, sharding
 from diffpo_jax.models import families
 from diffpo_jax.planning import vocabulary
 from diffpo_jax.rl import optimizer, trainer, update
@@ -65,7 +65,7 @@ def make_step(config: Config, mesh: Mesh) -> Step:
         config.lora,
         vocab=words.size,
         mask_id=words.mask,
-        platform=mesh.devices.flat[0].platform,
+        platform=chips.platform(mesh.devices.flat[0]),
         rows=sharding.batch_sharding(mesh) if mesh.size > 1 else None,
     )
     rl = config.rl

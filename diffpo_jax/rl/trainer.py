@@ -261,11 +261,12 @@ class Trainer(NamedTuple):
         clock.lap("score")
         examples = [self.examples[i] for i in repeated.index.tolist()]
         graded = grading.grade(on_host, examples, self.task, self.tokenizer)
-        rewards = self._rewards(graded, scores)
-        advantage = self._advantages(graded, rewards)
         clock.lap("grade")
         jax.block_until_ready(scores)
         clock.lap("score")  # what of it the grading did not cover
+        rewards = self._rewards(graded, scores)
+        advantage = self._advantages(graded, rewards)
+        clock.lap("grade")
 
         state, of_update = self._updates(state, prompts, rollout, advantage, scores, rate)
         clock.lap("update")

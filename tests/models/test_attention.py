@@ -57,7 +57,10 @@ def test_what_cudnn_takes(changes, takes):
     sizes = {"queries": 16, "keys": 48, "head": 64, "dtype": jnp.bfloat16} | changes
     q = jnp.zeros((1, 2, sizes["queries"], sizes["head"]), sizes["dtype"])
     k = jnp.zeros((1, 2, sizes["keys"], sizes["head"]), sizes["dtype"])
-    assert attention.takes_cudnn(q, k) is takes
+    assert attention.takes_cudnn(q, k, None) is takes
+    assert attention.takes_cudnn(q, k, on_eight()) is False  # one row, two heads: over 4 and 2
+    if takes:
+        assert attention.takes_cudnn(*(jnp.tile(x, (4, 1, 1, 1)) for x in (q, k)), on_eight())
 
 
 @pytest.mark.parametrize(
@@ -87,9 +90,10 @@ def on_eight():
     [
         ("auto", "cpu", "plain"),
         ("auto", "tpu", "plain"),
-        ("auto", "gpu", "cudnn"),
-        ("plain", "gpu", "plain"),
-        ("cudnn", "gpu", "cudnn"),
+        ("auto", "gpu", "plain"),  # one without cuDNN's kernel
+        ("auto", "cuda", "cudnn"),
+        ("plain", "cuda", "plain"),
+        ("cudnn", "cuda", "cudnn"),
         ("splash", "tpu", "splash"),
     ],
 )
@@ -101,10 +105,10 @@ def test_it_is_chosen_by_the_devices(monkeypatch, name, platform, way):
     assert {shape.attention for shape in seen} == {way}
 
 
-@pytest.mark.parametrize("name, platform", [("cudnn", "cpu"), ("cudnn", "tpu"), ("splash", "gpu")])
+@pytest.mark.parametrize("name, platform", [("cudnn", "cpu"), ("cudnn", "gpu"), ("splash", "cuda")])
 def test_a_kernel_of_other_devices_is_refused(name, platform):
     model = ModelConfig(attention=name)
-    said = f"'{name}' is for .PUs, and these devices are {platform.upper()}s"
+    said = rf"'{name}' is for .*PUs.*, and these devices are others \({platform}\)"
     with pytest.raises(UserError, match=said):
         families.make_policy(model, ThresholdConfig(), vocab=5, mask_id=4, platform=platform)
 
@@ -119,11 +123,17 @@ def test_another_name_is_refused():
 @pytest.mark.parametrize(
     "name, changes, said",
     [
-        ("cudnn", {"model.dtype": "float32"}, "here are float32, heads of 128 .* and 128 tokens"),
-        ("cudnn", {"model.heads": 1}, "heads of 256"),
-        ("cudnn", {"sampler.prompt_length": 63}, "127 tokens"),
-        ("splash", {"model.heads": 4, "model.kv_heads": 2}, "heads of 64"),
-        ("splash", {"sampler.prompt_length": 32}, "96 tokens"),
+        (
+            "cudnn",
+            {"model.dtype": "float32"},
+            "here are float32, .* heads of 128 .* 128 tokens",
+        ),
+        ("cudnn", {"model.heads": 1}, ".*heads of 256"),
+        ("cudnn", {"sampler.prompt_length": 63}, ".*127 tokens"),
+        ("splash", {"model.heads": 4, "model.kv_heads": 2}, ".*heads of 64"),
+        ("splash", {"sampler.prompt_length": 32}, ".*96 tokens"),
+        ("splash", {"mesh.tensor": 2}, ".*2 and 1 heads of 128 over 2"),
+        ("splash", {"model.heads": 4, "model.kv_heads": 2, "model.weights": "theirs"}, None),
         ("cudnn", {}, None),
         ("splash", {"model.dtype": "float32"}, None),
     ],
@@ -140,6 +150,16 @@ def test_a_kernel_that_is_named_must_take_the_rows(name, changes, said):
         return
     with pytest.raises(UserError, match=f"attention='{name}' takes .* {said}"):
         config_io.from_config_dict(values)
+
+
+@pytest.mark.parametrize("kind", ["cudnn", "splash"])
+def test_what_a_kernel_takes_goes_to_it(monkeypatch, kind):
+    inputs = [jnp.asarray(x, jnp.bfloat16) for x in arrays(rows=4)[:3]]
+    mask, rows, given = jnp.ones((4, 256), bool), on_eight(), []
+    monkeypatch.setattr(attention, kind, lambda *x: given.append(x) or x[0])
+    attention.attend(kind, *inputs, mask, rows)
+    ((q, k, v, seen, lie),) = given
+    assert q is inputs[0] and k is inputs[1] and v is inputs[2] and seen is mask and lie is rows
 
 
 def test_what_a_kernel_does_not_take_goes_the_plain_way():
@@ -187,10 +207,7 @@ def test_splash_gives_the_same(queries):
 def test_splash_gives_the_same_on_eight_devices():
     rows = on_eight()
     attend = jax.jit(functools.partial(attention.splash, rows=rows, interpret=True))
-    q, k, v, mask = arrays(rows=4)
-    expected = attention.plain(q, k, v, mask)
-    got = attend(*(jax.device_put(x, rows) for x in (q, k, v, mask)))
-    np.testing.assert_allclose(got, expected, atol=1e-5)
+    assert_same(attend, [jax.device_put(x, rows) for x in arrays(rows=4)], 5e-5)
 
 
 @GPU

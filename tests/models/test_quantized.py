@@ -75,7 +75,7 @@ def test_a_stack_is_its_layers_and_narrow_kernels_have_smaller_blocks(kind):
         np.testing.assert_array_equal(whole.scale[layer], one.scale)
 
 
-@pytest.mark.parametrize("platform, apart", [("gpu", True), ("tpu", False)])
+@pytest.mark.parametrize("platform, apart", [("gpu", True), ("cuda", True), ("tpu", False)])
 def test_kernels_are_multiplied_out_apart_on_gpus(platform, apart):
     policy, _ = reference.tiny_policy(platform=platform, **WIDE)
     params = jax.eval_shape(

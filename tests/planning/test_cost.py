@@ -298,6 +298,21 @@ def test_products_of_a_kernel_of_attention(phase, products):
     assert cost.of_text(text).flops == products * 2 * 3 * 4 * 5 * 7 * 8
 
 
+@pytest.mark.parametrize("way, products", [("", 2), ("Backward", 5)])
+def test_products_of_cudnns_attention(way, products):
+    text = textwrap.dedent("""\
+        HloModule kernel
+
+        ENTRY %main (q: bf16[3,5,4,8], k: bf16[3,7,2,8]) -> bf16[3,5,4,8] {
+          %q = bf16[3,5,4,8] parameter(0)
+          %k = bf16[3,7,2,8] parameter(1)
+          %y = (bf16[3,5,4,8], u8[0]) custom-call(%q, %k, %k), custom_call_target="TARGET"
+          ROOT %out = bf16[3,5,4,8] get-tuple-element(%y), index=0
+        }
+        """).replace("TARGET", f"__cudnn$fmhaScaleBiasSoftmax{way}")
+    assert cost.of_text(text).flops == products * 2 * 3 * 4 * 5 * 7 * 8
+
+
 @pytest.fixture(scope="module")
 def mesh():
     return make_mesh(MeshConfig(data=8))

@@ -1,6 +1,7 @@
 """Passes and operations of a step, worked by hand."""
 
 import dataclasses
+import types
 
 import numpy as np
 import pytest
@@ -82,6 +83,26 @@ def test_rates_by_hand():
     """2e12 operations in 4 s on two chips of 1e12 a second: a quarter of what they can do."""
     assert work.rates(2e12, 80, 4.0, 2, 1e12) == {"tokens_per_second_per_chip": 10.0, "mfu": 0.25}
     assert "mfu" not in work.rates(2e12, 80, 4.0, 2, None)
+
+
+@pytest.mark.parametrize(
+    ("kind", "version", "capability", "expected"),
+    [
+        ("cpu", "", None, "cpu"),
+        ("tpu", "", None, "tpu"),
+        ("gpu", "cuda 13000", "9.0", "cuda"),
+        ("gpu", "cuda 12080", "8.0", "cuda"),
+        ("gpu", "cuda 12080", "7.5", "gpu"),  # cuDNN has no such kernel for it
+        ("gpu", "rocm 60200", "gfx942", "gpu"),
+    ],
+)
+def test_what_programs_are_compiled_for(kind, version, capability, expected):
+    device = types.SimpleNamespace(
+        platform=kind,
+        client=types.SimpleNamespace(platform_version=version),
+        compute_capability=capability,
+    )
+    assert chips.platform(device) == expected
 
 
 @pytest.mark.parametrize(
