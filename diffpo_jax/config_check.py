@@ -245,26 +245,29 @@ def _attention(config: Config) -> None:
     """A kernel that is named is wanted: it must take the whole rows of rollouts and updates."""
     model, tensor = config.model, config.mesh.tensor
     length, head = config.sampler.prompt_length + config.sampler.length, model.width // model.heads
-    # The sizes of published weights are their own, and are known later.
-    published = bool(model.weights)
-    divide = published or not (model.heads % tensor or model.kv_heads % tensor)
-    takes = {
-        "cudnn": (published or (head % 8 == 0 and head <= 128))
-        and model.dtype == "bfloat16"
-        and length % 2 == 0,
-        "splash": (published or head % 128 == 0) and length % 128 == 0,
+    unknown = bool(model.weights)  # published weights have sizes of their own, read later
+    divides = unknown or not (model.heads % tensor or model.kv_heads % tensor)
+    kernels = {
+        "cudnn": (
+            model.dtype == "bfloat16"
+            and length % 2 == 0
+            and (unknown or (head % 8 == 0 and head <= 128)),
+            "bfloat16, heads of 8, 16, ... 128, and an even number of tokens",
+        ),
+        "splash": (
+            length % 128 == 0 and (unknown or head % 128 == 0),
+            "heads and a number of tokens that are multiples of 128",
+        ),
     }
-    wants = {
-        "cudnn": "bfloat16, heads of 8, 16, ... 128, and an even number of tokens",
-        "splash": "heads and a number of tokens that are multiples of 128",
-    }
-    if not (takes.get(model.attention, True) and (divide or model.attention not in takes)):
-        raise UserError(
-            f"config.model.attention={model.attention!r} takes {wants[model.attention]}, and "
-            f"divides heads over config.mesh.tensor; here are {model.dtype}, {model.heads} and "
-            f"{model.kv_heads} heads of {head} over {tensor}, and {length} tokens "
-            "(config.sampler.prompt_length and length together). Change those, or leave it auto."
-        )
+    fits, wants = kernels.get(model.attention, (True, ""))
+    if not wants or (fits and divides):
+        return
+    raise UserError(
+        f"config.model.attention={model.attention!r} takes {wants}, and divides heads over "
+        f"config.mesh.tensor; here are {model.dtype}, {model.heads} and {model.kv_heads} heads of "
+        f"{head} over {tensor}, and {length} tokens (config.sampler.prompt_length and length "
+        "together). Change those, or leave it auto."
+    )
 
 
 def _rl(config: Config) -> None:
