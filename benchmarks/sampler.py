@@ -66,14 +66,7 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def main(argv: list[str] | None = None) -> None:
-    args = arguments(argv)
-    machine = timing.machine()
-    result = measure(args, machine)
-    print(report(result))
-    if args.json:
-        from diffpo_jax import files
-
-        files.write_json(args.json, result)
+    timing.run(arguments(argv), measure, report)
 
 
 def measure(args: argparse.Namespace, machine: dict[str, Any]) -> dict[str, Any]:

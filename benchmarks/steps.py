@@ -64,20 +64,7 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def main(argv: list[str] | None = None) -> None:
-    args = arguments(argv)
-    machine = timing.machine()  # before our own work adds to the load
-    from diffpo_jax.errors import UserError
-
-    try:
-        result = measure(args, machine)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-    print(report(result))
-    if args.json:
-        from diffpo_jax import files
-
-        files.write_json(args.json, result)
+    timing.run(arguments(argv), measure, report)
 
 
 def measure(args: argparse.Namespace, machine: dict[str, Any]) -> dict[str, Any]:

@@ -1,7 +1,9 @@
 """Clocks and tables for the benchmarks; imports neither jax nor torch."""
 
+import argparse
 import os
 import platform
+import sys
 import time
 from collections.abc import Callable, Sequence
 from importlib import metadata
@@ -15,6 +17,26 @@ class Times(NamedTuple):
 
     wall: list[float]
     cpu: list[float]
+
+
+def run(
+    args: argparse.Namespace,
+    measure: Callable[[argparse.Namespace, dict[str, Any]], dict[str, Any]],
+    report: Callable[[dict[str, Any]], str],
+) -> None:
+    """A script: measures, prints and writes; a user's mistake is one line and exit status 2."""
+    before = machine()  # before our own work adds to the load
+    from diffpo_jax import files
+    from diffpo_jax.errors import UserError
+
+    try:
+        result = measure(args, before)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    print(report(result))
+    if args.json:
+        files.write_json(args.json, result)
 
 
 def interleave(
