@@ -3,8 +3,9 @@
 All tokenizers are fast ones of transformers; only `make_tokenizer` knows which one it made.
 """
 
+import contextlib
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import tokenizers
@@ -68,7 +69,8 @@ def _loaded(config: TokenizerConfig) -> transformers.PreTrainedTokenizerFast:
         # Code that comes with a tokenizer is never run: that needs a promise we do not give.
         name, revision = hub_names.split(config.name)
         pinned = {"revision": revision} if revision else {}
-        tokenizer = maker.from_pretrained(name, trust_remote_code=False, **pinned)
+        with _quiet():
+            tokenizer = maker.from_pretrained(name, trust_remote_code=False, **pinned)
     except Exception as error:  # of the hub, of its files, of the network
         reason = (str(error).strip() or repr(error)).splitlines()[0]
         raise UserError(
@@ -99,6 +101,17 @@ def _loaded(config: TokenizerConfig) -> transformers.PreTrainedTokenizerFast:
     tokenizer.closing = (known[config.closing],) if config.closing else ()
     special_ids(tokenizer)
     return tokenizer
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """No warnings of transformers: of families that it does not know it says they may not load."""
+    before = transformers.utils.logging.get_verbosity()
+    transformers.utils.logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        transformers.utils.logging.set_verbosity(before)
 
 
 def special_ids(tokenizer: transformers.PreTrainedTokenizerFast) -> SpecialIds:

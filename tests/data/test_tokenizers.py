@@ -1,4 +1,5 @@
 import functools
+import shutil
 import types
 
 import numpy as np
@@ -131,6 +132,16 @@ def test_a_saved_tokenizer_with_its_special_tokens_named(saved):
     assert tokenizers.piece(tokenizer, 1) == "<|hide|>"
     chat = tokenizers.as_chat(tokenizer, ["12"])[0]
     assert tokenizers.encode(tokenizer, chat)[-1] == 3
+
+
+def test_a_family_that_transformers_does_not_know_is_no_warning(saved, tmp_path, caplog):
+    shutil.copytree(saved, tmp_path / "llada")
+    (tmp_path / "llada" / "config.json").write_text('{"model_type": "llada"}')
+    name = str(tmp_path / "llada")
+    tokenizers.make_tokenizer(TokenizerConfig(name=name, **NAMED))
+    assert not caplog.records
+    transformers.AutoTokenizer.from_pretrained(name)
+    assert "model of type `llada`" in caplog.text  # which it says where it may
 
 
 def test_the_class_may_be_named(saved):
