@@ -1,8 +1,9 @@
-"""Figure 2 on 4x4 Sudoku: KL of the surrogates with K anchors by call, on the base model.
+"""Figure 2: KL of the surrogates with K anchors by call, on a base model.
 
     python -m diffpo_jax.study --config=configs/studies/figure2.py --workdir=runs/figure2
 
-Presets are those of configs/sudoku.py, as in --config=configs/studies/figure2.py:smoke .
+Presets are those of configs/sudoku.py, as in --config=configs/studies/figure2.py:smoke , or with
+`countdown` among them those of configs/countdown.py.
 --config.run.init_from=runs/sudoku measures the base model of a run that is there already.
 """
 
@@ -13,11 +14,14 @@ import ml_collections
 from diffpo_jax import config_io
 from diffpo_jax.config import StudyConfig
 
-_SUDOKU = pathlib.Path(__file__).parent.parent / "sudoku.py"
+_TASKS = pathlib.Path(__file__).parent.parent
 
 
 def get_config(preset: str = "default") -> ml_collections.ConfigDict:
-    """The study of a preset of configs/sudoku.py."""
+    """The study of a task's preset."""
+    words = preset.split(",")
+    task = "countdown" if "countdown" in words else "sudoku"
+    rest = ",".join(word for word in words if word != task) or "default"
     config = config_io.as_config_dict(StudyConfig())
-    config.run = config_io.dict_from_file(f"{_SUDOKU}:{preset}")
+    config.run = config_io.dict_from_file(f"{_TASKS / task}.py:{rest}")
     return config

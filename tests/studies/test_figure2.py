@@ -10,6 +10,7 @@ import sys
 import numpy as np
 import pytest
 
+from diffpo_jax import config_io
 from diffpo_jax.config import Config, Figure2Config
 from diffpo_jax.studies import figure2
 
@@ -121,3 +122,13 @@ def test_a_mistake_is_one_line(tmp_path, flag, message):
     assert out.returncode == 2
     assert message in out.stderr.strip().splitlines()[-1]
     assert "Traceback" not in out.stderr
+
+
+def test_a_preset_names_the_task():
+    for preset, task, steps in (
+        ("smoke", "sudoku", 8),
+        ("countdown", "countdown", 150),
+        ("countdown,smoke", "countdown", 8),
+    ):
+        run = config_io.module_of(ROOT / "configs/studies/figure2.py").get_config(preset).run
+        assert (run.task.name, run.rl.steps) == (task, steps)
