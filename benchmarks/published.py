@@ -110,7 +110,7 @@ def report(result: dict[str, Any]) -> str:
         timing.table([*columns, "compile s"], rows),
         "",
     ]
-    if calls:
+    if "seconds" in rollout:
         each = 1e3 * rollout["seconds"] / calls
         lines.append(
             f"{result['rows']} rollouts, {calls} calls the longest, {each:.4g} ms for each of "
@@ -136,7 +136,7 @@ class _Run:
         self.frozen = _filled(step.frozen, jax.random.fold_in(key, 1))
         self.state = self._state(trained)
         self.reference = _filled(step.reference, jax.random.fold_in(key, 2))  # it takes its room
-        self.old = self.rollout = None
+        self.old = self.rollout = self.draws = None
         self.calls = self.tokens = 0
 
     def measure(self, name: str, repeats: int) -> dict[str, Any]:
@@ -172,15 +172,19 @@ class _Run:
         """The program as a function of nothing, which waits for the end."""
         import jax
 
+        from diffpo_jax import rng
+
         if name == "rollout":
             inputs = self._of_rollout()
             self.rollout = jax.block_until_ready(executable(*inputs))
+            key = rng.key_for(self.config.seed, "draws")
+            self.draws = self.step.run.draw(key, self.rollout, self.prompts)
             nfe = jax.device_get(self.rollout.nfe)
             self.calls = int(nfe.max())
             self.tokens = int(jax.device_get(self.rollout.sampled).sum())
             return lambda: jax.block_until_ready(executable(*inputs))
         if name == "score":
-            inputs = (self.frozen | self.state.params, self.prompts, self.rollout, self._draws())
+            inputs = (self.frozen | self.state.params, self.prompts, self.rollout, self.draws)
             self.old = jax.block_until_ready(executable(*inputs))
             return lambda: jax.block_until_ready(executable(*inputs))
         frozen, batch, rate = self.frozen, self._batch(), jax.numpy.float32(1.0)
@@ -204,7 +208,7 @@ class _Run:
         if name == "rollout":
             record = jax.device_get((self.rollout.commit_call, self.rollout.nfe))
             return float(work.of_rollouts(network, config.sampler, *record))
-        anchors = float(self._draws().anchors.shape[1])
+        anchors = float(self.draws.anchors.shape[1])
         passes = (anchors, 0.0) if name == "score" else (0.0, anchors)
         whole = not config.lora.rank
         return rows * work.of_updates(network, config.sampler, work.Passes(*passes), whole=whole)
@@ -230,12 +234,6 @@ class _Run:
         dial = jnp.float32(self.config.dial)
         return (self.frozen | self.state.params, self.prompts, dial, keys)
 
-    def _draws(self):
-        from diffpo_jax import rng
-
-        key = rng.key_for(self.config.seed, "draws")
-        return self.step.run.draw(key, self.rollout, self.prompts)
-
     def _batch(self):
         import jax
 
@@ -248,7 +246,7 @@ class _Run:
         advantage = jax.device_put(advantage, sharding.batch_sharding(self.mesh))
         reference = self.old if objective.kl and objective.kl_in == "loss" else None
         old = self.old if self.config.rl.inner_updates > 1 else None
-        return Batch(self.prompts, self.rollout, advantage, self._draws(), old, reference)
+        return Batch(self.prompts, self.rollout, advantage, self.draws, old, reference)
 
     def _state(self, trained):
         import functools

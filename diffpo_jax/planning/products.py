@@ -16,11 +16,12 @@ def flops(instruction: Instruction, operands: list[Array]) -> float:
     """
     if instruction.opcode == "convolution":
         return _of_convolution(instruction, *operands)
-    if _target(instruction).startswith("__cudnn$fmha"):
-        return _of_cudnn(_target(instruction), *operands[:2])
-    kernel = re.match(r"splash_mha_(fwd|dq|dkv)_", instruction.name)
-    if kernel and instruction.opcode == "custom-call":
-        return _of_splash(kernel[1], *operands[2:4])
+    if instruction.opcode == "custom-call":
+        target = _target(instruction)
+        if target.startswith("__cudnn$fmha"):
+            return _of_cudnn(target, *operands[:2])
+        if kernel := re.match(r"splash_mha_(fwd|dq|dkv)_", instruction.name):
+            return _of_splash(kernel[1], *operands[2:4])
     contracted = _contracted(instruction)
     if contracted is None:
         return 0.0
