@@ -87,7 +87,7 @@ def main(argv: list[str] | None = None) -> None:
     result = measure(args, machine, make_sides(args))
     print(report(result))
     if args.json:
-        from diffpo_jax import files
+        from diffpo_jax.system import files
 
         files.write_json(args.json, result)
 
@@ -204,12 +204,13 @@ class JaxSide:
         import jax
         import jax.numpy as jnp
 
-        from diffpo_jax import rng
+        from diffpo_jax.arrays import rng
+        from diffpo_jax.arrays.types import Prompts
         from diffpo_jax.config import ModelConfig, ThresholdConfig
-        from diffpo_jax.diffusion import generate, unmask
+        from diffpo_jax.diffusion import sampler as generate
+        from diffpo_jax.diffusion import unmask
         from diffpo_jax.diffusion.denoise import denoise
         from diffpo_jax.models import families
-        from diffpo_jax.types import Prompts
 
         self.threads = args.threads
         self.mask_id = args.vocab - 1
@@ -274,9 +275,9 @@ class JaxSide:
         import jax
         import jax.numpy as jnp
 
+        from diffpo_jax.arrays.types import Draws
         from diffpo_jax.diffusion import likelihood
         from diffpo_jax.diffusion.anchors import draw_anchors, every_call
-        from diffpo_jax.types import Draws
 
         calls = self.rollout.commit_call
         if anchors:

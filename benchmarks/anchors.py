@@ -59,7 +59,7 @@ def main(argv: list[str] | None = None) -> None:
     result = measure(args, machine)
     print(report(result))
     if args.json:
-        from diffpo_jax import files
+        from diffpo_jax.system import files
 
         files.write_json(args.json, result)
 

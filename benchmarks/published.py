@@ -60,14 +60,14 @@ def measure(args: argparse.Namespace, machine: dict[str, Any]) -> dict[str, Any]
     """
     import jax
 
-    from diffpo_jax import config_check, config_io
+    from diffpo_jax.config import check, convert
     from diffpo_jax.distributed import mesh as mesh_lib
-    from diffpo_jax.errors import UserError
     from diffpo_jax.planning import programs
+    from diffpo_jax.system.errors import UserError
 
     jax.config.update("jax_enable_compilation_cache", False)  # compile times are to be true
-    config = config_io.from_file(args.config, args.changes)
-    config_check.check_training(config)
+    config = convert.from_file(args.config, args.changes)
+    check.check_training(config)
     if config.rl.objective.selection == "exact" or config.mode == "sampler":
         raise UserError("only updates of tokens are measured here: mode model or joint, no sets.")
     mesh = mesh_lib.make_mesh(config.mesh)
@@ -172,7 +172,7 @@ class _Run:
         """The program as a function of nothing, which waits for the end."""
         import jax
 
-        from diffpo_jax import rng
+        from diffpo_jax.arrays import rng
 
         if name == "rollout":
             inputs = self._of_rollout()
@@ -198,7 +198,7 @@ class _Run:
         """Of one run of a program, on all devices."""
         import jax
 
-        from diffpo_jax.models.operations import Network
+        from diffpo_jax.models.flops import Network
         from diffpo_jax.planning import vocabulary
         from diffpo_jax.rl import work
 
@@ -217,9 +217,9 @@ class _Run:
         import jax
         import jax.numpy as jnp
 
-        from diffpo_jax import rng
+        from diffpo_jax.arrays import rng
+        from diffpo_jax.arrays.types import Prompts
         from diffpo_jax.planning import vocabulary
-        from diffpo_jax.types import Prompts
 
         _, shapes, *_ = self.step.programs["rollout"].arguments
         key = rng.key_for(self.config.seed, "rollout")

@@ -142,7 +142,7 @@ class _Bench:
     def _policy(self, vocab: int):
         import jax
 
-        from diffpo_jax import rng
+        from diffpo_jax.arrays import rng
         from diffpo_jax.config import ModelConfig, ThresholdConfig
         from diffpo_jax.models import families
 
@@ -166,7 +166,7 @@ class _Bench:
         import jax
         import jax.numpy as jnp
 
-        from diffpo_jax.types import Prompts
+        from diffpo_jax.arrays.types import Prompts
 
         of_tokens, of_size = jax.random.split(jax.random.key(seed))
         tokens = jax.random.randint(of_tokens, (rows, length), 0, vocab - 1)
@@ -176,7 +176,7 @@ class _Bench:
     def _keys(self, rows: int):
         import jax.numpy as jnp
 
-        from diffpo_jax import rng
+        from diffpo_jax.arrays import rng
 
         return rng.row_keys(rng.key_for(SEED, "rollout"), jnp.arange(rows))
 
@@ -192,7 +192,7 @@ class _Bench:
     def _add_long(self, name: str, vocab: int, kind: str, chunk: int) -> None:
         import jax.numpy as jnp
 
-        from diffpo_jax.diffusion import commit, generate, unmask
+        from diffpo_jax.diffusion import commit, sampler, unmask
         from diffpo_jax.diffusion.kv_cache import CacheSettings
 
         args = self.args
@@ -206,7 +206,7 @@ class _Bench:
             cache=CacheSettings(kind),
             chunk=chunk,
         )
-        run = generate.make_generate(policy, settings, threshold="fixed")
+        run = sampler.make_generate(policy, settings, threshold="fixed")
         prompts = self._prompts(args.rows, args.prompt, vocab)
         calls = jnp.float32(args.calls)
         rollout = self._add(name, run, params, prompts, calls, self._keys(args.rows))
@@ -217,7 +217,7 @@ class _Bench:
         import jax.numpy as jnp
         import numpy as np
 
-        from diffpo_jax.diffusion import generate, unmask
+        from diffpo_jax.diffusion import sampler, unmask
 
         args = self.args
         policy, params = self._policy(args.vocab)
@@ -229,14 +229,14 @@ class _Bench:
             jnp.float32(0),
             self._keys(args.queue),
         )
-        batch = generate.make_generate(policy, settings, threshold="drawn")
+        batch = sampler.make_generate(policy, settings, threshold="drawn")
 
         def static(params, prompts, dial, keys):
             parts = jax.tree.map(lambda x: x.reshape(-1, args.slots, *x.shape[1:]), (prompts, keys))
             return jax.lax.map(lambda part: batch(params, part[0], dial, part[1]), parts)
 
         self._add("static", static, *inputs)
-        queue = generate.make_generate(policy, settings, threshold="drawn", slots=args.slots)
+        queue = sampler.make_generate(policy, settings, threshold="drawn", slots=args.slots)
         nfe = np.asarray(self._add("stream", queue, *inputs).nfe)
         self.queue_calls = {"mean": float(nfe.mean())}
         self.queue_calls |= {f"p{q}": float(np.percentile(nfe, q)) for q in (10, 50, 90, 100)}
@@ -245,7 +245,7 @@ class _Bench:
         import jax
         import jax.numpy as jnp
 
-        from diffpo_jax.diffusion import vocabulary
+        from diffpo_jax.diffusion import token_distribution
 
         args = self.args
         policy, params = self._policy(args.large_vocab)
@@ -255,10 +255,10 @@ class _Bench:
         open_ = jnp.broadcast_to(place >= args.block // 2, shape)
         wanted = open_ & (place < args.block)
         hidden = jax.random.normal(jax.random.key(1), (*shape, args.width))
-        how = vocabulary.ReadSettings(0.0, chunk=chunk)
+        how = token_distribution.ReadSettings(0.0, chunk=chunk)
 
         def read(params, hidden, wanted, open_, keys):
-            return vocabulary.read(policy, params, hidden, wanted, open_, keys, how)
+            return token_distribution.read(policy, params, hidden, wanted, open_, keys, how)
 
         self._add(name, read, params, hidden, wanted, open_, self._keys(args.rows))
 
@@ -267,12 +267,12 @@ class _Bench:
         import jax
         import jax.numpy as jnp
 
-        from diffpo_jax.diffusion import generate, unmask
+        from diffpo_jax.diffusion import sampler, unmask
 
         args, variations = self.args, 4
         policy, params = self._policy(args.vocab)
         settings = unmask.SamplerSettings(args.queue_length, args.queue_length, 1.0)
-        run = jax.jit(generate.make_generate(policy, settings, threshold="fixed"))
+        run = jax.jit(sampler.make_generate(policy, settings, threshold="fixed"))
         for i in range(variations):
             prompts = self._prompts(4, args.queue_length, args.vocab, seed=i)  # of other lengths
             jax.block_until_ready(run(params, prompts, jnp.float32(0.1 * i), self._keys(4)))

@@ -142,7 +142,7 @@ def passes(nfe: Sequence[int], slots: int) -> int:
 def make_config(args: argparse.Namespace, method: str):
     """configs/sudoku.py with what the arguments change."""
     from configs import sudoku
-    from diffpo_jax import config_io
+    from diffpo_jax.config import convert
 
     values = sudoku.get_config()
     values.method = method
@@ -152,7 +152,7 @@ def make_config(args: argparse.Namespace, method: str):
             values.model[name] = value
     if args.heads is not None:
         values.model.kv_heads = args.heads
-    return config_io.from_config_dict(values)
+    return convert.from_config_dict(values)
 
 
 class _Step:
@@ -162,11 +162,11 @@ class _Step:
         import jax
         import jax.numpy as jnp
 
-        from diffpo_jax import rng
+        from diffpo_jax.arrays import rng
+        from diffpo_jax.arrays.types import Prompts
         from diffpo_jax.distributed import mesh as mesh_lib
         from diffpo_jax.models import families
         from diffpo_jax.rl import optimizer, update
-        from diffpo_jax.types import Prompts
 
         self.config = config
         self.rows = args.rows or config.rl.prompts * config.rl.group
@@ -206,7 +206,7 @@ class _Step:
                     self._add_update(method, anchors, micro, rollout, advantage)
 
     def _programs(self, config, micro: int, slots: int):
-        from diffpo_jax.diffusion import generate
+        from diffpo_jax.diffusion import sampler as generate
         from diffpo_jax.rl import trainer
 
         rl = dataclasses.replace(config.rl, micro_batch=micro)
@@ -250,7 +250,7 @@ class _Step:
         import jax
         import jax.numpy as jnp
 
-        from diffpo_jax import rng
+        from diffpo_jax.arrays import rng
         from diffpo_jax.rl.update import Batch
 
         programs = self._programs(config, micro, 0)

@@ -26,8 +26,8 @@ def run(
 ) -> None:
     """A script: measures, prints and writes; a user's mistake is one line and exit status 2."""
     before = machine()  # before our own work adds to the load
-    from diffpo_jax import files
-    from diffpo_jax.errors import UserError
+    from diffpo_jax.system import files
+    from diffpo_jax.system.errors import UserError
 
     try:
         result = measure(args, before)

@@ -10,18 +10,17 @@ Presets, as in --config=configs/countdown.py:smoke , or several, as in configs/s
   study     at most about five minutes on a core after the base model: one run of many
   llada_8b  LLaDA-8B-Instruct with published settings
   dream_7b  the same of Dream-v0-Instruct-7B
-With any of them: lora, s1k, d1, d2, gspo, justgrpo, paper; see diffpo_jax/presets.py .
+With any of them: lora, s1k, d1, d2, gspo, justgrpo, paper; see diffpo_jax/config/presets.py .
 """
 
 import ml_collections
 
-from diffpo_jax import config_io, presets
-from diffpo_jax.config import Config
+from diffpo_jax.config import Config, convert, presets
 
 
 def get_config(preset: str = "default") -> ml_collections.ConfigDict:
     """The configuration of a preset."""
-    config = config_io.as_config_dict(Config())
+    config = convert.as_config_dict(Config())
     config.task.name = "countdown"
     config.tokenizer.alphabet = "0123456789+-*/()=,"
     # "9,9,9=50", and "(1+2)*3" with an end of text: eight characters each.

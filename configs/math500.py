@@ -11,21 +11,21 @@ Presets, as in --config=configs/math500.py:tiny , or several, as in configs/sudo
             way from file to report in minutes on a CPU; its numbers mean nothing
   llada_8b  LLaDA-8B-Instruct with published settings
   dream_7b  the same of Dream-v0-Instruct-7B
-With any of them: lora, s1k, d1, d2, gspo, justgrpo, paper; see diffpo_jax/presets.py .  d1's whole
-published protocol is llada_8b,d1 with its prompt given by --config.task.prompt.template=@FILE .
+With any of them: lora, s1k, d1, d2, gspo, justgrpo, paper; see diffpo_jax/config/presets.py .
+d1's whole published protocol is llada_8b,d1 with its prompt given by
+--config.task.prompt.template=@FILE .
 """
 
 import string
 
 import ml_collections
 
-from diffpo_jax import config_io, presets
-from diffpo_jax.config import Config
+from diffpo_jax.config import Config, convert, presets
 
 
 def get_config(preset: str = "default") -> ml_collections.ConfigDict:
     """The configuration of a preset."""
-    config = config_io.as_config_dict(Config())
+    config = convert.as_config_dict(Config())
     config.task.name = "math500"
     if not SIZES.keys() & preset.split(","):
         _tiny(config)

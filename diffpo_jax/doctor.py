@@ -13,23 +13,24 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from diffpo_jax import cli, joining
+from diffpo_jax.config import command
+from diffpo_jax.distributed import join_flags
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Directory that a run would write to.")
 
 
 def main(argv: Sequence[str]) -> None:
-    cli.require(argv, (), __doc__.splitlines()[2].strip())
-    from diffpo_jax import workdir
+    command.require(argv, (), __doc__.splitlines()[2].strip())
+    from diffpo_jax.workdir import layout
 
     if _WORKDIR.value:
-        workdir.check_path(_WORKDIR.value)
-    joining.join()
+        layout.check_path(_WORKDIR.value)
+    join_flags.join()
     from diffpo_jax.distributed import checkup
 
-    versions = ", ".join(f"{name} {version}" for name, version in workdir.versions().items())
+    versions = ", ".join(f"{name} {version}" for name, version in layout.versions().items())
     python = ".".join(map(str, sys.version_info[:3]))
-    print(f"diffpo_jax {workdir.commit()}; Python {python}, {versions}")
+    print(f"diffpo_jax {layout.commit()}; Python {python}, {versions}")
     found = checkup.look(pathlib.Path(_WORKDIR.value) if _WORKDIR.value else None)
     print("\n".join(checkup.lines(found)))
     well, said = checkup.verdict(found)
@@ -38,4 +39,4 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    cli.entry(main)
+    command.entry(main)

@@ -19,8 +19,8 @@ from collections.abc import Sequence
 from absl import flags
 from ml_collections import config_flags
 
-from diffpo_jax import cli
-from diffpo_jax.errors import UserError
+from diffpo_jax.config import command
+from diffpo_jax.system.errors import UserError
 
 config_flags.DEFINE_config_file("config", None, "Task, sampler and evaluation.")
 _OUT = flags.DEFINE_string("out", None, "Directory for the results.")
@@ -30,8 +30,9 @@ _WHICH = flags.DEFINE_enum("which", "trained", ["trained", "base"], "Which of th
 
 
 def main(argv: Sequence[str]) -> None:
-    config = cli.config(argv, ("config", "out"), __doc__.splitlines()[2].strip())
-    from diffpo_jax import compilation, scoring
+    config = command.config(argv, ("config", "out"), __doc__.splitlines()[2].strip())
+    from diffpo_jax.run import score
+    from diffpo_jax.system import compilation
 
     compilation.keep_programs()
     if _WEIGHTS.value and _RUN.value:
@@ -39,10 +40,10 @@ def main(argv: Sequence[str]) -> None:
     if _WEIGHTS.value:
         model = dataclasses.replace(config.model, weights=_WEIGHTS.value)
         config = dataclasses.replace(config, model=model)
-    result = scoring.score(config, _OUT.value, run=_RUN.value or "", which=_WHICH.value)
-    print(scoring.table(result))
+    result = score.score(config, _OUT.value, run=_RUN.value or "", which=_WHICH.value)
+    print(score.table(result))
     print(f"results: {pathlib.Path(_OUT.value) / 'evaluation.json'}")
 
 
 if __name__ == "__main__":
-    cli.entry(main)
+    command.entry(main)

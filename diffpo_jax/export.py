@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from diffpo_jax import cli
+from diffpo_jax.config import command
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the run with the checkpoints.")
 _OUT = flags.DEFINE_string("out", None, "Directory to write; must not exist.")
@@ -26,10 +26,10 @@ _DTYPE = flags.DEFINE_enum(
 
 
 def main(argv: Sequence[str]) -> None:
-    cli.require(argv, ("workdir", "out"), __doc__.splitlines()[2].strip())
-    from diffpo_jax import exporting
+    command.require(argv, ("workdir", "out"), __doc__.splitlines()[2].strip())
+    from diffpo_jax.run import export
 
-    exporting.export(
+    export.export(
         _WORKDIR.value,
         _OUT.value,
         model=_MODEL.value,
@@ -40,4 +40,4 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    cli.entry(main)
+    command.entry(main)

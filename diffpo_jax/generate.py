@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from absl import flags
 from ml_collections import config_flags
 
-from diffpo_jax import cli
+from diffpo_jax.config import command
 
 config_flags.DEFINE_config_file("config", None, "The configuration the model was trained with.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the run with the checkpoints.")
@@ -26,12 +26,13 @@ _HTML = flags.DEFINE_string("html", None, "Also write the completions to this fi
 
 
 def main(argv: Sequence[str]) -> None:
-    config = cli.config(argv, ("config", "workdir", "prompt"), __doc__.splitlines()[2].strip())
-    from diffpo_jax import compilation, completions, files
+    config = command.config(argv, ("config", "workdir", "prompt"), __doc__.splitlines()[2].strip())
     from diffpo_jax.report import decode_order
+    from diffpo_jax.run import complete
+    from diffpo_jax.system import compilation, files
 
     compilation.keep_programs()
-    written = completions.complete(
+    written = complete.complete(
         config, _WORKDIR.value, _PROMPT.value, model=_MODEL.value, dial=_DIAL.value
     )
     for one in written:
@@ -42,4 +43,4 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    cli.entry(main)
+    command.entry(main)

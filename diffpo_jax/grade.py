@@ -16,12 +16,13 @@ from typing import Any
 
 from absl import flags
 
-from diffpo_jax import cli, files, tasks
-from diffpo_jax.config import ANSWERS, PROTOCOLS, PromptConfig, TaskConfig
-from diffpo_jax.errors import UserError
-from diffpo_jax.report import statistics
-from diffpo_jax.tasks import generations
-from diffpo_jax.tasks.generations import Generation
+from diffpo_jax import tasks
+from diffpo_jax.analysis import bootstrap
+from diffpo_jax.config import ANSWERS, PROTOCOLS, PromptConfig, TaskConfig, command
+from diffpo_jax.system import files
+from diffpo_jax.system.errors import UserError
+from diffpo_jax.tasks.datasets import generations
+from diffpo_jax.tasks.datasets.generations import Generation
 from diffpo_jax.tasks.task import Reward
 
 _FILE = flags.DEFINE_multi_string("file", [], "A file of completions; may be repeated.")
@@ -32,7 +33,7 @@ _OUT = flags.DEFINE_string("out", None, "File for the verdicts; default: FILE.ve
 
 
 def main(argv: Sequence[str]) -> None:
-    cli.require(argv, ("file", "task"), __doc__.splitlines()[2].strip())
+    command.require(argv, ("file", "task"), __doc__.splitlines()[2].strip())
     out = _OUT.value or str(pathlib.Path(_FILE.value[0]).with_suffix(".verdicts.jsonl"))
     if pathlib.Path(out).resolve() in [pathlib.Path(f).resolve() for f in _FILE.value]:
         raise UserError(f"--out={out} is a file of completions, which would be lost.")
@@ -78,7 +79,7 @@ def summary(
     table = {"completions": f"{rows} of {len(by_problem)} problems"}
     table["accuracy"] = f"{right / rows:.4f}  ({right} of {rows})"
     table |= {
-        f"pass@{k}": f"{v:.4f}" for k, v in statistics.pass_at_k(list(by_problem.values())).items()
+        f"pass@{k}": f"{v:.4f}" for k, v in bootstrap.pass_at_k(list(by_problem.values())).items()
     }
     table["no answer read"] = str(sum(not r.parsed for r in rewards))
     for name in rewards[0].parts:
@@ -89,4 +90,4 @@ def summary(
 
 
 if __name__ == "__main__":
-    cli.entry(main)
+    command.entry(main)

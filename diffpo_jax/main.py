@@ -16,7 +16,8 @@ from collections.abc import Sequence
 from absl import flags
 from ml_collections import config_flags
 
-from diffpo_jax import cli, joining
+from diffpo_jax.config import command
+from diffpo_jax.distributed import join_flags
 
 config_flags.DEFINE_config_file("config", None, "The experiment, configs/NAME.py[:preset].")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the run; holds all it writes.")
@@ -27,14 +28,15 @@ _BASE_ONLY = flags.DEFINE_bool(
 
 
 def main(argv: Sequence[str]) -> None:
-    config = cli.config(argv, ("config", "workdir"), __doc__.splitlines()[2].strip())
+    config = command.config(argv, ("config", "workdir"), __doc__.splitlines()[2].strip())
     # Imported here, after the flags are known to be right: jax takes seconds.
-    from diffpo_jax import compilation, experiment
+    from diffpo_jax.run import experiment
+    from diffpo_jax.system import compilation
 
     compilation.keep_programs()
-    joining.join()
+    join_flags.join()
     experiment.run(config, _WORKDIR.value, overwrite=_OVERWRITE.value, base_only=_BASE_ONLY.value)
 
 
 if __name__ == "__main__":
-    cli.entry(main)
+    command.entry(main)

@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from absl import flags
 from ml_collections import config_flags
 
-from diffpo_jax import cli
+from diffpo_jax.config import command
 
 config_flags.DEFINE_config_file("config", None, "The experiment, configs/NAME.py[:preset].")
 _TOPOLOGY = flags.DEFINE_string("topology", None, "v5e:4x4, v5p:2x2x2, v6e:4x4, cpu:8, ...")
@@ -35,9 +35,10 @@ _JSON = flags.DEFINE_string("json", None, "Also write the numbers to this file."
 
 def main(argv: Sequence[str]) -> None:
     example = " ".join(line.strip(" \\") for line in __doc__.splitlines()[2:4])
-    config = cli.config(argv, ("config", "topology"), example)
-    from diffpo_jax import config_check, files
+    config = command.config(argv, ("config", "topology"), example)
+    from diffpo_jax.config import check
     from diffpo_jax.planning import topology
+    from diffpo_jax.system import files
 
     topology.prepare(_TOPOLOGY.value)  # before jax looks for devices
     from diffpo_jax.planning import planner, text
@@ -46,8 +47,8 @@ def main(argv: Sequence[str]) -> None:
     if _SLICES.value:
         mesh = dataclasses.replace(config.mesh, slices=_SLICES.value)
         config = dataclasses.replace(config, mesh=mesh)
-        config_check.check(config)
-    config_check.check_training(config)
+        check.check(config)
+    check.check_training(config)
     found = topology.find(_TOPOLOGY.value, config.mesh.slices)
     plan = planner.plan(config, found, _CALLS.value)
     print(text.of_plan(plan), flush=True)
@@ -60,4 +61,4 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    cli.entry(main)
+    command.entry(main)

@@ -19,9 +19,8 @@ from collections.abc import Sequence
 from absl import flags
 from ml_collections import config_flags
 
-from diffpo_jax import cli, config_io
-from diffpo_jax.config import StudyConfig
-from diffpo_jax.errors import UserError
+from diffpo_jax.config import StudyConfig, command, convert
+from diffpo_jax.system.errors import UserError
 
 config_flags.DEFINE_config_file("config", None, "The study, configs/studies/NAME.py[:preset].")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the study; holds what it finds.")
@@ -33,21 +32,21 @@ _EMIT = flags.DEFINE_enum("emit", None, ["list", "slurm", "xpk"], "Print the run
 
 
 def main(argv: Sequence[str]) -> None:
-    build = config_io.study_from_config_dict
+    build = convert.study_from_config_dict
     example = __doc__.splitlines()[2].strip()
     required = ("config",) if _EMIT.value and _STORE.value else ("config", "workdir")
-    config = cli.config(argv, required, example, build=build)
+    config = command.config(argv, required, example, build=build)
     if config.grid.arms:
         _compare(config)
         return
     if _COLLECT.value or _EMIT.value or _STORE.value:
         raise UserError("--store, --collect and --emit are for studies with arms.")
     # Imported here, after the flags are known to be right: jax takes seconds.
-    from diffpo_jax import compilation
-    from diffpo_jax.studies import figure2
+    from diffpo_jax.studies import surrogate_kl
+    from diffpo_jax.system import compilation
 
     compilation.keep_programs()
-    figure2.run(config, _WORKDIR.value)
+    surrogate_kl.run(config, _WORKDIR.value)
 
 
 def _compare(config: StudyConfig) -> None:
@@ -61,4 +60,4 @@ def _compare(config: StudyConfig) -> None:
 
 
 if __name__ == "__main__":
-    cli.entry(main, StudyConfig)
+    command.entry(main, StudyConfig)

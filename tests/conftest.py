@@ -27,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).parent))  # for `import reference`
 
 # Every annotated function of these checks its shapes and types while tests run.  Not the host's
 # parts: their annotations are for readers, and tests give them whatever counts as a number.
-CHECKED = ("diffusion", "distributed", "masked", "microbatch", "models", "rl", "rng")
+CHECKED = ("arrays", "diffusion", "distributed", "models", "rl")
 jaxtyping.install_import_hook([f"diffpo_jax.{name}" for name in CHECKED], "beartype.beartype")
 
 # The first example of a test pays for its compilation.

@@ -3,7 +3,7 @@
 import pathlib
 import sys
 
-from diffpo_jax import config_io
+from diffpo_jax.config import convert
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent.parent))
 from configs import sudoku
@@ -33,4 +33,4 @@ def least(**overrides):
     """Its configuration."""
     values = sudoku.get_config("smoke")
     values.update_from_flattened_dict(LEAST | overrides)
-    return config_io.from_config_dict(values)
+    return convert.from_config_dict(values)

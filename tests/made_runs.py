@@ -2,9 +2,8 @@
 
 import json
 
-from diffpo_jax import config_io
-from diffpo_jax.config import Config
-from diffpo_jax.report.summary import make_summary
+from diffpo_jax.analysis.summary import make_summary
+from diffpo_jax.config import Config, convert
 
 STEPS = 6
 GRID = ((0.0, 0.9, 8.0), (0.1, 0.8, 4.0), (1.0, 0.2, 2.0))  # gamma, accuracy, calls
@@ -12,11 +11,11 @@ GRID = ((0.0, 0.9, 8.0), (0.1, 0.8, 4.0), (1.0, 0.2, 2.0))  # gamma, accuracy, c
 
 def config(**fields):
     """A resolved configuration; fields by dotted name with "__" for the dot."""
-    values = config_io.as_config_dict(Config())
+    values = convert.as_config_dict(Config())
     flat = {"rl.steps": STEPS, "tokenizer.alphabet": "01234<&>", "task.name": "countdown"}
     flat |= {name.replace("__", "."): value for name, value in fields.items()}
     values.update_from_flattened_dict(flat)
-    return config_io.from_config_dict(values)
+    return convert.from_config_dict(values)
 
 
 def rows(seed, steps=STEPS):
@@ -101,7 +100,7 @@ def run(path, seed=0, *, finished=True, made=None, gain=0.05, **fields):
     """Writes a run's directory, finished or still going; returns its path as text."""
     path.mkdir(parents=True)
     configuration = config(seed=seed, **fields)
-    (path / "config.json").write_text(config_io.to_json(configuration))
+    (path / "config.json").write_text(convert.to_json(configuration))
     info = {"commit": "c0ffee" * 6, "versions": {"jax": "0"}, "python": "3", "cores": 2}
     info |= {"machine": "m", "mesh": "data 1", "command": ["main.py", "--config=a b"]}
     (path / "run_info.json").write_text(json.dumps(info))

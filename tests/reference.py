@@ -8,10 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from diffpo_jax.arrays.types import Prompts
 from diffpo_jax.config import ModelConfig, ThresholdConfig
 from diffpo_jax.models.families import make_policy
 from diffpo_jax.models.policy import Policy
-from diffpo_jax.types import Prompts
 
 # A model that looks its logits up: every state and every prompt token has a row of a table.
 

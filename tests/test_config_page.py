@@ -5,11 +5,11 @@ import pathlib
 
 import pytest
 
-from diffpo_jax import config_page
-from diffpo_jax.config import Config
-from diffpo_jax.errors import UserError
+from diffpo_jax.config import Config, convert
+from diffpo_jax.system.errors import UserError
 
-ROOT = pathlib.Path(__file__).parent.parent
+ROOT = pathlib.Path(__file__).parents[1]
+config_page = convert.module_of(ROOT / "docs/config_page.py")
 
 SOURCE = '''
 class A:
@@ -33,9 +33,7 @@ class B:
 
 def test_the_page_is_what_the_command_writes():
     written = (ROOT / "docs/config.md").read_text(encoding="utf-8")
-    assert written == config_page.page(ROOT / "configs"), (
-        "run python -m diffpo_jax.config_reference --configs=configs --out=docs/config.md"
-    )
+    assert written == config_page.page(ROOT / "configs"), "run python docs/config_page.py"
 
 
 def test_every_field_is_on_the_page():

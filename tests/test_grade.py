@@ -13,9 +13,10 @@ from absl.testing import flagsaver
 from hypothesis import given
 from hypothesis import strategies as st
 
-from diffpo_jax import grade, grading, tasks
-from diffpo_jax.errors import UserError
-from diffpo_jax.tasks import generations
+from diffpo_jax import grade, tasks
+from diffpo_jax.evaluation import grading
+from diffpo_jax.system.errors import UserError
+from diffpo_jax.tasks.datasets import generations
 from diffpo_jax.tasks.task import Example, Reward
 
 GRID, CLUES = "1234341221434321", "0034341200434321"

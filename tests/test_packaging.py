@@ -15,9 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from diffpo_jax import config_io, presets
-from diffpo_jax.config import Config, StudyConfig
-from diffpo_jax.errors import UserError
+from diffpo_jax.config import Config, StudyConfig, convert, presets
+from diffpo_jax.system.errors import UserError
 
 ROOT = Path(__file__).parent.parent
 # The package that an import comes from, where the two differ by more than "-" and "_".
@@ -128,8 +127,8 @@ def test_every_config_names_its_presets():
 
 @pytest.mark.parametrize(("name", "preset"), configs())
 def test_presets_load(name, preset):
-    config = config_io.from_config_dict(load(name).get_config(preset))
-    assert config == config_io.from_json(config_io.to_json(config))
+    config = convert.from_config_dict(load(name).get_config(preset))
+    assert config == convert.from_json(convert.to_json(config))
 
 
 @pytest.mark.parametrize("name", sorted({name for name, _ in configs()}))
@@ -153,11 +152,11 @@ def test_flags_that_are_written_down_exist(path):
     assert fields or path != "README.md"
     for field in fields:
         of_study = field.startswith(("config.run", "config.figure2", "config.grid"))
-        assert config_io.unknown_field(field, StudyConfig if of_study else Config) is None
+        assert convert.unknown_field(field, StudyConfig if of_study else Config) is None
     sections = "|".join(x.name for x in dataclasses.fields(Config))
     for field in re.findall(rf"`((?:{sections})\.[\w.]*\w)`", text):
         if not field.endswith((".py", ".json", ".jsonl")):
-            assert config_io.unknown_field(f"config.{field}") is None
+            assert convert.unknown_field(f"config.{field}") is None
     for name, preset in re.findall(r"--config=configs/(\w+\.py)(?::(\w+))?", text):
         assert (name, preset or "default") in configs()
 

@@ -12,7 +12,7 @@ must leave the steps to the arms: --config.grid.arms for others.
 
 import ml_collections
 
-from diffpo_jax import presets
+from diffpo_jax.config import presets
 
 TITLE = "Anchors at equal denoiser calls"
 STEPS = {"sudoku": 60, "countdown": 120}  # with two anchors

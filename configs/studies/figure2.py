@@ -11,8 +11,7 @@ import pathlib
 
 import ml_collections
 
-from diffpo_jax import config_io
-from diffpo_jax.config import StudyConfig
+from diffpo_jax.config import StudyConfig, convert
 
 _TASKS = pathlib.Path(__file__).parent.parent
 
@@ -22,6 +21,6 @@ def get_config(preset: str = "default") -> ml_collections.ConfigDict:
     words = preset.split(",")
     task = "countdown" if "countdown" in words else "sudoku"
     rest = ",".join(word for word in words if word != task) or "default"
-    config = config_io.as_config_dict(StudyConfig())
-    config.run = config_io.dict_from_file(f"{_TASKS / task}.py:{rest}")
+    config = convert.as_config_dict(StudyConfig())
+    config.run = convert.dict_from_file(f"{_TASKS / task}.py:{rest}")
     return config

@@ -7,7 +7,7 @@ Presets are those of configs/sudoku.py and configs/countdown.py; "study" where n
 
 import ml_collections
 
-from diffpo_jax import presets
+from diffpo_jax.config import presets
 
 TITLE = "Importance weights"
 ARMS = {

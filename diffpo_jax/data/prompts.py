@@ -17,7 +17,7 @@ import transformers
 
 from diffpo_jax.config import PromptConfig
 from diffpo_jax.data import tokenizers
-from diffpo_jax.errors import UserError
+from diffpo_jax.system.errors import UserError
 from diffpo_jax.tasks.task import Example
 
 

@@ -12,9 +12,9 @@ import tokenizers
 import transformers
 from tokenizers import decoders, models, pre_tokenizers
 
-from diffpo_jax import hub_names
 from diffpo_jax.config import TokenizerConfig
-from diffpo_jax.errors import UserError
+from diffpo_jax.system import hub_names
+from diffpo_jax.system.errors import UserError
 
 PAD, MASK, END = "<|pad|>", "<|mask|>", "<|end|>"  # of the "char" tokenizer
 

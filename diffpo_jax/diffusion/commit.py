@@ -10,7 +10,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from diffpo_jax.diffusion.vocabulary import Readings
+from diffpo_jax.diffusion.token_distribution import Readings
 
 
 class Rule(NamedTuple):

@@ -5,9 +5,9 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from diffpo_jax.masked import masked_sum
+from diffpo_jax.arrays.masked import masked_sum
+from diffpo_jax.arrays.types import Params, Prompts
 from diffpo_jax.models.policy import Policy
-from diffpo_jax.types import Params, Prompts
 
 
 class Denoised(NamedTuple):

@@ -18,9 +18,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from diffpo_jax.arrays.types import Params, Prompts
 from diffpo_jax.diffusion import denoise
 from diffpo_jax.models.policy import Policy
-from diffpo_jax.types import Params, Prompts
 
 
 class CacheSettings(NamedTuple):

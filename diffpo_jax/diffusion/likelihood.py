@@ -13,12 +13,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from diffpo_jax.diffusion import end_of_text, vocabulary
+from diffpo_jax.arrays.types import Draws, Params, Prompts, Rollout
+from diffpo_jax.diffusion import end_of_text, token_distribution
 from diffpo_jax.diffusion.anchors import draw_anchors, every_call, some_calls
 from diffpo_jax.diffusion.denoise import denoise
 from diffpo_jax.diffusion.end_of_text import IGNORED, EndOfText
 from diffpo_jax.models.policy import Policy
-from diffpo_jax.types import Draws, Params, Prompts, Rollout
 
 
 def draw(
@@ -103,13 +103,13 @@ def anchored_log_prob(
 
     def of_hidden(hidden: Array, tokens: Array, gone: Array) -> Array:
         logits = end_of_text.without(policy.logits(params, hidden), gone, end)
-        log_p = vocabulary.log_probs(logits, policy.mask_id, temperature, keep_mask)
-        return vocabulary.token_log_prob(log_p, tokens)
+        log_p = token_distribution.log_probs(logits, policy.mask_id, temperature, keep_mask)
+        return token_distribution.token_log_prob(log_p, tokens)
 
     def one_pass(call: Array) -> Array:
         state = state_at(tokens, commit_call, call, policy.mask_id)
         hidden = denoise(policy, params, seen, state).hidden
-        return vocabulary.by_positions(of_hidden, chunk, hidden, tokens, gone)
+        return token_distribution.by_positions(of_hidden, chunk, hidden, tokens, gone)
 
     zero = jnp.zeros(tokens.shape, rollout.logprob.dtype)
 

@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
+from diffpo_jax.arrays.types import Params
 from diffpo_jax.models.policy import Policy
-from diffpo_jax.types import Params
 
 Threshold = Callable[
     [Params, Float[Array, "B D"], Key[Array, "B"]], tuple[Float[Array, "B"], Float[Array, "B"]]

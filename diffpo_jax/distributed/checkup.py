@@ -13,8 +13,8 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from diffpo_jax.distributed import hosts
-from diffpo_jax.errors import UserError
-from diffpo_jax.files import write_atomic
+from diffpo_jax.system.errors import UserError
+from diffpo_jax.system.files import write_atomic
 
 _ROOM_GIB = 5.0  # less is a warning: checkpoints of a small run fit, those of a large one do not
 

@@ -22,8 +22,8 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from diffpo_jax.distributed import last_words
-from diffpo_jax.errors import UserError
+from diffpo_jax.distributed import abort_watcher
+from diffpo_jax.system.errors import UserError
 
 T = TypeVar("T")
 
@@ -89,7 +89,7 @@ def initialize(join: Join) -> None:
             )
         # JAX's handler notes SIGTERM and goes on; preemption.py says what is done here instead.
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        last_words.prepare(
+        abort_watcher.prepare(
             f"JAX's runtime has ended this process ({socket.gethostname()}). Most often another "
             f"process of the run has died, or did not answer for {join.heartbeat_seconds} s: then "
             "that one's own log says why. The same command on every host goes on from the last "

@@ -11,7 +11,7 @@ from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh
 
 from diffpo_jax.config import MeshConfig
-from diffpo_jax.errors import UserError
+from diffpo_jax.system.errors import UserError
 
 AXES = ("data", "fsdp", "tensor")
 

@@ -16,7 +16,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from diffpo_jax.errors import UserError
+from diffpo_jax.system.errors import UserError
 
 P = PartitionSpec
 

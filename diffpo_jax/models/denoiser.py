@@ -20,7 +20,7 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Bool, Float, Int
 
-from diffpo_jax.models import attention, quantized
+from diffpo_jax.models import attention, quantization
 
 
 @dataclasses.dataclass(frozen=True)
@@ -204,8 +204,8 @@ class Block(nn.Module):
     def _kernel(self, name: str, shape: tuple[int, int]) -> Array:
         if self.has_variable("params", name):
             stored = self.get_variable("params", name)
-            if isinstance(stored, quantized.Quantized):
-                kernel = quantized.kernel_of(stored, self.shape.dtype)
+            if isinstance(stored, quantization.Quantized):
+                kernel = quantization.kernel_of(stored, self.shape.dtype)
                 return jax.lax.optimization_barrier(kernel) if self.shape.apart else kernel
         return self.param(name, _fan_in_init(), shape, self.shape.param_dtype)
 

@@ -7,13 +7,13 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import NamedSharding
 
+from diffpo_jax.arrays.types import Params
 from diffpo_jax.config import LoRAConfig, ModelConfig, ThresholdConfig
-from diffpo_jax.errors import UserError
 from diffpo_jax.models import lora as lora_lib
 from diffpo_jax.models.denoiser import Denoiser, Shape
 from diffpo_jax.models.policy import Policy
 from diffpo_jax.models.threshold_head import ThresholdHead
-from diffpo_jax.types import Params
+from diffpo_jax.system.errors import UserError
 
 
 class Family(NamedTuple):

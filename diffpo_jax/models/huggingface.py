@@ -22,13 +22,13 @@ import safetensors
 from jax.sharding import NamedSharding, PartitionSpec
 from safetensors.numpy import save_file
 
-from diffpo_jax import files, hub_names
+from diffpo_jax.arrays.types import Params
 from diffpo_jax.config import ModelConfig
-from diffpo_jax.errors import UserError
-from diffpo_jax.models import quantized
+from diffpo_jax.models import quantization
 from diffpo_jax.models.families import FAMILIES
-from diffpo_jax.models.quantized import Quantized
-from diffpo_jax.types import Params
+from diffpo_jax.models.quantization import Quantized
+from diffpo_jax.system import files, hub_names
+from diffpo_jax.system.errors import UserError
 
 SINGLE, INDEX, CONFIG = "model.safetensors", "model.safetensors.index.json", "config.json"
 LINEAGE = "lineage.json"
@@ -297,7 +297,7 @@ def _zeros(shapes: Any) -> Any:
 
 def _put(stacked: Any, one: jax.Array, layer: Any, transposed: bool) -> Any:
     if isinstance(stacked, Quantized):
-        new = quantized.quantize(_turned(one, transposed, jnp.float32), stacked.kind)
+        new = quantization.quantize(_turned(one, transposed, jnp.float32), stacked.kind)
     else:
         new = _turned(one, transposed, stacked.dtype)
 

@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Key
 
+from diffpo_jax.arrays.types import Params
 from diffpo_jax.config import LoRAConfig
-from diffpo_jax.types import Params
 
 
 def init(key: Key[Array, ""], denoiser: Params, config: LoRAConfig) -> Params:

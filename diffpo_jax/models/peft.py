@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save_file
 
-from diffpo_jax import files, hub_names
+from diffpo_jax.arrays.types import Params
 from diffpo_jax.config import LoRAConfig
 from diffpo_jax.models.families import FAMILIES
-from diffpo_jax.types import Params
+from diffpo_jax.system import files, hub_names
 
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 _PREFIX = "base_model.model."  # what PEFT's wrapper puts before every name

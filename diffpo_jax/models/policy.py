@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from diffpo_jax.types import Params
+from diffpo_jax.arrays.types import Params
 
 
 class Policy(NamedTuple):

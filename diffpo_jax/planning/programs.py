@@ -13,14 +13,15 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from diffpo_jax import base, rng, run_setup
+from diffpo_jax.arrays import rng
+from diffpo_jax.arrays.types import Params, Prompts, TrainState
 from diffpo_jax.config import Config
-from diffpo_jax.diffusion import generate
+from diffpo_jax.diffusion import sampler
 from diffpo_jax.distributed import chips, sharding
 from diffpo_jax.models import families
 from diffpo_jax.planning import vocabulary
 from diffpo_jax.rl import optimizer, trainer, update
-from diffpo_jax.types import Params, Prompts, TrainState
+from diffpo_jax.run import base_model, setup
 
 
 class Program(NamedTuple):
@@ -71,21 +72,19 @@ def make_step(config: Config, mesh: Mesh) -> Step:
     rl = config.rl
     groups = optimizer.trained(config.mode, bool(config.lora.rank))
     opt = optimizer.make_optimizer(rl.optimizer, groups, rl.steps * rl.inner_updates)
-    whole = base.shapes(policy, mesh, config.model.quantized)
+    whole = base_model.shapes(policy, mesh, config.model.quantized)
     init = functools.partial(update.init_state, optimizer=opt)
-    state = sharding.abstract(jax.eval_shape(init, base.trained_shapes(config, policy)), mesh)
+    state = sharding.abstract(jax.eval_shape(init, base_model.trained_shapes(config, policy)), mesh)
     frozen = {name: whole[name] for name in whole if name not in groups}
     kept: Params = {}
     if rl.objective.kl:
         own = {name: whole[name] for name in whole if name in groups}
-        copy = functools.partial(base.reference, config=config)
+        copy = functools.partial(base_model.reference, config=config)
         kept = sharding.abstract(jax.eval_shape(copy, own), mesh)
-    settings = generate.make_settings(
+    settings = sampler.make_settings(
         config.sampler, config.sampler.temperature, words.ends, config.threshold.scope
     )
-    run = trainer.make_programs(
-        policy, opt, rl, settings, groups, mesh, state, run_setup.slots(config)
-    )
+    run = trainer.make_programs(policy, opt, rl, settings, groups, mesh, state, setup.slots(config))
     return Step(state, frozen, kept, _with_arguments(run, state, frozen, config, mesh), run)
 
 

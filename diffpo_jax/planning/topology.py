@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from diffpo_jax.config import MeshConfig
 from diffpo_jax.distributed.chips import CHIPS, Chip
-from diffpo_jax.errors import UserError
+from diffpo_jax.system.errors import UserError
 
 _FORMS = (
     f"{', '.join(f'{kind}:4x4' for kind in CHIPS)} (three numbers for v4 and v5p), cpu:8, gpu:8"

@@ -13,16 +13,16 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from diffpo_jax import cli
-from diffpo_jax.errors import UserError
+from diffpo_jax.config import command
 from diffpo_jax.report import build
+from diffpo_jax.system.errors import UserError
 
 _WORKDIR = flags.DEFINE_multi_string("workdir", [], "Directory of a run or a study; repeatable.")
 _OUT = flags.DEFINE_string("out", None, "File of the page; default: WORKDIR/report/index.html.")
 
 
 def main(argv: Sequence[str]) -> None:
-    cli.require(argv, ("workdir",), __doc__.splitlines()[2].strip())
+    command.require(argv, ("workdir",), __doc__.splitlines()[2].strip())
     out = build.destination(_WORKDIR.value, _OUT.value)
     report = build.gather(_WORKDIR.value)
     try:
@@ -34,4 +34,4 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    cli.entry(main)
+    command.entry(main)

@@ -3,9 +3,10 @@
 import pathlib
 from collections.abc import Sequence
 
-from diffpo_jax import files
-from diffpo_jax.errors import UserError
-from diffpo_jax.report import compose, page, picture, read
+from diffpo_jax.analysis import runs
+from diffpo_jax.report import compose, page, picture
+from diffpo_jax.system import files
+from diffpo_jax.system.errors import UserError
 
 
 def gather(workdirs: Sequence[str]) -> compose.Report:
@@ -21,15 +22,15 @@ def gather(workdirs: Sequence[str]) -> compose.Report:
             raise UserError(f"--workdir={workdir} is no directory.")
         if paths.count(path) > 1:
             raise UserError(f"--workdir={workdir} is given twice.")
-    studies = [workdir for workdir in workdirs if read.is_study(workdir)]
+    studies = [workdir for workdir in workdirs if runs.is_study(workdir)]
     if studies and len(workdirs) > 1:
         raise UserError(f"--workdir={studies[0]} is a study, which has a page of its own.")
     if studies:
-        return compose.of_study(read.read_study(workdirs[0]))
+        return compose.of_study(runs.read_study(workdirs[0]))
     names = [path.name for path in paths]
     unique = len(set(names)) == len(names)
     shown = names if unique else workdirs
-    return compose.of_runs([read.read_run(w, name) for w, name in zip(workdirs, shown)])
+    return compose.of_runs([runs.read_run(w, name) for w, name in zip(workdirs, shown)])
 
 
 def destination(workdirs: Sequence[str], out: str | None) -> pathlib.Path:

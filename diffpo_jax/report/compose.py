@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from diffpo_jax.analysis.groups import Group, by_arm, by_settings
+from diffpo_jax.analysis.runs import Run, Study
 from diffpo_jax.report import curves, examples, lineage, outcomes, words
 from diffpo_jax.report.examples import Example
-from diffpo_jax.report.groups import Group, by_arm, by_settings
 from diffpo_jax.report.picture import Picture
-from diffpo_jax.report.read import Run, Study
 from diffpo_jax.report.tables import Table, file_part
 
 

@@ -6,9 +6,9 @@ from typing import Any
 
 from matplotlib.axes import Axes
 
+from diffpo_jax.analysis.groups import Group
 from diffpo_jax.report import figures, picture
 from diffpo_jax.report.figures import Quantity
-from diffpo_jax.report.groups import Group
 from diffpo_jax.report.picture import Picture
 
 WATCH = (

@@ -3,10 +3,10 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from diffpo_jax.analysis.groups import Group
+from diffpo_jax.analysis.runs import Run
 from diffpo_jax.config import DIALS
 from diffpo_jax.report.decode_order import Completion
-from diffpo_jax.report.groups import Group
-from diffpo_jax.report.read import Run
 
 _WRONG = 2  # wrong answers that are shown
 _FILLED = "\N{MIDDLE DOT}"  # stands for a token after the end of the text

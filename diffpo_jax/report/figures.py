@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
-from diffpo_jax.files import write_atomic
+from diffpo_jax.system.files import write_atomic
 
 # From the palette of Okabe and Ito, which colour-blind readers can tell apart; markers differ
 # too, for print in grey.

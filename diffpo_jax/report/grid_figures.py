@@ -7,10 +7,11 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from diffpo_jax.files import write_atomic
-from diffpo_jax.report import comparison, figures
-from diffpo_jax.report.comparison import Finished
+from diffpo_jax.analysis import comparison
+from diffpo_jax.analysis.comparison import Finished
+from diffpo_jax.report import figures
 from diffpo_jax.report.tables import csv_text, file_part
+from diffpo_jax.system.files import write_atomic
 
 Rows = list[dict[str, Any]]
 

@@ -7,8 +7,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from diffpo_jax.report import comparison, frontier
-from diffpo_jax.report.comparison import Finished, Spread
+from diffpo_jax.analysis import comparison, frontier
+from diffpo_jax.analysis.comparison import Finished, Spread
 
 Table = dict[str, Any]
 

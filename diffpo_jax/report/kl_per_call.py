@@ -6,9 +6,9 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from diffpo_jax.files import write_atomic
 from diffpo_jax.report import figures
 from diffpo_jax.report.tables import csv_text
+from diffpo_jax.system.files import write_atomic
 
 _COLOURS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 _LEAST = 20  # tokens; what rests on fewer is in the table and the CSV, and not drawn

@@ -4,9 +4,9 @@ import shlex
 from collections.abc import Sequence
 from typing import Any
 
-from diffpo_jax.report import settings
-from diffpo_jax.report.groups import differing
-from diffpo_jax.report.read import Run
+from diffpo_jax.analysis import settings
+from diffpo_jax.analysis.groups import differing
+from diffpo_jax.analysis.runs import Run
 from diffpo_jax.report.tables import Table
 
 _HASH = 12  # characters of a commit that are shown

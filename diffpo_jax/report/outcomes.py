@@ -6,10 +6,10 @@ from typing import Any
 
 from matplotlib.axes import Axes
 
+from diffpo_jax.analysis.groups import Group
+from diffpo_jax.analysis.runs import Run
 from diffpo_jax.report import figures, picture
-from diffpo_jax.report.groups import Group
 from diffpo_jax.report.picture import Picture
-from diffpo_jax.report.read import Run
 from diffpo_jax.report.write import frontier_rows
 
 _STAR = {"marker": "*", "markersize": 13, "markeredgecolor": "white", "linestyle": "none"}

@@ -12,9 +12,9 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from diffpo_jax.files import write_atomic
 from diffpo_jax.report import figures
 from diffpo_jax.report.tables import csv_text
+from diffpo_jax.system.files import write_atomic
 
 # As a page puts figures beside one another or, on a telephone, below: text stays readable.
 SIZE = (4.2, 2.9)  # inches

@@ -5,7 +5,7 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
-from diffpo_jax.report.read import Run
+from diffpo_jax.analysis.runs import Run
 
 _RECENT = 20  # steps that the time left is estimated from
 

@@ -4,11 +4,11 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
+from diffpo_jax.analysis import summary as summary_lib
+from diffpo_jax.analysis.groups import Group
+from diffpo_jax.analysis.runs import Run
+from diffpo_jax.analysis.summary import points_text
 from diffpo_jax.report import running
-from diffpo_jax.report import summary as summary_lib
-from diffpo_jax.report.groups import Group
-from diffpo_jax.report.read import Run
-from diffpo_jax.report.summary import points_text
 from diffpo_jax.report.tables import Table
 
 _INTERVAL = "95 % interval"

@@ -4,12 +4,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from diffpo_jax.files import write_atomic, write_json
-from diffpo_jax.report import statistics
+from diffpo_jax.analysis import bootstrap
+from diffpo_jax.analysis.bootstrap import Outcomes
 from diffpo_jax.report.difficulty import plot_by_difficulty
 from diffpo_jax.report.figures import plot_frontier, plot_learning_curves
-from diffpo_jax.report.statistics import Outcomes
 from diffpo_jax.report.tables import csv_text
+from diffpo_jax.system.files import write_atomic, write_json
 
 _COLUMNS = ("accuracy", "nfe", "tokens_per_call", "forced")
 
@@ -42,7 +42,7 @@ def write_report(
     if summary.get("by_difficulty"):
         plot_by_difficulty(summary["by_difficulty"], directory / "by_difficulty.png")
     write_atomic(directory / "frontier.csv", frontier_csv(summary))
-    statistics.write_outcomes(directory / "outcomes.npz", outcomes)
+    bootstrap.write_outcomes(directory / "outcomes.npz", outcomes)
     write_json(directory / "summary.json", summary)
 
 

@@ -5,10 +5,10 @@ import math
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from diffpo_jax.arrays.masked import pair
+from diffpo_jax.arrays.types import Metrics, Rollout
 from diffpo_jax.config import ObjectiveConfig
-from diffpo_jax.masked import pair
 from diffpo_jax.rl import objective
-from diffpo_jax.types import Metrics, Rollout
 
 # Where exp would overflow float32 a KL is "very large" either way.
 _LARGEST = 40.0

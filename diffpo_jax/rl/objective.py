@@ -14,10 +14,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from diffpo_jax.arrays.masked import masked_mean, masked_sum
 from diffpo_jax.config import ObjectiveConfig
 from diffpo_jax.diffusion import end_of_text
 from diffpo_jax.diffusion.end_of_text import EndOfText
-from diffpo_jax.masked import masked_mean, masked_sum
 
 
 def counted_tokens(

@@ -3,8 +3,8 @@
 import jax.numpy as jnp
 import optax
 
+from diffpo_jax.arrays.types import Params
 from diffpo_jax.config import OptimizerConfig, PretrainConfig
-from diffpo_jax.types import Params
 
 # Which groups of parameters a mode trains; the others are frozen and belong to no state.
 TRAINED = {

@@ -23,22 +23,24 @@ import numpy as np
 import optax
 from jax.sharding import Mesh
 
-from diffpo_jax import grading, preemption, rng
-from diffpo_jax import metrics as metrics_lib
-from diffpo_jax.checkpoints import Checkpoints
+from diffpo_jax.arrays import rng
+from diffpo_jax.arrays.types import Draws, Params, Prompts, TrainState
 from diffpo_jax.config import LoggingConfig, RLConfig, SamplerConfig
 from diffpo_jax.data import tokenizers
 from diffpo_jax.data.prompts import EncodedBatch
-from diffpo_jax.diffusion import generate, likelihood, unmask
-from diffpo_jax.distributed import chips, sharding
-from diffpo_jax.errors import UserError
-from diffpo_jax.models.operations import Network
+from diffpo_jax.diffusion import likelihood, unmask
+from diffpo_jax.diffusion import sampler as generate
+from diffpo_jax.distributed import chips, preemption, sharding
+from diffpo_jax.evaluation import grading
+from diffpo_jax.models.flops import Network
 from diffpo_jax.models.policy import Policy
-from diffpo_jax.progress import Progress
-from diffpo_jax.rl import advantages, diagnostics, focus, update, work
-from diffpo_jax.rl import guard as guard_lib
+from diffpo_jax.rl import collapse_guard, diagnostics, prompt_sampling, update, work
+from diffpo_jax.rl import rewards as advantages
+from diffpo_jax.system.errors import UserError
+from diffpo_jax.system.progress import Progress
 from diffpo_jax.tasks.task import Example, Task
-from diffpo_jax.types import Draws, Params, Prompts, TrainState
+from diffpo_jax.workdir import metrics as metrics_lib
+from diffpo_jax.workdir.checkpoints import Checkpoints
 
 STAGE = "rl"
 
@@ -171,7 +173,7 @@ class Trainer(NamedTuple):
         """
         steps = self.config.steps
         calls = meta.get("calls", {"rollout": 0.0, "update": 0.0})
-        guard = guard_lib.from_meta(meta.get("guard"))
+        guard = collapse_guard.from_meta(meta.get("guard"))
         mixed = meta.get("mixed", {})
         self._stop_if_guarded(guard.met, start, checkpoints)
         with Progress(STAGE, steps, initial=start) as progress, preemption.Notice() as notice:
@@ -186,7 +188,7 @@ class Trainer(NamedTuple):
 
             if start == 0:
                 values = self.evaluate(self.frozen | state.params)
-                guard, _ = guard_lib.look(guard, values, self.config.guard)
+                guard, _ = collapse_guard.look(guard, values, self.config.guard)
                 write(0, values, {})
             for number in range(start + 1, steps + 1):
                 encoded = self._chosen(next(iterator), number, mixed)
@@ -203,11 +205,15 @@ class Trainer(NamedTuple):
                 due = self.evaluate_every and number % self.evaluate_every == 0
                 if due or number == steps:
                     values |= self.evaluate(self.frozen | state.params)
-                guard, met = guard_lib.look(guard, values, self.config.guard)
+                guard, met = collapse_guard.look(guard, values, self.config.guard)
                 values["rate"] = guard.rate
                 if due or number % self.logging.every == 0 or number == steps or met:
                     write(number, values | {f"guard/{name}": 1.0 for name in met}, times)
-                state_of_run = {"calls": calls, "guard": guard_lib.to_meta(guard), "mixed": mixed}
+                state_of_run = {
+                    "calls": calls,
+                    "guard": collapse_guard.to_meta(guard),
+                    "mixed": mixed,
+                }
                 state_of_run["frozen"] = self.fingerprint
                 told = notice.given()
                 checkpoints.save(number, state, iterator, state_of_run, due=bool(met) or told)
@@ -227,12 +233,16 @@ class Trainer(NamedTuple):
             return contextlib.nullcontext()
         return jax.profiler.trace(self.profile / f"step-{number:06d}")
 
-    def _chosen(self, encoded: EncodedBatch, number: int, mixed: focus.Mixed) -> EncodedBatch:
+    def _chosen(
+        self, encoded: EncodedBatch, number: int, mixed: prompt_sampling.Mixed
+    ) -> EncodedBatch:
         """The prompts of a step, of those at hand."""
         if self.config.candidates == 1:
             return encoded
         draw = np.random.default_rng((self.seed, number))  # the same on every host
-        taken = focus.choose(self._difficulty(encoded.index), self.config.prompts, mixed, draw)
+        taken = prompt_sampling.choose(
+            self._difficulty(encoded.index), self.config.prompts, mixed, draw
+        )
         return jax.tree.map(lambda x: x[taken], encoded)
 
     def _difficulty(self, index: np.ndarray) -> np.ndarray:
@@ -244,8 +254,8 @@ class Trainer(NamedTuple):
         encoded: EncodedBatch,
         number: int,
         rate: float,
-        mixed: focus.Mixed,
-    ) -> tuple[TrainState, dict[str, float], dict[str, float], focus.Mixed]:
+        mixed: prompt_sampling.Mixed,
+    ) -> tuple[TrainState, dict[str, float], dict[str, float], prompt_sampling.Mixed]:
         clock = _Clock()
         group = self.config.group
         repeated = jax.tree.map(lambda x: np.repeat(x, group, axis=0), encoded)
@@ -278,8 +288,8 @@ class Trainer(NamedTuple):
         metrics["reward"] = (rewards.sum(), rows)
         metrics["groups/equal"] = (equal.sum(), equal.size)
         correct = graded.correct.reshape(-1, group)
-        mixed = focus.learned(mixed, self._difficulty(encoded.index), correct)
-        are_mixed = focus.are_mixed(correct)
+        mixed = prompt_sampling.learned(mixed, self._difficulty(encoded.index), correct)
+        are_mixed = prompt_sampling.are_mixed(correct)
         metrics["groups/mixed"] = (are_mixed.sum(), are_mixed.size)
         values = metrics_lib.means(metrics) | grading.percentiles(graded)
         values = diagnostics.derived(values, self.task.reward_max)

@@ -14,14 +14,14 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
 
-from diffpo_jax import microbatch
+from diffpo_jax.arrays import microbatch
+from diffpo_jax.arrays.masked import pair
+from diffpo_jax.arrays.types import Draws, Metrics, Params, Prompts, Rollout, TrainState
 from diffpo_jax.config import LikelihoodConfig, ObjectiveConfig
-from diffpo_jax.diffusion import likelihood, selection, thresholds
+from diffpo_jax.diffusion import commit_likelihood, likelihood, thresholds
 from diffpo_jax.diffusion.unmask import SamplerSettings
-from diffpo_jax.masked import pair
 from diffpo_jax.models.policy import Policy
 from diffpo_jax.rl import diagnostics, objective
-from diffpo_jax.types import Draws, Metrics, Params, Prompts, Rollout, TrainState
 
 
 class Batch(NamedTuple):
@@ -79,9 +79,9 @@ def make_old_selection(
     """old_selection(params, rollout) -> log P_old of each call's set, from the record alone."""
 
     def old_selection(params: Params, rollout: Rollout) -> Array:
-        lo, hi = selection.recorded_bounds(rollout, **_of_sets(settings))
+        lo, hi = commit_likelihood.recorded_bounds(rollout, **_of_sets(settings))
         mu, sigma = policy.threshold(params, rollout.features)
-        return selection.log_selection(lo, hi, mu, sigma, settings.scope)
+        return commit_likelihood.log_selection(lo, hi, mu, sigma, settings.scope)
 
     return old_selection
 
@@ -226,7 +226,7 @@ def _selection(policy, params, batch, config, settings, tokens_trained):
     """The sets' part: entropies under θ where the denoiser is trained, otherwise as recorded."""
     rollout = batch.rollout
     if tokens_trained:
-        lo, hi = selection.call_bounds(
+        lo, hi = commit_likelihood.call_bounds(
             policy,
             params,
             batch.prompts,
@@ -236,9 +236,9 @@ def _selection(policy, params, batch, config, settings, tokens_trained):
             **_of_sets(settings),
         )
     else:
-        lo, hi = selection.recorded_bounds(rollout, **_of_sets(settings))
+        lo, hi = commit_likelihood.recorded_bounds(rollout, **_of_sets(settings))
     mu, sigma = policy.threshold(params, rollout.features)
-    new = selection.log_selection(lo, hi, mu, sigma, settings.scope)
+    new = commit_likelihood.log_selection(lo, hi, mu, sigma, settings.scope)
     old = batch.old_selection
     counted = _counted(rollout, config, settings)
     divisor = objective.token_divisor(counted, batch.tokens, config.aggregation)

@@ -10,8 +10,8 @@ from typing import NamedTuple
 import numpy as np
 
 from diffpo_jax.config import RLConfig, SamplerConfig
-from diffpo_jax.models import operations
-from diffpo_jax.models.operations import Network
+from diffpo_jax.models import flops
+from diffpo_jax.models.flops import Network
 
 
 class Passes(NamedTuple):
@@ -51,10 +51,10 @@ def of_rollouts(
     chunk = sampler.vocabulary_chunk or sampler.length  # 0: the whole completion is read
     read = min(-(-size // chunk) * chunk, sampler.length)
     if sampler.cache == "none":
-        return nfe.sum() * operations.of_call(network, tokens=whole, keys=whole, read=read).forward
+        return nfe.sum() * flops.of_call(network, tokens=whole, keys=whole, read=read).forward
     span = sampler.length if sampler.cache == "prompt" else size
-    call = operations.of_call(network, tokens=span, keys=whole, read=read)
-    refresh = operations.of_call(network, tokens=whole, keys=whole, read=0)
+    call = flops.of_call(network, tokens=span, keys=whole, read=read)
+    refresh = flops.of_call(network, tokens=whole, keys=whole, read=0)
     refreshes = _refreshes(commit_call, nfe, size, sampler.cache_refresh)
     return nfe.sum() * call.forward + refreshes * refresh.forward
 
@@ -66,7 +66,7 @@ def of_updates(network: Network, sampler: SamplerConfig, done: Passes, *, whole:
       whole: the denoiser itself is trained; False: an adapter.
     """
     length = sampler.prompt_length + sampler.length
-    call = operations.of_call(network, tokens=length, keys=length, read=sampler.length)
+    call = flops.of_call(network, tokens=length, keys=length, read=sampler.length)
     return done.forward * call.forward + done.gradient * call.gradient(whole)
 
 

@@ -13,14 +13,16 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from diffpo_jax import files, metrics
+from diffpo_jax.analysis import bootstrap
+from diffpo_jax.analysis.comparison import Finished
 from diffpo_jax.config import GridConfig
-from diffpo_jax.errors import UserError
-from diffpo_jax.report import grid_figures, grid_tables, statistics
-from diffpo_jax.report.comparison import Finished
+from diffpo_jax.report import grid_figures, grid_tables
 from diffpo_jax.studies import grid, runner
 from diffpo_jax.studies.grid import Job
 from diffpo_jax.studies.runner import State
+from diffpo_jax.system import files
+from diffpo_jax.system.errors import UserError
+from diffpo_jax.workdir import metrics
 
 
 def run(config: GridConfig, workdir: str, store: str, *, collect: bool = False) -> dict[str, Any]:
@@ -109,7 +111,7 @@ def read(job: Job, store: pathlib.Path) -> Finished:
     place = store / job.id
     try:
         summary = json.loads((place / "report" / "summary.json").read_text())
-        outcomes = statistics.read_outcomes(place / "report" / "outcomes.npz")
+        outcomes = bootstrap.read_outcomes(place / "report" / "outcomes.npz")
         lines = metrics.read(place / "metrics.jsonl")
     except (OSError, ValueError) as error:
         raise UserError(

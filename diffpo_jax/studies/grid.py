@@ -12,9 +12,8 @@ import shlex
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from diffpo_jax import config_io
-from diffpo_jax.config import Config, GridConfig
-from diffpo_jax.errors import UserError
+from diffpo_jax.config import Config, GridConfig, convert
+from diffpo_jax.system.errors import UserError
 
 # What decides the base model; the rest of a configuration begins to matter after it.
 _BASE = ("seed", "task", "tokenizer", "model", "lora", "pretrain")
@@ -112,13 +111,13 @@ def jobs(config: GridConfig, store: str) -> list[Job]:
 def _jobs_of(spec: str, label: str, seed: int, overrides: Sequence[str], store: str) -> list[Job]:
     """The run of one arm and seed, after its base model if that is a job of its own."""
     try:
-        config = config_io.from_file(spec, overrides)
+        config = convert.from_file(spec, overrides)
     except UserError as error:
         raise UserError(f"{task_name(spec)}, arm {label!r}: {error}") from error
     found, needs = [], ""
     if config.pretrain.steps and not config.init_from:
         words = tuple(w for w in overrides if _of_base(w))
-        base = config_io.from_file(spec, words)
+        base = convert.from_file(spec, words)
         needs = _id("base", _base_values(base))
         found.append(Job(needs, "base", task_name(spec), "base", seed, _flags(spec, words), ""))
         overrides = (*overrides, f"init_from={store}/{needs}")

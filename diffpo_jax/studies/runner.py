@@ -16,10 +16,10 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-from diffpo_jax import files
-from diffpo_jax.errors import STOPPED, Stopped, UserError
-from diffpo_jax.progress import Progress
 from diffpo_jax.studies.grid import Job
+from diffpo_jax.system import files
+from diffpo_jax.system.errors import STOPPED, Stopped, UserError
+from diffpo_jax.system.progress import Progress
 
 POLL_SECONDS = 1.0
 TOLD_SECONDS = 60.0  # between two reports of what the jobs are doing

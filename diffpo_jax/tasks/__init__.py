@@ -4,7 +4,7 @@ import pathlib
 from collections.abc import Callable
 
 from diffpo_jax.config import TaskConfig
-from diffpo_jax.errors import UserError
+from diffpo_jax.system.errors import UserError
 from diffpo_jax.tasks.countdown import Countdown
 from diffpo_jax.tasks.gsm8k import Gsm8k
 from diffpo_jax.tasks.math500 import Math500

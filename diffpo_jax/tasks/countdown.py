@@ -23,8 +23,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from diffpo_jax.config import TaskConfig
-from diffpo_jax.errors import UserError
-from diffpo_jax.tasks import answers, arithmetic, d1_countdown, expressions, hub
+from diffpo_jax.system.errors import UserError
+from diffpo_jax.tasks.answers import arithmetic, extract
+from diffpo_jax.tasks.d1 import countdown
+from diffpo_jax.tasks.datasets import expressions, hub
 from diffpo_jax.tasks.task import SPLITS, Example, Examples, OneByOne, Reward, choose_reward
 from diffpo_jax.tasks.wording import Wording
 
@@ -104,22 +106,22 @@ class Countdown(OneByOne):
         """Grades one completion (see the module's head).  Never raises, whatever the text."""
         kind = self._config.prompt.answer
         numbers, target = example.meta["numbers"], example.meta["target"]
-        answer = answers.read(completion, kind)
+        answer = extract.read(completion, kind)
         right, parsed = judge(answer, numbers, target)
         parts = {
             "exact": float(right),
             "graded": 1.0 if right else 0.1 * parsed,
-            "d1": d1_countdown.reward(completion, kind, numbers, target),
+            "d1": countdown.reward(completion, kind, numbers, target),
         }
         if self._config.protocol == "d1":
-            answer, right = d1_countdown.evaluation(completion, numbers, target)
+            answer, right = countdown.evaluation(completion, numbers, target)
             parsed = arithmetic.python_value(answer) is not None
         return Reward(parts[self._reward], parts, correct=right, parsed=parsed, answer=answer)
 
     def scores(self, examples: Sequence[Example], completions: Sequence[str]) -> dict[str, float]:
         """The share that d1's evaluation counts as right, whatever the protocol."""
         right = sum(
-            d1_countdown.evaluation(text, example.meta["numbers"], example.meta["target"])[1]
+            countdown.evaluation(text, example.meta["numbers"], example.meta["target"])[1]
             for example, text in zip(examples, completions, strict=True)
         )
         return {"d1_accuracy": right / len(examples) if examples else 0.0}

@@ -18,15 +18,16 @@ from collections.abc import Sequence
 from typing import Any
 
 from diffpo_jax.config import TaskConfig
-from diffpo_jax.errors import UserError
-from diffpo_jax.tasks import answers, d1_gsm8k, numbers
+from diffpo_jax.system.errors import UserError
+from diffpo_jax.tasks.answers import extract, numbers
+from diffpo_jax.tasks.d1 import gsm8k
+from diffpo_jax.tasks.datasets.splits import Question, Splits
 from diffpo_jax.tasks.published import Published
-from diffpo_jax.tasks.splits import Question, Splits
 from diffpo_jax.tasks.task import Example, OneByOne, Reward
 
 TRAIN, TEST = "openai/gsm8k:main:train", "openai/gsm8k:main:test"
 # The rewards by name, and the most that each gives.
-REWARDS = {"correct": 1.0, "formatted": 1.0, "d1": d1_gsm8k.MOST} | {
+REWARDS = {"correct": 1.0, "formatted": 1.0, "d1": gsm8k.MOST} | {
     "xmlcount": 0.5,
     "soft_format": 0.5,
     "strict_format": 0.5,
@@ -56,12 +57,12 @@ class Gsm8k(Published, OneByOne):
     def reward(self, example: Example, completion: str) -> Reward:
         """Grades one completion (see the module's head).  Never raises, whatever the text."""
         kind, gold = self._config.prompt.answer, example.meta["answer"]
-        text = answers.read(completion, kind)
+        text = extract.read(completion, kind)
         number = None
         if text is not None:
             number = numbers.last(text) if kind == "text" else numbers.read(text)
         correct, parsed = number is not None and number == numbers.read(gold), number is not None
-        of_d1 = d1_gsm8k.rewards(completion, gold)
+        of_d1 = gsm8k.rewards(completion, gold)
         parts = {
             "correct": float(correct),
             "formatted": float(parsed and is_marked(completion, kind)),
@@ -69,8 +70,8 @@ class Gsm8k(Published, OneByOne):
             **of_d1,
         }
         if self._config.protocol == "d1":
-            value, text = d1_gsm8k.evaluated(completion)
-            correct, parsed = d1_gsm8k.is_right(completion, gold), value is not None
+            value, text = gsm8k.evaluated(completion)
+            correct, parsed = gsm8k.is_right(completion, gold), value is not None
         answer = text if kind != "text" or self._config.protocol == "d1" else number
         return Reward(
             total=parts[self._reward],
@@ -83,8 +84,7 @@ class Gsm8k(Published, OneByOne):
     def scores(self, examples: Sequence[Example], completions: Sequence[str]) -> dict[str, float]:
         """Accuracy by d1's evaluation, whatever the protocol: `d1_accuracy`."""
         right = [
-            d1_gsm8k.is_right(c, e.meta["answer"])
-            for e, c in zip(examples, completions, strict=True)
+            gsm8k.is_right(c, e.meta["answer"]) for e, c in zip(examples, completions, strict=True)
         ]
         return {"d1_accuracy": sum(right) / max(len(right), 1)}
 
@@ -111,5 +111,5 @@ def is_marked(completion: str, kind: str) -> bool:
     """Whether a completion marks its answer as the format asks for."""
     if kind == "text":
         return True
-    find = answers.last_tag if kind == "tags" else answers.last_boxed
+    find = extract.last_tag if kind == "tags" else extract.last_boxed
     return find(completion) is not None

@@ -20,16 +20,18 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from diffpo_jax.config import TaskConfig
-from diffpo_jax.errors import UserError
-from diffpo_jax.tasks import answers, d1_answers, d1_math500
+from diffpo_jax.system.errors import UserError
+from diffpo_jax.tasks.answers import extract
+from diffpo_jax.tasks.answers.algebra import Verifier
+from diffpo_jax.tasks.d1 import answers as d1_answers
+from diffpo_jax.tasks.d1 import math500
+from diffpo_jax.tasks.datasets.splits import Question, Splits
 from diffpo_jax.tasks.published import Published
-from diffpo_jax.tasks.splits import Question, Splits
 from diffpo_jax.tasks.task import GIVEN_UP, Example, Reward
-from diffpo_jax.tasks.verify import Verifier
 
 TRAIN, TEST = "ankner/math-500::train", "HuggingFaceH4/MATH-500::test"
 # The rewards by name, and the most that each gives.
-REWARDS = {"correct": 1.0, "formatted": 1.0, "d1": d1_math500.MOST} | {
+REWARDS = {"correct": 1.0, "formatted": 1.0, "d1": math500.MOST} | {
     "format": 0.75,
     "correctness": 2.0,
 }
@@ -57,7 +59,7 @@ class Math500(Published):
 
     def rewards(self, examples: Sequence[Example], completions: Sequence[str]) -> list[Reward]:
         """Grades many completions, each like `reward`; their algebra is done side by side."""
-        found = [answers.read(text, self._config.prompt.answer) for text in completions]
+        found = [extract.read(text, self._config.prompt.answer) for text in completions]
         golds = [example.meta["answer"] for example in examples]
         equal = self._verifier.equal([(g, a or "") for g, a in zip(golds, found, strict=True)])
         return [
@@ -73,7 +75,7 @@ class Math500(Published):
           was stopped or crashed.
         """
         right = [
-            d1_math500.is_right(c, e.meta["answer"])
+            math500.is_right(c, e.meta["answer"])
             for e, c in zip(examples, completions, strict=True)
         ]
         return {
@@ -86,8 +88,8 @@ class Math500(Published):
         return float(example.meta["level"])
 
     def _grade(self, completion: str, gold: str, answer: str | None, equal: bool) -> Reward:
-        kind, of_d1 = self._config.prompt.answer, d1_math500.rewards(completion, gold)
-        marked = {"tags": answers.last_tag, "boxed": answers.last_boxed}.get(kind, str.strip)
+        kind, of_d1 = self._config.prompt.answer, math500.rewards(completion, gold)
+        marked = {"tags": extract.last_tag, "boxed": extract.last_boxed}.get(kind, str.strip)
         parts = {
             "correct": float(equal),
             "formatted": float(bool(marked(completion))),
@@ -95,8 +97,8 @@ class Math500(Published):
             **of_d1,
         }
         if self._config.protocol == "d1":
-            answer = d1_math500.evaluated(completion)
-            equal = d1_math500.is_right(completion, gold)
+            answer = math500.evaluated(completion)
+            equal = math500.is_right(completion, gold)
         return Reward(
             total=parts[self._reward],
             parts=parts,
@@ -128,7 +130,7 @@ class Math500(Published):
 def _boxed(solution: Any) -> str | None:
     if not isinstance(solution, str):
         return None
-    if (answer := answers.last_boxed(solution)) is not None:
+    if (answer := extract.last_boxed(solution)) is not None:
         return answer
     # A few solutions write \boxed 5 or leave a brace open.
     return d1_answers.boxed(solution) if "\\boxed" in solution else None

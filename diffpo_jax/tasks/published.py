@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from diffpo_jax.config import TaskConfig
-from diffpo_jax.tasks.splits import Question, Splits
+from diffpo_jax.tasks.datasets.splits import Question, Splits
 from diffpo_jax.tasks.task import Example, Examples, choose_reward
 from diffpo_jax.tasks.wording import Wording
 

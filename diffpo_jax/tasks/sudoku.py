@@ -25,8 +25,10 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from diffpo_jax.config import TaskConfig
-from diffpo_jax.errors import UserError
-from diffpo_jax.tasks import answers, d1_sudoku, sudoku_grid
+from diffpo_jax.system.errors import UserError
+from diffpo_jax.tasks.answers import extract
+from diffpo_jax.tasks.d1 import sudoku
+from diffpo_jax.tasks.datasets import sudoku_grid
 from diffpo_jax.tasks.task import SPLITS, Example, Examples, OneByOne, Reward, choose_reward
 from diffpo_jax.tasks.wording import Wording
 
@@ -100,13 +102,13 @@ class Sudoku(OneByOne):
     def reward(self, example: Example, completion: str) -> Reward:
         """Grades one completion (see the module's head).  Never raises, whatever the text."""
         kind, clues = self._config.prompt.answer, example.meta["clues"]
-        text = answers.read(completion, kind) or ""
+        text = extract.read(completion, kind) or ""
         answer = read_answer(text, len(clues))
         solved, parsed = answer is not None and _solves(answer, clues), answer is not None
         correct, digits = solved, _digits(text)
         if self._config.protocol == "d1":
             digits, grid = (
-                d1_sudoku.reward_digits(completion, kind),
+                sudoku.reward_digits(completion, kind),
                 self._grid(example, completion),
             )
             right, empty = _count_cells(example, grid)
@@ -130,8 +132,8 @@ class Sudoku(OneByOne):
     def _grid(self, example: Example, completion: str) -> str:
         """The grid whose cells are compared with the stored solution, by the protocol."""
         if self._config.protocol == "d1":
-            return d1_sudoku.evaluation_grid(completion, len(example.meta["clues"]))
-        return _digits(answers.read(completion, self._config.prompt.answer) or "")
+            return sudoku.evaluation_grid(completion, len(example.meta["clues"]))
+        return _digits(extract.read(completion, self._config.prompt.answer) or "")
 
     def _examples(self, puzzles: Sequence[tuple[str, str]], split: str) -> Examples:
         def make(position: int, puzzle: tuple[str, str]) -> Example:

@@ -8,7 +8,7 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
-from diffpo_jax.errors import UserError
+from diffpo_jax.system.errors import UserError
 
 SPLITS = ("train", "validation", "test")
 GIVEN_UP = "given_up"  # the score that counts what this process graded, not the whole set

@@ -11,8 +11,8 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from diffpo_jax.config import PromptConfig
-from diffpo_jax.errors import UserError
-from diffpo_jax.tasks import answers
+from diffpo_jax.system.errors import UserError
+from diffpo_jax.tasks.answers import extract
 from diffpo_jax.tasks.task import Example
 
 WORDS = "words"  # the template that stands for the task's own instructions
@@ -50,7 +50,7 @@ class Wording:
         return Example(
             id=id,
             prompt=fill(self._template, {"format": self._format, **fields}),
-            target=answers.mark(answer, self._config.answer),
+            target=extract.mark(answer, self._config.answer),
             meta=meta,
             prefill=self._config.prefill,
             chat=self._config.chat,

@@ -11,7 +11,7 @@ import transformers
 
 from diffpo_jax.config import PromptConfig, TokenizerConfig
 from diffpo_jax.data import prompts, tokenizers
-from diffpo_jax.errors import UserError
+from diffpo_jax.system.errors import UserError
 from diffpo_jax.tasks.task import Example
 
 TOKENIZER = tokenizers.make_tokenizer(TokenizerConfig())

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from diffpo_jax.config import TokenizerConfig
 from diffpo_jax.data import tokenizers
-from diffpo_jax.errors import UserError
+from diffpo_jax.system.errors import UserError
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from diffpo_jax.diffusion import commit, vocabulary
+from diffpo_jax.diffusion import commit, token_distribution
 
 ROWS, LENGTH = 3, 5
 rule = jax.jit(lambda h, open_, gamma: commit.entropy_bounded(h, h, open_, gamma))
@@ -220,6 +220,6 @@ def test_confident_positions_or_one(fallback, confidence, open_, level):
 
 
 def test_a_rule_nobody_knows():
-    readings = vocabulary.Readings(*jnp.zeros((4, 1, 2)))
+    readings = token_distribution.Readings(*jnp.zeros((4, 1, 2)))
     with pytest.raises(ValueError, match="magic"):
         commit.choose(commit.Rule("magic"), readings, jnp.ones((1, 2), bool), jnp.ones(1), 2)

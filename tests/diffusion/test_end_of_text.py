@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from diffpo_jax.diffusion import end_of_text, likelihood, unmask, vocabulary
+from diffpo_jax.arrays.types import Draws
+from diffpo_jax.diffusion import end_of_text, likelihood, token_distribution, unmask
 from diffpo_jax.diffusion.end_of_text import IGNORED, EndOfText
-from diffpo_jax.types import Draws
 
 LENGTH, VOCAB, MASK_ID, PROMPT, END = 4, 4, 1, 2, 3
 ROWS = 64
@@ -109,11 +109,13 @@ def test_last_commits_ends_after_all_else():
 
     assert mean_call(rollouts(suppress="last")) > mean_call(rollouts()) + 0.7
     # The error of what was drawn as an end is the largest there is; nothing else changes.
-    how = vocabulary.ReadSettings(1.0, end=EndOfText((END,), suppress="last"))
+    how = token_distribution.ReadSettings(1.0, end=EndOfText((END,), suppress="last"))
     hidden = jax.random.normal(jax.random.key(4), (ROWS, LENGTH, VOCAB))
     all_ = jnp.ones((ROWS, LENGTH), bool)
-    at = vocabulary.read(POLICY, PARAMS, hidden, all_, all_, KEYS, how)
-    free = vocabulary.read(POLICY, PARAMS, hidden, all_, all_, KEYS, how._replace(end=IGNORED))
+    at = token_distribution.read(POLICY, PARAMS, hidden, all_, all_, KEYS, how)
+    free = token_distribution.read(
+        POLICY, PARAMS, hidden, all_, all_, KEYS, how._replace(end=IGNORED)
+    )
     np.testing.assert_array_equal(at.token, free.token)
     ends = np.asarray(at.token == END)
     assert ends.any()

@@ -9,7 +9,8 @@ import pytest
 import reference
 
 from diffpo_jax.config import ModelConfig
-from diffpo_jax.diffusion import generate, unmask
+from diffpo_jax.diffusion import sampler as generate
+from diffpo_jax.diffusion import unmask
 from diffpo_jax.diffusion.kv_cache import CacheSettings
 
 LENGTH, PROMPT, ROWS, VOCAB, MASK_ID, BLOCK = 6, 4, 5, 6, 5, 2

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from diffpo_jax.arrays.types import Draws, Prompts, Rollout
 from diffpo_jax.diffusion import anchors as anchor_lib
 from diffpo_jax.diffusion import likelihood, unmask
-from diffpo_jax.types import Draws, Prompts, Rollout
 
 # Two tokens and a mask, four positions: 16 completions and 81 states.
 LENGTH, VOCAB, MASK_ID, PROMPT = 4, 3, 1, 2

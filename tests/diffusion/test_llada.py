@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import reference
 
-from diffpo_jax.diffusion import commit, generate, unmask
+from diffpo_jax.diffusion import commit, unmask
+from diffpo_jax.diffusion import sampler as generate
 
 LENGTH, PROMPT, ROWS, VOCAB, MASK_ID = 12, 5, 4, 6, 5
 POLICY, PARAMS = reference.tiny_policy(seed=3, vocab=VOCAB, mask_id=MASK_ID)

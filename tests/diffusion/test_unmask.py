@@ -8,8 +8,9 @@ import pytest
 import reference
 from scipy import stats
 
-from diffpo_jax.diffusion import denoise, generate, thresholds, unmask
-from diffpo_jax.types import Prompts
+from diffpo_jax.arrays.types import Prompts
+from diffpo_jax.diffusion import denoise, thresholds, unmask
+from diffpo_jax.diffusion import sampler as generate
 
 LENGTH, VOCAB, MASK_ID, PROMPT = 4, 4, 1, 2
 ROWS = 12

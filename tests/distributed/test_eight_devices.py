@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import reference
 
-from diffpo_jax import rng
+from diffpo_jax.arrays import rng
 from diffpo_jax.config import (
     LikelihoodConfig,
     MeshConfig,

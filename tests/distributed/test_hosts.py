@@ -11,9 +11,9 @@ import time
 import pytest
 from least import LEAST
 
-from diffpo_jax import metrics
 from diffpo_jax.distributed import hosts
-from diffpo_jax.errors import STOPPED, UserError
+from diffpo_jax.system.errors import STOPPED, UserError
+from diffpo_jax.workdir import metrics
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 # Partly right grids earn something, so that there are advantages to learn from.

@@ -8,7 +8,7 @@ from least import least
 
 from diffpo_jax.config import MeshConfig
 from diffpo_jax.distributed import mesh
-from diffpo_jax.errors import UserError
+from diffpo_jax.system.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)

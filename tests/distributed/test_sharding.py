@@ -11,9 +11,9 @@ from jax.sharding import PartitionSpec as P
 from diffpo_jax.config import MeshConfig, OptimizerConfig
 from diffpo_jax.distributed import sharding
 from diffpo_jax.distributed.mesh import make_mesh
-from diffpo_jax.errors import UserError
 from diffpo_jax.rl import update
 from diffpo_jax.rl.optimizer import make_optimizer
+from diffpo_jax.system.errors import UserError
 
 # Where each parameter lies; blocks have a leading axis of layers.
 SPECS = {

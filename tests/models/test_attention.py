@@ -8,12 +8,11 @@ import numpy as np
 import pytest
 import reference
 
-from diffpo_jax import config_io
-from diffpo_jax.config import Config, MeshConfig, ModelConfig, ThresholdConfig
+from diffpo_jax.config import Config, MeshConfig, ModelConfig, ThresholdConfig, convert
 from diffpo_jax.distributed import mesh as mesh_lib
 from diffpo_jax.distributed import sharding
-from diffpo_jax.errors import UserError
 from diffpo_jax.models import attention, families
+from diffpo_jax.system.errors import UserError
 
 GPU = pytest.mark.skipif(jax.devices()[0].platform != "gpu", reason="cuDNN needs a GPU")
 
@@ -114,10 +113,10 @@ def test_a_kernel_of_other_devices_is_refused(name, platform):
 
 
 def test_another_name_is_refused():
-    values = config_io.as_config_dict(Config())
+    values = convert.as_config_dict(Config())
     values.model.attention = "flash"
     with pytest.raises(UserError, match=r"config\.model\.attention='flash'"):
-        config_io.from_config_dict(values)
+        convert.from_config_dict(values)
 
 
 @pytest.mark.parametrize(
@@ -139,17 +138,17 @@ def test_another_name_is_refused():
     ],
 )
 def test_a_kernel_that_is_named_must_take_the_rows(name, changes, said):
-    values = config_io.as_config_dict(Config())
+    values = convert.as_config_dict(Config())
     values.model.width, values.model.heads, values.model.kv_heads = 256, 2, 1
     values.model.dtype, values.model.attention = "bfloat16", name
     values.sampler.prompt_length = values.sampler.length = 64
     for field, value in changes.items():
         values[field.split(".")[0]][field.split(".")[1]] = value
     if said is None:
-        assert config_io.from_config_dict(values).model.attention == name
+        assert convert.from_config_dict(values).model.attention == name
         return
     with pytest.raises(UserError, match=f"attention='{name}' takes .* {said}"):
-        config_io.from_config_dict(values)
+        convert.from_config_dict(values)
 
 
 @pytest.mark.parametrize("kind", ["cudnn", "splash"])

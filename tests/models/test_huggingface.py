@@ -14,9 +14,9 @@ import safetensors.numpy
 from diffpo_jax.config import MeshConfig, ModelConfig, ThresholdConfig
 from diffpo_jax.distributed import sharding
 from diffpo_jax.distributed.mesh import make_mesh
-from diffpo_jax.errors import UserError
-from diffpo_jax.models import huggingface, quantized
+from diffpo_jax.models import huggingface, quantization
 from diffpo_jax.models.families import make_policy
+from diffpo_jax.system.errors import UserError
 
 V, D, F, LAYERS, HEADS, DH = 24, 16, 32, 3, 4, 4
 KV = {"llada": 4, "dream": 2}
@@ -253,12 +253,12 @@ def test_sharded_equals_unsharded_and_reads_no_more_than_its_part(tmp_path, fami
 @FAMILY
 @pytest.mark.parametrize("kind", ["int8", "nf4"])
 def test_kernels_are_rounded_as_they_are_read(tmp_path, family, kind, monkeypatch):
-    monkeypatch.setattr(quantized, "BLOCK", 4)  # so that devices share the blocks of a column
+    monkeypatch.setattr(quantization, "BLOCK", 4)  # so that devices share the blocks of a column
     source = save(tmp_path / "in", family, weights(family))
     whole, _ = read(source, family)
-    expected = quantized.quantize_blocks({"denoiser": whole}, kind)["denoiser"]
+    expected = quantization.quantize_blocks({"denoiser": whole}, kind)["denoiser"]
     mesh = make_mesh(MeshConfig(2, 1, 2))
-    shapes = jax.eval_shape(lambda p: quantized.quantize_blocks(p, kind), {"denoiser": whole})
+    shapes = jax.eval_shape(lambda p: quantization.quantize_blocks(p, kind), {"denoiser": whole})
     wanted = sharding.abstract(shapes, mesh)["denoiser"]
     got = huggingface.read_into(source, wanted, family)
     for a, b, c in zip(*map(jax.tree.leaves, (expected, got, wanted)), strict=True):

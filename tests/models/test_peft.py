@@ -8,9 +8,9 @@ import pytest
 import safetensors.numpy
 
 from diffpo_jax.config import PROJECTIONS, LoRAConfig
-from diffpo_jax.errors import UserError
 from diffpo_jax.models import peft
 from diffpo_jax.models.families import FAMILIES
+from diffpo_jax.system.errors import UserError
 
 ADAPTER = {
     "blocks": {

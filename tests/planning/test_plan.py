@@ -14,10 +14,10 @@ import pytest
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from diffpo_jax import config_io, files
-from diffpo_jax.config import Config, MeshConfig
-from diffpo_jax.errors import UserError
+from diffpo_jax.config import Config, MeshConfig, convert
 from diffpo_jax.planning import memory, planner, programs, search, text, topology, vocabulary
+from diffpo_jax.system import files
+from diffpo_jax.system.errors import UserError
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent.parent.parent))
 from configs import sudoku
@@ -28,7 +28,7 @@ ROOT = pathlib.Path(__file__).parent.parent.parent
 def config(preset="smoke", **overrides) -> Config:
     values = sudoku.get_config(preset)
     values.update_from_flattened_dict(overrides)
-    return config_io.from_config_dict(values)
+    return convert.from_config_dict(values)
 
 
 SMALL = {"model.layers": 1, "rl.inner_updates": 1, "mesh.data": 2, "mesh.fsdp": 4}

@@ -1,8 +1,9 @@
 import made_runs
 import pytest
 
-from diffpo_jax.report import curves, read, running
-from diffpo_jax.report.groups import Group
+from diffpo_jax.analysis import runs as read
+from diffpo_jax.analysis.groups import Group
+from diffpo_jax.report import curves, running
 
 
 def test_smoothing_takes_medians_and_is_cut_off_at_the_ends():

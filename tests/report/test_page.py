@@ -8,8 +8,8 @@ import sys
 import made_runs
 import pytest
 
-from diffpo_jax.errors import UserError
 from diffpo_jax.report import build, page
+from diffpo_jax.system.errors import UserError
 
 LOADS = {"src", "href", "xlink:href", "action", "data", "poster", "srcset"}
 VOID = {"meta", "input", "img", "br", "link"}

@@ -6,9 +6,10 @@ import os
 import numpy as np
 import pytest
 
-from diffpo_jax.report import figures, statistics
-from diffpo_jax.report.statistics import Outcomes
-from diffpo_jax.report.summary import make_summary
+from diffpo_jax.analysis import bootstrap
+from diffpo_jax.analysis.bootstrap import Outcomes
+from diffpo_jax.analysis.summary import make_summary
+from diffpo_jax.report import figures
 from diffpo_jax.report.write import frontier_csv, write_report
 
 BASE = [
@@ -93,7 +94,7 @@ def test_a_report_has_five_files_and_the_same_run_the_same(tmp_path):
     assert json.loads((directory / "summary.json").read_text()) == summary()
     for name in ("frontier.png", "learning_curves.png"):
         assert (directory / name).read_bytes().startswith(b"\x89PNG")
-    kept = statistics.read_outcomes(directory / "outcomes.npz")
+    kept = bootstrap.read_outcomes(directory / "outcomes.npz")
     assert list(kept) == list(OUTCOMES)
     for name, outcome in OUTCOMES.items():
         np.testing.assert_array_equal(kept[name].correct, outcome.correct)

@@ -4,9 +4,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from diffpo_jax.arrays.types import Rollout
 from diffpo_jax.config import ObjectiveConfig
 from diffpo_jax.rl import diagnostics
-from diffpo_jax.types import Rollout
 
 CONFIG = ObjectiveConfig(truncation=2.0, clip_low=0.2, clip_high=0.2)
 P_ROLLOUT = np.array([[0.5, 0.5, 0.2], [0.4, 0.8, 0.1]])

@@ -14,11 +14,11 @@ import reference
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from diffpo_jax.arrays.types import Draws, Prompts, Rollout
 from diffpo_jax.config import ObjectiveConfig
 from diffpo_jax.diffusion import anchors as anchor_lib
 from diffpo_jax.diffusion import likelihood
-from diffpo_jax.rl import advantages, objective
-from diffpo_jax.types import Draws, Prompts, Rollout
+from diffpo_jax.rl import objective, rewards
 
 LENGTH, VOCAB, MASK_ID, PROMPT, END = 3, 4, 1, 2, 3
 POLICY = reference.table_policy(LENGTH, VOCAB, MASK_ID)
@@ -232,7 +232,7 @@ def test_a_group_s_own_mean_shrinks_the_gradient_by_one_part_in_g(group):
         total = 0.0
         for outcome in np.ndindex(*[3] * group):
             outcome = list(outcome)
-            a = advantages.advantages(reward[outcome], group, kind)
+            a = rewards.advantages(reward[outcome], group, kind)
             total += p[outcome].prod() * (a * score[outcome]).mean()
         assert total == pytest.approx(factor * exact, abs=1e-6)
 

@@ -6,7 +6,7 @@ import types
 import numpy as np
 import pytest
 
-from diffpo_jax import grading
+from diffpo_jax.arrays.types import Rollout
 from diffpo_jax.config import (
     LoRAConfig,
     ModelConfig,
@@ -16,10 +16,10 @@ from diffpo_jax.config import (
     TokenizerConfig,
 )
 from diffpo_jax.data import tokenizers
-from diffpo_jax.models import operations
+from diffpo_jax.evaluation import grading
+from diffpo_jax.models import flops
 from diffpo_jax.rl import trainer
 from diffpo_jax.tasks.task import Reward
-from diffpo_jax.types import Rollout
 
 TOKENIZER = tokenizers.make_tokenizer(TokenizerConfig(alphabet="0123456789"))
 END = tokenizers.end_ids(TOKENIZER)[0]
@@ -76,7 +76,7 @@ def test_rewards_pay_for_calls_and_for_leaving_the_reference():
 )
 def test_the_share_of_the_peak_is_that_of_the_whole_step(groups, gradient):
     """Two chips of 197e12; nine calls of rollouts, and two anchors' gradients of four rows."""
-    network = operations.Network(ModelConfig(), LoRAConfig(rank=2), 13)
+    network = flops.Network(ModelConfig(), LoRAConfig(rank=2), 13)
     devices = np.array([types.SimpleNamespace(device_kind="TPU v5 lite")] * 2)
     run = some_trainer()._replace(
         groups=groups, network=network, mesh=types.SimpleNamespace(devices=devices, size=2)
@@ -86,7 +86,7 @@ def test_the_share_of_the_peak_is_that_of_the_whole_step(groups, gradient):
     rollout = graded().rollout._replace(commit_call=TOKENS, sampled=np.ones((4, 3), bool))
     laps = {"rollout": 0.5, "grade": 0.1, "update": 0.4}
     got = run._rates(rollout, run._passes(rollout.nfe), laps)
-    call = operations.of_call(network, tokens=19, keys=19, read=3)
+    call = flops.of_call(network, tokens=19, keys=19, read=3)
     backwards = call.gradient(whole=False) if gradient is None else gradient * call.forward
     assert got["mfu"] == pytest.approx((9 * call.forward + 8 * backwards) / (2 * 197e12))
     assert got["tokens_per_second_per_chip"] == 12 / 2

@@ -8,6 +8,7 @@ import optax
 import pytest
 import reference
 
+from diffpo_jax.arrays.types import Draws, Rollout
 from diffpo_jax.config import (
     LikelihoodConfig,
     ObjectiveConfig,
@@ -18,7 +19,6 @@ from diffpo_jax.config import (
 from diffpo_jax.diffusion import likelihood, unmask
 from diffpo_jax.rl import update
 from diffpo_jax.rl.optimizer import make_optimizer, make_pretrain_optimizer, trained
-from diffpo_jax.types import Draws, Rollout
 
 ROWS, LENGTH, PROMPT, MASK_ID, TEMPERATURE = 8, 4, 3, 5, 0.8
 POLICY, PARAMS = reference.tiny_policy(

@@ -15,8 +15,8 @@ from diffpo_jax.config import (
     SamplerConfig,
 )
 from diffpo_jax.distributed import chips
-from diffpo_jax.models import operations
-from diffpo_jax.models.operations import Network
+from diffpo_jax.models import flops
+from diffpo_jax.models.flops import Network
 from diffpo_jax.rl import work
 
 NETWORK = Network(ModelConfig(width=4, heads=2, kv_heads=1, ff=6, layers=2), LoRAConfig(), 10)
@@ -27,7 +27,7 @@ COMMIT_CALL = np.array([[1, 2, 3, 3, 4, 4], [1, 1, 2, 3, 3, 3]])
 
 
 def call(tokens, read):
-    return operations.of_call(NETWORK, tokens=tokens, keys=9, read=read).forward
+    return flops.of_call(NETWORK, tokens=tokens, keys=9, read=read).forward
 
 
 @pytest.mark.parametrize(
@@ -72,7 +72,7 @@ def test_passes_of_three_updates(anchors, objective, compared, expected):
 
 def test_of_updates():
     """Four passes and six gradients of nine tokens; those of an adapter spare a third."""
-    one = operations.of_call(NETWORK, tokens=9, keys=9, read=6)
+    one = flops.of_call(NETWORK, tokens=9, keys=9, read=6)
     done = work.Passes(4.0, 6.0)
     assert work.of_updates(NETWORK, SAMPLER, done, whole=True) == (4 + 18) * one.forward
     spared = work.of_updates(NETWORK, SAMPLER, done, whole=False)

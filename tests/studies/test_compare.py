@@ -11,7 +11,7 @@ import time
 import pytest
 from least import LEAST
 
-from diffpo_jax import metrics
+from diffpo_jax.workdir import metrics
 
 ROOT = pathlib.Path(__file__).parents[2]
 FIELDS = LEAST | {"rl.steps": 6, "evaluation.factors": (2.0,)}

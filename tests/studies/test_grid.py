@@ -3,10 +3,9 @@ import shlex
 
 import pytest
 
-from diffpo_jax import config_io
-from diffpo_jax.config import GridConfig
-from diffpo_jax.errors import UserError
+from diffpo_jax.config import GridConfig, convert
 from diffpo_jax.studies import compare, grid, runner
+from diffpo_jax.system.errors import UserError
 
 SUDOKU = "configs/sudoku.py:smoke"
 GRID = GridConfig(
@@ -77,7 +76,7 @@ def test_flags_give_the_configuration_that_the_id_stands_for():
     """What the processes parse is what was hashed here."""
     (_, job) = make(seeds=(0,), arms=("a: evaluation.gammas='(0.0, 0.2)' rl.likelihood.anchors=3",))
     words = [w.removeprefix("--config.") for w in job.flags[1:]]
-    config = config_io.from_file(SUDOKU, words)
+    config = convert.from_file(SUDOKU, words)
     assert config.evaluation.gammas == (0.0, 0.2)
     assert config.rl.likelihood.anchors == 3
 

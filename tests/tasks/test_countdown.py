@@ -6,11 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from diffpo_jax import config_io, tasks
-from diffpo_jax.config import CountdownConfig, PromptConfig, TaskConfig
+from diffpo_jax import tasks
+from diffpo_jax.config import CountdownConfig, PromptConfig, TaskConfig, convert
 from diffpo_jax.data import prompts, tokenizers
-from diffpo_jax.errors import UserError
-from diffpo_jax.tasks import countdown, d1_countdown
+from diffpo_jax.system.errors import UserError
+from diffpo_jax.tasks import countdown
+from diffpo_jax.tasks.d1 import countdown as d1_countdown
 from diffpo_jax.tasks.task import Example
 
 SMALL = CountdownConfig(train_examples=60, validation_examples=11, test_examples=25)
@@ -168,7 +169,7 @@ def test_the_tiny_configuration_holds_every_example(tmp_path):
     sys.path.insert(0, str(pathlib.Path(__file__).parents[2]))
     from configs import countdown as config
 
-    values = config_io.from_config_dict(config.get_config())
+    values = convert.from_config_dict(config.get_config())
     tokenizer = tokenizers.make_tokenizer(values.tokenizer)
     sizes = {"prompt_length": values.sampler.prompt_length, "length": values.sampler.length}
     largest = Example("e", "9,9,9=50", "(1+2)*3")

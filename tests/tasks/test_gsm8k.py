@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 
 from diffpo_jax import tasks
 from diffpo_jax.config import PromptConfig, TaskConfig
-from diffpo_jax.errors import UserError
-from diffpo_jax.tasks import d1_gsm8k, gsm8k
+from diffpo_jax.system.errors import UserError
+from diffpo_jax.tasks import gsm8k
+from diffpo_jax.tasks.d1 import gsm8k as d1_gsm8k
 from diffpo_jax.tasks.task import Example
 
 ROWS = [

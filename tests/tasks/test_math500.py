@@ -6,8 +6,9 @@ from hypothesis import strategies as st
 
 from diffpo_jax import tasks
 from diffpo_jax.config import PromptConfig, TaskConfig
-from diffpo_jax.errors import UserError
-from diffpo_jax.tasks import d1_math500, math500
+from diffpo_jax.system.errors import UserError
+from diffpo_jax.tasks import math500
+from diffpo_jax.tasks.d1 import math500 as d1_math500
 from diffpo_jax.tasks.task import Example
 
 ROWS = [

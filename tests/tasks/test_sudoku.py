@@ -10,9 +10,11 @@ from hypothesis import strategies as st
 
 from diffpo_jax import tasks
 from diffpo_jax.config import PromptConfig, SudokuConfig, TaskConfig
-from diffpo_jax.errors import UserError
-from diffpo_jax.tasks import d1_sudoku, sudoku, sudoku_grid
+from diffpo_jax.system.errors import UserError
+from diffpo_jax.tasks import sudoku
+from diffpo_jax.tasks.d1 import sudoku as d1_sudoku
 from diffpo_jax.tasks.datasets import sudoku as dataset
+from diffpo_jax.tasks.datasets import sudoku_grid
 from diffpo_jax.tasks.task import Example
 
 SOLVED = "1234341221434321"

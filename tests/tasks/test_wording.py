@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from diffpo_jax.config import PromptConfig
-from diffpo_jax.errors import UserError
+from diffpo_jax.system.errors import UserError
 from diffpo_jax.tasks import wording
 
 FIELDS = {"question": "1+1?", "format": "Be brief."}

@@ -20,9 +20,8 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from diffpo_jax.config import CountdownConfig
-from diffpo_jax.errors import UserError
-from diffpo_jax.tasks import expressions
-from diffpo_jax.tasks.datasets import generated
+from diffpo_jax.system.errors import UserError
+from diffpo_jax.tasks.datasets import expressions, tfds_builder
 
 Instance = tuple[str, str, str]  # numbers, separated by commas; target; solution
 
@@ -33,7 +32,7 @@ _LARGEST = 1_000_000
 _ROUND = 1024  # expressions drawn at a time
 
 
-class CountdownInstances(generated.GeneratedRows, skip_registration=True):
+class CountdownInstances(tfds_builder.GeneratedRows, skip_registration=True):
     """Instances of one `CountdownConfig`: text features "numbers", "target", "solution"."""
 
     VERSION = tfds.core.Version("2.0.0")
@@ -58,7 +57,7 @@ def check_settings(config: CountdownConfig) -> None:
                 raise UserError(f"{_FIELD}.{what}_{end}={value} must lie in {least}..{most}.")
         if low > high:
             raise UserError(f"{_FIELD}.{what}_min={low} is above {_FIELD}.{what}_max={high}.")
-    generated.check_counts(config, _FIELD)
+    tfds_builder.check_counts(config, _FIELD)
 
 
 def key(numbers: Sequence[int], target: int) -> str:
@@ -67,7 +66,7 @@ def key(numbers: Sequence[int], target: int) -> str:
 
 
 def draw(config: CountdownConfig) -> dict[str, list[Instance]]:
-    """Draws the instances of every split (see the module's head and `generated.fill`).
+    """Draws the instances of every split (see the module's head and `tfds_builder.fill`).
 
     30,000 instances of three numbers take a few seconds.
 
@@ -76,7 +75,7 @@ def draw(config: CountdownConfig) -> dict[str, list[Instance]]:
         a number of numbers of which a split has no instance at all.
     """
     check_settings(config)
-    return generated.deal(
+    return tfds_builder.deal(
         config,
         range(config.numbers_min, config.numbers_max + 1),
         lambda size, wanted: _draw_stratum(config, size, wanted),
@@ -84,9 +83,9 @@ def draw(config: CountdownConfig) -> dict[str, list[Instance]]:
 
 
 def load(config: CountdownConfig, data_dir: pathlib.Path, split: str) -> list[Instance]:
-    """One split of the instances, as `generated.load` reads it.  Raises like it and `draw`."""
+    """One split of the instances, as `tfds_builder.load` reads it.  Raises like it and `draw`."""
     check_settings(config)
-    return generated.load(CountdownInstances, config, data_dir, split)
+    return tfds_builder.load(CountdownInstances, config, data_dir, split)
 
 
 def _draw_stratum(
@@ -121,7 +120,7 @@ def _draw_stratum(
             f"instances of {size} numbers are all in other splits than {split}."
         )
 
-    return generated.fill(
+    return tfds_builder.fill(
         wanted,
         draw_round,
         lambda row: key([int(n) for n in row[0].split(",")], int(row[1])),

@@ -15,10 +15,9 @@ import pathlib
 import numpy as np
 
 from diffpo_jax.config import SudokuConfig
-from diffpo_jax.errors import UserError
-from diffpo_jax.tasks import sudoku_grid
-from diffpo_jax.tasks.datasets import generated
-from diffpo_jax.tasks.datasets.generated import split_of
+from diffpo_jax.system.errors import UserError
+from diffpo_jax.tasks.datasets import sudoku_grid, tfds_builder
+from diffpo_jax.tasks.datasets.tfds_builder import split_of
 
 __all__ = ["SudokuPuzzles", "check_settings", "draw", "load", "prepare", "split_of"]
 
@@ -29,7 +28,7 @@ _ROUND = 1024  # candidates drawn at a time
 _ROUND_CUT = 64  # the same for unique 9x9 puzzles, which cost milliseconds each
 
 
-class SudokuPuzzles(generated.GeneratedRows, skip_registration=True):
+class SudokuPuzzles(tfds_builder.GeneratedRows, skip_registration=True):
     """Puzzles of one `SudokuConfig`: text features "clues" and "solution"."""
 
     NAME = "sudoku"
@@ -62,7 +61,7 @@ def check_settings(config: SudokuConfig) -> None:
             f"{_FIELD}.blanks_max={config.blanks_max}: with unique=True a {config.size}x"
             f"{config.size} puzzle has at most {most} blanks."
         )
-    generated.check_counts(config, _FIELD)
+    tfds_builder.check_counts(config, _FIELD)
 
 
 def draw(config: SudokuConfig) -> dict[str, list[Puzzle]]:
@@ -82,7 +81,7 @@ def draw(config: SudokuConfig) -> dict[str, list[Puzzle]]:
         found, or a number of blanks of which a split has no puzzle at all.
     """
     check_settings(config)
-    return generated.deal(
+    return tfds_builder.deal(
         config,
         range(config.blanks_min, config.blanks_max + 1),
         lambda blanks, wanted: _draw_stratum(config, blanks, wanted),
@@ -90,15 +89,15 @@ def draw(config: SudokuConfig) -> dict[str, list[Puzzle]]:
 
 
 def load(config: SudokuConfig, data_dir: pathlib.Path, split: str) -> list[Puzzle]:
-    """One split of the puzzles, as `generated.load` reads it.  Raises like it and `draw`."""
+    """One split of the puzzles, as `tfds_builder.load` reads it.  Raises like it and `draw`."""
     check_settings(config)
-    return generated.load(SudokuPuzzles, config, data_dir, split)
+    return tfds_builder.load(SudokuPuzzles, config, data_dir, split)
 
 
 def prepare(config: SudokuConfig, data_dir: pathlib.Path) -> SudokuPuzzles:
-    """Writes the puzzles unless they are there: `generated.prepare`."""
+    """Writes the puzzles unless they are there: `tfds_builder.prepare`."""
     check_settings(config)
-    return generated.prepare(SudokuPuzzles, config, data_dir)
+    return tfds_builder.prepare(SudokuPuzzles, config, data_dir)
 
 
 def _draw_stratum(
@@ -125,7 +124,7 @@ def _draw_stratum(
     def clues(puzzle: Puzzle) -> str:
         return puzzle[0]
 
-    return generated.fill(wanted, draw_round, clues, prompt=clues, rare=rare, absent=absent)
+    return tfds_builder.fill(wanted, draw_round, clues, prompt=clues, rare=rare, absent=absent)
 
 
 def _draw_candidates(

@@ -1,0 +1,120 @@
+"""Accuracy against denoiser calls on held-out prompts."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from diffpo_jax.analysis import bootstrap
+from diffpo_jax.arrays import rng
+from diffpo_jax.arrays.types import Params, Prompts, Rollout
+from diffpo_jax.config import DIALS, EvaluationConfig, SamplerConfig
+from diffpo_jax.data import prompts as data
+from diffpo_jax.data import tokenizers
+from diffpo_jax.diffusion import sampler as generate
+from diffpo_jax.distributed import sharding
+from diffpo_jax.evaluation import grading
+from diffpo_jax.models.policy import Policy
+from diffpo_jax.tasks.task import Example, Task
+
+
+class Evaluator(NamedTuple):
+    """Generates and grades; `fixed` takes the rule's dial, `learned` a factor on the head's γ.
+
+    The completions of a prompt, `config.evaluation.samples` of them, follow each other.
+    """
+
+    fixed: Callable[[Params, float, Sequence[Example]], grading.Graded]
+    learned: Callable[[Params, float, Sequence[Example]], grading.Graded]
+
+
+def make_evaluator(
+    policy: Policy,
+    sampler: SamplerConfig,
+    config: EvaluationConfig,
+    task: Task,
+    tokenizer: Any,
+    mesh: Mesh,
+    seed: int,
+    slots: int,
+) -> Evaluator:
+    """Builds the two programs of an evaluation; each is compiled once, whatever γ."""
+    settings = generate.make_settings(sampler, config.temperature, tokenizers.end_ids(tokenizer))
+
+    def make(threshold: str):
+        program = jax.jit(
+            generate.make_generate(policy, settings, threshold=threshold, slots=slots),
+            out_shardings=sharding.batch_sharding(mesh),
+        )
+
+        def run(params: Params, dial: float, examples: Sequence[Example]) -> grading.Graded:
+            parts, kept = [], []
+            rows = [e for e in examples for _ in range(config.samples)]
+            for batch in data.batches_in_order(
+                rows,
+                tokenizer,
+                prompt_length=sampler.prompt_length,
+                length=sampler.length,
+                batch=config.batch,
+            ):
+                prompts = sharding.place_batch(Prompts(batch.tokens, batch.mask), mesh)
+                # The key is the row's: its completion does not depend on the batching.
+                keys = rng.row_keys(rng.key_for(seed, "evaluate"), jnp.asarray(batch.index))
+                out = sharding.to_host(program(params, prompts, jnp.float32(dial), keys))
+                real = batch.index >= 0
+                parts.append(jax.tree.map(lambda x, real=real: x[real], out))
+                kept.extend(batch.index[real].tolist())
+            whole: Rollout = jax.tree.map(lambda *x: np.concatenate(x), *parts)
+            return grading.grade(whole, [rows[i] for i in kept], task, tokenizer)
+
+        return run
+
+    return Evaluator(make("fixed"), make("median"))
+
+
+def choose(examples: Sequence[Example], config: EvaluationConfig) -> Sequence[Example]:
+    """The examples of a final evaluation.
+
+    d1 (its repository's eval/) seeds numpy's legacy generator with 42 and draws without
+    replacement: of 500 Sudokus 256, and of Countdown's 256 an order.
+    """
+    count = min(config.examples or len(examples), len(examples))
+    if config.subset == "first":
+        return examples[:count]
+    drawn = np.random.RandomState(42).choice(len(examples), count, replace=False)
+    return [examples[i] for i in drawn.tolist()]
+
+
+def point(
+    graded: grading.Graded, rule: str, dial: float | None = None, samples: int = 1
+) -> dict[str, float]:
+    """One point of a frontier: the rule's dial, accuracy, calls; pass@k, of several completions.
+
+    Tokens filled in after the end of a text are not counted as tokens.
+
+    Args:
+      dial: None takes the median over the prompts.
+      samples: completions of each prompt.
+    """
+    rollout, correct = graded.rollout, graded.correct
+    by_prompt = bootstrap.pass_at_k(correct.reshape(-1, samples).tolist())
+    nfe = np.asarray(rollout.nfe, np.float64)
+    return {
+        DIALS[rule]: float(np.median(rollout.gamma)) if dial is None else dial,
+        "accuracy": float(correct.mean()),
+        "nfe": float(nfe.mean()),
+        "tokens_per_call": float(np.sum(rollout.sampled) / nfe.sum()),
+        "forced": float(np.mean(rollout.forced)),
+        **{f"pass@{k}": value for k, value in by_prompt.items()},
+    }
+
+
+def outcomes(graded: grading.Graded, samples: int) -> bootstrap.Outcomes:
+    """The same prompt by prompt, `samples` completions of each."""
+    arrays = graded.correct, np.asarray(graded.rollout.nfe)
+    texts = [example.prompt for example in graded.examples[::samples]]
+    _, prompt = np.unique(texts, return_inverse=True)
+    return bootstrap.Outcomes(*(x.reshape(-1, samples).mean(axis=1) for x in arrays), prompt)

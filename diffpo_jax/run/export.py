@@ -1,0 +1,71 @@
+"""A run's model handed on: whole, in the published form, or its adapter alone."""
+
+import json
+import pathlib
+
+from diffpo_jax.config import Config, MeshConfig, convert
+from diffpo_jax.data import tokenizers
+from diffpo_jax.distributed import mesh as mesh_lib
+from diffpo_jax.models import huggingface, lora, peft
+from diffpo_jax.run import base_model, complete, setup
+from diffpo_jax.system.errors import UserError
+from diffpo_jax.workdir import layout
+
+
+def export(path: str, out: str, *, model: str, dtype: str = "", adapter: bool = False) -> None:
+    """Writes the model of a run.
+
+    Args:
+      path: workdir of the run; it may have been trained on any mesh.
+      model: "trained" or "base".
+      adapter: the adapter alone.
+
+    Raises:
+      UserError: no run, no checkpoint or no adapter there; `out` exists.
+    """
+    directory = pathlib.Path(out)
+    if directory.exists():  # before the checkpoint is read
+        raise UserError(f"{out} exists already: choose another directory, or remove it.")
+    config = layout.config_of(layout.Workdir(pathlib.Path(path)))
+    if adapter:
+        _check_adapter(path, config, model)
+    mesh = mesh_lib.make_mesh(MeshConfig())
+    anywhere = setup.with_network_of(Config(), config)
+    policy = setup.make_policy(anywhere, tokenizers.make_tokenizer(config.tokenizer), mesh)
+    params = complete.restore(path, model, policy, mesh)
+    weights = base_model.weights_of(config)
+    source = huggingface.locate(weights) if weights else None
+    lineage = {
+        "workdir": path,
+        "model": model,
+        "base": weights or config.init_from,
+        "base_sha256": huggingface.fingerprint(source) if source else "",
+        "commit": layout.commit(),
+        "config": json.loads(convert.to_json(config)),
+    }
+    if adapter:
+        of = {"base": lineage["base"], "lineage": lineage}
+        peft.write(directory, params["adapter"], config.lora, config.model.family, **of)
+        return
+    denoiser = params["denoiser"]
+    if "adapter" in params:
+        denoiser = lora.merge(denoiser, params["adapter"], config.lora, dtype)
+    huggingface.write(
+        directory, denoiser, config.model, lineage=lineage, source=source, dtype=dtype
+    )
+
+
+def _check_adapter(path: str, config: Config, model: str) -> None:
+    """Raises `UserError` where there is no adapter, or none that another's base model goes with."""
+    if model == "base":
+        raise UserError("--adapter: the base model has none; leave --model out.")
+    if not config.lora.rank or config.mode == "sampler":
+        raise UserError(
+            f"--adapter: {path} trained none (config.lora.rank={config.lora.rank}, "
+            f"config.mode={config.mode!r}); without --adapter the whole model is written."
+        )
+    if base_model.weights_of(config) and not base_model.is_published(config):
+        raise UserError(
+            f"--adapter: {path} trained it over a base model that SFT had changed, which nobody "
+            "else has; without --adapter the whole model is written."
+        )

@@ -1,0 +1,119 @@
+"""A model that was trained elsewhere, scored on a task's test split, point by point."""
+
+import dataclasses
+import json
+import pathlib
+from typing import Any
+
+from diffpo_jax.config import DIALS, Config
+from diffpo_jax.evaluation import evaluator, grading
+from diffpo_jax.models import huggingface
+from diffpo_jax.run import base_model, complete
+from diffpo_jax.run import setup as run_setup
+from diffpo_jax.system import files
+from diffpo_jax.system.errors import UserError
+from diffpo_jax.system.progress import Progress
+from diffpo_jax.workdir import checkpoints, layout
+
+LEARNED = "learned"  # the point at the run's own threshold
+
+
+def score(config: Config, out: str, *, run: str = "", which: str = "trained") -> dict[str, Any]:
+    """Accuracy and calls at every point of the configuration's grid, on the test split.
+
+    Args:
+      out: directory for the results; one that has results of the same configuration goes on.
+      run: workdir of a run whose model is taken; "": the configuration's published weights.
+      which: "trained" or "base", of the run.
+
+    Returns:
+      What is in evaluation.json: the points in order, the task's own scores, settings, lineage.
+
+    Raises:
+      UserError: no model to score; anything else the user can mend.
+    """
+    if not run and not config.model.weights:
+        raise UserError("no model to score: give --model (published weights) or --run (a workdir).")
+    stage = dataclasses.replace(config.pretrain, steps=0)
+    of_run = layout.config_of(layout.Workdir(pathlib.Path(run))) if run else config
+    config = dataclasses.replace(config, pretrain=stage, init_from=run)
+    config = run_setup.with_weights(run_setup.with_network_of(config, of_run))
+    workdir = layout.open_workdir(out, config, overwrite=False)
+    setup = run_setup.prepare(config, workdir)
+    if run and which == "trained":
+        params = complete.restore(run, which, setup.policy, setup.mesh, config.model.quantized)
+    else:
+        params = base_model.base_model(setup)
+    gamma = DIALS[config.sampler.rule] == "gamma"  # of any other rule it is no dial
+    learns = bool(run) and which == "trained" and of_run.mode != "model" and gamma
+    weights = base_model.weights_of(of_run)
+    source = huggingface.locate(weights) if weights else None
+    model = {
+        "run": run,
+        "which": which if run else "published",
+        "step": _step(run, which),
+        "weights": weights,
+        "sha256": huggingface.fingerprint(source) if source else "",
+    }
+    # What a workdir lets vary between two runs of one configuration is another evaluation here.
+    asked = {"model": model, "test_file": config.task.test_file} | vars(config.evaluation)
+    asked = json.loads(json.dumps(asked))
+    examples = evaluator.choose(setup.task.examples("test"), config.evaluation)
+    dials = [*config.dials, *([LEARNED] if learns else [])]
+    points = []
+    with Progress("evaluation", len(dials), unit="point") as progress:
+        for dial in dials:
+            path = workdir.samples / f"{which if run else 'published'}-{dial}.json"
+            if not path.exists() or json.loads(path.read_text())["asked"] != asked:
+                if dial == LEARNED:
+                    graded = setup.evaluator.learned(params, 1.0, examples)
+                else:
+                    graded = setup.evaluator.fixed(params, dial, examples)
+                given = None if dial == LEARNED else dial
+                rule, samples = config.sampler.rule, config.evaluation.samples
+                point = evaluator.point(graded, rule, given, samples)
+                point["scores"] = grading.scores(graded, setup.task)
+                rows = grading.sample_rows(graded, None, len(graded.texts))
+                files.write_jsonl(path.with_suffix(".jsonl"), rows)
+                whole = {"learned": dial == LEARNED, "asked": asked, **point}
+                files.write_json(path, whole)  # last: then all of it is there
+            points.append(json.loads(path.read_text()))
+            del points[-1]["asked"]
+            progress.update(accuracy=points[-1]["accuracy"], nfe=points[-1]["nfe"])
+    result = {
+        "task": config.task.name,
+        "protocol": config.task.protocol,
+        "prompts": len(examples),
+        "samples": config.evaluation.samples,
+        "rule": config.sampler.rule,
+        "points": points,
+        "model": model,
+        "seed": config.seed,
+        "commit": layout.commit(),
+        "versions": layout.versions(),
+        "run_info": json.loads(workdir.run_info.read_text()),
+    }
+    files.write_json(workdir.root / "evaluation.json", result)
+    return result
+
+
+def _step(run: str, which: str) -> int | None:
+    """The step of a run's model; None where it is published weights as they are."""
+    if not run:
+        return None
+    paths = layout.Workdir(pathlib.Path(run))
+    return checkpoints.latest_step(paths.rl if which == "trained" else paths.base)
+
+
+def table(result: dict[str, Any]) -> str:
+    """A line a point: the dial, accuracy, calls, tokens per call, the task's own scores."""
+    name = DIALS[result["rule"]]
+    lines = [f"{result['task']}, {result['prompts']} prompts, protocol {result['protocol']}"]
+    for point in result["points"]:
+        dial = LEARNED if point["learned"] else f"{point[name]:g}"
+        scores = ", ".join(f"{key} {100 * value:.1f} %" for key, value in point["scores"].items())
+        lines.append(
+            f"  {name} {dial:>8}  {100 * point['accuracy']:5.1f} % in {point['nfe']:6.2f} calls, "
+            f"{point['tokens_per_call']:.2f} tokens a call" + (f"; {scores}" if scores else "")
+        )
+    return "\n".join(lines)

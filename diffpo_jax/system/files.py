@@ -1,0 +1,90 @@
+"""Files that are always whole: the old content or the new one, whenever the run is killed."""
+
+import contextlib
+import json
+import os
+import pathlib
+import secrets
+import shutil
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from diffpo_jax.system.errors import UserError
+
+
+def write_atomic(path: str | os.PathLike, content: str | bytes) -> None:
+    """Replaces the file at `path` by `content` (text as UTF-8), making its directory.
+
+    A reader sees the old file or the new one, never a part.  The content is written to a
+    temporary file beside `path`, so that the rename stays within one file system.
+
+    Raises:
+      OSError: for example no space left; the old file is untouched and the temporary one is
+        removed.
+    """
+    path = os.fspath(path)
+    data = content.encode("utf-8") if isinstance(content, str) else content
+    directory, name = os.path.split(path)
+    directory = directory or os.curdir
+    os.makedirs(directory, exist_ok=True)
+    # A random name: two runs that share a data directory may write the same file at once.
+    temporary = os.path.join(directory, f".{name}.{secrets.token_hex(4)}.tmp")
+    try:
+        with open(temporary, "xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise
+    _sync_directory(directory)
+
+
+def write_json(path: str | os.PathLike, value: Any) -> None:
+    """Writes `value` as indented JSON ending in a newline, like `write_atomic`.
+
+    Raises:
+      ValueError: a number is NaN or infinite (JSON has no such numbers).
+      TypeError: a value that JSON cannot hold.
+    """
+    write_atomic(path, json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
+
+
+def write_jsonl(path: str | os.PathLike, rows: Sequence[dict[str, Any]]) -> None:
+    """Writes one JSON object a line, like `write_atomic`.  Raises what `write_json` raises."""
+    lines = [json.dumps(row, allow_nan=False, ensure_ascii=False) + "\n" for row in rows]
+    write_atomic(path, "".join(lines))
+
+
+@contextlib.contextmanager
+def new_directory(path: str | os.PathLike) -> Iterator[pathlib.Path]:
+    """A directory to fill that gets the name `path` when all of it is written.
+
+    Raises:
+      UserError: there is something of that name already.
+    """
+    path = pathlib.Path(path)
+    if path.exists():
+        raise UserError(f"{path} exists already: choose another directory, or remove it.")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.parent / f".{path.name}.{secrets.token_hex(4)}.tmp"
+    try:
+        temporary.mkdir()
+        yield temporary
+        os.rename(temporary, path)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    _sync_directory(os.fspath(path.parent))
+
+
+def _sync_directory(directory: str) -> None:
+    """Makes the rename itself durable; file systems that cannot are left as they are."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(directory, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

@@ -1,0 +1,195 @@
+"""Checkpoints by orbax: parameters, optimiser, data iterator and meta in one atomic step.
+
+A step is written to a temporary directory and renamed: a kill, or a full disk, leaves the
+steps before it whole.
+"""
+
+import contextlib
+import json
+import pathlib
+from collections.abc import Iterator
+from typing import Any
+
+import grain
+import jax
+import orbax.checkpoint as ocp
+from orbax.checkpoint import checkpoint_managers
+
+from diffpo_jax.arrays.types import Params, TrainState
+from diffpo_jax.config import CheckpointConfig
+from diffpo_jax.system.errors import UserError
+
+
+class Checkpoints:
+    """The checkpoints of one stage, in one directory; `with` waits for what is being written."""
+
+    def __init__(self, directory: pathlib.Path, config: CheckpointConfig, last_step: int):
+        """
+        Args:
+          last_step: the stage's last step, always saved.
+        """
+        self.directory = directory.absolute()
+        self._every, self._last = config.every, last_step
+        keep: list[Any] = [checkpoint_managers.LatestN(config.keep)]
+        if config.keep_every:
+            keep.append(checkpoint_managers.EveryNSteps(config.keep_every))
+        options = ocp.CheckpointManagerOptions(
+            preservation_policy=checkpoint_managers.AnyPreservationPolicy(keep),
+            # Which steps are saved is decided in `save`, the same on every host.
+            save_decision_policy=checkpoint_managers.FixedIntervalPolicy(1),
+            cleanup_tmp_directories=True,
+        )
+        self._manager = ocp.CheckpointManager(self.directory, options=options)
+
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(self, error_type: Any, error: Any, traceback: Any) -> None:
+        if error is None:
+            self.wait()
+        self._manager.close()
+
+    def latest(self) -> int | None:
+        """The newest whole step, None where there is none."""
+        return self._manager.latest_step()
+
+    def save(
+        self, step: int, state: TrainState, data: Any, meta: dict[str, Any], due: bool = False
+    ) -> None:
+        """Saves the step if it is due.  The writing goes on behind the next steps.
+
+        Args:
+          data: grain iterator; its state is what is saved.
+          meta: JSON-like.
+          due: save it in any case.
+
+        Raises:
+          UserError: this or the save before it failed (no space left, say).
+        """
+        if step % self._every and step != self._last and not due:
+            return
+        items = {
+            "params": ocp.args.StandardSave(state.params),
+            "opt": ocp.args.StandardSave({"step": state.step, "state": state.opt_state}),
+            "data": grain.checkpoint.CheckpointSave(data),
+            "meta": ocp.args.JsonSave(meta),
+        }
+        with self._explained(f"the checkpoint of step {step}"):
+            self._manager.save(step, args=ocp.args.Composite(**items))
+
+    def restore(self, step: int, state: TrainState, data: Any) -> tuple[TrainState, dict[str, Any]]:
+        """The state and meta of a step; `data` is set to its position.
+
+        Args:
+          state: arrays or shapes with the shardings to restore to; need not be those it was
+            saved with, nor be of as many processes.
+
+        Raises:
+          UserError: the checkpoint cannot be read as such a state.
+        """
+        abstract = jax.tree.map(_abstract, state)
+        items = {
+            "params": ocp.args.StandardRestore(abstract.params),
+            "opt": ocp.args.StandardRestore({"step": abstract.step, "state": abstract.opt_state}),
+            "meta": ocp.args.JsonRestore(),
+        }
+        try:
+            out = self._manager.restore(step, args=ocp.args.Composite(**items))
+            data.set_state(_data_state(self.directory / str(step) / "data"))
+        except Exception as error:
+            raise UserError(f"cannot restore step {step} of {self.directory}: {error}") from error
+        opt = out["opt"]
+        return TrainState(opt["step"], out["params"], opt["state"]), out["meta"]
+
+    def wait(self) -> None:
+        """Until everything saved is on disk.  Raises `UserError` like `save`."""
+        with self._explained("a checkpoint"):
+            self._manager.wait_until_finished()
+            self._manager.check_for_errors()
+
+    @contextlib.contextmanager
+    def _explained(self, what: str) -> Iterator[None]:
+        """Turns a failed save into one line that names the last good checkpoint."""
+        try:
+            yield
+        except Exception as error:
+            steps = _whole_steps(self.directory)
+            good = f"step {steps[-1]} is the last good one" if steps else "there is none before it"
+            reason = (str(error).strip() or repr(error)).splitlines()[0]
+            raise UserError(
+                f"saving {what} to {self.directory} failed: {reason}; {good}. "
+                "Make room and start the same command again: it resumes there."
+            ) from error
+
+
+def restore_params(directory: pathlib.Path, params: Params, step: int | None = None) -> Params:
+    """The parameters of the newest step in a directory of checkpoints.
+
+    Args:
+      params: arrays or shapes with the shardings to restore to.
+      step: the last one of a stage that must have ended; None: any will do.
+
+    Raises:
+      UserError: no checkpoint there, one of another shape, or the stage has not ended.
+    """
+    directory = directory.absolute()
+    if not directory.is_dir():
+        raise UserError(f"no checkpoints in {directory}: it is not a directory.")
+    steps = _whole_steps(directory)
+    if not steps:
+        raise UserError(f"no whole checkpoint in {directory}.")
+    if step is not None and steps[-1] < step:
+        raise UserError(
+            f"{directory} stops at step {steps[-1]} of {step}: run the command of that run again "
+            "first, it goes on from there."
+        )
+    path = directory / str(steps[-1]) / "params"
+    with ocp.StandardCheckpointer() as reader:
+        try:
+            saved = reader.metadata(path).item_metadata.tree
+        except Exception as error:
+            raise UserError(f"cannot read the checkpoint {path}: {error}") from error
+        _same_shapes(saved, params, str(path))
+        return reader.restore(path, jax.tree.map(_abstract, params))
+
+
+def _data_state(directory: pathlib.Path) -> dict[str, Any]:
+    """The position of a grain iterator, as grain saved it: a file for each process.
+
+    Every process has the whole batch, so all files say the same.  grain itself would look for this
+    process's among as many as there are now, and refuse another number.
+    """
+    files = sorted(directory.glob("process_*-of-*.json"))
+    if not files:
+        raise FileNotFoundError(f"no file process_*-of-*.json in {directory}")
+    return json.loads(files[0].read_text())
+
+
+def latest_step(directory: pathlib.Path) -> int | None:
+    """The newest whole step in a directory of checkpoints; None where there is none."""
+    steps = _whole_steps(directory) if directory.is_dir() else []
+    return steps[-1] if steps else None
+
+
+def _whole_steps(directory: pathlib.Path) -> list[int]:
+    # A step's directory gets its final name when all of it is written.
+    return sorted(int(p.name) for p in directory.iterdir() if p.name.isdigit())
+
+
+def _same_shapes(saved: Any, wanted: Any, where: str) -> None:
+    def shapes(tree: Any) -> dict[str, tuple[int, ...]]:
+        leaves = jax.tree_util.tree_leaves_with_path(tree)
+        keys = jax.tree_util.keystr
+        return {keys(path, simple=True, separator="/"): tuple(x.shape) for path, x in leaves}
+
+    old, new = shapes(saved), shapes(wanted)
+    for name in sorted(old.keys() | new.keys()):
+        if old.get(name) != new.get(name):
+            raise UserError(
+                f"the checkpoint {where} does not fit config.model, mode and lora: {name} is "
+                f"{old.get(name, 'missing')} there and {new.get(name, 'missing')} here."
+            )
+
+
+def _abstract(x: Any) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding)

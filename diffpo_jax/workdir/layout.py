@@ -1,0 +1,149 @@
+"""The directory of a run: what is in it, whether it may be used, what it says about the run.
+
+config.json  run_info.json  metrics.jsonl  checkpoints/{base,rl}/  samples/  report/  profile/
+data/, and of trackers: trackers.json  tensorboard/  wandb/
+"""
+
+import os
+import pathlib
+import platform
+import shutil
+import subprocess
+import sys
+from importlib import metadata
+from typing import Any
+
+from diffpo_jax.config import Config, convert
+from diffpo_jax.system import files
+from diffpo_jax.system.errors import UserError
+
+# What a run writes; `--overwrite` removes these and nothing else.
+CONTENT = (
+    "config.json",
+    "run_info.json",
+    "metrics.jsonl",
+    "trackers.json",
+    "checkpoints",
+    "samples",
+    "report",
+    "profile",
+    "tensorboard",
+    "wandb",
+)
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "transformers", "grain")
+
+
+class Workdir:
+    """Paths of a run.  Made by `open_workdir`, which checks them."""
+
+    def __init__(self, root: pathlib.Path):
+        self.root = root
+        self.config = root / "config.json"
+        self.run_info = root / "run_info.json"
+        self.metrics = root / "metrics.jsonl"
+        self.base = root / "checkpoints" / "base"
+        self.rl = root / "checkpoints" / "rl"
+        self.samples = root / "samples"
+        self.report = root / "report"
+        self.profile = root / "profile"
+        self.data = root / "data"
+
+
+def config_of(paths: Workdir) -> Config:
+    """The configuration of the run that is there.
+
+    Raises:
+      UserError: there is none.
+    """
+    try:
+        return convert.from_json(paths.config.read_text())
+    except OSError as error:
+        raise UserError(f"{paths.root} holds no run: there is no {paths.config.name}.") from error
+
+
+def open_workdir(path: str, config: Config, *, overwrite: bool) -> Workdir:
+    """The workdir of a run with this configuration: a new one, or the same run's.
+
+    Raises:
+      UserError: cannot be written; holds a run of another configuration.
+    """
+    check_path(path)
+    workdir = Workdir(pathlib.Path(path))
+    try:
+        workdir.root.mkdir(parents=True, exist_ok=True)
+        if overwrite:
+            _remove(workdir.root)
+        old = workdir.config.read_text() if workdir.config.exists() else None
+        if old is not None:
+            _same_run(convert.from_json(old), config, workdir)
+        new = convert.to_json(config)
+        if old != new:  # of several processes the first has written it
+            files.write_atomic(workdir.config, new)
+        workdir.samples.mkdir(exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"cannot write to the workdir {workdir.root}: {error.strerror or error} "
+            f"({error.filename}). Choose another with --workdir."
+        ) from error
+    return workdir
+
+
+def check_path(path: str) -> None:
+    """Raises `UserError` for a gs:// path: it would become a directory of each host's own disk."""
+    if "://" in path:
+        raise UserError(
+            f"--workdir={path} is no directory. Mount the bucket and give the path there, as the "
+            "scripts in launch/ do."
+        )
+
+
+def run_info(mesh_text: str) -> dict[str, Any]:
+    """What a number of this run must be quoted with: code, packages, machine."""
+    return {
+        "commit": commit(),
+        "versions": versions(),
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        "cores": os.cpu_count(),
+        "mesh": mesh_text,
+        "command": [pathlib.Path(sys.argv[0]).name, *sys.argv[1:]],
+    }
+
+
+def versions() -> dict[str, str]:
+    """Versions of the packages that decide numbers."""
+    return {name: metadata.version(name) for name in PACKAGES}
+
+
+def commit() -> str:
+    """The commit of this code, with "+" where files differ from it; "unknown" outside git."""
+    here = pathlib.Path(__file__).parents[1]  # the package
+
+    def git(*words: str) -> str:
+        out = subprocess.run(["git", *words], cwd=here, capture_output=True, text=True, timeout=20)
+        return out.stdout.strip() if out.returncode == 0 else ""
+
+    try:
+        head = git("rev-parse", "HEAD")
+        changed = git("status", "--porcelain", "--untracked-files=no", "--", ".")
+    except (OSError, subprocess.TimeoutExpired):
+        return "unknown"
+    return (head + ("+" if changed else "")) or "unknown"
+
+
+def _same_run(old: Config, new: Config, workdir: Workdir) -> None:
+    lines = convert.differences(old, new)
+    if lines:
+        raise UserError(
+            f"{workdir.root} holds a run of another configuration ({'; '.join(lines)}). "
+            "Choose another --workdir, or --overwrite to begin anew."
+        )
+
+
+def _remove(root: pathlib.Path) -> None:
+    for name in CONTENT:
+        path = root / name
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif path.exists():
+            path.unlink()

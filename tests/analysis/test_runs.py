@@ -1,0 +1,131 @@
+import json
+
+import made_runs
+import pytest
+
+from diffpo_jax.analysis import runs
+from diffpo_jax.system.errors import UserError
+
+
+def test_a_finished_run_is_read_whole(tmp_path):
+    got = runs.read_run(made_runs.run(tmp_path / "a", 3))
+    assert (got.name, got.seed, got.samples_of) == ("a", 3, "test")
+    assert got.metrics == made_runs.rows(3)
+    assert got.summary == made_runs.summary(3)
+    assert got.samples == made_runs.samples()
+    assert got.config["rl.steps"] == made_runs.STEPS
+    assert got.info["machine"] == "m"
+    assert [row["step"] for row in got.rl] == [0, 1, 2, 3, 4, 5, 6]
+
+
+def test_a_run_in_progress_ends_in_a_torn_line_and_has_no_summary(tmp_path):
+    path = made_runs.run(tmp_path / "a", finished=False)
+    with open(tmp_path / "a" / "metrics.jsonl", "a") as file:
+        file.write('{"stage": "rl", "step": 7, "rew')
+    got = runs.read_run(path)
+    assert got.metrics == made_runs.rows(0)
+    assert (got.summary, got.samples, got.samples_of) == (None, [], "")
+
+
+def test_a_run_that_has_only_begun(tmp_path):
+    path = made_runs.run(tmp_path / "a", finished=False)
+    for name in ("metrics.jsonl", "run_info.json"):
+        (tmp_path / "a" / name).unlink()
+    got = runs.read_run(path)
+    assert (got.metrics, got.written, got.info) == ([], None, {})
+
+
+def test_before_its_end_a_run_has_the_latest_rollouts(tmp_path):
+    path = made_runs.run(tmp_path / "a", finished=False)
+    for step in (25, 100):
+        file = tmp_path / "a" / "samples" / f"rl-{step:06d}.jsonl"
+        # A line separator of Unicode within a text ends no line.
+        file.write_text(json.dumps({"prompt": f"{step}\u2028"}, ensure_ascii=False) + "\n")
+    got = runs.read_run(path)
+    assert (got.samples_of, got.samples) == ("rl-000100", [{"prompt": "100\u2028"}])
+
+
+def test_a_field_that_the_run_s_code_did_not_have_is_at_its_default(tmp_path):
+    path = made_runs.run(tmp_path / "a", method="d1")
+    file = tmp_path / "a" / "config.json"
+    values = json.loads(file.read_text())
+    del values["lora"], values["rl"]["likelihood"]["anchors"]
+    values["gone"] = {"since": 1}
+    file.write_text(json.dumps(values))
+    got = runs.read_run(path).config
+    assert (got["lora.rank"], got["rl.likelihood.anchors"], got["gone.since"]) == (0, 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("config.json", None, "holds no run: there is no config.json"),
+        ("config.json", "{", "config.json cannot be read"),
+        ("config.json", "[1]", "must hold a JSON object"),
+        ("config.json", '{"a": 1}', "no configuration of a run"),
+        ("metrics.jsonl", "{\n{}\n", "line 1 is not a JSON object"),
+        ("metrics.jsonl", '{"loss": 1}\n', "a line has no stage or no step"),
+        ("report/summary.json", '{"base": 1}', "has no trained, gains, prompts, dial, mode"),
+        ("report/summary.json", "nan?", "summary.json cannot be read"),
+        ("samples/test.jsonl", "{\n", "test.jsonl is damaged"),
+    ],
+)
+def test_what_is_damaged_is_told(tmp_path, name, content, message):
+    path = made_runs.run(tmp_path / "a")
+    file = tmp_path / "a" / name
+    file.unlink() if content is None else file.write_text(content)
+    with pytest.raises(UserError, match=message):
+        runs.read_run(path)
+
+
+def test_a_study_lists_every_run_and_reads_those_that_began(tmp_path):
+    path = made_runs.study(
+        tmp_path,
+        ("a", 0, "done"),
+        ("a", 1, "failed", "countdown", "NaN"),
+        ("b", 0, "pending"),
+        ("b", 1, "done"),
+        results={"title": "T"},
+    )
+    made_runs.run(tmp_path / "runs" / "a-0")
+    got = runs.read_study(path)
+    assert runs.is_study(path) and not runs.is_study(tmp_path / "runs")
+    assert [one.id for one in got.runs] == ["a-0", "a-1", "b-0", "b-1"]
+    assert [one.run is not None for one in got.runs] == [True, False, False, False]
+    errors = [one.error for one in got.runs]
+    assert errors[:3] == ["", "NaN", ""]
+    assert "holds no run" in errors[3]  # done, and yet not there
+    assert got.runs[0].run.name == "a-0"
+    assert got.results == {"title": "T"}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('{"runs": []}', "must have a title and a list of runs"),
+        ('{"title": "t", "runs": [{"id": "a"}]}', "run 1 has no arm of type str"),
+        ('{"title": "t", "runs": [7]}', "run 1 has no id"),
+    ],
+)
+def test_a_damaged_study_is_told(tmp_path, content, message):
+    (tmp_path / "study.json").write_text(content)
+    with pytest.raises(UserError, match=message):
+        runs.read_study(tmp_path)
+
+
+def test_a_state_that_is_none_is_told(tmp_path):
+    with pytest.raises(UserError, match="has the state 'lost'; one of done, failed"):
+        runs.read_study(made_runs.study(tmp_path, ("a", 0, "lost")))
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ({"columns": ["a"]}, "needs columns and rows"),
+        ({"title": "x", "columns": ["a"], "rows": [[1, 2]]}, "a row of 'x' has another length"),
+    ],
+)
+def test_a_damaged_table_of_a_study_is_told(tmp_path, table, message):
+    path = made_runs.study(tmp_path, results={"tables": [table]})
+    with pytest.raises(UserError, match=message):
+        runs.read_study(path)

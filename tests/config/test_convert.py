@@ -1,0 +1,248 @@
+"""The configuration: overrides, methods, and one clear line for each mistake."""
+
+import dataclasses
+import pathlib
+import sys
+
+import ml_collections
+import pytest
+
+from diffpo_jax.config import Config, LikelihoodConfig, convert
+from diffpo_jax.system.errors import UserError
+
+sys.path.insert(0, str(pathlib.Path(__file__).parents[2]))
+from configs import countdown, sudoku
+
+
+def build(**overrides):
+    values = convert.as_config_dict(Config())
+    values.update_from_flattened_dict(overrides)
+    return convert.from_config_dict(values)
+
+
+def test_defaults_are_valid_and_survive_json():
+    config = build()
+    assert convert.from_json(convert.to_json(config)) == config
+
+
+@pytest.mark.parametrize(
+    ("method", "anchors", "weights", "masking"),
+    [
+        ("d1", 1, "none", 0.15),
+        ("d1_is", 1, "token", 0.15),
+        ("diffpo_no_is", 2, "none", 0.0),
+        ("diffpo", 2, "token", 0.0),
+    ],
+)
+def test_a_method_sets_its_three_fields_and_no_other(method, anchors, weights, masking):
+    config = build(method=method)
+    assert config.rl.likelihood.anchors == anchors
+    assert config.rl.objective.weights == weights
+    assert config.rl.likelihood.prompt_masking == masking
+    names = {line.partition(":")[0] for line in convert.differences(build(), config)}
+    assert names <= {
+        "config.method",
+        "config.rl.likelihood.anchors",
+        "config.rl.objective.weights",
+        "config.rl.likelihood.prompt_masking",
+    }
+
+
+def test_a_field_of_the_method_can_be_overridden_alone():
+    config = build(**{"method": "d1", "rl.likelihood.prompt_masking": 0.0})
+    assert config.rl.likelihood == LikelihoodConfig(anchors=1, prompt_masking=0.0)
+    assert config.rl.objective.weights == "none"
+
+
+def test_zero_is_not_taken_for_unset():
+    assert build(**{"rl.likelihood.prompt_masking": 0.0, "method": "d1"}).method == "d1"
+
+
+@pytest.mark.parametrize("module", [sudoku, countdown])
+def test_presets(module):
+    for preset in ("default", "smoke"):
+        config = convert.from_config_dict(module.get_config(preset))
+        assert module.__name__.endswith(config.task.name)
+    with pytest.raises(UserError, match="has no preset 'large'; there are: default, smoke"):
+        module.get_config("large")
+
+
+RULE = {"mode": "model"}  # rules without a threshold can be had in this mode only
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"sampler.block_length": 5}, "block_length=5 does not divide"),
+        ({"rl.group": 1}, "group of one learns nothing"),
+        ({"threshold.gamma": -0.1, "mode": "model"}, "config.threshold.gamma=-0.1"),
+        ({"threshold.gamma": float("inf")}, "finite"),
+        ({"threshold.gamma": 0.0}, "must be above 0"),
+        ({"evaluation.gammas": (0.1, -1.0)}, r"evaluation.gammas\[1\]=-1.0"),
+        ({"evaluation.gammas": ()}, "at least one point"),
+        (
+            {"model.positions": 40, "pretrain.demonstrations.length": 38},
+            r"54 tokens of config\.pretrain\.demonstrations",
+        ),
+        ({"rl.optimizer.decay": "linear", "rl.steps": 3}, "leaves none of the 3 updates"),
+        ({"pretrain.decay": "cosine"}, "none, linear"),
+        ({"evaluation.samples": 4}, "evaluation.temperature=0"),
+        ({"sampler.rule": "magic"}, "config.sampler.rule='magic' is unknown; use one of: entropy"),
+        (
+            {"sampler.ranking": "drawn"},
+            "config.sampler.ranking='drawn' is unknown; use one of: ent",
+        ),
+        ({"sampler.rule": "top_k"}, "mode 'joint' needs 'entropy_bounded'"),
+        (RULE | {"sampler.rule": "top_k", "sampler.steps": 0}, "sampler.steps=0 must be"),
+        (
+            RULE | {"sampler.rule": "random", "sampler.block_length": 4, "sampler.steps": 6},
+            "the 4 bl",
+        ),
+        (
+            RULE | {"sampler.rule": "top_k", "evaluation.steps": (4, -1)},
+            r"evaluation.steps\[1\]=-1",
+        ),
+        (RULE | {"sampler.rule": "confidence", "sampler.confidence": 1.5}, "a probability"),
+        (RULE | {"sampler.rule": "confidence", "evaluation.confidences": ()}, "is empty"),
+        (RULE | {"sampler.rule": "confidence", "sampler.fallback": "best"}, "most_confident, left"),
+        ({"sampler.suppress_end": "always"}, "none, never, while_open, last"),
+        ({"sampler.cache": "all"}, "none, prompt, dual"),
+        ({"sampler.vocabulary_chunk": -1}, "must not be negative"),
+        ({"rl.objective.weights": "pairs"}, "none, token, sequence, normalised"),
+        ({"rl.objective.ratio": "word"}, "token, sequence"),
+        ({"rl.objective.kl_estimator": "k4"}, "k1, k2, k3"),
+        ({"rl.likelihood.schedule": "weekly"}, "uniform, stratified, even, batch, calls"),
+        ({"rl.likelihood.calls": 2}, "needs config.rl.likelihood.anchors=0, not 2"),
+        ({"rl.objective.selection": "exact", "mode": "model"}, "needs a threshold that is drawn"),
+        ({"rl.objective.selection": "exact", "sampler.ranking": "margin"}, "not 'margin'"),
+        ({"threshold.scope": "call"}, "only config.rl.objective.selection='exact'"),
+        ({"rl.speed.weight": -0.5}, "config.rl.speed.weight=-0.5 must not be negative"),
+        ({"rl.speed.weight": 1.5}, r"weight in \[0, 1\]"),
+        ({"task.protocol": "d2"}, "config.task.protocol='d2' is unknown; use one of: default, d1"),
+        ({"task.prompt.answer": "xml"}, "text, tags, boxed"),
+        ({"task.grader_seconds": 0.0}, "grader_seconds=0.0 must be above 0"),
+        ({"task.validation_examples": -1}, "must not be negative"),
+        ({"mode": "both"}, "config.mode='both' is unknown; use one of: model, sampler, joint"),
+        ({"method": "grpo"}, "config.method='grpo' is unknown"),
+        ({"model.heads": 5}, "even multiple"),
+        ({"model.positions": 31}, "positions=31 is less than the 32 tokens"),
+        ({"model.kv_heads": 3}, "kv_heads=3 does not divide"),
+        ({"sampler.temperature": 0.0}, "sampler.temperature=0.0 must be above 0"),
+        ({"rl.micro_batch": 100}, "micro_batch=100 does not divide the 512"),
+        ({"mesh.data": 3}, "does not divide over"),
+        ({"pretrain.micro_batch": 48}, "pretrain.micro_batch=48 does not divide"),
+        ({"threshold.sigma": 9.0}, "outside"),
+        ({"rl.likelihood.prompt_masking": 1.0}, "below 1"),
+        ({"rl.objective.truncation": float("nan")}, "NaN"),
+    ],
+)
+def test_values_that_contradict_are_named(overrides, message):
+    with pytest.raises(UserError, match=message) as caught:
+        build(**overrides)
+    assert "\n" not in str(caught.value)
+
+
+def test_batches_of_a_stage_that_is_not_run_need_not_divide():
+    assert build(**{"pretrain.micro_batch": 48, "pretrain.steps": 0}).pretrain.micro_batch == 48
+
+
+def test_an_unknown_field_names_the_nearest():
+    values = convert.as_config_dict(Config())
+    with values.unlocked():
+        values.rl.inner_update = 2
+    with pytest.raises(UserError, match=r"nearest is config\.rl\.inner_updates"):
+        convert.from_config_dict(values)
+
+
+def test_unknown_field_of_a_path():
+    assert convert.unknown_field("config.rl.steps") is None
+    assert "config.task.sudoku.size" in convert.unknown_field("config.task.sudoku.sizes")
+    assert "not a section" in convert.unknown_field("config.seed.x")
+
+
+@pytest.mark.parametrize(
+    ("section", "value", "message"),
+    [
+        ({"seed": "one"}, None, "config.seed='one' is of type str; it must be int"),
+        ({"seed": True}, None, "config.seed=True is of type bool"),
+        ({"rl": 3}, None, "config.rl is a section"),
+        ({"evaluation": {"gammas": 0.1}}, None, "must be a list of float"),
+        ({"evaluation": {"gammas": ["a"]}}, None, r"gammas\[0\]='a'"),
+    ],
+)
+def test_wrong_types_are_named(section, value, message):
+    del value
+    with pytest.raises(UserError, match=message):
+        convert.from_config_dict(ml_collections.ConfigDict(section))
+
+
+def test_an_integer_is_a_number_where_a_float_is_wanted():
+    values = ml_collections.ConfigDict({"rl": {"speed": {"weight": 1}}})
+    weight = convert.from_config_dict(values).rl.speed.weight
+    assert weight == 1.0
+    assert isinstance(weight, float)
+
+
+def test_only_what_changes_the_result_is_a_difference():
+    old = build()
+    free = build(
+        **{"mesh.data": 8, "logging.every": 5, "checkpoint.every": 7, "task.data_dir": "elsewhere"},
+        **{"evaluation.gammas": (0.0,), "task.test_file": "puzzles.csv"},
+    )
+    assert convert.differences(old, free) == []
+    longer = build(**{"rl.steps": old.rl.steps + 1})
+    assert convert.differences(old, longer) == []
+    assert convert.differences(longer, old) == [
+        f"config.rl.steps: {old.rl.steps + 1} -> {old.rl.steps}"
+    ]
+    other = build(**{"rl.speed.weight": 0.1, "evaluation.temperature": 1.0})
+    assert [line.split(":")[0] for line in convert.differences(old, other)] == [
+        "config.evaluation.temperature",
+        "config.rl.speed.weight",
+    ]
+
+
+def test_every_section_is_frozen():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        Config().seed = 3
+
+
+def test_a_rule_decides_its_ranking_and_its_dial():
+    assert build().sampler.ranking == "entropy"
+    assert build(**{"sampler.ranking": "margin"}).sampler.ranking == "margin"
+    assert (build().dial, build().dials[:2]) == (0.1, (0.0, 0.05))
+    top_k = build(**RULE | {"sampler.rule": "top_k", "sampler.steps": 8, "sampler.block_length": 8})
+    assert top_k.sampler.ranking == "confidence"
+    assert (top_k.dial, top_k.dials) == (8.0, (2.0, 4.0, 8.0, 16.0))
+    given = build(**RULE | {"sampler.rule": "random", "evaluation.steps": (3, 16)})
+    assert given.sampler.ranking == "random"
+    assert given.dials == (3.0, 16.0)
+    confident = build(**RULE | {"sampler.rule": "confidence"})
+    assert (confident.dial, confident.dials[-1]) == (0.9, 0.99)
+
+
+def test_more_steps_change_a_run_whose_rates_come_down():
+    fewer, more = (build(**{"rl.steps": n, "rl.optimizer.decay": "linear"}) for n in (60, 90))
+    assert convert.differences(fewer, more) == ["config.rl.steps: 60 -> 90"]
+
+
+def test_a_template_s_file_is_kept_with_the_run(tmp_path):
+    path = tmp_path / "prompt.txt"
+    path.write_text("Grüße: {question}\n", encoding="utf-8")
+    values = convert.as_config_dict(Config())
+    values.task.prompt.template = f"@{path}"
+    config = convert.from_config_dict(values)
+    assert config.task.prompt.template == "Grüße: {question}\n"
+    path.unlink()
+    assert convert.from_json(convert.to_json(config)) == config
+
+
+@pytest.mark.parametrize("content", [None, b"\xff\xfe", b"@again"])
+def test_a_template_s_file_that_is_no_template(tmp_path, content):
+    path = tmp_path / "prompt.txt"
+    if content is not None:
+        path.write_bytes(content)
+    values = convert.as_config_dict(Config())
+    values.task.prompt.template = f"@{path}"
+    with pytest.raises(UserError, match=r"config\.task\.prompt\.template=@.*prompt\.txt"):
+        convert.from_config_dict(values)

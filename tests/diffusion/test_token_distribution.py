@@ -1,0 +1,214 @@
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import reference
+
+from diffpo_jax.diffusion import token_distribution
+
+MASK_ID = 2
+LOGITS = np.random.default_rng(0).normal(scale=2, size=(3, 4, 5)).astype(np.float32)
+
+
+def log_p(temperature=1.0, logits=LOGITS):
+    return token_distribution.log_probs(jnp.asarray(logits), MASK_ID, temperature)
+
+
+@pytest.mark.parametrize("temperature", [0.3, 1.0, 4.0])
+def test_log_probs_sum_to_one_without_the_mask(temperature):
+    got = np.asarray(log_p(temperature), np.float64)
+    assert (got[..., MASK_ID] == -np.inf).all()
+    np.testing.assert_allclose(np.exp(got).sum(-1), 1, atol=1e-6)
+    np.testing.assert_allclose(got, reference.log_probs(LOGITS, MASK_ID, temperature), atol=1e-5)
+
+
+def test_the_mask_logit_is_never_read():
+    other = LOGITS.copy()
+    other[..., MASK_ID] = 1e4
+    np.testing.assert_array_equal(log_p(), log_p(logits=other))
+
+
+def test_temperature_by_hand():
+    # Two tokens 2 apart, and the mask: at T = 0.5 the odds are e^4.
+    logits = jnp.array([0.0, 2.0, 7.0])
+    got = token_distribution.log_probs(logits, 2, 0.5)
+    np.testing.assert_allclose(got[1] - got[0], 4.0, rtol=1e-6)
+
+
+def test_token_log_prob_reads_the_entry_of_each_token():
+    tokens = np.array([[0, 1, 3, 4], [4, 3, 1, 0], [1, 1, 0, 3]])
+    got = token_distribution.token_log_prob(log_p(), jnp.asarray(tokens))
+    expected = [[log_p()[b, k, tokens[b, k]] for k in range(4)] for b in range(3)]
+    np.testing.assert_array_equal(got, expected)
+
+
+@pytest.mark.parametrize("count", [2, 3, 7])
+def test_entropy_of_a_uniform_distribution(count):
+    logits = jnp.zeros((1, count + 1))
+    got = token_distribution.entropy(token_distribution.log_probs(logits, count, 1.0))
+    np.testing.assert_allclose(got, [math.log(count)], rtol=1e-6)
+
+
+def test_entropy_of_a_certain_token_is_exactly_zero():
+    logits = jnp.array([[0.0, 500.0, 3.0, 0.0], [-np.inf, 0.0, 1.0, -np.inf]])
+    got = token_distribution.entropy(token_distribution.log_probs(logits, 2, 1.0))
+    np.testing.assert_array_equal(got, [0.0, 0.0])
+
+
+def test_entropy_by_hand():
+    p = np.array([0.5, 0.25, 0.25])
+    logits = jnp.asarray([*np.log(p), 9.0])
+    got = token_distribution.entropy(token_distribution.log_probs(logits[None], 3, 1.0))
+    np.testing.assert_allclose(got, [1.5 * math.log(2)], rtol=1e-6)
+
+
+def test_entropy_has_a_finite_gradient():
+    def total(logits):
+        return jnp.sum(
+            token_distribution.entropy(token_distribution.log_probs(logits, MASK_ID, 1.0))
+        )
+
+    logits = jnp.asarray(LOGITS).at[0, 0, 1].set(300.0).at[0, 1, 3].set(-jnp.inf)
+    gradient = np.asarray(jax.grad(total)(logits))
+    assert np.isfinite(gradient).all()
+    assert (gradient[..., MASK_ID] == 0).all()
+    # dH/dlogit_i = -p_i (log p_i + H)
+    log_p = reference.log_probs(LOGITS[1], MASK_ID)
+    finite = np.where(np.isfinite(log_p), log_p, 0)
+    expected = -np.exp(log_p) * (finite + reference.entropy(log_p)[:, None])
+    np.testing.assert_allclose(gradient[1], expected, atol=1e-5)
+
+
+KEYS = jax.random.split(jax.random.key(1), 3)
+
+
+def draw(log_p, keys, temperature=1.0):
+    at = jnp.tile(jnp.arange(log_p.shape[1], dtype=jnp.int32), (log_p.shape[0], 1))
+    return np.asarray(token_distribution.sample(log_p, keys, at, temperature))
+
+
+def test_temperature_zero_takes_the_most_likely_token():
+    got = draw(log_p(), KEYS, 0.0)
+    without = np.where(np.arange(5) == MASK_ID, -np.inf, LOGITS)
+    np.testing.assert_array_equal(got, without.argmax(-1))
+    np.testing.assert_array_equal(got, draw(log_p(), KEYS[::-1], 0.0))
+
+
+def test_a_row_is_drawn_by_its_key_alone():
+    together = draw(log_p(), KEYS, 1.0)
+    alone = [draw(log_p()[i : i + 1], KEYS[i : i + 1], 1.0)[0] for i in range(3)]
+    np.testing.assert_array_equal(together, alone)
+    backwards = draw(log_p()[::-1], KEYS[::-1], 1.0)
+    np.testing.assert_array_equal(together, backwards[::-1])
+    other = jax.random.split(jax.random.key(2), 3)
+    assert (np.asarray(together) != np.asarray(draw(log_p(), other, 1.0))).any()
+
+
+def test_draws_follow_the_distribution():
+    rows = 4000
+    one = log_p()[:1]
+    keys = jax.random.split(jax.random.key(3), rows)
+    drawn = np.asarray(draw(jnp.repeat(one, rows, axis=0), keys, 1.0))
+    p = np.exp(np.asarray(one[0], np.float64))
+    for position in range(4):
+        share = np.bincount(drawn[:, position], minlength=5) / rows
+        # Five standard deviations of each share; no draw of the mask at all.
+        assert (np.abs(share - p[position]) <= 5 * np.sqrt(p[position] / rows)).all()
+    # Positions are independent: the joint of two is the product of their shares.
+    both = np.mean((drawn[:, 0] == 0) & (drawn[:, 1] == 0))
+    assert abs(both - p[0, 0] * p[1, 0]) < 5 * np.sqrt(p[0, 0] * p[1, 0] / rows) + 1e-3
+
+
+# What a call says of its positions.
+
+ROWS, LENGTH, SIZE = 3, 7, 9
+POLICY, PARAMS = reference.tiny_policy(vocab=SIZE, mask_id=2)
+HIDDEN = jnp.asarray(np.random.default_rng(5).normal(size=(ROWS, LENGTH, 16)), jnp.float32)
+WANTED = jnp.asarray(np.random.default_rng(6).random((ROWS, LENGTH)) < 0.6).at[2].set(False)
+
+
+def read(wanted=WANTED, **how):
+    how = token_distribution.ReadSettings(**({"temperature": 1.0} | how))
+    run = jax.jit(
+        lambda: token_distribution.read(POLICY, PARAMS, HIDDEN, wanted, wanted, KEYS, how)
+    )
+    return jax.device_get(run())
+
+
+@pytest.mark.parametrize("ranking", ["entropy", "confidence", "margin", "drawn", "random"])
+@pytest.mark.parametrize("temperature", [0.0, 0.5])
+def test_readings_against_numpy(ranking, temperature):
+    at = read(ranking=ranking, temperature=temperature)
+    logits = np.asarray(POLICY.logits(PARAMS, HIDDEN))
+    for row, k in zip(*np.nonzero(WANTED)):
+        log_p = reference.log_probs(logits[row, k], 2)
+        p, token = np.exp(log_p), at.token[row, k]
+        tempered = reference.log_probs(logits[row, k], 2, temperature or 1.0)
+        assert at.logprob[row, k] == pytest.approx(tempered[token], abs=1e-5)
+        assert at.entropy[row, k] == pytest.approx(reference.entropy(log_p[None])[0], abs=1e-5)
+        second, first = np.sort(p)[-2:]
+        error = {
+            "entropy": at.entropy[row, k],
+            "confidence": -first,
+            "margin": second - first,
+            "drawn": -p[token],
+        }
+        if ranking == "random":
+            assert 0 <= at.error[row, k] < 1
+        else:
+            assert at.error[row, k] == pytest.approx(error[ranking], abs=1e-5)
+        if temperature == 0:
+            assert token == np.argmax(log_p)
+    assert not any(np.asarray(x)[~np.asarray(WANTED)].any() for x in at)
+
+
+def test_random_errors_are_uniform_and_differ_by_row_and_position():
+    errors = read(jnp.ones((ROWS, LENGTH), bool), ranking="random").error
+    assert len(set(errors.ravel().tolist())) == errors.size
+    assert errors.min() < 0.25
+    assert errors.max() > 0.75
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 3, LENGTH, 100])
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_chunks_change_nothing(chunk, temperature):
+    whole, parts = read(temperature=temperature), read(temperature=temperature, chunk=chunk)
+    np.testing.assert_array_equal(parts.token, whole.token)
+    for a, b in zip(parts[1:], whole[1:]):
+        np.testing.assert_allclose(a, b, atol=1e-6)
+
+
+def test_only_chunks_that_hold_a_wanted_position_are_read():
+    counted = []
+
+    def logits(params, states):
+        jax.debug.callback(lambda: counted.append(states.shape[1]))
+        return POLICY.logits(params, states)
+
+    most = int(WANTED.sum(axis=1).max())
+    how = token_distribution.ReadSettings(1.0, chunk=2)
+    policy = POLICY._replace(logits=logits)
+    jax.jit(lambda: token_distribution.read(policy, PARAMS, HIDDEN, WANTED, WANTED, KEYS, how))()
+    jax.effects_barrier()
+    assert counted == [2] * -(-most // 2)
+
+
+def test_with_chunks_no_array_holds_every_distribution():
+    """At LLaDA's vocabulary, by the compiled program's own account of its memory."""
+    rows, length, width, vocab, chunk = 2, 64, 8, 126_464, 2
+    policy, params = reference.tiny_policy(vocab=vocab, mask_id=126_336, width=width)
+    flags = jax.ShapeDtypeStruct((rows, length), bool)
+    hidden = jax.ShapeDtypeStruct((rows, length, width), jnp.float32)
+    keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), rows))
+
+    def memory(chunk):
+        how = token_distribution.ReadSettings(1.0, chunk=chunk)
+        run = jax.jit(lambda p, *args: token_distribution.read(policy, p, *args, how))
+        compiled = run.lower(params, hidden, flags, flags, keys).compile()
+        return compiled.memory_analysis().temp_size_in_bytes
+
+    one_array = 4 * rows * length * vocab
+    assert memory(0) > one_array
+    assert memory(chunk) < one_array / 4  # a few arrays of 1/32

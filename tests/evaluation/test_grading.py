@@ -1,0 +1,41 @@
+"""Where token ids become texts and rewards."""
+
+import types
+
+import numpy as np
+
+from diffpo_jax.config import TokenizerConfig
+from diffpo_jax.data import tokenizers
+from diffpo_jax.evaluation import grading
+from diffpo_jax.tasks.task import Example, OneByOne, Reward
+
+
+class Hard:
+    """A task that came to no verdict on two of the answers it was given."""
+
+    def scores(self, examples, completions):
+        return {"d1_accuracy": 0.5, "given_up": 2.0}
+
+
+class Echo(OneByOne):
+    """A task that likes one text."""
+
+    def reward(self, example, completion):
+        right = completion == example.target
+        return Reward(float(right), {"right": float(right)}, right, True)
+
+
+def test_what_was_given_of_a_completion_is_graded_with_it():
+    tokenizer = tokenizers.make_tokenizer(TokenizerConfig())
+    examples = [Example("a", "0", "123", prefill="1"), Example("b", "0", "23")]
+    rows = np.array([[5, 6, 2, 7]] * 2)  # 2 3 end 4
+    graded = grading.grade(types.SimpleNamespace(tokens=rows), examples, Echo(), tokenizer)
+    assert graded.texts == ["123", "23"]
+    assert graded.correct.tolist() == [True, True]
+
+
+def test_what_hosts_gave_up_is_summed_and_nothing_else_is(monkeypatch):
+    graded = grading.Graded(None, [], [], [])
+    assert grading.scores(graded, Hard()) == {"d1_accuracy": 0.5, "given_up": 2.0}
+    monkeypatch.setattr(grading.hosts, "gather", lambda mine: [mine, 5.0])
+    assert grading.scores(graded, Hard()) == {"d1_accuracy": 0.5, "given_up": 7.0}

@@ -1,0 +1,77 @@
+import json
+
+import pytest
+
+from diffpo_jax.config import GuardConfig
+from diffpo_jax.rl import collapse_guard
+
+CONFIG = GuardConfig(
+    window=2, entropy=0.5, tokens_per_call=1.5, accuracy=0.1, evaluation=0.1, lower=0.1
+)
+FINE = {"entropy": 1.0, "tokens_per_call": 2.0, "accuracy": 0.8}
+
+
+def watch(lines, config=CONFIG, seen=None):
+    seen, met = seen or collapse_guard.start(), []
+    for number, line in enumerate(lines):
+        seen, new = collapse_guard.look(seen, line, config)
+        met += [(number, name) for name in new]
+    return seen, met
+
+
+def test_steady_training_is_not_remarked_on():
+    assert watch([FINE] * 10)[1] == []
+
+
+@pytest.mark.parametrize(
+    "later, expected",
+    [
+        ({"entropy": 0.4}, "entropy"),
+        ({"entropy": 0.6}, None),  # half of the start is the limit
+        ({"tokens_per_call": 3.5, "accuracy": 0.65}, "sliding"),
+        ({"tokens_per_call": 3.5, "accuracy": 0.75}, None),  # faster and nearly as good
+        ({"tokens_per_call": 2.9, "accuracy": 0.2}, None),  # worse but no faster
+        ({"eval/accuracy": 0.79}, None),
+        ({"eval/accuracy": 0.65}, "evaluation"),
+    ],
+)
+def test_conditions(later, expected):
+    lines = [FINE | {"eval/accuracy": 0.8}, FINE, FINE | later, FINE | later]
+    met = [name for _, name in watch(lines)[1]]
+    assert met == ([expected] if expected else [])
+
+
+def test_one_step_does_not_meet_a_condition_of_means():
+    # The mean of 1.0 and 0.1 is above half of the start.
+    assert watch([FINE, FINE, FINE | {"entropy": 0.1}])[1] == []
+
+
+def test_each_condition_speaks_once_and_lowers_the_rate_once():
+    low = FINE | {"entropy": 0.1}
+    config = GuardConfig(action="lower", window=2, entropy=0.5, lower=0.1)
+    seen, met = watch([FINE, FINE, low, low, low, low], config)
+    assert met == [(3, "entropy")]
+    assert seen.rate == pytest.approx(0.1)
+    assert watch([FINE, FINE, low, low])[0].rate == 1.0  # only a warning
+
+
+def test_best_evaluation_is_kept():
+    lines = [{"eval/accuracy": x} for x in (0.5, 0.9, 0.85, 0.79)]
+    seen, met = watch(lines)
+    assert met == [(3, "evaluation")]
+    assert seen.best == 0.9
+
+
+def test_a_resumed_guard_sees_the_same():
+    lines = [FINE, FINE | {"eval/accuracy": 0.9}, FINE, FINE | {"entropy": 0.1}, FINE] * 2
+    whole, met = watch(lines)
+    for cut in range(len(lines)):
+        half, first = watch(lines[:cut])
+        again = collapse_guard.from_meta(json.loads(json.dumps(collapse_guard.to_meta(half))))
+        rest, second = watch(lines[cut:], seen=again)
+        assert rest == whole
+        assert first + [(n + cut, name) for n, name in second] == met
+
+
+def test_no_meta_is_a_new_guard():
+    assert collapse_guard.from_meta(None) == collapse_guard.start()

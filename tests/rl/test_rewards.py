@@ -1,0 +1,96 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from diffpo_jax.rl.rewards import advantages, decoupled, equal_groups, speed_reward
+
+REWARDS = np.array([1.0, 0.0, 0.0, 1.0, 0.5, 0.5, 2.0, 0.0])  # group means 0.5 and 0.75
+
+
+def test_group_mean_by_hand():
+    got = advantages(REWARDS, 4, "mean")
+    np.testing.assert_array_equal(got, [0.5, -0.5, -0.5, 0.5, -0.25, -0.25, 1.25, -0.75])
+    assert got.dtype == np.float32
+
+
+def test_group_std_by_hand():
+    # Standard deviations 0.5 and sqrt((0.0625 + 0.0625 + 1.5625 + 0.5625) / 4) = 0.75.
+    expected = [1, -1, -1, 1, -1 / 3, -1 / 3, 5 / 3, -1]
+    np.testing.assert_allclose(advantages(REWARDS, 4, "group_std"), expected, rtol=1e-6)
+
+
+def test_batch_std_by_hand():
+    # Centred squares sum to 1 + 2.25 over eight rewards.
+    expected = np.array([0.5, -0.5, -0.5, 0.5, -0.25, -0.25, 1.25, -0.75]) / np.sqrt(3.25 / 8)
+    np.testing.assert_allclose(advantages(REWARDS, 4, "batch_std"), expected, rtol=1e-6)
+
+
+def test_groups_are_consecutive():
+    np.testing.assert_array_equal(
+        advantages(REWARDS, 2, "mean"), [0.5, -0.5, -0.5, 0.5, 0, 0, 1, -1]
+    )
+
+
+@pytest.mark.parametrize("kind", ["mean", "group_std", "batch_std"])
+@pytest.mark.parametrize("value", [0.1, 0.7, 1 / 3])
+def test_an_equal_group_gets_exactly_zero(kind, value):
+    # Means of such a group round away from its rewards: 0.1 summed three times is not 0.3.
+    for group in (3, 5, 6, 7):
+        rewards = np.array([value] * group + [0.0] * (group - 1) + [1.0])
+        got = advantages(rewards, group, kind)
+        np.testing.assert_array_equal(got[:group], 0)
+        assert (got[group:] != 0).all()
+
+
+def test_the_mean_of_an_equal_group_does_round():
+    rewards = np.full(7, 0.1)
+    assert any((np.full(n, v) - np.full(n, v).mean()).any() for n in (3, 6, 7) for v in (0.1, 0.7))
+    np.testing.assert_array_equal(advantages(rewards, 7, "batch_std"), np.zeros(7))
+
+
+@pytest.mark.parametrize("kind", ["mean", "group_std", "batch_std"])
+def test_a_batch_of_equal_groups_is_zero_and_finite(kind):
+    got = advantages(np.array([0.1] * 4 + [0.9] * 4), 4, kind)
+    np.testing.assert_array_equal(got, np.zeros(8))
+
+
+@given(st.lists(st.floats(0, 1), min_size=8, max_size=8))
+def test_advantages_of_a_group_sum_to_zero(rewards):
+    for kind in ("mean", "group_std", "batch_std"):
+        got = advantages(np.array(rewards), 4, kind).astype(np.float64)
+        assert np.isfinite(got).all()
+        np.testing.assert_allclose(got.reshape(-1, 4).sum(1), 0, atol=1e-5)
+
+
+def test_unknown_kind():
+    with pytest.raises(ValueError, match="median"):
+        advantages(REWARDS, 4, "median")
+
+
+def test_equal_groups():
+    np.testing.assert_array_equal(equal_groups(REWARDS, 2), [False, False, True, False])
+    np.testing.assert_array_equal(equal_groups(np.array([0.1, 0.1, 0.1, 0.2]), 2), [True, False])
+
+
+def test_speed_reward_by_hand():
+    task, nfe = np.array([1.0, 0.0, 0.5]), np.array([4, 8, 2])
+    # lambda NFE/L = 0.15, 0.3, 0.075
+    multiplicative = speed_reward(task, nfe, 8, 0.3, "multiplicative")
+    np.testing.assert_allclose(multiplicative, [0.85, 0.0, 0.4625])
+    additive = speed_reward(task, nfe, 8, 0.3, "additive")
+    np.testing.assert_allclose(additive, [0.85, -0.3, 0.425])
+
+
+def test_a_reward_below_zero_pays_for_no_calls():
+    # Were it multiplied, 16 calls would earn -0.7 of the -1 that 1 call earns.
+    task, nfe = np.array([-1.0, -1.0]), np.array([1, 16])
+    np.testing.assert_array_equal(speed_reward(task, nfe, 16, 0.3, "multiplicative"), task)
+    # Apart: the rewards' own part is 0, and so must the speed's be.
+    np.testing.assert_array_equal(decoupled(task, nfe, 16, 0.3, 2), [0.0, 0.0])
+
+
+@pytest.mark.parametrize("form", ["multiplicative", "additive"])
+def test_no_price_leaves_the_task_reward(form):
+    task = np.array([1.0, 0.0, 0.25])
+    np.testing.assert_array_equal(speed_reward(task, np.array([1, 5, 8]), 8, 0.0, form), task)

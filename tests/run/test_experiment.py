@@ -1,0 +1,395 @@
+"""Whole runs, as small as they come: every method and mode by overrides alone, and bad ends."""
+
+import dataclasses
+import json
+import pathlib
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+import reference
+import safetensors.numpy
+from least import LEAST, least
+
+from diffpo_jax.config import DIALS, convert, presets
+from diffpo_jax.run import base_model, complete, experiment, export
+from diffpo_jax.system.errors import UserError
+from diffpo_jax.workdir import metrics
+
+sys.path.insert(0, str(pathlib.Path(__file__).parents[2]))
+from configs import sudoku
+
+# An adapter that learns: partly right grids are rewarded, so that there are advantages.  Tests
+# that train one do it by the same programs, which are compiled once.
+ADAPTER = {"lora.rank": 2, "task.reward": "cell_fraction", "rl.objective.kl": 0.1}
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    """A finished run whose base model the others take."""
+    path = tmp_path_factory.mktemp("base")
+    experiment.run(least(**{"logging.profile": (2,)}), str(path))
+    return path
+
+
+def test_a_run_leaves_what_it_promises(base):
+    summary = json.loads((base / "report/summary.json").read_text())
+    assert [p["gamma"] for p in summary["trained"]["frontier"]] == [0.1, 1.0]
+    assert summary["prompts"] == 16
+    assert summary["denoiser_calls"]["pretrain"] == 3 * 32
+    assert set(summary["wall_seconds"]) == {"pretrain", "rl", "evaluation"}
+    assert set(summary["scores"]["learned"]) == {"cell_accuracy"}
+    assert sum(level["prompts"] for level in summary["by_difficulty"]["levels"]) == 16
+    for name in ("frontier.png", "learning_curves.png", "by_difficulty.png", "frontier.csv"):
+        assert (base / "report" / name).stat().st_size > 0
+    lines = metrics.read(base / "metrics.jsonl")
+    assert [(x["stage"], x["step"]) for x in lines] == (
+        [("pretrain", i) for i in (1, 2, 3)] + [("rl", i) for i in (0, 1, 2)]
+    )
+    last = lines[-1]
+    rollouts = sum(x["nfe"] for x in lines[-2:]) * 8
+    assert last["calls/rollout"] == pytest.approx(rollouts)
+    assert last["calls/update"] == 2 * 8 * 2  # steps, rows, K: one inner update scores nothing
+    assert last["time/tokens_per_second_per_chip"] > 0
+    parts = [last[f"time/{part}"] for part in ("rollout", "score", "grade", "update")]
+    assert min(parts) > 0 and sum(parts) <= last["time/seconds"]
+    assert "time/mfu" not in last  # no peak of this machine's processor is known
+    assert last["parity/0.2%"] == 1.0
+    assert [x.name for x in (base / "profile").iterdir()] == ["step-000002"]
+    assert list((base / "profile").rglob("*.xplane.pb"))
+    samples = (base / "samples/rl-000001.jsonl").read_text().splitlines()
+    assert len(samples) == 8
+    row = json.loads(samples[0])
+    assert row["nfe"] == max(row["commit_call"])
+
+
+def test_several_completions_of_a_prompt(base, tmp_path):
+    several = {"evaluation.samples": 2, "evaluation.temperature": 1.0}
+    summary = experiment.run(least(init_from=str(base), **several), str(tmp_path))
+    assert summary["prompts"] == 16
+    assert sum(level["prompts"] for level in summary["by_difficulty"]["levels"]) == 16
+    for point in (summary["trained"]["learned"], *summary["base"]["frontier"]):
+        assert point["pass@1"] == pytest.approx(point["accuracy"])
+        assert point["pass@2"] >= point["pass@1"]
+    rows = [json.loads(x) for x in (tmp_path / "samples/test.jsonl").read_text().splitlines()]
+    assert [row["id"] for row in rows[::2]] == [row["id"] for row in rows[1::2]]
+    assert len({row["id"] for row in rows}) == 16
+    # Each is drawn by itself.
+    assert [row["completion"] for row in rows[::2]] != [row["completion"] for row in rows[1::2]]
+
+
+def test_a_base_model_from_demonstrations_of_its_own_lengths(tmp_path):
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text("".join(json.dumps({"q": f"{i}", "a": ["7" * 40]}) + "\n" for i in range(9)))
+    where = "pretrain.demonstrations"
+    own = {
+        f"{where}.source": str(rows),
+        f"{where}.prompt": "{q}",
+        f"{where}.answer": "{a[0]}",
+        f"{where}.prompt_length": 2,
+        f"{where}.length": 38,
+        "model.positions": 40,
+        "pretrain.steps": 60,
+        "pretrain.learning_rate": 1e-2,
+        "pretrain.decay": "linear",
+        "rl.steps": 0,
+    }
+    with pytest.raises(UserError, match=r"config\.pretrain\.demonstrations\.length=38"):
+        experiment.run(least(**own), str(tmp_path / "refused"))
+    summary = experiment.run(least(**own, **{f"{where}.truncate": True}), str(tmp_path / "run"))
+    assert summary["denoiser_calls"]["pretrain"] == 60 * 32
+    # It has learned to write sevens, and nothing of Sudoku.
+    lines = metrics.read(tmp_path / "run/metrics.jsonl")
+    assert [x for x in lines if x["stage"] == "pretrain"][-1]["masked_accuracy"] > 0.95
+    assert summary["base"]["frontier"][0]["accuracy"] == 0.0
+
+
+def test_the_same_command_again_changes_nothing(base):
+    before = (base / "metrics.jsonl").read_bytes()
+    experiment.run(least(), str(base))
+    assert (base / "metrics.jsonl").read_bytes() == before
+
+
+@pytest.mark.slow
+def test_another_method_and_mode_by_overrides_alone(base, tmp_path):
+    method, mode = "diffpo_no_is", "sampler"
+    config = least(method=method, mode=mode, init_from=str(base))
+    summary = experiment.run(config, str(tmp_path))
+    assert (summary["method"], summary["mode"]) == (method, mode)
+    assert summary["trained"]["learned"] is not None
+    # The base is the other run's, so its frontier is too.
+    other = json.loads((base / "report/summary.json").read_text())
+    assert summary["base"]["frontier"] == other["base"]["frontier"]
+    last = metrics.read(tmp_path / "metrics.jsonl")[-1]
+    assert "grad_norm/threshold" in last
+    assert "grad_norm/denoiser" not in last
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "sampler",
+    [
+        {"rule": "top_k", "steps": 4, "block_length": 8, "cache": "dual", "slots": 4},
+        {"rule": "confidence", "confidence": 0.3, "fallback": "leftmost", "stop_at_end": True},
+    ],
+)
+def test_runs_by_other_rules(base, tmp_path, sampler):
+    changes = {f"sampler.{name}": value for name, value in sampler.items()}
+    config = least(mode="model", init_from=str(base), **changes)
+    summary = experiment.run(config, str(tmp_path))
+    assert (summary["rule"], summary["dial"]) == (config.sampler.rule, DIALS[config.sampler.rule])
+    points = summary["trained"]["frontier"]
+    assert [point[summary["dial"]] for point in points] == list(config.dials)
+    last = metrics.read(tmp_path / "metrics.jsonl")[-1]
+    if config.sampler.rule == "top_k":
+        assert [point["nfe"] for point in points] == list(config.dials)
+        assert last["nfe"] == 4
+    header = (tmp_path / "report/frontier.csv").read_text().splitlines()[0]
+    assert header.split(",")[1] == summary["dial"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {
+            "rl.likelihood.anchors": 4,
+            "rl.likelihood.schedule": "even",
+            "rl.objective.ratio": "sequence",
+            "rl.objective.kl": 0.1,
+            "rl.objective.kl_in": "reward",
+            "rl.inner_updates": 2,
+        },
+        {
+            "rl.likelihood.anchors": 0,
+            "rl.likelihood.calls": 2,
+            "rl.objective.advantage": "decoupled",
+        },
+        {"rl.objective.selection": "exact", "threshold.scope": "call", "rl.likelihood.anchors": 0},
+        {"rl.objective.selection": "exact", "mode": "sampler", "rl.objective.aggregation": "token"},
+    ],
+)
+def test_objectives_by_overrides_alone(base, tmp_path, changes):
+    # Partly right grids are rewarded, so that there is something to learn from.
+    config = least(init_from=str(base), **{"task.reward": "cell_fraction"}, **changes)
+    experiment.run(config, str(tmp_path))
+    lines = [x for x in metrics.read(tmp_path / "metrics.jsonl") if x["stage"] == "rl"][1:]
+    for line in lines:
+        assert np.isfinite(line["objective"])
+        assert line["skipped"] == 0
+        exact = config.rl.likelihood.anchors == 0 and config.mode != "sampler"
+        if exact:  # the sampler's own numbers, before any update of the step
+            assert line["parity/1%"] == 1
+            assert line["kl/sequence"] < 1e-6
+        if config.rl.objective.selection == "exact":
+            assert line["selection/logprob"] < 0
+        if config.rl.objective.kl:
+            # Rollouts of the base model itself at first, then of one that has moved away from it.
+            assert abs(line["kl/reward"]) < (1e-5 if line["step"] == 1 else 1)
+    if config.mode != "sampler":
+        rows = config.rl.prompts * config.rl.group
+        assert lines[0]["calls/update"] > rows
+        if config.rl.inner_updates == 2:
+            # Two updates, the old scores, and two models' scores for the price in the reward.
+            assert lines[0]["calls/update"] == rows * config.rl.likelihood.anchors * 5
+
+
+@pytest.mark.slow
+def test_the_guard_stops_a_run_and_lets_it_go_on_when_told(base, tmp_path):
+    """Any entropy is below an absurd share of the start: the condition is met at once."""
+    changes = {"init_from": str(base), "rl.steps": 3, "rl.guard.window": 1, "checkpoint.every": 9}
+    changes |= {"rl.guard.entropy": 100.0, "task.reward": "cell_fraction"}
+    stop, warn = (least(**changes, **{"rl.guard.action": x}) for x in ("stop", "warn"))
+    for _ in range(2):  # the same command again is stopped again
+        with pytest.raises(UserError, match=r"RL step 1: stopped by config\.rl\.guard: .*entropy"):
+            experiment.run(stop, str(tmp_path / "stopped"))
+    experiment.run(warn, str(tmp_path / "stopped"))
+    experiment.run(warn, str(tmp_path / "warned"))
+    ours, theirs = (metrics.read(tmp_path / x / "metrics.jsonl") for x in ("stopped", "warned"))
+    assert next(x for x in ours if "guard/entropy" in x)["step"] == 1
+    for mine, other in zip(ours, theirs, strict=True):
+        assert {k: v for k, v in mine.items() if not k.startswith("time/")} == {
+            k: v for k, v in other.items() if not k.startswith("time/")
+        }
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("preset", ["d1", "justgrpo"])
+def test_other_algorithms_by_their_presets(base, tmp_path, preset):
+    values = sudoku.get_config(f"{preset},smoke")
+    # The base knows next to nothing: only without a bound does it commit more than one a call.
+    changes = {"init_from": str(base), "evaluation.gammas": (0.1, 100.0)}
+    values.update_from_flattened_dict(LEAST | changes)
+    config = convert.from_config_dict(values)
+    summary = experiment.run(config, str(tmp_path))
+    last = metrics.read(tmp_path / "metrics.jsonl")[-1]
+    assert summary["mode"] == "model"
+    # Two tokens a call; or one, and evaluations decode in parallel whatever the rollouts were.
+    assert last["nfe"] == {"d1": 8, "justgrpo": 16}[preset]
+    assert ("kl/reference" in last) == (preset == "d1")
+    assert ("grad_norm/denoiser" in last, "grad_norm/threshold" in last) == (True, False)
+    assert summary["trained"]["learned"] is None
+    nfe = [point["nfe"] for point in summary["trained"]["frontier"]]
+    assert nfe == [8] if preset == "d1" else min(nfe) < 8
+    assert last["calls/update"] > 0
+
+
+@pytest.mark.parametrize("preset", presets.ALGORITHMS)
+def test_every_algorithm_is_a_whole_configuration(preset):
+    config, default = (convert.from_config_dict(sudoku.get_config(x)) for x in (preset, "default"))
+    assert config != default
+    # s1k's rows are longer, and what lora freezes is bfloat16.
+    own = {name: getattr(default.model, name) for name in ("positions", "param_dtype")}
+    assert dataclasses.replace(config.model, **own) == default.model
+
+
+@pytest.mark.slow
+def test_a_sharded_run_gives_the_same_numbers(base, tmp_path):
+    config = least(**{"init_from": str(base), "mesh.data": 2, "mesh.fsdp": 2, "mesh.tensor": 1})
+    experiment.run(config, str(tmp_path))
+    ours, theirs = (
+        [x for x in metrics.read(p / "metrics.jsonl") if x["stage"] == "rl"]
+        for p in (tmp_path, base)
+    )
+    for mine, other in zip(ours, theirs, strict=True):
+        for name in ("accuracy", "nfe", "reward", "objective", "kl/token", "gamma/p50"):
+            if name in other:
+                assert mine[name] == pytest.approx(other[name], rel=1e-4, abs=1e-5), name
+
+
+def test_a_loss_that_is_not_finite_stops_and_names_the_last_checkpoint(base, tmp_path):
+    # Partly right grids are rewarded, so that there are advantages to learn from.
+    changes = {"init_from": str(base), "task.reward": "cell_fraction", "rl.steps": 6}
+    config = least(**changes, **{"rl.optimizer.denoiser_lr": float("inf")})
+    with pytest.raises(UserError, match=r"RL step \d: .*(nan|inf).* Last good checkpoint: step"):
+        experiment.run(config, str(tmp_path))
+    assert np.all([x["step"] < 6 for x in metrics.read(tmp_path / "metrics.jsonl")])
+
+
+def test_pretraining_that_diverges_stops(tmp_path):
+    config = least(**{"pretrain.learning_rate": 1e38, "pretrain.max_grad_norm": 1e38})
+    with pytest.raises(UserError, match=r"pretraining step \d: .*Last good checkpoint"):
+        experiment.run(config, str(tmp_path))
+
+
+def test_rl_starts_from_exported_weights(base, tmp_path):
+    out = tmp_path / "weights"
+    export.export(str(base), str(out), model="base")
+    lineage = json.loads((out / "lineage.json").read_text())
+    assert lineage["config"]["model"]["width"] == least().model.width
+    fields = {"model.weights": str(out), "pretrain.steps": 0, "model.ff": 24}
+    summary = experiment.run(least(**fields), str(tmp_path / "run"))
+    first = json.loads((base / "report/summary.json").read_text())
+    assert summary["base"]["frontier"] == first["base"]["frontier"]
+    assert summary["denoiser_calls"]["pretrain"] == 0
+    # Sizes are the checkpoint's, whatever was asked for.
+    assert json.loads((tmp_path / "run/config.json").read_text())["model"]["ff"] == least().model.ff
+    with pytest.raises(UserError, match="exists already"):
+        export.export(str(base), str(out), model="base")
+    with pytest.raises(UserError, match="holds no run"):
+        export.export(str(tmp_path / "nowhere"), str(tmp_path / "x"), model="base")
+
+
+def test_rl_through_an_adapter(base, tmp_path):
+    """The base model stays as it is; checkpoints hold the adapter and the head alone."""
+    config = least(init_from=str(base), **ADAPTER)
+    experiment.run(config, str(tmp_path / "run"))
+    saved = tmp_path / "run" / "checkpoints" / "rl" / "2" / "params"
+    with ocp.StandardCheckpointer() as reader:
+        assert set(reader.metadata(saved).item_metadata.tree) == {"adapter", "threshold"}
+    last = metrics.read(tmp_path / "run" / "metrics.jsonl")[-1]
+    assert last["update_ratio/adapter"] > 0
+    assert "update_ratio/denoiser" not in last
+    assert last["kl/reference"] > 0
+    written = complete.complete(
+        config, str(tmp_path / "run"), ["1234341221434300"], model="trained", dial=0.1
+    )
+    export.export(str(tmp_path / "run"), str(tmp_path / "merged"), model="trained")
+    export.export(str(tmp_path / "run"), str(tmp_path / "peft"), model="trained", adapter=True)
+    described = json.loads((tmp_path / "peft" / "adapter_config.json").read_text())
+    assert (described["r"], described["base_model_name_or_path"]) == (2, str(base))
+    with pytest.raises(UserError, match="trained none"):
+        export.export(str(base), str(tmp_path / "none"), model="trained", adapter=True)
+    fields = {"model.weights": str(tmp_path / "merged"), "pretrain.steps": 0, "rl.steps": 0}
+    experiment.run(least(**fields), str(tmp_path / "again"))
+    merged = complete.complete(
+        least(**fields), str(tmp_path / "again"), ["1234341221434300"], model="base", dial=0.1
+    )
+    assert merged[0].text == written[0].text
+    np.testing.assert_allclose(merged[0].probabilities, written[0].probabilities, rtol=1e-4)
+
+
+def test_a_base_that_changes_under_an_adapter_is_noticed(base, tmp_path):
+    export.export(str(base), str(tmp_path / "weights"), model="base")
+    fields = {"model.weights": str(tmp_path / "weights"), "pretrain.steps": 0} | ADAPTER
+    fields["model.quantized"] = "nf4"
+    experiment.run(least(**fields, **{"rl.steps": 1}), str(tmp_path / "run"))
+    file = next((tmp_path / "weights").glob("*.safetensors"))
+    weights = safetensors.numpy.load_file(file)
+    weights["model.transformer.ln_f.weight"] = weights["model.transformer.ln_f.weight"] + 1
+    safetensors.numpy.save_file(weights, file, metadata={"format": "pt"})
+    with pytest.raises(UserError, match="the base model is not the one that step 1 was trained"):
+        experiment.run(least(**fields, **{"rl.steps": 2}), str(tmp_path / "run"))
+
+
+def test_a_reference_is_in_the_type_of_the_products_and_gives_the_same_numbers():
+    policy, params = reference.tiny_policy(dtype="bfloat16", layers=2)
+    config = least(**{"model.dtype": "bfloat16"})
+    copy = base_model.reference(params, config)
+    names = [
+        jax.tree_util.keystr(path, simple=True, separator="/")
+        for path, x in jax.tree_util.tree_leaves_with_path(copy)
+        if x.dtype == jnp.float32
+    ]
+    assert {name.split("/")[-1] for name in names if "denoiser" in name} == {"scale", "embed"}
+    assert any(name.startswith("threshold") for name in names)
+    tokens, seen = jnp.arange(10).reshape(2, 5) % 5, jnp.ones((2, 5), bool)
+
+    def logits(params):
+        return policy.logits(params, policy.hidden(params, tokens, seen))
+
+    np.testing.assert_array_equal(logits(copy), logits(params))
+    without = dataclasses.replace(config, model=dataclasses.replace(config.model, positions=0))
+    assert base_model.reference(params, without)["denoiser"]["embed"].dtype == jnp.bfloat16
+
+
+def test_a_run_s_base_model_in_few_bits(base, tmp_path):
+    """Another run's is read whole and rounded; the sampler alone may be trained over it."""
+    few = {"init_from": str(base), "mode": "sampler", "model.quantized": "int8", "rl.steps": 0}
+    summary = experiment.run(least(**few), str(tmp_path / "run"))
+    assert len(summary["base"]["frontier"]) == 2
+    with pytest.raises(UserError, match="Train an adapter"):
+        experiment.run(least(**few | {"mode": "joint"}), str(tmp_path / "joint"))
+    assert not (tmp_path / "joint").exists()
+
+
+def test_sft_through_an_adapter_is_merged_before_rl(base, tmp_path):
+    """From published weights by SFT to RL in one run; a run after it finds the same base model."""
+    export.export(str(base), str(tmp_path / "weights"), model="base")
+    fields = {"model.weights": str(tmp_path / "weights"), "pretrain.warmup": 1} | ADAPTER
+    summary = experiment.run(least(**fields), str(tmp_path / "run"))
+    saved = tmp_path / "run" / "checkpoints" / "base" / "3" / "params"
+    with ocp.StandardCheckpointer() as reader:
+        assert set(reader.metadata(saved).item_metadata.tree) == {"adapter"}
+    lines = metrics.read(tmp_path / "run" / "metrics.jsonl")
+    losses = [line["loss"] for line in lines if line["stage"] == "pretrain"]
+    assert len(losses) == 3
+    again = {"init_from": str(tmp_path / "run"), "rl.steps": 0}
+    other = experiment.run(least(**again), str(tmp_path / "other"))
+    assert other["base"]["frontier"] == summary["base"]["frontier"]
+
+
+def test_a_base_of_another_shape_is_refused(base, tmp_path):
+    config = least(**{"init_from": str(base), "model.ff": 24})
+    with pytest.raises(UserError, match=r"does not fit config\.model"):
+        experiment.run(config, str(tmp_path))
+
+
+def test_an_example_that_does_not_fit_is_found_first(tmp_path):
+    config = least(**{"sampler.length": 8, "sampler.block_length": 8})
+    with pytest.raises(UserError, match=r"config\.sampler\.length"):
+        experiment.run(config, str(tmp_path))
+    assert not (tmp_path / "checkpoints").exists()

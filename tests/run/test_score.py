@@ -1,0 +1,86 @@
+"""The command `evaluate`: models that were trained elsewhere, point by point."""
+
+import json
+import pathlib
+
+import pytest
+from least import least
+
+from diffpo_jax.run import experiment, export, score
+from diffpo_jax.system import files
+from diffpo_jax.system.errors import UserError
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    path = tmp_path_factory.mktemp("run")
+    experiment.run(least(), str(path))
+    return path
+
+
+@pytest.fixture(scope="module")
+def weights(run, tmp_path_factory):
+    path = tmp_path_factory.mktemp("weights") / "out"
+    export.export(str(run), str(path), model="base")
+    return path
+
+
+def plain(points):
+    return [{k: v for k, v in x.items() if k not in ("scores", "learned")} for x in points]
+
+
+def test_published_weights_score_like_the_run_they_came_from(run, weights, tmp_path):
+    config = least(**{"model.weights": str(weights)})
+    result = score.score(config, str(tmp_path / "out"))
+    frontier = json.loads((run / "report/summary.json").read_text())["base"]["frontier"]
+    assert plain(result["points"]) == frontier
+    assert json.loads((tmp_path / "out/evaluation.json").read_text()) == result
+    assert result["model"]["weights"] == str(weights)
+    assert len(result["model"]["sha256"]) == 64
+    rows = (tmp_path / "out/samples/published-0.1.jsonl").read_text().splitlines()
+    assert len(rows) == result["prompts"] == 16
+    assert {"completion", "correct", "nfe"} <= json.loads(rows[0]).keys()
+    assert "16 prompts" in score.table(result)
+
+
+def test_a_runs_model_is_scored_at_its_own_threshold_too(run, tmp_path):
+    result = score.score(least(), str(tmp_path / "out"), run=str(run))
+    summary = json.loads((run / "report/summary.json").read_text())
+    assert plain(result["points"][:-1]) == summary["trained"]["frontier"]
+    last, learned = result["points"][-1], summary["trained"]["learned"]
+    assert last["learned"]
+    assert (last["accuracy"], last["nfe"]) == (learned["accuracy"], learned["nfe"])
+    assert "learned" in score.table(result)
+
+
+def test_it_goes_on_after_the_last_whole_point(weights, tmp_path, monkeypatch):
+    config = least(**{"model.weights": str(weights)})
+    first = score.score(config, str(tmp_path / "out"))
+    (tmp_path / "out/samples/published-1.0.json").unlink()
+    made, write = [], files.write_jsonl
+
+    def watched(path, rows):
+        made.append(pathlib.Path(path).name)
+        write(path, rows)
+
+    monkeypatch.setattr(files, "write_jsonl", watched)
+    assert score.score(config, str(tmp_path / "out"))["points"] == first["points"]
+    assert made == ["published-1.0.jsonl"]
+
+
+def test_other_prompts_are_another_evaluation(weights, tmp_path):
+    """Of two runs of one configuration the number of test prompts may differ; no point stays."""
+    fields = {"model.weights": str(weights), "evaluation.gammas": (0.1,)}
+    for count in (8, 16):
+        config = least(**fields, **{"evaluation.examples": count})
+        result = score.score(config, str(tmp_path / "out"))
+        rows = (tmp_path / "out/samples/published-0.1.jsonl").read_text().splitlines()
+        assert len(rows) == result["prompts"] == count
+
+
+def test_without_a_model_there_is_nothing_to_score(tmp_path):
+    with pytest.raises(UserError, match="no model to score"):
+        score.score(least(), str(tmp_path))
+    config = least(**{"model.weights": str(tmp_path / "nothing")})
+    with pytest.raises(UserError, match="is not a directory, nor a hub name"):
+        score.score(config, str(tmp_path / "out"))

@@ -1,0 +1,133 @@
+import csv
+import dataclasses
+import json
+import math
+import os
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from diffpo_jax.config import Config, Figure2Config, convert
+from diffpo_jax.studies import surrogate_kl
+
+ROOT = pathlib.Path(__file__).parents[2]
+# Two rollouts of three tokens; the first commits one a call, the second two and then one.
+CALLS = np.array([[1, 2, 3], [1, 1, 2]])
+MATRIX = np.zeros((2, 3, 3))
+MATRIX[0, 1, 0] = 0.4
+MATRIX[0, 2, :2] = 0.9, 0.1
+MATRIX[1, 2, 0] = 0.6
+MEASURED = surrogate_kl.Measured(MATRIX, CALLS, np.ones((2, 3), bool), np.array([3, 2]))
+RUN = dataclasses.replace(Config(), seed=3)
+CONFIG = Figure2Config(rollouts=1, draws=200, anchors=(1, 2, 3))
+
+
+@pytest.fixture(scope="module")
+def summary():
+    return surrogate_kl.summarise(MEASURED, RUN, CONFIG)
+
+
+def test_one_anchor_is_the_first_column(summary):
+    one = summary["surrogates"]["1"]
+    assert [(p["call"], p["tokens"]) for p in one["by_call"]] == [(1, 3), (2, 2), (3, 1)]
+    assert [p["kl"] for p in one["by_call"]] == pytest.approx([0.0, 0.5, 0.9])
+    assert one["kl_token"] == pytest.approx(1.9 / 6)
+    assert one["kl_sequence"] == pytest.approx((1.3 + 0.6) / 2)
+    assert one["theorem1_slack"] == pytest.approx(math.sqrt(0.95 / 2))
+    # Sums 1.3 and 0.6 over 3 tokens each: residuals 0.35, variance 2 (2 x 0.35^2) / 6^2.
+    assert one["standard_error"] == pytest.approx(0.35 * 2 / 6)
+
+
+def test_a_later_anchor_is_where_its_share_is_committed(summary):
+    """u is uniform: the anchor is call 1, 2 or 3 of the first rollout, a third each, and call 1
+    of the second, which has two thirds committed by then, two times in three."""
+    two = summary["surrogates"]["2"]["by_call"]
+    third = 3 * math.sqrt(2 / 9 / CONFIG.draws)  # three standard errors of a share
+    # The first one's second token is seen from call 1 in a third of the draws; there D is 0.
+    first, second = 0.4 * 2 / 3, 0.6 * 1 / 3
+    assert two[1]["kl"] == pytest.approx((first + second) / 2, abs=third)
+    # Its third token: from call 1 (0.1), from its own state (0), or from the prompt (0.9).
+    assert two[2]["kl"] == pytest.approx((0.1 + 0.0 + 0.9) / 3, abs=third)
+
+
+def test_more_anchors_are_nearer(summary):
+    means = [summary["surrogates"][k]["kl_token"] for k in ("1", "2", "3")]
+    assert means == sorted(means, reverse=True)
+
+
+def test_the_assumption_by_hand():
+    matrix = MATRIX.copy()
+    matrix[0, 2, :2] = 0.1, 0.9  # worse from the later state
+    got = surrogate_kl.assumption(MEASURED._replace(matrix=matrix))
+    # Steps: 0.4 -> 0 | 0.1 -> 0.9 -> 0 | 0.6 -> 0.
+    assert got["pairs"] == 4
+    assert got["pairs_growing"] == pytest.approx(1 / 4)
+    assert got["tokens_holding"] == pytest.approx(2 / 3)
+    assert got["mean_by_state"][0]["kl"] == pytest.approx((0.4 + 0.1 + 0.6) / 3)
+    assert got["mean_by_state"][0]["kl_next"] == pytest.approx(0.9 / 3)
+
+
+def study(*flags):
+    return subprocess.run(
+        [sys.executable, "-m", "diffpo_jax.study", *flags],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env=os.environ
+        | {"XLA_FLAGS": "--xla_backend_optimization_level=0", "JAX_PLATFORMS": "cpu"},
+    )
+
+
+@pytest.mark.slow
+def test_the_command(tmp_path):
+    flags = [
+        "--config=configs/studies/figure2.py:smoke",
+        f"--workdir={tmp_path}",
+        "--config.figure2.prompts=6",
+        "--config.figure2.rollouts=2",
+        "--config.figure2.batch=5",  # does not divide the 12 rollouts
+        "--config.run.task.sudoku.train_examples=64",
+        "--config.run.pretrain.steps=2",
+    ]
+    out = study(*flags)
+    assert out.returncode == 0, out.stderr
+    result = json.loads((tmp_path / "report/figure2.json").read_text())
+    assert list(result["surrogates"]) == ["1", "2", "4", "16"]
+    assert result["settings"]["prompts"] == 6
+    for name in ("figure2.png", "figure2.svg"):
+        assert (tmp_path / "report" / name).stat().st_size > 1000
+    with open(tmp_path / "report/figure2.csv") as file:
+        rows = list(csv.DictReader(file))
+    tokens = sum(int(row["tokens"]) for row in rows if row["anchors"] == "1")
+    assert tokens == 12 * 16
+    assert f"{result['surrogates']['2']['kl_token']:.4f}" in out.stdout
+    assert "a sequence" in out.stdout
+
+
+@pytest.mark.parametrize(
+    ("flag", "message"),
+    [
+        ("--config.figure2.model=best", "config.figure2.model='best' is unknown"),
+        ("--config.figure2.anchors=(0, 2)", "config.figure2.anchors=(0, 2) must be"),
+        ("--config.run.rl.step=3", "config.run.rl.step is not a field"),
+    ],
+)
+def test_a_mistake_is_one_line(tmp_path, flag, message):
+    out = study("--config=configs/studies/figure2.py:smoke", f"--workdir={tmp_path}", flag)
+    assert out.returncode == 2
+    assert message in out.stderr.strip().splitlines()[-1]
+    assert "Traceback" not in out.stderr
+
+
+def test_a_preset_names_the_task():
+    for preset, task, steps in (
+        ("smoke", "sudoku", 8),
+        ("countdown", "countdown", 150),
+        ("countdown,smoke", "countdown", 8),
+    ):
+        run = convert.module_of(ROOT / "configs/studies/figure2.py").get_config(preset).run
+        assert (run.task.name, run.rl.steps) == (task, steps)

@@ -1,0 +1,88 @@
+import errno
+import json
+import os
+import stat
+
+import pytest
+
+from diffpo_jax.system import files
+
+
+def test_writes_text_and_bytes_and_makes_the_directory(tmp_path):
+    path = tmp_path / "a" / "b" / "text"
+    files.write_atomic(path, "é\n")
+    assert path.read_bytes() == b"\xc3\xa9\n"
+    files.write_atomic(str(path), b"\x00\r\n")
+    assert path.read_bytes() == b"\x00\r\n"
+    assert os.listdir(path.parent) == ["text"]
+
+
+def test_a_bare_name_is_written_in_the_working_directory(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    files.write_atomic("name", "x")
+    assert (tmp_path / "name").read_text() == "x"
+
+
+def test_permissions_follow_the_umask(tmp_path):
+    before = os.umask(0o022)
+    try:
+        files.write_atomic(tmp_path / "file", "x")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == 0o644
+
+
+@pytest.mark.parametrize("call", ["fsync", "replace"])
+def test_no_space_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch, call):
+    path = tmp_path / "file"
+    path.write_text("old")
+
+    def full(*args):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, call, full)
+    with pytest.raises(OSError, match="No space left") as caught:
+        files.write_atomic(path, "new")
+    assert caught.value.errno == errno.ENOSPC
+    assert path.read_text() == "old"
+    assert os.listdir(tmp_path) == ["file"]
+
+
+def test_the_content_is_on_disk_before_it_takes_the_name(tmp_path, monkeypatch):
+    path = tmp_path / "file"
+    path.write_text("old")
+    seen = []
+    fsync = os.fsync
+
+    def spy(descriptor):
+        (temporary,) = [n for n in os.listdir(tmp_path) if n != "file"] or [None]
+        seen.append((path.read_text(), temporary and (tmp_path / temporary).read_text()))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", spy)
+    files.write_atomic(path, "new")
+    # First the content, under another name; then the directory, once the name has moved.
+    assert seen == [("old", "new"), ("new", None)]
+
+
+def test_json_is_indented_and_ends_in_a_newline(tmp_path):
+    files.write_json(tmp_path / "a.json", {"é": 0.1, "none": None})
+    assert (tmp_path / "a.json").read_text("utf-8") == '{\n  "é": 0.1,\n  "none": null\n}\n'
+
+
+def test_jsonl_holds_one_row_a_line(tmp_path):
+    rows = [{"text": "two\nlines"}, {"x": [1, 2]}]
+    files.write_jsonl(tmp_path / "a.jsonl", rows)
+    lines = (tmp_path / "a.jsonl").read_text().splitlines()
+    assert [json.loads(line) for line in lines] == rows
+    files.write_jsonl(tmp_path / "a.jsonl", [])
+    assert (tmp_path / "a.jsonl").read_bytes() == b""
+
+
+@pytest.mark.parametrize("write", [files.write_json, lambda p, v: files.write_jsonl(p, [v])])
+def test_numbers_json_has_not_are_refused_and_the_old_file_stays(tmp_path, write):
+    path = tmp_path / "file"
+    path.write_text("old")
+    with pytest.raises(ValueError):
+        write(path, {"x": float("nan")})
+    assert path.read_text() == "old"

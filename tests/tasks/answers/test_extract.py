@@ -1,0 +1,128 @@
+"""Where answers are found, by our rules and by d1's."""
+
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from diffpo_jax.tasks.answers import extract
+from diffpo_jax.tasks.d1 import answers as d1_answers
+
+PIECES = ["<answer>", "</answer>", "\\boxed{", "\\boxed ", "\\fbox{", "{", "}", "\\", "$", "\n"]
+TEXTS = st.lists(st.sampled_from([*PIECES, "a", "1", " ", "é"]), max_size=14).map("".join)
+
+
+@pytest.mark.parametrize(
+    ("text", "first", "last"),
+    [
+        ("<answer>1</answer>", "1", "1"),
+        ("<answer> 1\n</answer> or <answer>2</answer>!", "1", "2"),
+        ("<answer>1</answer> or <answer>2", "1", "1"),  # the second is not closed
+        ("<answer>a<answer>b</answer>c</answer>", "b", "b"),  # the inner pair
+        ("</answer><answer>1</answer>", "1", "1"),
+        ("<answer></answer>", "", ""),
+        ("<answer>1", None, None),
+        ("1</answer>", None, None),
+        ("<ANSWER>1</ANSWER>", None, None),
+        ("", None, None),
+    ],
+)
+def test_tags(text, first, last):
+    assert extract.first_tag(text) == first
+    assert extract.last_tag(text) == last
+
+
+def test_other_tags():
+    assert extract.last_tag("<a.b>1</a.b><axb>2</axb>", "a.b") == "1"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (r"\boxed{1}", "1"),
+        (r"so \boxed{ \frac{1}{2} }.", r"\frac{1}{2}"),
+        (r"\boxed{1} or \fbox{2}", "2"),
+        (r"\boxed {3}", "3"),
+        (r"\boxed{\{1, 2\}}", r"\{1, 2\}"),
+        (r"\boxed{\left\{1\right.}", r"\left\{1\right."),  # an escaped brace closes nothing
+        (r"\boxed{a \boxed{b}}", "b"),
+        (r"\boxed{1} \boxed{2", None),  # the last one is not closed
+        (r"\boxed 5", None),
+        (r"\boxed{}", ""),
+        ("boxed{1}", None),
+        ("", None),
+    ],
+)
+def test_boxes(text, expected):
+    assert extract.last_boxed(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "expected"),
+    [
+        (" 1 \n", "text", "1"),
+        (" \n", "text", None),
+        (r"<answer>1</answer> \boxed{2}", "text", r"<answer>1</answer> \boxed{2}"),
+        (r"<answer>1</answer> \boxed{2}", "tags", "1"),
+        (r"<answer>1</answer> \boxed{2}", "boxed", "2"),
+        (r"<answer>1 \boxed{2}", "tags", "2"),
+        (r"<answer>1</answer> \boxed{2", "boxed", "1"),
+        ("12", "tags", None),
+        ("12", "boxed", None),
+    ],
+)
+def test_reading(text, kind, expected):
+    assert extract.read(text, kind) == expected
+
+
+@given(st.text("ab(){}1 ", max_size=8).map(str.strip), st.sampled_from(["text", "tags", "boxed"]))
+def test_what_is_marked_is_read_back(answer, kind):
+    depth = 0
+    for character in answer:  # a box cannot hold braces that do not match
+        depth += {"{": 1, "}": -1}.get(character, 0)
+        if depth < 0:
+            return
+    if depth == 0:
+        assert extract.read(extract.mark(answer, kind), kind) == (
+            answer or {"text": None}.get(kind, "")
+        )
+
+
+@given(TEXTS | st.text(max_size=40))
+def test_no_text_raises(text):
+    for kind in ("text", "tags", "boxed"):
+        assert isinstance(extract.read(text, kind), str | None)
+    extract.first_tag(text)
+
+
+@given(TEXTS)
+def test_d1_tags_are_those_of_its_expression(text):
+    expected = re.findall(r"<answer>(.*?)</answer>", text, re.DOTALL)
+    assert d1_answers.spans(text) == [found.strip() for found in expected]
+    assert d1_answers.first_tag(text) == (expected[0].strip() if expected else None)
+    assert d1_answers.last_tag(text) == (expected[-1].strip() if expected else None)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (r"\boxed{1} and \boxed{2+{3}} end", "2+{3}"),
+        (r"\boxed 5 and more$ not this", "5 and more"),
+        (r"\boxed{1} \boxed 2", "2"),
+        (r"\boxed 2 \boxed{1}", r"2 \boxed{1}"),  # the blank form wins, wherever it stands
+        (r"\fbox{7}", r"\fbox{7}"),  # found, but its command stays
+        (r"\boxed{1} \fbox{7}", "1"),
+        (r"\boxed{1", None),
+        (r"\boxed} {1}", None),  # brackets that close first never balance
+        ("3+4", "3+4"),
+        ("", ""),
+    ],
+)
+def test_d1_boxes(text, expected):
+    assert d1_answers.boxed(text) == expected
+
+
+@given(TEXTS | st.text(max_size=40))
+def test_d1_boxes_of_any_text(text):
+    assert isinstance(d1_answers.boxed(text), str | None)

@@ -1,0 +1,131 @@
+from fractions import Fraction
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from diffpo_jax.tasks.answers import numbers
+
+# What a text is, and what a text says where that differs (None: no number, or several).
+NUMBERS = {
+    "18": 18,
+    "+18": 18,
+    "-3": -3,
+    "\u22123": -3,
+    "- 3": -3,
+    "1,234": 1234,
+    "1,234,567.5": Fraction(2469135, 2),
+    "1{,}234": 1234,
+    r"1\!,\!234": 1234,
+    r"10\,000": 10_000,
+    "18.0": 18,
+    "18.": 18,
+    ".5": Fraction(1, 2),
+    "$18": 18,
+    r"\$18": 18,
+    "-$5": -5,
+    "$-5": -5,
+    "€5": 5,
+    "5 €": 5,
+    "18 dollars": 18,
+    "18 square meters per hour": 18,
+    "18cm": 18,
+    "18 m": 18,
+    "18 km/h": 18,
+    "18 m^2": 18,
+    r"18\text{ cm}": 18,
+    r"18\,\text{cm}^2": 18,
+    r"18^\circ": 18,
+    "50%": 50,
+    "50 %": 50,
+    r"50\%": 50,
+    "1/2": Fraction(1, 2),
+    "6 / 4": Fraction(3, 2),
+    "-1/2": Fraction(-1, 2),
+    "1.5/0.5": 3,
+    r"\frac{1}{2}": Fraction(1, 2),
+    r"\dfrac12": Fraction(1, 2),
+    r"-\frac{3}{4}": Fraction(-3, 4),
+    "1 1/2": Fraction(3, 2),
+    "-1 1/2": Fraction(-3, 2),
+    r"1\frac{1}{2}": Fraction(3, 2),
+    "½": Fraction(1, 2),
+    "2½": Fraction(5, 2),
+    r"\boxed{18}": 18,
+}
+
+
+@pytest.mark.parametrize(("text", "value"), NUMBERS.items())
+def test_a_number(text, value):
+    assert numbers.exact(text) == value
+    assert numbers.read(text) == value
+    assert numbers.last(text) == value
+
+
+@pytest.mark.parametrize(
+    ("text", "said", "last"),
+    [
+        ("", None, None),
+        ("none", None, None),
+        ("x = 18", 18, 18),
+        ("8 + 10 = 18", 18, 18),
+        ("The answer is 18.", 18, 18),
+        ("$18 per day", 18, 18),
+        ("17 or 18", None, 18),
+        ("18, no: 17", None, 17),
+        ("10-3", None, 3),  # a difference, not 10 and minus 3
+        ("10 -3", None, -3),
+        ("1,2", None, 2),
+        ("10,00", None, 0),
+        ("1,234,5678", None, 5678),
+        ("2x", 2, 2),
+        (r"5\pi", 5, 5),
+        ("10^6", None, 6),
+        ("1e6", None, 6),
+        ("1/0", None, None),
+        ("1 1/0", None, None),
+        ("9" * 101, None, None),
+        ("9" * 100, int("9" * 100), int("9" * 100)),
+        ("\u0661\u0662", None, None),  # digits, but not 0-9
+    ],
+)
+def test_a_number_among_words(text, said, last):
+    assert numbers.read(text) == said
+    assert numbers.last(text) == last
+
+
+@pytest.mark.parametrize(
+    "text", ["x = 18", "2x", "2x + 1", r"5\pi", "about 3", "1, 2", "5!", "(3)"]
+)
+def test_more_than_a_number_is_not_exactly_one(text):
+    assert numbers.exact(text) is None
+
+
+@given(
+    st.fractions(), st.sampled_from(["{}", "${}", "{} dollars", "{}%", " {} ", r"{}\text{{ m}}"])
+)
+def test_fractions_are_read_back(value, form):
+    text = form.format(value)
+    assert numbers.exact(text) == numbers.read(text) == numbers.last(text) == value
+
+
+@given(st.integers(), st.integers(0, 5))
+def test_commas_and_zeros_change_nothing(value, zeros):
+    text = f"{value:,}" + ("." + "0" * zeros if zeros else "")
+    assert numbers.exact(text) == value
+
+
+PIECES = ["9", "1", ",", ".", "/", " ", "-", "$", "%", "=", "^", "{", "}", "\\frac", "\\text", "½"]
+
+
+@given(st.text() | st.lists(st.sampled_from([*PIECES, "{,}", "1,234", "cm", "\n"])).map("".join))
+@example("9" * 5000)
+@example("1/" * 2500)
+@example("1 1/" * 1000)
+@example("\\frac{1" * 700)
+@example("$" * 5000)
+@example("5 " + "a" * 5000)
+@example("1" + " " * 5000 + "/")
+def test_any_text(text):
+    for function in (numbers.read, numbers.last, numbers.exact):
+        assert isinstance(function(text), Fraction | None)

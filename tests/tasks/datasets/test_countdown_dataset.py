@@ -1,0 +1,123 @@
+import dataclasses
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from diffpo_jax.config import CountdownConfig
+from diffpo_jax.system.errors import UserError
+from diffpo_jax.tasks.answers import arithmetic
+from diffpo_jax.tasks.datasets import countdown
+from diffpo_jax.tasks.task import SPLITS
+
+SMALL = CountdownConfig(train_examples=60, validation_examples=11, test_examples=25)
+
+
+def keys(rows):
+    return {countdown.key([int(n) for n in row[0].split(",")], int(row[1])) for row in rows}
+
+
+@settings(max_examples=12, deadline=None)
+@given(
+    st.integers(2, 5),
+    st.integers(0, 1),
+    st.tuples(st.integers(1, 5), st.integers(4, 20)),
+    st.tuples(st.integers(0, 10), st.integers(20, 99)),
+    st.integers(0, 2**40),
+)
+def test_generated_instances(numbers_min, width, numbers, targets, seed):
+    config = dataclasses.replace(
+        SMALL,
+        numbers_min=numbers_min,
+        numbers_max=numbers_min + width,
+        number_min=numbers[0],
+        number_max=sum(numbers),
+        target_min=targets[0],
+        target_max=sum(targets),
+        data_seed=seed,
+    )
+    drawn = countdown.draw(config)
+    for split in SPLITS:
+        assert len(drawn[split]) == getattr(config, f"{split}_examples")
+        for i, (given_numbers, target, solution) in enumerate(drawn[split]):
+            row = [int(n) for n in given_numbers.split(",")]
+            assert len(row) == numbers_min + i % (width + 1)
+            assert all(config.number_min <= n <= config.number_max for n in row)
+            assert config.target_min <= int(target) <= config.target_max
+            value, used = arithmetic.evaluate(solution)
+            assert (value, sorted(used)) == (int(target), sorted(row))
+    seen = [keys(drawn[split]) for split in SPLITS]
+    assert not seen[0] & seen[1] and not seen[0] & seen[2] and not seen[1] & seen[2]
+
+
+def test_splits_are_disjoint_across_seeds_and_orders():
+    assert countdown.key([3, 5, 2], 9) == countdown.key([2, 3, 5], 9) == "2,3,5=9"
+    train = [dataclasses.replace(SMALL, train_examples=500, data_seed=s) for s in range(2)]
+    drawn = set().union(*(keys(countdown.draw(config)["train"]) for config in train))
+    other = countdown.draw(dataclasses.replace(SMALL, test_examples=300, data_seed=99))
+    assert not drawn & keys(other["test"]) and not drawn & keys(other["validation"])
+
+
+def test_no_part_of_a_split_is_harder_than_another():
+    """Small targets are more frequent: different ones alone would run out of them."""
+    config = CountdownConfig(train_examples=3000, validation_examples=300, test_examples=900)
+    drawn = countdown.draw(config)
+    targets = {split: np.array([int(row[1]) for row in drawn[split]]) for split in SPLITS}
+    parts = [*np.split(targets["test"], 3), targets["validation"]]
+    mean, deviation = targets["train"].mean(), targets["train"].std()
+    for part in parts:
+        # Few instances are frequent, and which of them a split has moves its mean.
+        assert abs(part.mean() - mean) < 4 * deviation / len(part) ** 0.5
+    assert len({row[:2] for row in drawn["test"]}) < 900
+
+
+def test_solutions_differ():
+    drawn = countdown.draw(dataclasses.replace(SMALL, train_examples=3000))["train"]
+    solutions = {}
+    for numbers, target, solution in drawn:
+        solutions.setdefault((numbers, target), set()).add(solution)
+    several = [found for found in solutions.values() if len(found) > 1]
+    assert len(several) > 300
+
+
+def test_draw_is_deterministic_and_a_split_keeps_its_rows_when_counts_grow():
+    small = countdown.draw(SMALL)
+    large = countdown.draw(dataclasses.replace(SMALL, train_examples=300, test_examples=30))
+    for split in SPLITS:
+        assert large[split][: len(small[split])] == small[split]
+    assert countdown.draw(dataclasses.replace(SMALL, data_seed=1))["test"] != small["test"]
+
+
+def test_written_once_and_read_in_order(tmp_path, monkeypatch):
+    drawn = countdown.draw(SMALL)
+    assert countdown.load(SMALL, tmp_path, "test") == drawn["test"]
+    monkeypatch.setattr(countdown, "draw", None)  # would fail if it were written again
+    for split in SPLITS:
+        assert countdown.load(SMALL, tmp_path, split) == drawn[split]
+    (directory,) = (p.name for p in tmp_path.iterdir() if p.is_dir())
+    assert directory.startswith("countdown-")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"numbers_min": 1}, r"countdown\.numbers_min=1 must lie in 2\.\.6"),
+        ({"numbers_max": 7}, r"countdown\.numbers_max=7 must lie in 2\.\.6"),
+        ({"number_min": 0}, r"countdown\.number_min=0 must lie in 1\.\."),
+        (
+            {"number_min": 10},
+            r"countdown\.number_min=10 is above config\.task\.countdown\.number_m",
+        ),
+        ({"target_min": 51}, r"countdown\.target_min=51 is above"),
+        ({"test_examples": -1}, r"countdown\.test_examples=-1 must not be negative"),
+        ({"number_max": 5, "target_min": 900, "target_max": 999}, "only 0 of 1024 random expr"),
+        (
+            {"number_max": 1, "target_max": 3, "train_examples": 0},
+            r"number_min\.\.number_max=1\.\.1: the few instances of 3 numbers are all in other",
+        ),
+    ],
+)
+def test_settings_that_no_instance_meets(changes, message):
+    with pytest.raises(UserError, match=message):
+        countdown.draw(dataclasses.replace(SMALL, **changes))

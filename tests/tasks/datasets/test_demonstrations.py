@@ -1,0 +1,60 @@
+"""Rows with written answers as examples of pretraining."""
+
+import json
+
+import pytest
+
+from diffpo_jax.config import DemonstrationsConfig
+from diffpo_jax.system.errors import UserError
+from diffpo_jax.tasks.datasets import demonstrations
+
+S1K = "<reasoning>{thinking_trajectories[0]}</reasoning>\n<answer>{attempt}</answer>"
+ROW = {"question": "1+{1}?", "thinking_trajectories": ["One more.", "x"], "attempt": "2", "n": 3}
+
+
+def read(tmp_path, *rows, **fields):
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return demonstrations.read(DemonstrationsConfig(source=str(path), **fields))
+
+
+def test_the_templates_of_s1k(tmp_path):
+    shown = read(
+        tmp_path, ROW, ROW | {"attempt": "two"}, prompt="Q: {question}", answer=S1K, chat=True
+    )
+    assert len(shown) == 2
+    assert shown[0].prompt == "Q: 1+{1}?"  # a value is never a template
+    assert shown[0].target == "<reasoning>One more.</reasoning>\n<answer>2</answer>"
+    assert shown[1].target.endswith("<answer>two</answer>")
+    assert [e.id for e in shown[1:]] == ["demonstrations/1"]
+    assert shown[0].chat and not shown[0].prefill
+
+
+def test_a_column_that_is_named_like_an_entry(tmp_path):
+    assert read(tmp_path, {"question": "q", "a[0]": "it"}, answer="{a[0]}")[0].target == "it"
+
+
+@pytest.mark.parametrize(
+    ("row", "answer", "message"),
+    [
+        ({}, "{thought}", r"rows.jsonl: line 1 has no column 'thought'. Its columns: question, "),
+        ({}, "{thinking_trajectories[2]}", "column 'thinking_trajectories' has no entry 2"),
+        ({}, "{attempt[0]}", "column 'attempt' has no entry 0"),
+        ({}, "{n}", "'n' must be text; it is 3"),
+        ({}, "{thinking_trajectories}", r"must be text; it is \['One"),
+        ({"attempt": "  "}, "{attempt}", "makes an empty answer"),
+        ({}, "always the same", "demonstrations.answer names no column"),
+        ({}, "{attempt!r}", r"config.pretrain.demonstrations.answer: \{attempt!r\} is no field"),
+        ({}, "{attempt", "written twice"),
+        ({}, "{}", r"\{\} is no field"),
+    ],
+)
+def test_rows_and_templates_that_do_not_fit(tmp_path, row, answer, message):
+    with pytest.raises(UserError, match=message) as caught:
+        read(tmp_path, ROW | row, answer=answer)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_source_that_is_not_there(tmp_path):
+    with pytest.raises(UserError, match=r"config.pretrain.demonstrations.source=.* no such file"):
+        demonstrations.read(DemonstrationsConfig(source=str(tmp_path / "none.jsonl")))

@@ -1,0 +1,193 @@
+import csv
+import json
+
+import datasets
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from diffpo_jax.system.errors import UserError
+from diffpo_jax.tasks.datasets import hub
+
+FIELD = "config.task.train_file"
+ROWS = [{"question": "1+1?", "answer": "two\n#### 2"}, {"question": "½ of 4?", "answer": "#### 2"}]
+
+
+def load(source, split="train", columns=("question", "answer")):
+    return hub.load(str(source), FIELD, split=split, columns=columns)
+
+
+def values(rows):
+    return [row.values for row in rows]
+
+
+def write(path, rows=ROWS):
+    if path.suffix == ".jsonl":
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    elif path.suffix == ".json":
+        path.write_text(json.dumps(rows, indent=1, ensure_ascii=False))
+    elif path.suffix == ".csv":
+        with open(path, "w", newline="") as file:
+            writer = csv.DictWriter(file, list(rows[0]))
+            writer.writeheader()
+            writer.writerows(rows)
+    else:
+        datasets.Dataset.from_list(rows).to_parquet(path)
+    return path
+
+
+@pytest.fixture(autouse=True)
+def no_network(monkeypatch):
+    def refuse(*args, **kwargs):
+        raise AssertionError("a file needs no network")
+
+    monkeypatch.setattr(datasets, "load_dataset", refuse)
+
+
+@pytest.mark.parametrize("suffix", hub.SUFFIXES)
+def test_files(tmp_path, suffix):
+    assert values(load(write(tmp_path / f"rows{suffix}"))) == ROWS
+
+
+def test_json_may_hold_lines_or_one_object(tmp_path):
+    path = tmp_path / "rows.json"
+    path.write_text("\n".join(map(json.dumps, ROWS)))
+    assert values(load(path)) == ROWS
+    path.write_text(json.dumps(ROWS[0]))
+    assert values(load(path)) == ROWS[:1]
+
+
+def test_blank_lines_and_a_byte_order_mark_are_passed_over(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_text("\ufeff\n" + json.dumps(ROWS[0]) + "\n\n" + json.dumps(ROWS[1]))
+    assert values(load(path)) == ROWS
+    assert [row.where for row in load(path)] == [f"{FIELD}={path}: line {i}" for i in (2, 4)]
+
+
+def test_a_directory(tmp_path):
+    write(tmp_path / "b.jsonl", ROWS[:1])
+    write(tmp_path / "a.csv", ROWS[1:])
+    (tmp_path / "README.md").write_text("no data")
+    assert values(load(tmp_path)) == ROWS[::-1]
+
+
+def test_a_directory_with_files_by_split(tmp_path):
+    write(tmp_path / "train-00000-of-00001.parquet", ROWS[:1])
+    write(tmp_path / "test-00000-of-00001.parquet", ROWS[1:])
+    assert values(load(tmp_path, "train")) == ROWS[:1]
+    assert values(load(tmp_path, "test")) == ROWS[1:]
+    (tmp_path / "test-00000-of-00001.parquet").unlink()
+    with pytest.raises(UserError, match="without test files"):
+        load(tmp_path, "test")
+
+
+def said(source, **settings):
+    with pytest.raises(UserError) as caught:
+        load(source, **settings)
+    message = str(caught.value)
+    assert message.startswith(f"{FIELD}={source}"), message
+    assert "\n" not in message
+    return message
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "expected"),
+    [
+        ("a.jsonl", '{"question": "1", "answer": "2"}\n{"question": \n', "line 2 is not JSON"),
+        ("a.jsonl", '{"question": "1", "answer": "2"}\n[1]\n', "line 2 must be an object"),
+        (
+            "a.jsonl",
+            '\n{"question": "1"}\n',
+            "line 2 has no column 'answer'",
+        ),
+        ("a.jsonl", "{}", "line 1 has no column 'question'. Its columns: none"),
+        (
+            "a.jsonl",
+            '{"question": "1", "answer": null}',
+            "'answer' must be text; it is None",
+        ),
+        (
+            "a.jsonl",
+            '{"question": " ", "answer": "2"}',
+            "'question' must be text; it is ' '",
+        ),
+        ("a.jsonl", "", "holds no row"),
+        ("a.jsonl", "[" * 100_000, "line 1 is not JSON: RecursionError"),
+        ("a.json", "[]", "holds no row"),
+        ("a.json", "3", "must hold a list of objects"),
+        ("a.json", '[{"question": "1",\n "answer"}]', "line 2 is not JSON"),
+        ("a.json", '[{"question": "1"}]', "row 1 has no column 'answer'"),
+        ("a.csv", "question,answer\n", "holds no row"),
+        ("a.csv", "", "holds no row"),
+        ("a.csv", "question\n1\n", "line 2 has no column 'answer'"),
+        ("a.csv", "question,answer\n1,2\n3\n", "line 3: column 'answer' must be text"),
+        ("a.parquet", "nothing of the kind", "cannot be read as Parquet"),
+        ("a.txt", "1", "a file must end in one of"),
+    ],
+)
+def test_faulty_files(tmp_path, name, text, expected):
+    path = tmp_path / name
+    path.write_text(text)
+    assert expected in said(path)
+
+
+def test_text_that_is_not_utf8(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(b'{"question": "\xff"}\n')
+    assert "cannot be read" in said(path)
+
+
+def test_what_is_not_there(tmp_path):
+    assert "there is no such file" in said(tmp_path / "nothing.jsonl")
+    assert "there is no such file" in said("nothing")
+    (tmp_path / "empty").mkdir()
+    assert "is a directory without train files" in said(tmp_path / "empty")
+
+
+@pytest.mark.parametrize(
+    ("source", "asked"),
+    [
+        ("owner/name", ("owner/name", None, "train")),
+        ("owner/name:main", ("owner/name", "main", "train")),
+        ("owner/name:main:test", ("owner/name", "main", "test")),
+        ("owner/name::test", ("owner/name", None, "test")),
+    ],
+)
+def test_hub_names(monkeypatch, source, asked):
+    calls = []
+
+    def load_dataset(name, config, split):
+        calls.append((name, config, split))
+        return datasets.Dataset.from_list(ROWS)
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    rows = load(source)
+    assert values(rows) == ROWS
+    assert rows[1].where == f"{FIELD}={source}: row 2"
+    assert calls == [asked]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [ConnectionError("Couldn't reach 'owner/name' on the Hub\nmore"), ValueError("Unknown split")],
+)
+def test_a_hub_that_gives_nothing(monkeypatch, error):
+    def fail(*args, **kwargs):
+        raise error
+
+    monkeypatch.setattr(datasets, "load_dataset", fail)
+    message = said("owner/name:main")
+    assert "split 'train' cannot be had from the Hugging Face hub: " in message
+    assert str(error).splitlines()[0] in message
+
+
+def test_a_name_with_too_many_parts():
+    assert "write owner/name[:config[:split]]" in said("owner/name:a:b:c")
+
+
+@given(st.binary(max_size=200))
+def test_any_file_gives_rows_or_one_clear_line(tmp_path_factory, content):
+    path = tmp_path_factory.getbasetemp() / "any.jsonl"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match="any"):
+        load(path)

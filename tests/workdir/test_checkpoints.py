@@ -1,0 +1,137 @@
+"""Checkpoints: what is saved comes back; a failed save leaves the one before it whole."""
+
+import pathlib
+import subprocess
+import sys
+import textwrap
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from diffpo_jax.arrays.types import TrainState
+from diffpo_jax.config import CheckpointConfig, TokenizerConfig
+from diffpo_jax.data import prompts, tokenizers
+from diffpo_jax.system.errors import UserError
+from diffpo_jax.tasks.task import Example
+from diffpo_jax.workdir import checkpoints
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+def make_iterator():
+    examples = [Example(str(i), f"{i:02}", "1") for i in range(20)]
+    tokenizer = tokenizers.make_tokenizer(TokenizerConfig())
+    return prompts.make_iterator(examples, tokenizer, prompt_length=2, length=1, batch=3, seed=1)
+
+
+def make_state(value: float, optimizer=None) -> TrainState:
+    optimizer = optimizer or optax.adam(0.1)
+    params = {"denoiser": {"w": jnp.full((3, 2), value)}, "threshold": {"b": jnp.full(2, value)}}
+    state = TrainState(jnp.asarray(int(value)), params, optimizer.init(params))
+    return jax.device_put(state, jax.devices()[0])
+
+
+def test_state_iterator_and_meta_come_back(tmp_path):
+    config = CheckpointConfig(every=2, keep=2)
+    iterator = make_iterator()
+    with checkpoints.Checkpoints(tmp_path, config, last_step=5) as saved:
+        assert saved.latest() is None
+        for step in range(1, 6):
+            next(iterator)
+            saved.save(step, make_state(step), iterator, {"calls": {"rollout": step}})
+    follows = next(iterator)
+
+    again = make_iterator()
+    with checkpoints.Checkpoints(tmp_path, config, last_step=5) as saved:
+        assert saved.latest() == 5  # the last step is saved although 2 does not divide it
+        state, meta = saved.restore(5, make_state(0.0), again)
+    assert meta == {"calls": {"rollout": 5}}
+    assert int(state.step) == 5
+    np.testing.assert_array_equal(state.params["denoiser"]["w"], np.full((3, 2), 5.0))
+    np.testing.assert_array_equal(next(again).index, follows.index)
+    assert sorted(p.name for p in tmp_path.iterdir() if p.name.isdigit()) == ["4", "5"]
+
+
+def test_what_two_processes_saved_is_restored_by_one(tmp_path):
+    iterator = make_iterator()
+    next(iterator)
+    with checkpoints.Checkpoints(tmp_path, CheckpointConfig(every=1), last_step=1) as saved:
+        saved.save(1, make_state(1), iterator, {})
+    follows = next(iterator)
+    data = tmp_path / "1" / "data"
+    (mine,) = data.glob("process_*")
+    for name in ("process_0-of-2.json", "process_1-of-2.json"):
+        (data / name).write_bytes(mine.read_bytes())
+    mine.unlink()
+    again = make_iterator()
+    with checkpoints.Checkpoints(tmp_path, CheckpointConfig(every=1), last_step=1) as saved:
+        saved.restore(1, make_state(0.0), again)
+        np.testing.assert_array_equal(next(again).index, follows.index)
+        for file in data.glob("process_*"):
+            file.unlink()
+        with pytest.raises(UserError, match=r"cannot restore step 1 of .*: no file process_"):
+            saved.restore(1, make_state(0.0), again)
+
+
+def test_keep_every_keeps_for_good(tmp_path):
+    config = CheckpointConfig(every=1, keep=1, keep_every=2)
+    with checkpoints.Checkpoints(tmp_path, config, last_step=5) as saved:
+        for step in range(1, 6):
+            saved.save(step, make_state(step), make_iterator(), {})
+    assert sorted(int(p.name) for p in tmp_path.iterdir() if p.name.isdigit()) == [2, 4, 5]
+
+
+def test_params_alone_and_a_wrong_shape(tmp_path):
+    with checkpoints.Checkpoints(tmp_path, CheckpointConfig(every=1), last_step=1) as saved:
+        saved.save(1, make_state(1.0), make_iterator(), {})
+    params = make_state(0.0).params
+    restored = checkpoints.restore_params(tmp_path, params)
+    np.testing.assert_array_equal(restored["threshold"]["b"], [1.0, 1.0])
+    other = params | {"threshold": {"b": jnp.zeros(7)}}
+    with pytest.raises(UserError, match=r"threshold/b is \(2,\) there and \(7,\) here"):
+        checkpoints.restore_params(tmp_path, other)
+
+
+def test_nothing_to_restore_is_said(tmp_path):
+    with pytest.raises(UserError, match="not a directory"):
+        checkpoints.restore_params(tmp_path / "none", make_state(0.0).params)
+    with pytest.raises(UserError, match="no whole checkpoint"):
+        checkpoints.restore_params(tmp_path, make_state(0.0).params)
+
+
+FULL_DISK = """
+import resource, sys
+sys.path.insert(0, {tests!r})
+import jax.numpy as jnp, optax, pathlib
+import test_checkpoints as t
+from diffpo_jax import checkpoints
+from diffpo_jax.errors import UserError
+big = lambda v: t.TrainState(jnp.asarray(1), {{"w": jnp.arange(2.0**18) * v}}, ())
+try:
+    with checkpoints.Checkpoints(pathlib.Path({path!r}), t.CheckpointConfig(every=1), 9) as saved:
+        saved.save(1, big(1.7), t.make_iterator(), {{}})
+        saved.wait()
+        # No file may grow past 64 KiB any more: what a full disk or a quota does to a write.
+        resource.setrlimit(resource.RLIMIT_FSIZE, (65536, 65536))
+        saved.save(2, big(3.1), t.make_iterator(), {{}})
+        saved.wait()
+except UserError as error:
+    print("ERROR", error)
+"""
+
+
+def test_a_failed_save_leaves_the_one_before(tmp_path):
+    program = textwrap.dedent(FULL_DISK).format(
+        tests=str(ROOT / "tests"), path=str(tmp_path / "saved")
+    )
+    out = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=120
+    )
+    assert "ERROR saving" in out.stdout, out.stdout + out.stderr
+    assert "step 1 is the last good one" in out.stdout
+    params = {"w": jnp.zeros(2**18)}
+    restored = checkpoints.restore_params(tmp_path / "saved", params)
+    np.testing.assert_array_equal(restored["w"], np.arange(2.0**18, dtype=np.float32) * 1.7)

@@ -1,0 +1,62 @@
+"""A workdir belongs to one configuration, and says so."""
+
+import dataclasses
+import json
+
+import pytest
+
+from diffpo_jax.config import Config, convert
+from diffpo_jax.system.errors import UserError
+from diffpo_jax.workdir import layout
+
+CONFIG = convert.resolve_rule(convert.resolve_method(Config()))
+
+
+def test_opening_twice_with_one_configuration_resumes(tmp_path):
+    first = layout.open_workdir(str(tmp_path / "a/b"), CONFIG, overwrite=False)
+    first.metrics.write_text("kept\n")
+    again = layout.open_workdir(str(tmp_path / "a/b"), CONFIG, overwrite=False)
+    assert again.metrics.read_text() == "kept\n"
+    assert convert.from_json(again.config.read_text()) == CONFIG
+
+
+def test_another_configuration_is_refused_with_the_difference(tmp_path):
+    layout.open_workdir(str(tmp_path), CONFIG, overwrite=False)
+    other = dataclasses.replace(CONFIG, seed=7)
+    with pytest.raises(UserError, match=r"config.seed: 0 -> 7"):
+        layout.open_workdir(str(tmp_path), other, overwrite=False)
+    assert json.loads((tmp_path / "config.json").read_text())["seed"] == 0
+
+
+def test_overwrite_removes_the_run_and_nothing_else(tmp_path):
+    workdir = layout.open_workdir(str(tmp_path), CONFIG, overwrite=False)
+    workdir.metrics.write_text("old\n")
+    workdir.rl.mkdir(parents=True)
+    (tmp_path / "notes.txt").write_text("mine")
+    other = dataclasses.replace(CONFIG, seed=7)
+    layout.open_workdir(str(tmp_path), other, overwrite=True)
+    assert not workdir.metrics.exists()
+    assert not workdir.rl.exists()
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+    assert json.loads(workdir.config.read_text())["seed"] == 7
+
+
+def test_a_file_in_the_way_is_one_clear_line(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot write to the workdir") as caught:
+        layout.open_workdir(str(tmp_path / "file" / "run"), CONFIG, overwrite=False)
+    assert "--workdir" in str(caught.value)
+
+
+def test_a_bucket_is_no_directory(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="gs://bucket/run is no directory"):
+        layout.open_workdir("gs://bucket/run", CONFIG, overwrite=False)
+    assert not list(tmp_path.iterdir())
+
+
+def test_run_info_names_code_and_packages():
+    info = layout.run_info("data 1")
+    assert info["versions"]["jax"].count(".") >= 2
+    assert info["commit"]
+    assert info["mesh"] == "data 1"
