@@ -4,7 +4,6 @@ import dataclasses
 import json
 import os
 import pathlib
-import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -23,6 +22,7 @@ from diffpo_jax.rl import trainer
 from diffpo_jax.run import pretrain
 from diffpo_jax.system import files
 from diffpo_jax.system.errors import UserError
+from diffpo_jax.system.progress import say
 from diffpo_jax.tasks.datasets import demonstrations
 from diffpo_jax.tasks.task import Example, Task
 from diffpo_jax.workdir import checkpoints, layout, metrics, trackers
@@ -198,11 +198,6 @@ def slots(config: Config) -> int:
     """Rows in flight of rollouts and evaluations; 0 for a static batch."""
     # Slots of one queue are spread over devices badly; there every device's rows wait together.
     return config.sampler.slots if config.mesh.data * config.mesh.fsdp == 1 else 0
-
-
-def say(text: str) -> None:
-    """A line for who watches the run."""
-    print(text, file=sys.stderr, flush=True)
 
 
 def _encode_all(examples: Sequence[Example], tokenizer: Any, encoding: dict[str, Any]) -> None:
