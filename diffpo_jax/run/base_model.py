@@ -32,7 +32,7 @@ from diffpo_jax.run import setup as run_setup
 from diffpo_jax.run.setup import Setup
 from diffpo_jax.system.progress import say
 from diffpo_jax.workdir import checkpoints
-from diffpo_jax.workdir import layout as workdir_lib
+from diffpo_jax.workdir.layout import Workdir, config_of
 
 
 def base_model(setup: Setup) -> Params:
@@ -58,8 +58,8 @@ def read(workdir: pathlib.Path, policy: Policy, mesh: Mesh, kind: str = "") -> P
     Raises:
       UserError: no run, no such checkpoint or weights there, or of another shape.
     """
-    paths = workdir_lib.Workdir(workdir)
-    config = workdir_lib.config_of(paths)
+    paths = Workdir(workdir)
+    config = config_of(paths)
     if config.init_from or not config.pretrain.steps:
         return _taken(config, policy, mesh, kind)
     say(f"base model: from {paths.base}")
@@ -113,7 +113,7 @@ def is_published(config: Config) -> bool:
 def _origin(config: Config) -> Config:
     """The configuration of the run that made the base model, through any runs before it."""
     while config.init_from:
-        config = workdir_lib.config_of(workdir_lib.Workdir(pathlib.Path(config.init_from)))
+        config = config_of(Workdir(pathlib.Path(config.init_from)))
     return config
 
 
