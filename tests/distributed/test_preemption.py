@@ -116,7 +116,7 @@ def test_rl_ends_with_the_step_that_was_going_on(stage, monkeypatch):
 
 def in_child(program):
     """Exit status and standard error of a program that may need a notice."""
-    head = "import os, signal, time\nfrom diffpo_jax import preemption\n"
+    head = "import os, signal, time\nfrom diffpo_jax.distributed import preemption\n"
     out = subprocess.run(
         [sys.executable, "-c", head + program],
         cwd=ROOT,
