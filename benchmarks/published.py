@@ -145,11 +145,12 @@ class _Run:
 
         from diffpo_jax.distributed import chips
         from diffpo_jax.planning import memory, programs
+        from diffpo_jax.system.progress import say
 
         program = self.step.programs[name]
-        _say(f"compiling {name} ...")
+        say(f"compiling {name} ...")
         compiled = programs.compile_program(program)
-        _say(f"{name}: {compiled.seconds:.0f} s")
+        say(f"{name}: {compiled.seconds:.0f} s")
         plan = memory.of_program(program, compiled, memory.staying(self.step), None)
         result = {"compile_seconds": compiled.seconds, "planned_bytes": plan["sum"]}
         if compiled.executable is None:
@@ -295,10 +296,6 @@ def _filled(shapes: Any, key) -> Any:
         for (path, x), one in zip(leaves, jax.random.split(key, len(leaves)))
     ]
     return jax.tree_util.tree_unflatten(tree, made)
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
 
 
 def _peak_bytes(mesh) -> int | None:

@@ -30,8 +30,9 @@ from diffpo_jax.rl import optimizer, update
 from diffpo_jax.run import pretrain
 from diffpo_jax.run import setup as run_setup
 from diffpo_jax.run.setup import Setup
+from diffpo_jax.system.progress import say
 from diffpo_jax.workdir import checkpoints
-from diffpo_jax.workdir import layout as workdir_lib
+from diffpo_jax.workdir.layout import Workdir, config_of
 
 
 def base_model(setup: Setup) -> Params:
@@ -41,7 +42,7 @@ def base_model(setup: Setup) -> Params:
       UserError: no such checkpoint or weights, or they are of another shape; pretraining failed.
     """
     config, policy, mesh = setup.config, setup.policy, setup.mesh
-    run_setup.say(sharding.table(shapes(policy, mesh, config.model.quantized), mesh))
+    say(sharding.table(shapes(policy, mesh, config.model.quantized), mesh))
     if config.init_from or not config.pretrain.steps:
         return _taken(config, policy, mesh, config.model.quantized)
     return _pretrained(setup)
@@ -57,11 +58,11 @@ def read(workdir: pathlib.Path, policy: Policy, mesh: Mesh, kind: str = "") -> P
     Raises:
       UserError: no run, no such checkpoint or weights there, or of another shape.
     """
-    paths = workdir_lib.Workdir(workdir)
-    config = workdir_lib.config_of(paths)
+    paths = Workdir(workdir)
+    config = config_of(paths)
     if config.init_from or not config.pretrain.steps:
         return _taken(config, policy, mesh, kind)
-    run_setup.say(f"base model: from {paths.base}")
+    say(f"base model: from {paths.base}")
     if config.lora.rank:
         wanted = _adapter_shapes(config, policy, mesh)
         adapter = checkpoints.restore_params(paths.base, wanted, config.pretrain.steps)
@@ -112,7 +113,7 @@ def is_published(config: Config) -> bool:
 def _origin(config: Config) -> Config:
     """The configuration of the run that made the base model, through any runs before it."""
     while config.init_from:
-        config = workdir_lib.config_of(workdir_lib.Workdir(pathlib.Path(config.init_from)))
+        config = config_of(Workdir(pathlib.Path(config.init_from)))
     return config
 
 
@@ -145,7 +146,7 @@ def _untrained(config: Config, policy: Policy, mesh: Mesh, kind: str) -> Params:
     params = jax.jit(init, out_shardings=layout)(rng.key_for(config.seed, "init"))
     if config.model.weights:
         directory = huggingface.locate(config.model.weights)
-        run_setup.say(f"base model: from {directory}")
+        say(f"base model: from {directory}")
         denoiser = huggingface.read_into(directory, wanted["denoiser"], config.model.family)
         params = {"denoiser": denoiser, **params}
     return params

@@ -24,8 +24,8 @@ from diffpo_jax.run import base_model, frontiers
 from diffpo_jax.run import setup as run_setup
 from diffpo_jax.run.setup import Setup
 from diffpo_jax.system.errors import UserError
-from diffpo_jax.workdir import checkpoints, metrics
-from diffpo_jax.workdir import layout as workdir_lib
+from diffpo_jax.workdir import checkpoints, metrics, provenance
+from diffpo_jax.workdir.layout import check_path, open_workdir
 
 _PREFLIGHT_SECONDS = 300.0  # hosts of a large slice import and read at their own pace
 
@@ -45,13 +45,13 @@ def run(
     Raises:
       UserError: anything the user can mend; nothing that was on disk is lost.
     """
-    workdir_lib.check_path(path)
+    check_path(path)
     config = run_setup.with_weights(config)
     check.check_training(config)
-    text, commit = convert.to_json(config), workdir_lib.commit()
+    text, commit = convert.to_json(config), provenance.commit()
     hosts.preflight(pathlib.Path(path), text, commit, _PREFLIGHT_SECONDS)
     workdir = hosts.in_turn(
-        lambda: workdir_lib.open_workdir(path, config, overwrite=overwrite and hosts.is_first())
+        lambda: open_workdir(path, config, overwrite=overwrite and hosts.is_first())
     )
     setup = run_setup.prepare(config, workdir)
     with setup.writer:

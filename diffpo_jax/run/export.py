@@ -9,7 +9,7 @@ from diffpo_jax.distributed import mesh as mesh_lib
 from diffpo_jax.models import huggingface, lora, peft
 from diffpo_jax.run import base_model, complete, setup
 from diffpo_jax.system.errors import UserError
-from diffpo_jax.workdir import layout
+from diffpo_jax.workdir import layout, provenance
 
 
 def export(path: str, out: str, *, model: str, dtype: str = "", adapter: bool = False) -> None:
@@ -40,7 +40,7 @@ def export(path: str, out: str, *, model: str, dtype: str = "", adapter: bool = 
         "model": model,
         "base": weights or config.init_from,
         "base_sha256": huggingface.fingerprint(source) if source else "",
-        "commit": layout.commit(),
+        "commit": provenance.commit(),
         "config": json.loads(convert.to_json(config)),
     }
     if adapter:

@@ -14,7 +14,7 @@ from diffpo_jax.rl import trainer
 from diffpo_jax.run import setup as run_setup
 from diffpo_jax.run.setup import Setup
 from diffpo_jax.system.progress import Progress
-from diffpo_jax.workdir import layout, metrics
+from diffpo_jax.workdir import metrics, provenance
 
 
 def final_evaluation(
@@ -125,7 +125,7 @@ def _summary(setup, frontiers, learned, graded, outcomes, seconds, extra) -> dic
         mode=config.mode,
         rule=config.sampler.rule,
         dial=DIALS[config.sampler.rule],
-        commit=layout.commit(),
-        versions=layout.versions(),
+        commit=provenance.commit(),
+        versions=provenance.versions(),
         extra=extra,
     )

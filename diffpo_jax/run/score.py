@@ -13,7 +13,7 @@ from diffpo_jax.run import setup as run_setup
 from diffpo_jax.system import files
 from diffpo_jax.system.errors import UserError
 from diffpo_jax.system.progress import Progress
-from diffpo_jax.workdir import checkpoints, layout
+from diffpo_jax.workdir import checkpoints, layout, provenance
 
 LEARNED = "learned"  # the point at the run's own threshold
 
@@ -89,8 +89,8 @@ def score(config: Config, out: str, *, run: str = "", which: str = "trained") ->
         "points": points,
         "model": model,
         "seed": config.seed,
-        "commit": layout.commit(),
-        "versions": layout.versions(),
+        "commit": provenance.commit(),
+        "versions": provenance.versions(),
         "run_info": json.loads(workdir.run_info.read_text()),
     }
     files.write_json(workdir.root / "evaluation.json", result)

@@ -4,7 +4,6 @@ import dataclasses
 import json
 import os
 import pathlib
-import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -23,9 +22,10 @@ from diffpo_jax.rl import trainer
 from diffpo_jax.run import pretrain
 from diffpo_jax.system import files
 from diffpo_jax.system.errors import UserError
+from diffpo_jax.system.progress import say
 from diffpo_jax.tasks.datasets import demonstrations
 from diffpo_jax.tasks.task import Example, Task
-from diffpo_jax.workdir import checkpoints, layout, metrics, trackers
+from diffpo_jax.workdir import checkpoints, layout, metrics, provenance, trackers
 
 
 class Setup(NamedTuple):
@@ -46,7 +46,7 @@ def prepare(config: Config, workdir: layout.Workdir) -> Setup:
     """Devices, data and programs; whatever is wrong with the input shows here."""
     mesh = mesh_lib.make_mesh(config.mesh)
     if hosts.is_first():
-        files.write_json(workdir.run_info, layout.run_info(_mesh_text(mesh)))
+        files.write_json(workdir.run_info, provenance.run_info(_mesh_text(mesh)))
     data_dir = pathlib.Path(config.task.data_dir) if config.task.data_dir else workdir.data
     # The first to come writes the data set, where it is a generated one.
     task = hosts.in_turn(lambda: tasks.make_task(config.task, data_dir))
@@ -198,11 +198,6 @@ def slots(config: Config) -> int:
     """Rows in flight of rollouts and evaluations; 0 for a static batch."""
     # Slots of one queue are spread over devices badly; there every device's rows wait together.
     return config.sampler.slots if config.mesh.data * config.mesh.fsdp == 1 else 0
-
-
-def say(text: str) -> None:
-    """A line for who watches the run."""
-    print(text, file=sys.stderr, flush=True)
 
 
 def _encode_all(examples: Sequence[Example], tokenizer: Any, encoding: dict[str, Any]) -> None:

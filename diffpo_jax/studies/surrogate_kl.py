@@ -28,7 +28,7 @@ from diffpo_jax.rl import diagnostics
 from diffpo_jax.run import base_model, experiment
 from diffpo_jax.run import setup as run_setup
 from diffpo_jax.system import files
-from diffpo_jax.workdir import layout
+from diffpo_jax.workdir import layout, provenance
 
 _GROWTH = 1e-6  # nats; below it a difference is rounding
 
@@ -68,8 +68,8 @@ def run(config: StudyConfig, workdir: str) -> dict[str, Any]:
             "dial": config.run.dial,
             "seed": config.run.seed,
         },
-        "commit": layout.commit(),
-        "versions": layout.versions(),
+        "commit": provenance.commit(),
+        "versions": provenance.versions(),
     }
     kl_per_call.write(root / "report", result)
     files.write_json(root / "report" / "figure2.json", result)
