@@ -17,7 +17,7 @@ def is_learned(run: Config, rule: str, model: str = "trained") -> bool:
 def threshold_in_use(
     config: Config, *, run: Config | None = None, model: str = "trained", dial: float | None = None
 ) -> tuple[str, float]:
-    """Returns the kind of threshold to decode with, as `sampler.make_generate` takes it, and its dial.
+    """The threshold that a model decodes with, as `sampler.make_generate` takes it.
 
     Args:
       config: the rule, and its fixed dial.

@@ -31,7 +31,7 @@ class Trained(NamedTuple):
 
 def for_rl(config: Config, policy: Policy, mesh: Mesh) -> Trained:
     """What RL trains; its checkpoints hold nothing else."""
-    groups = optimizers.trained(config.mode, bool(config.lora.rank))
+    groups = optimizers.trained_groups(config.mode, bool(config.lora.rank))
     updates = config.rl.steps * config.rl.inner_updates
     optimizer = optimizers.make_optimizer(config.rl.optimizer, groups, updates)
     params = rl_params(config, policy, mesh)
@@ -73,7 +73,10 @@ def rl_params(config: Config, policy: Policy, mesh: Mesh) -> Params:
     params = shapes(policy, mesh)
     if config.lora.rank:
         params |= adapter_shapes(config, policy, mesh)
-    return {name: params[name] for name in optimizers.trained(config.mode, bool(config.lora.rank))}
+    return {
+        name: params[name]
+        for name in optimizers.trained_groups(config.mode, bool(config.lora.rank))
+    }
 
 
 def split(params: Params, groups: tuple[str, ...]) -> tuple[Params, Params]:
@@ -82,9 +85,9 @@ def split(params: Params, groups: tuple[str, ...]) -> tuple[Params, Params]:
     return trained, {name: params[name] for name in params if name not in groups}
 
 
-def new_adapter(policy: Policy, state: TrainState, seed: int, stage: int) -> Params:
-    """A new adapter, laid out like the one in a state; `stage` is 0 for RL and 1 for SFT."""
-    make = jax.jit(policy.init_adapter, out_shardings=shardings(state.params["adapter"]))
+def new_adapter(policy: Policy, shapes: Params, seed: int, stage: int) -> Params:
+    """A new adapter with the shardings of these shapes; `stage` is 0 for RL and 1 for SFT."""
+    make = jax.jit(policy.init_adapter, out_shardings=shardings(shapes))
     return make(rng.key_for(seed, "adapter", stage))
 
 

@@ -18,9 +18,8 @@ from diffpo_jax.config import (
 from diffpo_jax.diffusion import unmask
 from diffpo_jax.distributed import sharding
 from diffpo_jax.distributed.mesh import make_mesh
-from diffpo_jax.rl import trainer, update
-from diffpo_jax.rl.optimizer import make_optimizer
-from diffpo_jax.rl.optimizer import trained as trained_groups
+from diffpo_jax.rl import step, update
+from diffpo_jax.rl.optimizer import make_optimizer, trained_groups
 
 ROWS, LENGTH, PROMPT = 16, 4, 3
 SAMPLER = unmask.SamplerSettings(LENGTH, LENGTH, temperature=1.0)
@@ -36,14 +35,14 @@ ONE = (1, 1, 1)
 
 
 def on_mesh(shape, slots=0):
-    """The programs of a trainer, and its first state and prompts, on a mesh of this shape."""
+    """The programs of a step, and its first state and prompts, on a mesh of this shape."""
     mesh = make_mesh(MeshConfig(*shape))
     groups = trained_groups("joint", False)
     optimizer = make_optimizer(CONFIG.optimizer, groups, 1)
     state = update.init_state(PARAMS, optimizer)
     rows = sharding.batch_sharding(mesh) if shape != ONE else None
     policy, _ = reference.tiny_policy(threshold=HEAD, positions=8, rows=rows)
-    programs = trainer.make_programs(policy, optimizer, CONFIG, SAMPLER, groups, mesh, state, slots)
+    programs = step.make_programs(policy, optimizer, CONFIG, SAMPLER, groups, mesh, state, slots)
     # Copies: the update donates its state.
     placed = jax.device_put(
         jax.tree.map(np.array, state), sharding.shardings(state, mesh), may_alias=False

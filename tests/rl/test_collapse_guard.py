@@ -14,7 +14,7 @@ FINE = {"entropy": 1.0, "tokens_per_call": 2.0, "accuracy": 0.8}
 def watch(lines, config=CONFIG, seen=None):
     seen, met = seen or collapse_guard.start(), []
     for number, line in enumerate(lines):
-        seen, new = collapse_guard.look(seen, line, config)
+        seen, new = collapse_guard.observe(seen, line, config)
         met += [(number, name) for name in new]
     return seen, met
 

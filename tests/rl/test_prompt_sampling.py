@@ -11,9 +11,9 @@ from diffpo_jax.rl import prompt_sampling
 def test_running_means_by_hand():
     correct = np.array([[1, 0], [1, 1], [0, 0], [0, 1]], bool)
     difficulty = np.array([4.0, 4.0, 9.5, 14.0])
-    first = prompt_sampling.learned({}, difficulty, correct)
+    first = prompt_sampling.observe({}, difficulty, correct)
     assert first == pytest.approx({"4": 0.95, "9.5": 0.9, "14": 1.0})  # all begin at 1
-    second = prompt_sampling.learned(first, np.array([4.0, 9.5]), np.array([[1, 1], [1, 0]], bool))
+    second = prompt_sampling.observe(first, np.array([4.0, 9.5]), np.array([[1, 1], [1, 0]], bool))
     assert second == pytest.approx({"4": 0.855, "9.5": 0.91, "14": 1.0})
     assert first["4"] == pytest.approx(0.95)  # the one before stays
 

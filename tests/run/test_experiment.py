@@ -15,7 +15,7 @@ import safetensors.numpy
 from least import LEAST, least
 
 from diffpo_jax.config import DIALS, convert, presets
-from diffpo_jax.run import base_model, complete, experiment, export
+from diffpo_jax.run import complete, experiment, export, trained
 from diffpo_jax.system.errors import UserError
 from diffpo_jax.workdir import metrics
 
@@ -204,7 +204,7 @@ def test_the_guard_stops_a_run_and_lets_it_go_on_when_told(base, tmp_path):
     changes |= {"rl.guard.entropy": 100.0, "task.reward": "cell_fraction"}
     stop, warn = (least(**changes, **{"rl.guard.action": x}) for x in ("stop", "warn"))
     for _ in range(2):  # the same command again is stopped again
-        with pytest.raises(UserError, match=r"RL step 1: stopped by config\.rl\.guard: .*entropy"):
+        with pytest.raises(UserError, match=r"rl step 1: stopped by config\.rl\.guard: .*entropy"):
             experiment.run(stop, str(tmp_path / "stopped"))
     experiment.run(warn, str(tmp_path / "stopped"))
     experiment.run(warn, str(tmp_path / "warned"))
@@ -264,14 +264,14 @@ def test_a_loss_that_is_not_finite_stops_and_names_the_last_checkpoint(base, tmp
     # Partly right grids are rewarded, so that there are advantages to learn from.
     changes = {"init_from": str(base), "task.reward": "cell_fraction", "rl.steps": 6}
     config = least(**changes, **{"rl.optimizer.denoiser_lr": float("inf")})
-    with pytest.raises(UserError, match=r"RL step \d: .*(nan|inf).* Last good checkpoint: step"):
+    with pytest.raises(UserError, match=r"rl step \d: .*(nan|inf).* Last good checkpoint: step"):
         experiment.run(config, str(tmp_path))
     assert np.all([x["step"] < 6 for x in metrics.read(tmp_path / "metrics.jsonl")])
 
 
 def test_pretraining_that_diverges_stops(tmp_path):
     config = least(**{"pretrain.learning_rate": 1e38, "pretrain.max_grad_norm": 1e38})
-    with pytest.raises(UserError, match=r"pretraining step \d: .*Last good checkpoint"):
+    with pytest.raises(UserError, match=r"pretrain step \d: .*Last good checkpoint"):
         experiment.run(config, str(tmp_path))
 
 
@@ -338,7 +338,7 @@ def test_a_base_that_changes_under_an_adapter_is_noticed(base, tmp_path):
 def test_a_reference_is_in_the_type_of_the_products_and_gives_the_same_numbers():
     policy, params = reference.tiny_policy(dtype="bfloat16", layers=2)
     config = least(**{"model.dtype": "bfloat16"})
-    copy = base_model.reference(params, config)
+    copy = trained.reference(params, config)
     names = [
         jax.tree_util.keystr(path, simple=True, separator="/")
         for path, x in jax.tree_util.tree_leaves_with_path(copy)
@@ -353,7 +353,7 @@ def test_a_reference_is_in_the_type_of_the_products_and_gives_the_same_numbers()
 
     np.testing.assert_array_equal(logits(copy), logits(params))
     without = dataclasses.replace(config, model=dataclasses.replace(config.model, positions=0))
-    assert base_model.reference(params, without)["denoiser"]["embed"].dtype == jnp.bfloat16
+    assert trained.reference(params, without)["denoiser"]["embed"].dtype == jnp.bfloat16
 
 
 def test_a_run_s_base_model_in_few_bits(base, tmp_path):

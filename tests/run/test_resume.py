@@ -78,8 +78,8 @@ def check_stopped(workdir: pathlib.Path, log: pathlib.Path) -> None:
     steps = [int(p.name) for p in (workdir / "checkpoints" / stage).iterdir()]
     assert max(steps) == last["step"]
     assert log.read_text().splitlines()[-1] == (
-        f"{last['stage']}: stopped at step {last['step']} after SIGTERM; the same command goes on "
-        "from there."
+        f"{last['stage']}: stopped at step {last['step']} after SIGTERM; the same command "
+        "resumes there."
     )
 
 
