@@ -1,9 +1,9 @@
-"""Chooses the prompts of a step among candidates: those whose groups of rollouts can be learned from.
+"""Chooses the prompts of a step among candidates, by how much their groups are likely to teach.
 
-A group whose rollouts are all right, or all wrong, teaches nothing about accuracy.  How often groups
-are mixed depends on the difficulty of their prompts.  So the share of mixed groups is tracked by
-difficulty, and prompts are drawn in proportion to it.  The order of the data does not change; prompts
-that are not chosen come again in the next epoch.
+A group whose rollouts are all right, or all wrong, teaches nothing about accuracy.  How often
+groups are mixed depends on the difficulty of their prompts.  So the share of mixed groups is
+tracked by difficulty, and prompts are drawn in proportion to it.  The order of the data does not
+change; prompts that are not chosen come again in the next epoch.
 """
 
 import numpy as np

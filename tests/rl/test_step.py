@@ -16,7 +16,7 @@ from diffpo_jax.rl import step
     ("groups", "gradient"), [(("denoiser",), 3), (("adapter",), None), (("threshold",), 0)]
 )
 def test_mfu_counts_the_whole_step(groups, gradient):
-    """Two chips of 197e12 FLOP/s; nine rollout calls, and gradients of two anchors for four rows."""
+    """Two chips of 197e12 FLOP/s; nine rollout calls; gradients of two anchors for four rows."""
     network = flops.Network(ModelConfig(), LoRAConfig(rank=2), 13)
     devices = np.array([types.SimpleNamespace(device_kind="TPU v5 lite")] * 2)
     config = RLConfig(group=2)
