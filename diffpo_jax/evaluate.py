@@ -3,8 +3,8 @@
     python -m diffpo_jax.evaluate --config=configs/gsm8k.py:llada_8b,d1 --out=runs/llada-gsm8k
 
 `--model` names other weights, a directory or a name on the hub.  `--run=WORKDIR` takes the model of
-`--model` names other weights, a directory or a name on the hub.  `--run=WORKDIR` takes the model of
 a run instead (with `--which=base` the model before RL), also at the threshold it learned, if any.
+The configuration decides sampler, lengths, grid and subset, for example by
 --config.sampler.rule=confidence --config.evaluation.confidences=0.9 .  d1's settings are the preset
 d1 with --config.task.protocol=d1 and --config.sampler.length=128, 256 or 512.
 

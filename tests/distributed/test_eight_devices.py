@@ -92,7 +92,7 @@ TOLERANCE = 5e-6
 
 @pytest.mark.slow
 @pytest.mark.parametrize("shape", [(8, 1, 1), (2, 2, 2), (1, 4, 2)])
-def test_three_updates_are_those_of_one_device(shape):
+def test_three_updates_equal_those_of_one_device(shape):
     (state, metrics), (expected, of_one) = trained(shape), trained(ONE)
     assert state.step == 3
     change = jax.tree.map(lambda a, b: np.abs(a - b).max(), expected.params, PARAMS)
@@ -110,7 +110,7 @@ def test_three_updates_are_those_of_one_device(shape):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("shape", "slots"), [((8, 1, 1), 0), ((2, 4, 1), 0), ((4, 1, 2), 8)])
-def test_rollouts_are_those_of_one_device(shape, slots):
+def test_rollouts_equal_those_of_one_device(shape, slots):
     rollout, expected = sample(shape, slots), fixed()[0]
     assert len(set(expected.nfe.tolist())) > 1
     for name in ("tokens", "commit_call", "nfe"):

@@ -1,4 +1,4 @@
-"""When SIGTERM is heeded, to the step; whole runs that get it are in test_resume.py."""
+"""SIGTERM within a stage and outside; whole runs that get it are in tests/run/test_resume.py."""
 
 import dataclasses
 import os
@@ -22,7 +22,7 @@ from diffpo_jax.tasks.task import Example
 from diffpo_jax.workdir.metrics import MetricsWriter, read
 
 ROOT = pathlib.Path(__file__).parents[2]
-SAID = "SIGTERM: stopping when this step is done and saved; a second one stops at once.\n"
+MESSAGE = "SIGTERM: stopping when this step is done and saved; a second one stops at once.\n"
 
 
 def test_a_stage_ends_with_the_step_in_progress(tmp_path, capfd):
@@ -51,11 +51,11 @@ def test_a_stage_ends_with_the_step_in_progress(tmp_path, capfd):
     assert [p.name for p in saved.iterdir()] == ["3"]  # complete, and no temporary directory
     assert [row["step"] for row in read(tmp_path / "metrics.jsonl")] == [1, 2, 3]
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
-    assert capfd.readouterr().err.startswith(SAID)
+    assert capfd.readouterr().err.startswith(MESSAGE)
 
 
 def in_child(program):
-    """Exit status and standard error of a program that may need a notice."""
+    """Exit status and standard error of a program that may use `Notice`."""
     head = "import os, signal, time\nfrom diffpo_jax.distributed import preemption\n"
     out = subprocess.run(
         [sys.executable, "-c", head + program],
@@ -68,7 +68,7 @@ def in_child(program):
     return out.returncode, out.stderr
 
 
-def test_the_second_notice_ends_at_once():
+def test_a_second_sigterm_ends_the_process_immediately():
     status, error = in_child(
         "with preemption.Notice() as notice:\n"
         "    assert not notice.given()\n"
@@ -78,17 +78,17 @@ def test_the_second_notice_ends_at_once():
         "    time.sleep(60)\n"
     )
     assert status == -signal.SIGTERM, error
-    assert error == SAID
+    assert error == MESSAGE
 
 
-def test_a_notice_that_comes_after_the_last_step_ends_at_once():
+def test_a_sigterm_after_the_last_step_ends_the_process():
     status, error = in_child(
         "with preemption.Notice():\n    os.kill(os.getpid(), signal.SIGTERM)\ntime.sleep(60)\n"
     )
     assert status == -signal.SIGTERM, error
 
 
-def test_what_was_there_before_is_there_again():
+def test_the_previous_handler_is_restored():
     def other(number, frame):
         pass
 
@@ -101,7 +101,7 @@ def test_what_was_there_before_is_there_again():
         signal.signal(signal.SIGTERM, before)
 
 
-def test_a_fault_is_not_hidden_by_a_notice():
+def test_an_error_is_not_hidden_by_sigterm():
     with pytest.raises(errors.UserError, match="disk"), preemption.Notice():
         os.kill(os.getpid(), signal.SIGTERM)
         raise errors.UserError("disk")

@@ -1,4 +1,4 @@
-"""Prompts are taken in proportion to how often groups of their difficulty are mixed."""
+"""Prompts are drawn in proportion to how often groups of their difficulty are mixed."""
 
 import numpy as np
 import pytest
@@ -18,15 +18,15 @@ def test_running_means_by_hand():
     assert first["4"] == pytest.approx(0.95)  # the one before stays
 
 
-def test_shares_are_those_of_the_weights():
-    """One of two at hand: difficulty 1 has weight 0.2, difficulty 2 weight 0.6."""
+def test_prompts_are_drawn_in_proportion_to_their_weights():
+    """One of two candidates: difficulty 1 has weight 0.2, difficulty 2 weight 0.6."""
     rng = np.random.default_rng(0)
     mixed, at_hand = {"1": 0.2, "2": 0.6}, np.array([1.0, 2.0])
     taken = [prompt_sampling.choose(at_hand, 1, mixed, rng)[0] for _ in range(4000)]
     assert np.mean(taken) == pytest.approx(0.75, abs=0.02)
 
 
-def test_what_is_never_mixed_is_looked_at_now_and_then():
+def test_a_difficulty_that_is_never_mixed_is_still_drawn_sometimes():
     rng = np.random.default_rng(0)
     mixed, at_hand = {"1": 0.0, "2": 0.95}, np.array([1.0, 2.0])
     taken = [prompt_sampling.choose(at_hand, 1, mixed, rng)[0] for _ in range(4000)]
@@ -34,7 +34,7 @@ def test_what_is_never_mixed_is_looked_at_now_and_then():
 
 
 @given(st.lists(st.integers(1, 5), min_size=1, max_size=30), st.data())
-def test_a_part_of_what_is_at_hand_in_its_order(difficulty, data):
+def test_chosen_prompts_are_a_subset_in_order(difficulty, data):
     take = data.draw(st.integers(1, len(difficulty)))
     at_hand = np.array(difficulty, float)
     mixed = {"1": 0.3, "4": 0.0}

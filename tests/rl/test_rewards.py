@@ -45,7 +45,7 @@ def test_an_equal_group_gets_exactly_zero(kind, value):
         assert (got[group:] != 0).all()
 
 
-def test_the_mean_of_an_equal_group_does_round():
+def test_the_mean_of_an_equal_group_is_not_exact_in_floating_point():
     rewards = np.full(7, 0.1)
     assert any((np.full(n, v) - np.full(n, v).mean()).any() for n in (3, 6, 7) for v in (0.1, 0.7))
     np.testing.assert_array_equal(advantages(rewards, 7, "batch_std"), np.zeros(7))
@@ -84,7 +84,7 @@ def test_speed_reward_by_hand():
     np.testing.assert_allclose(additive, [0.85, -0.3, 0.425])
 
 
-def test_a_reward_below_zero_pays_for_no_calls():
+def test_a_negative_reward_pays_no_price_of_calls():
     # Were it multiplied, 16 calls would earn -0.7 of the -1 that 1 call earns.
     task, nfe = np.array([-1.0, -1.0]), np.array([1, 16])
     np.testing.assert_array_equal(speed_reward(task, nfe, 16, 0.3, "multiplicative"), task)
@@ -93,7 +93,7 @@ def test_a_reward_below_zero_pays_for_no_calls():
 
 
 @pytest.mark.parametrize("form", ["multiplicative", "additive"])
-def test_no_price_leaves_the_task_reward(form):
+def test_weight_zero_leaves_the_task_reward(form):
     task = np.array([1.0, 0.0, 0.25])
     np.testing.assert_array_equal(speed_reward(task, np.array([1, 5, 8]), 8, 0.0, form), task)
 
