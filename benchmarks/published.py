@@ -199,20 +199,20 @@ class _Run:
         """Of one run of a program, on all devices."""
         import jax
 
-        from diffpo_jax.models.flops import Network
         from diffpo_jax.planning import vocabulary
-        from diffpo_jax.rl import work
 
         config = self.config
-        network = Network(config.model, config.lora, vocabulary.make_vocabulary(config).size)
+        network = flops.Network(config.model, config.lora, vocabulary.make_vocabulary(config).size)
         rows = config.rl.prompts * config.rl.group
         if name == "rollout":
             record = jax.device_get((self.rollout.commit_call, self.rollout.nfe))
-            return float(work.of_rollouts(network, config.sampler, *record))
+            return float(flops.rollout_flops(network, config.sampler, *record))
         anchors = float(self.draws.anchors.shape[1])
         passes = (anchors, 0.0) if name == "score" else (0.0, anchors)
         whole = not config.lora.rank
-        return rows * work.of_updates(network, config.sampler, work.Passes(*passes), whole=whole)
+        return rows * flops.update_flops(
+            network, config.sampler, flops.Passes(*passes), whole=whole
+        )
 
     def _of_rollout(self):
         import jax
@@ -257,7 +257,7 @@ class _Run:
         from diffpo_jax.rl import optimizer, update
 
         config = self.config
-        groups = optimizer.trained(config.mode, bool(config.lora.rank))
+        groups = optimizer.trained_groups(config.mode, bool(config.lora.rank))
         steps = config.rl.steps * config.rl.inner_updates
         init = functools.partial(
             update.init_state,

@@ -9,10 +9,9 @@ import numpy as np
 
 from diffpo_jax.config import DIALS, Config
 from diffpo_jax.distributed import chips
-from diffpo_jax.models.flops import Network
+from diffpo_jax.models import flops
 from diffpo_jax.planning import memory, programs, vocabulary
 from diffpo_jax.planning.topology import Topology, make_mesh
-from diffpo_jax.rl import work
 from diffpo_jax.system.progress import say
 
 
@@ -32,7 +31,8 @@ def plan(config: Config, topology: Topology, calls: int = 0) -> dict[str, Any]:
     mesh = make_mesh(config.mesh, topology)
     step, calls = programs.make_step(config, mesh), calls or most_calls(config)
     kind, devices = topology.devices[0].device_kind, len(topology.devices)
-    resident, flops, peak = memory.resident_bytes(step), _flops(config, calls), chips.peak(kind)
+    resident, peak = memory.resident_bytes(step), chips.peak(kind)
+    counts = {name: total / devices for name, total in program_flops(config, calls).items()}
     parts = {}
     for name, program in step.programs.items():
         say(f"compiling {name} ...")
@@ -46,8 +46,8 @@ def plan(config: Config, topology: Topology, calls: int = 0) -> dict[str, Any]:
             "bytes": bytes_,
             "refusal": refusal,
             "fits": _fits(compiled, bytes_),
-            "flops": flops[name] / devices,
-            "seconds": flops[name] / devices / peak if peak else None,
+            "flops": counts[name],
+            "seconds": counts[name] / peak if peak else None,
         }
     verdicts = [part["fits"] for part in parts.values()]
     return {
@@ -98,26 +98,26 @@ def _fits(compiled: programs.Compiled, bytes_: dict[str, Any]) -> bool | None:
     return None if bytes_["over"] is None else bytes_["over"] <= 0
 
 
-def _flops(config: Config, calls: int) -> dict[str, float]:
+def program_flops(config: Config, calls: int) -> dict[str, float]:
     """FLOPs of one run of each program, over all devices, as a run's `time/mfu` counts them."""
     rl, sampler = config.rl, config.sampler
-    network = Network(config.model, config.lora, vocabulary.make_vocabulary(config).size)
+    network = flops.Network(config.model, config.lora, vocabulary.make_vocabulary(config).size)
     nfe = np.full(rl.prompts * rl.group, calls)
     # A cached sampler's refreshes depend on the call of each token: calls are spread evenly.
     commit_call = -(-np.arange(1, sampler.length + 1) * calls // sampler.length)
     # One update, compared with a reference once: the passes of one scoring and of one gradient.
     objective = dataclasses.replace(rl.objective, kl_in="loss")
     once = dataclasses.replace(rl, inner_updates=1, objective=objective)
-    passes = work.passes(nfe, once, compared=True)
+    passes = flops.update_passes(nfe, once, compared=True)
     if config.mode == "sampler":  # updates train the threshold head alone
-        passes = work.Passes(0.0, 0.0)
+        passes = flops.Passes(0.0, 0.0)
 
-    def updates(passes: work.Passes) -> float:
-        return nfe.size * work.of_updates(network, sampler, passes, whole=not config.lora.rank)
+    def updates(passes: flops.Passes) -> float:
+        return nfe.size * flops.update_flops(network, sampler, passes, whole=not config.lora.rank)
 
     return {
         "rollout": float(
-            work.of_rollouts(network, sampler, np.tile(commit_call, (nfe.size, 1)), nfe)
+            flops.rollout_flops(network, sampler, np.tile(commit_call, (nfe.size, 1)), nfe)
         ),
         "score": updates(passes._replace(gradient=0.0)),
         "update": updates(passes._replace(forward=0.0)),

@@ -100,8 +100,8 @@ def test_operations_match_a_count_by_hand():
 
 def test_operations_with_a_cache_count_a_refresh_per_block():
     cached = config(**SMALL | {"sampler.cache": "dual", "sampler.block_length": 4})
-    planned = planner._flops(cached, 8), planner._flops(cached, 4)
-    whole = planner._flops(config(**SMALL | {"sampler.block_length": 4}), 4)
+    planned = planner.program_flops(cached, 8), planner.program_flops(cached, 4)
+    whole = planner.program_flops(config(**SMALL | {"sampler.block_length": 4}), 4)
     per_call = (planned[0]["rollout"] - planned[1]["rollout"]) / 4
     refreshes = planned[1]["rollout"] - 4 * per_call
     # A refresh is a call without logits; every block of 4 tokens is entered once.
