@@ -199,6 +199,7 @@ class _Run:
         """Of one run of a program, on all devices."""
         import jax
 
+        from diffpo_jax.models import flops
         from diffpo_jax.planning import vocabulary
 
         config = self.config
