@@ -28,8 +28,9 @@ from diffpo_jax.arrays.types import Draws, Params, Prompts, TrainState
 from diffpo_jax.config import LoggingConfig, RLConfig, SamplerConfig
 from diffpo_jax.data import tokenizers
 from diffpo_jax.data.prompts import EncodedBatch
-from diffpo_jax.diffusion import likelihood, unmask
+from diffpo_jax.diffusion import likelihood
 from diffpo_jax.diffusion import sampler as generate
+from diffpo_jax.diffusion.settings import SamplerSettings
 from diffpo_jax.distributed import chips, preemption, sharding
 from diffpo_jax.evaluation import grading
 from diffpo_jax.models.flops import Network
@@ -60,7 +61,7 @@ def make_programs(
     policy: Policy,
     optimizer: optax.GradientTransformation,
     config: RLConfig,
-    settings: unmask.SamplerSettings,
+    settings: SamplerSettings,
     groups: tuple[str, ...],
     mesh: Mesh,
     state: TrainState,
