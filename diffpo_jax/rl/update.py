@@ -19,7 +19,7 @@ from diffpo_jax.arrays.masked import pair
 from diffpo_jax.arrays.types import Draws, Metrics, Params, Prompts, Rollout, TrainState
 from diffpo_jax.config import LikelihoodConfig, ObjectiveConfig
 from diffpo_jax.diffusion import commit_likelihood, likelihood, thresholds
-from diffpo_jax.diffusion.unmask import SamplerSettings
+from diffpo_jax.diffusion.settings import SamplerSettings
 from diffpo_jax.models.policy import Policy
 from diffpo_jax.rl import diagnostics, objective
 
@@ -49,7 +49,7 @@ def make_score(
 
     def score(params: Params, prompts: Prompts, rollout: Rollout, draws: Draws) -> Array:
         def one(part):
-            return likelihood.anchored_log_prob(policy, params, *part, **_scoring(config, settings))
+            return likelihood.anchored_log_prob(policy, params, *part, config, settings)
 
         rows = rollout.nfe.shape[0]
         whole = (prompts, rollout, draws)
@@ -79,7 +79,7 @@ def make_old_selection(
     """old_selection(params, rollout) -> log P_old of each call's set, from the record alone."""
 
     def old_selection(params: Params, rollout: Rollout) -> Array:
-        lo, hi = commit_likelihood.recorded_bounds(rollout, **_of_sets(settings))
+        lo, hi = commit_likelihood.recorded_bounds(rollout, settings)
         mu, sigma = policy.threshold(params, rollout.features)
         return commit_likelihood.log_selection(lo, hi, mu, sigma, settings.scope)
 
@@ -178,7 +178,8 @@ def _tokens(policy, params, batch, likelihood_config, config, settings):
         batch.prompts,
         batch.rollout,
         batch.draws,
-        **_scoring(likelihood_config, settings),
+        likelihood_config,
+        settings,
     )
     first = batch.old is None
     old = jax.lax.stop_gradient(new) if first else batch.old
@@ -202,41 +203,17 @@ def _tokens(policy, params, batch, likelihood_config, config, settings):
     return value, metrics
 
 
-def _scoring(config: LikelihoodConfig, settings: SamplerSettings) -> dict[str, Any]:
-    """How tokens are scored: as the sampler drew them, where the configuration does not differ."""
-    return {
-        "temperature": config.temperature or settings.temperature,
-        "remat": config.remat,
-        "end": settings.end,
-        "chunk": settings.chunk,
-        "keep_mask": config.keep_mask,
-    }
-
-
 def _counted(rollout: Rollout, config: ObjectiveConfig, settings: SamplerSettings) -> Array:
     return objective.counted_tokens(rollout.tokens, rollout.sampled, settings.end, config.count)
-
-
-def _of_sets(settings: SamplerSettings) -> dict[str, int]:
-    most = settings.max_calls or settings.length
-    return {"block_length": settings.block_length, "max_calls": settings.max_calls, "most": most}
 
 
 def _selection(policy, params, batch, config, settings, tokens_trained):
     """The sets' part: entropies under θ where the denoiser is trained, otherwise as recorded."""
     rollout = batch.rollout
     if tokens_trained:
-        lo, hi = commit_likelihood.call_bounds(
-            policy,
-            params,
-            batch.prompts,
-            rollout,
-            end=settings.end,
-            chunk=settings.chunk,
-            **_of_sets(settings),
-        )
+        lo, hi = commit_likelihood.call_bounds(policy, params, batch.prompts, rollout, settings)
     else:
-        lo, hi = commit_likelihood.recorded_bounds(rollout, **_of_sets(settings))
+        lo, hi = commit_likelihood.recorded_bounds(rollout, settings)
     mu, sigma = policy.threshold(params, rollout.features)
     new = commit_likelihood.log_selection(lo, hi, mu, sigma, settings.scope)
     old = batch.old_selection

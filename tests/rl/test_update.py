@@ -16,7 +16,8 @@ from diffpo_jax.config import (
     PretrainConfig,
     ThresholdConfig,
 )
-from diffpo_jax.diffusion import likelihood, unmask
+from diffpo_jax.diffusion import likelihood
+from diffpo_jax.diffusion.settings import SamplerSettings
 from diffpo_jax.rl import update
 from diffpo_jax.rl.optimizer import make_optimizer, make_pretrain_optimizer, trained
 
@@ -37,7 +38,7 @@ OBJECTIVE = ObjectiveConfig(
     gamma_weight=0.5,
     gamma_entropy=0.0,
 )
-SETTINGS = unmask.SamplerSettings(LENGTH, LENGTH, TEMPERATURE)
+SETTINGS = SamplerSettings(LENGTH, LENGTH, TEMPERATURE)
 ANCHORED = LikelihoodConfig(anchors=2, remat=False, prompt_masking=0.0)
 AGAIN = LikelihoodConfig(anchors=2, remat=True, prompt_masking=0.0)  # the same values
 MODES = {"model": ("denoiser",), "sampler": ("threshold",), "joint": ("denoiser", "threshold")}
@@ -201,7 +202,7 @@ def value(metrics, name):
 def test_score_is_the_anchored_log_probability(batch):
     arguments = (PARAMS, batch.prompts, batch.rollout, batch.draws)
     expected = jax.jit(
-        functools.partial(likelihood.anchored_log_prob, POLICY, temperature=TEMPERATURE)
+        functools.partial(likelihood.anchored_log_prob, POLICY, config=ANCHORED, settings=SETTINGS)
     )(*arguments)
     score = jax.jit(update.make_score(POLICY, ANCHORED, SETTINGS, ROWS // 2))
     np.testing.assert_allclose(score(*arguments), expected, atol=1e-6)
