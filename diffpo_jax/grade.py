@@ -33,7 +33,7 @@ _OUT = flags.DEFINE_string("out", None, "File for the verdicts; default: FILE.ve
 
 
 def main(argv: Sequence[str]) -> None:
-    command.require(argv, ("file", "task"), __doc__.splitlines()[2].strip())
+    command.require_flags(argv, ("file", "task"), __doc__.splitlines()[2].strip())
     out = _OUT.value or str(pathlib.Path(_FILE.value[0]).with_suffix(".verdicts.jsonl"))
     if pathlib.Path(out).resolve() in [pathlib.Path(f).resolve() for f in _FILE.value]:
         raise UserError(f"--out={out} is a file of completions, which would be lost.")
@@ -90,4 +90,4 @@ def summary(
 
 
 if __name__ == "__main__":
-    command.entry(main)
+    command.run(main)

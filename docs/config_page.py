@@ -168,7 +168,7 @@ def _names() -> str:
 
 
 def _of_file(path: pathlib.Path, name: str) -> list[str]:
-    module = convert.module_of(path)
+    module = convert.load_module(path)
     plain = module.get_config().to_dict()
     start = StudyConfig() if "run" in plain else Config()
     rows = [("`default`", _listed(changes(plain, convert.as_config_dict(start).to_dict())))]

@@ -9,7 +9,7 @@ from diffpo_jax.config import Config, convert
 from diffpo_jax.system.errors import UserError
 
 ROOT = pathlib.Path(__file__).parents[1]
-config_page = convert.module_of(ROOT / "docs/config_page.py")
+config_page = convert.load_module(ROOT / "docs/config_page.py")
 
 SOURCE = '''
 class A:

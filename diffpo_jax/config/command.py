@@ -13,7 +13,7 @@ from diffpo_jax.config import Config, convert
 from diffpo_jax.system.errors import STOPPED, Stopped, UserError
 
 
-def entry(main: Callable[[Sequence[str]], None], root: type = Config) -> None:
+def run(main: Callable[[Sequence[str]], None], root: type = Config) -> None:
     """Runs a command; a mistake of the user's is one line and exit status 2.
 
     A run that was told to end, and saved what it did, exits with `errors.STOPPED`.
@@ -37,7 +37,7 @@ def entry(main: Callable[[Sequence[str]], None], root: type = Config) -> None:
         sys.exit(2)
 
 
-def config(
+def read_config(
     argv: Sequence[str],
     required: Sequence[str],
     example: str,
@@ -53,7 +53,7 @@ def config(
     Raises:
       UserError: a flag is missing, an argument is no flag, the configuration is wrong.
     """
-    require(argv, required, example)
+    require_flags(argv, required, example)
     try:
         result = build(flags.FLAGS["config"].value)
     except OSError as error:  # where the file could not be read, its first use says so
@@ -63,7 +63,7 @@ def config(
     return result
 
 
-def require(argv: Sequence[str], required: Sequence[str], example: str) -> None:
+def require_flags(argv: Sequence[str], required: Sequence[str], example: str) -> None:
     """Raises `UserError` where a flag is missing or an argument is no flag; quietens libraries."""
     if len(argv) > 1:
         raise UserError(f"unexpected argument {argv[1]!r}; flags look like --name=value.")

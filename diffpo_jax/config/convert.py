@@ -102,11 +102,11 @@ def dict_from_file(spec: str) -> ml_collections.ConfigDict:
       UserError: no such file, or an unknown preset.
     """
     path, colon, preset = spec.partition(":")
-    get_config = module_of(path).get_config
+    get_config = load_module(path).get_config
     return get_config(preset) if colon else get_config()
 
 
-def module_of(path: str | pathlib.Path) -> types.ModuleType:
+def load_module(path: str | pathlib.Path) -> types.ModuleType:
     """A config file as a module.
 
     By its path: configs/ is no package, and the command may be run from anywhere.
