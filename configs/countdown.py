@@ -34,7 +34,7 @@ def get_config(preset: str = "default") -> ml_collections.ConfigDict:
     config.rl.optimizer.denoiser_lr, config.rl.optimizer.decay = 1e-4, "linear"
     # As many tokens a piece as in configs/sudoku.py: small enough for a core's cache.
     config.pretrain.micro_batch = config.rl.micro_batch = 128
-    config.evaluation.examples = config.evaluation.validation_examples = 0
+    config.evaluation.examples = config.evaluation.validation_examples = None
     config.checkpoint.every = 50
     return presets.apply(config, preset, SIZES, "configs/countdown.py")
 

@@ -18,7 +18,7 @@ TITLE = "Anchors at equal denoiser calls"
 STEPS = {"sudoku": 60, "countdown": 120}  # with two anchors
 CALLS = 6
 PASSES = {"K = 1": 1, "K = 2": 2, "K = 4": 4, "K = 16": CALLS, "exact": CALLS}
-ANCHORS = {"K = 1": 1, "K = 2": 2, "K = 4": 4, "K = 16": 16, "exact": 0}
+ANCHORS = {"K = 1": 1, "K = 2": 2, "K = 4": 4, "K = 16": 16, "exact": "all"}
 
 
 def get_config(preset: str = "sudoku") -> ml_collections.ConfigDict:

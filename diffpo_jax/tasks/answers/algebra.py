@@ -21,14 +21,14 @@ class Verifier:
         self,
         *,
         limit_s: float = 5.0,
-        processes: int = 0,
+        processes: int | None = None,
         function: str = "diffpo_jax.tasks.answers.symbolic:equal",
     ):
         """Starts nothing: the first pair that needs algebra does.
 
         Args:
           limit_s: seconds of algebra a pair may take before its worker is killed.
-          processes: how many workers; 0: one for each core we may use, at most 16.
+          processes: how many workers; None: one for each core we may use, at most 16.
           function: what decides, "module:name"; takes gold and answer.
         """
         cores = len(os.sched_getaffinity(0))
