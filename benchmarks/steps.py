@@ -209,7 +209,7 @@ class _Step:
         from diffpo_jax.diffusion import sampler as generate
         from diffpo_jax.rl import step as rl_step
 
-        rl = dataclasses.replace(config.rl, micro_batch=micro)
+        rl = dataclasses.replace(config.rl, micro_batch=micro or None)
         settings = generate.make_settings(config.sampler, config.sampler.temperature, (0,))
         return rl_step.make_programs(
             self.policy,
@@ -219,7 +219,7 @@ class _Step:
             self.groups,
             self.mesh,
             self.state,
-            slots,
+            slots or None,
         )
 
     def _add_gemm(self) -> None:

@@ -9,6 +9,8 @@ K = 1 is d1's mean field (prompt only), K = 2 DiFFPO's two-times mean field, all
 the exact likelihood.  One function; K is the width of `anchors`.
 """
 
+from typing import Literal
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
@@ -27,24 +29,24 @@ def draw(
     rollout: Rollout,
     prompts: Prompts,
     *,
-    anchors: int,
+    anchors: int | Literal["all"],
     prompt_masking: float,
     schedule: str = "uniform",
-    calls: int = 0,
+    calls: int | None = None,
 ) -> Draws:
     """The random choices of one inner update: anchors, and the prompt tokens d1 hides.
 
     Args:
-      anchors: K; 0: every call, the exact likelihood.
+      anchors: K; "all": every call, the exact likelihood.
       prompt_masking: probability that a prompt token is hidden.
       schedule: of the anchors, see `anchors.draw_anchors`.
       calls: of the exact likelihood, score the tokens of so many calls only, unbiased (see
-        `anchors.some_calls`); 0: of all.
+        `anchors.some_calls`); None: of all.
     """
     for_anchors, for_mask = jax.random.split(key)
     hidden = jax.random.bernoulli(for_mask, prompt_masking, prompts.tokens.shape) & prompts.mask
     commit_call, nfe = rollout.commit_call, rollout.nfe
-    if anchors:
+    if anchors != "all":
         drawn = draw_anchors(for_anchors, commit_call, nfe, anchors, schedule)
         return Draws(drawn, hidden)
     if calls:

@@ -27,25 +27,25 @@ def make_settings(
         length=config.length,
         block_length=config.block_length,
         temperature=temperature,
-        max_calls=config.max_calls,
+        max_calls=config.max_calls or 0,
         rule=Rule(config.rule, config.fallback),
         ranking=config.ranking,
         end=EndOfText(ends, ends[0], config.stop_at_end, config.suppress_end),
-        cache=CacheSettings(config.cache, config.cache_refresh, config.cache_rows),
+        cache=CacheSettings(config.cache, config.cache_refresh or 0, config.cache_rows or 0),
         scope=scope,
-        chunk=config.vocabulary_chunk,
+        chunk=config.vocabulary_chunk or 0,
     )
 
 
 def make_generate(
-    policy: Policy, settings: SamplerSettings, *, threshold: str, slots: int = 0
+    policy: Policy, settings: SamplerSettings, *, threshold: str, slots: int | None = None
 ) -> Generate:
     """generate(params, prompts, dial, keys): one program, whatever the dial.
 
     Args:
       threshold: "fixed": γ, or the number of another rule, is the dial; "drawn": γ from the
         head's distribution, the dial is not read; "median": γ = dial · exp(μ(c)).
-      slots: rows in flight of the continuous batch; 0: one static batch.
+      slots: rows in flight of the continuous batch; None: one static batch.
     """
     if threshold not in ("fixed", "drawn", "median"):
         raise ValueError(f"unknown threshold: {threshold!r}")

@@ -46,7 +46,7 @@ def init_state(params: Params, optimizer: optax.GradientTransformation) -> Train
 
 
 def make_score(
-    policy: Policy, config: LikelihoodConfig, settings: SamplerSettings, micro_batch: int
+    policy: Policy, config: LikelihoodConfig, settings: SamplerSettings, micro_batch: int | None
 ) -> Callable[[Params, Prompts, Rollout, Draws], Float[Array, "B L"]]:
     """Builds score(params, prompts, rollout, draws) -> log π̂ of every token [B L]."""
 
@@ -97,7 +97,7 @@ def make_update(
     *,
     groups: tuple[str, ...],
     settings: SamplerSettings,
-    micro_batch: int = 0,
+    micro_batch: int | None = None,
 ) -> Callable[..., tuple[TrainState, Metrics]]:
     """Builds update(state, frozen, batch, rate=1) -> (state, metrics), to be jitted.
 
@@ -110,7 +110,7 @@ def make_update(
 
     Args:
       groups: keys of the trained parameters (`optimizer.trained_groups`).
-      micro_batch: sequences at a time, 0 for all; divides B.
+      micro_batch: sequences at a time, None for all; divides B.
       settings: of the sampler; likelihoods are those of the distributions it drew from.
     """
     tokens_trained = trains_tokens(groups)

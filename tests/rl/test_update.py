@@ -168,7 +168,7 @@ def with_old_and_reference(batch):
 
 
 @functools.cache
-def updated(mode, micro_batch=0):
+def updated(mode, micro_batch=None):
     """The state and the metrics after one update of `some_batch`."""
     step, state = program(mode, micro_batch)
     batch = some_batch()

@@ -164,11 +164,15 @@ def test_runs_by_other_rules(base, tmp_path, sampler):
             "rl.inner_updates": 2,
         },
         {
-            "rl.likelihood.anchors": 0,
+            "rl.likelihood.anchors": "all",
             "rl.likelihood.calls": 2,
             "rl.objective.advantage": "decoupled",
         },
-        {"rl.objective.selection": "exact", "threshold.scope": "call", "rl.likelihood.anchors": 0},
+        {
+            "rl.objective.selection": "exact",
+            "threshold.scope": "call",
+            "rl.likelihood.anchors": "all",
+        },
         {"rl.objective.selection": "exact", "mode": "sampler", "rl.objective.aggregation": "token"},
     ],
 )
@@ -352,7 +356,7 @@ def test_reference_kernels_are_rounded_and_give_the_same_logits():
         return policy.logits(params, policy.hidden(params, tokens, seen))
 
     np.testing.assert_array_equal(logits(copy), logits(params))
-    without = dataclasses.replace(config, model=dataclasses.replace(config.model, positions=0))
+    without = dataclasses.replace(config, model=dataclasses.replace(config.model, positions=None))
     assert trained.reference(params, without)["denoiser"]["embed"].dtype == jnp.bfloat16
 
 
