@@ -145,11 +145,12 @@ class _Run:
 
         from diffpo_jax.distributed import chips
         from diffpo_jax.planning import memory, programs
+        from diffpo_jax.system.progress import say
 
         program = self.step.programs[name]
-        _say(f"compiling {name} ...")
+        say(f"compiling {name} ...")
         compiled = programs.compile_program(program)
-        _say(f"{name}: {compiled.seconds:.0f} s")
+        say(f"{name}: {compiled.seconds:.0f} s")
         plan = memory.of_program(program, compiled, memory.staying(self.step), None)
         result = {"compile_seconds": compiled.seconds, "planned_bytes": plan["sum"]}
         if compiled.executable is None:
@@ -198,20 +199,20 @@ class _Run:
         """Of one run of a program, on all devices."""
         import jax
 
-        from diffpo_jax.models.flops import Network
         from diffpo_jax.planning import vocabulary
-        from diffpo_jax.rl import work
 
         config = self.config
-        network = Network(config.model, config.lora, vocabulary.of_config(config).size)
+        network = flops.Network(config.model, config.lora, vocabulary.of_config(config).size)
         rows = config.rl.prompts * config.rl.group
         if name == "rollout":
             record = jax.device_get((self.rollout.commit_call, self.rollout.nfe))
-            return float(work.of_rollouts(network, config.sampler, *record))
+            return float(flops.rollout_flops(network, config.sampler, *record))
         anchors = float(self.draws.anchors.shape[1])
         passes = (anchors, 0.0) if name == "score" else (0.0, anchors)
         whole = not config.lora.rank
-        return rows * work.of_updates(network, config.sampler, work.Passes(*passes), whole=whole)
+        return rows * flops.update_flops(
+            network, config.sampler, flops.Passes(*passes), whole=whole
+        )
 
     def _of_rollout(self):
         import jax
@@ -256,7 +257,7 @@ class _Run:
         from diffpo_jax.rl import optimizer, update
 
         config = self.config
-        groups = optimizer.trained(config.mode, bool(config.lora.rank))
+        groups = optimizer.trained_groups(config.mode, bool(config.lora.rank))
         steps = config.rl.steps * config.rl.inner_updates
         init = functools.partial(
             update.init_state,
@@ -295,10 +296,6 @@ def _filled(shapes: Any, key) -> Any:
         for (path, x), one in zip(leaves, jax.random.split(key, len(leaves)))
     ]
     return jax.tree_util.tree_unflatten(tree, made)
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
 
 
 def _peak_bytes(mesh) -> int | None:

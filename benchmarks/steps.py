@@ -181,7 +181,7 @@ class _Step:
         )
         params = self.policy.init(rng.key_for(config.seed, "init"))
         params["denoiser"]["unembed"] *= args.sharpen
-        self.groups = optimizer.trained(config.mode, False)
+        self.groups = optimizer.trained_groups(config.mode, False)
         self.optimizer = optimizer.make_optimizer(config.rl.optimizer, self.groups, 1)
         self.params = params
         trained = {name: params[name] for name in self.groups}
@@ -207,11 +207,11 @@ class _Step:
 
     def _programs(self, config, micro: int, slots: int):
         from diffpo_jax.diffusion import sampler as generate
-        from diffpo_jax.rl import trainer
+        from diffpo_jax.rl import step as rl_step
 
         rl = dataclasses.replace(config.rl, micro_batch=micro)
         settings = generate.make_settings(config.sampler, config.sampler.temperature, (0,))
-        return trainer.make_programs(
+        return rl_step.make_programs(
             self.policy,
             self.optimizer,
             rl,

@@ -21,16 +21,16 @@ _WORKDIR = flags.DEFINE_string("workdir", None, "Directory that a run would writ
 
 def main(argv: Sequence[str]) -> None:
     command.require(argv, (), __doc__.splitlines()[2].strip())
-    from diffpo_jax.workdir import layout
+    from diffpo_jax.workdir import layout, provenance
 
     if _WORKDIR.value:
         layout.check_path(_WORKDIR.value)
     join_flags.join()
     from diffpo_jax.distributed import checkup
 
-    versions = ", ".join(f"{name} {version}" for name, version in layout.versions().items())
+    versions = ", ".join(f"{name} {version}" for name, version in provenance.versions().items())
     python = ".".join(map(str, sys.version_info[:3]))
-    print(f"diffpo_jax {layout.commit()}; Python {python}, {versions}")
+    print(f"diffpo_jax {provenance.commit()}; Python {python}, {versions}")
     found = checkup.look(pathlib.Path(_WORKDIR.value) if _WORKDIR.value else None)
     print("\n".join(checkup.lines(found)))
     well, said = checkup.verdict(found)

@@ -1,12 +1,12 @@
-"""Writes completions of prompts, and shows in which call each token was committed.
+"""Completes prompts, and shows in which call each token was committed.
 
     python -m diffpo_jax.generate --config=configs/sudoku.py --workdir=runs/sudoku --prompt=...
 
-`--prompt` may be given several times; `--html=FILE` writes the same as a page one can step
-through.  The sampler is that of the configuration, so `--config.sampler.rule=top_k
---config.sampler.steps=8` tries another; tokens are drawn at `config.evaluation.temperature`.
-A model with a learned threshold uses it unless `--dial` gives a number: γ in nats, or the calls or
-the probability of another rule.
+`--prompt` may be given several times.  `--html=FILE` also writes a page on which one can step
+through the calls.  The sampler is the configuration's, so `--config.sampler.rule=top_k
+--config.sampler.steps=8` tries another one; tokens are drawn at `config.evaluation.temperature`.
+A model with a learned threshold uses it unless `--dial` gives a number: γ in nats, or the number of
+calls or the probability of another rule.
 """
 
 import sys

@@ -1,7 +1,6 @@
 """The plan of a configuration: does it fit, and how long does a step take at least?"""
 
 import math
-import sys
 from typing import Any
 
 import jax
@@ -12,6 +11,7 @@ from diffpo_jax.distributed.chips import Chip
 from diffpo_jax.planning import cost, memory, programs, vocabulary
 from diffpo_jax.planning.programs import Program
 from diffpo_jax.planning.topology import Topology, make_mesh
+from diffpo_jax.system.progress import say
 
 
 def plan(config: Config, topology: Topology, calls: int = 0) -> dict[str, Any]:
@@ -87,9 +87,9 @@ def _of_program(
     topology: Topology,
     calls: int,
 ) -> dict[str, Any]:
-    _say(f"compiling {name} ...")
+    say(f"compiling {name} ...")
     compiled = programs.compile_program(program)
-    _say(f"{name}: {compiled.seconds:.0f} s. {compiled.refusal.partition(chr(10))[0]}")
+    say(f"{name}: {compiled.seconds:.0f} s. {compiled.refusal.partition(chr(10))[0]}")
     result = {
         "times": program.times,
         "compile_seconds": compiled.seconds,
@@ -129,10 +129,6 @@ def lower_bounds(done: cost.Cost, chip: Chip | None) -> dict[str, float] | None:
         "HBM": done.memory / chip.hbm_rate,
         "network": sum(done.moved.values()) / chip.ici_rate,
     }
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
 
 
 def _fits(parts: dict[str, Any]) -> bool | None:

@@ -1,7 +1,7 @@
 """The programs of an RL step, compiled for devices that need not be there.
 
 Arguments are shapes with shardings; nothing is allocated.  The programs are those of
-`rl.trainer.make_programs`, which a run uses.
+`rl.step.make_programs`, which a run uses.
 """
 
 import functools
@@ -20,8 +20,9 @@ from diffpo_jax.diffusion import sampler
 from diffpo_jax.distributed import chips, sharding
 from diffpo_jax.models import families
 from diffpo_jax.planning import vocabulary
-from diffpo_jax.rl import optimizer, trainer, update
-from diffpo_jax.run import base_model, setup
+from diffpo_jax.rl import step as rl_step
+from diffpo_jax.rl import update
+from diffpo_jax.run import setup, trained
 
 
 class Program(NamedTuple):
@@ -39,7 +40,7 @@ class Step(NamedTuple):
     frozen: Params  # the other parameters
     reference: Params  # those of which a run keeps a second copy, for a KL
     programs: dict[str, Program]
-    run: trainer.Programs  # all of a run's, those too small to plan among them
+    run: rl_step.Programs  # all of a run's, those too small to plan among them
 
 
 class Compiled(NamedTuple):
@@ -69,29 +70,24 @@ def make_step(config: Config, mesh: Mesh) -> Step:
         platform=chips.platform(mesh.devices.flat[0]),
         rows=sharding.batch_sharding(mesh) if mesh.size > 1 else None,
     )
-    rl = config.rl
-    groups = optimizer.trained(config.mode, bool(config.lora.rank))
-    opt = optimizer.make_optimizer(rl.optimizer, groups, rl.steps * rl.inner_updates)
-    whole = base_model.shapes(policy, mesh, config.model.quantized)
-    init = functools.partial(update.init_state, optimizer=opt)
-    state = sharding.abstract(jax.eval_shape(init, base_model.trained_shapes(config, policy)), mesh)
-    frozen = {name: whole[name] for name in whole if name not in groups}
-    kept: Params = {}
-    if rl.objective.kl:
-        own = {name: whole[name] for name in whole if name in groups}
-        copy = functools.partial(base_model.reference, config=config)
-        kept = sharding.abstract(jax.eval_shape(copy, own), mesh)
+    rl = trained.for_rl(config, policy, mesh)
+    shapes = trained.shapes(policy, mesh, config.model.quantized)
+    own, frozen = trained.split(shapes, rl.groups)
+    reference = trained.reference_shapes(own, config, mesh) if config.rl.objective.kl else {}
     settings = sampler.make_settings(
         config.sampler, config.sampler.temperature, words.ends, config.threshold.scope
     )
-    run = trainer.make_programs(policy, opt, rl, settings, groups, mesh, state, setup.slots(config))
-    return Step(state, frozen, kept, _with_arguments(run, state, frozen, config, mesh), run)
+    run = rl_step.make_programs(
+        policy, rl.optimizer, config.rl, settings, rl.groups, mesh, rl.state, setup.slots(config)
+    )
+    programs = _with_arguments(run, rl.state, frozen, config, mesh)
+    return Step(rl.state, frozen, reference, programs, run)
 
 
 def _with_arguments(
-    run: trainer.Programs, state: TrainState, frozen: Params, config: Config, mesh: Mesh
+    run: rl_step.Programs, state: TrainState, frozen: Params, config: Config, mesh: Mesh
 ) -> dict[str, Program]:
-    """As `Trainer._step` calls them."""
+    """The programs with the arguments that `rl.step.run_step` gives them."""
     rl, params = config.rl, frozen | state.params
     rows, batch = rl.prompts * rl.group, sharding.batch_sharding(mesh)
     everywhere = functools.partial(_shape, placed=sharding.replicated(mesh))

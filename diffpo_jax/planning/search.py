@@ -2,12 +2,12 @@
 
 import dataclasses
 import math
-import sys
 from collections.abc import Callable, Sequence
 
 from diffpo_jax.config import Config
 from diffpo_jax.planning import planner
 from diffpo_jax.planning.topology import Topology
+from diffpo_jax.system.progress import say
 
 _MOST_PROMPTS = 64  # times those of the configuration
 
@@ -77,7 +77,7 @@ def _said(name: str, fits: Callable[[int], bool]) -> Callable[[int], bool]:
     def judge(value: int) -> bool:
         verdict = fits(value)
         word = "fits" if verdict else "does not fit"
-        print(f"{name}={value} {word}", file=sys.stderr, flush=True)
+        say(f"{name}={value} {word}")
         return verdict
 
     return judge

@@ -106,7 +106,7 @@ def make_update(
     trained (mode "sampler"); `batch.reference` where no KL is in the loss.
 
     Args:
-      groups: the names of what is trained (`optimizer.trained`).
+      groups: the names of what is trained (`optimizer.trained_groups`).
       micro_batch: sequences at a time, 0 for all; divides B.
       settings: of the sampler: likelihoods are of the distributions it drew from.
     """

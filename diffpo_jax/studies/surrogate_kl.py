@@ -23,12 +23,13 @@ from diffpo_jax.data import prompts as data
 from diffpo_jax.data import tokenizers
 from diffpo_jax.diffusion import anchors as anchor_lib
 from diffpo_jax.diffusion import likelihood, sampler, state_kl
+from diffpo_jax.evaluation.threshold import is_learned
 from diffpo_jax.report import kl_per_call
 from diffpo_jax.rl import diagnostics
-from diffpo_jax.run import base_model, experiment
+from diffpo_jax.run import base_model, train_rl
 from diffpo_jax.run import setup as run_setup
 from diffpo_jax.system import files
-from diffpo_jax.workdir import layout
+from diffpo_jax.workdir import layout, provenance
 
 _GROWTH = 1e-6  # nats; below it a difference is rounding
 
@@ -51,9 +52,9 @@ def run(config: StudyConfig, workdir: str) -> dict[str, Any]:
     root = pathlib.Path(workdir)
     paths = layout.open_workdir(str(root / "run"), config.run, overwrite=False)
     setup = run_setup.prepare(config.run, paths)
-    params = base_model.base_model(setup)
+    params = base_model.make(setup)
     if config.figure2.model == "trained":
-        params = experiment.train(setup, params)
+        params = train_rl.train(setup, params)
     measured = measure(setup, params, config.figure2)
     result = summarise(measured, config.run, config.figure2)
     result |= {
@@ -68,8 +69,8 @@ def run(config: StudyConfig, workdir: str) -> dict[str, Any]:
             "dial": config.run.dial,
             "seed": config.run.seed,
         },
-        "commit": layout.commit(),
-        "versions": layout.versions(),
+        "commit": provenance.commit(),
+        "versions": provenance.versions(),
     }
     kl_per_call.write(root / "report", result)
     files.write_json(root / "report" / "figure2.json", result)
@@ -96,7 +97,7 @@ def measure(setup: run_setup.Setup, params: Params, config: Figure2Config) -> Me
     settings = sampler.make_settings(
         run.sampler, run.sampler.temperature, tokenizers.end_ids(setup.tokenizer)
     )
-    threshold = "fixed" if run.mode == "model" else "drawn"
+    threshold = "drawn" if is_learned(run, run.sampler.rule) else "fixed"
     sample = jax.jit(sampler.make_generate(setup.policy, settings, threshold=threshold))
     rows = repeated.index.size
     keys = rng.row_keys(rng.key_for(run.seed, "rollout", 0), jnp.arange(rows))

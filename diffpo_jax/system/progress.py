@@ -15,6 +15,11 @@ _FORMAT = (
 _BAR_FORMAT = _FORMAT.replace("% ", "% |{bar:20}| ")
 
 
+def say(text: str) -> None:
+    """Prints a line on standard error at once, so that it also appears in a log being watched."""
+    print(text, file=sys.stderr, flush=True)
+
+
 class Progress:
     """Shows stage, share done, rate, time left and a few numbers while a stage runs.
 

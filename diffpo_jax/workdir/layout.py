@@ -4,14 +4,8 @@ config.json  run_info.json  metrics.jsonl  checkpoints/{base,rl}/  samples/  rep
 data/, and of trackers: trackers.json  tensorboard/  wandb/
 """
 
-import os
 import pathlib
-import platform
 import shutil
-import subprocess
-import sys
-from importlib import metadata
-from typing import Any
 
 from diffpo_jax.config import Config, convert
 from diffpo_jax.system import files
@@ -30,7 +24,6 @@ CONTENT = (
     "tensorboard",
     "wandb",
 )
-PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "transformers", "grain")
 
 
 class Workdir:
@@ -95,40 +88,6 @@ def check_path(path: str) -> None:
             f"--workdir={path} is no directory. Mount the bucket and give the path there, as the "
             "scripts in launch/ do."
         )
-
-
-def run_info(mesh_text: str) -> dict[str, Any]:
-    """What a number of this run must be quoted with: code, packages, machine."""
-    return {
-        "commit": commit(),
-        "versions": versions(),
-        "python": platform.python_version(),
-        "machine": platform.machine(),
-        "cores": os.cpu_count(),
-        "mesh": mesh_text,
-        "command": [pathlib.Path(sys.argv[0]).name, *sys.argv[1:]],
-    }
-
-
-def versions() -> dict[str, str]:
-    """Versions of the packages that decide numbers."""
-    return {name: metadata.version(name) for name in PACKAGES}
-
-
-def commit() -> str:
-    """The commit of this code, with "+" where files differ from it; "unknown" outside git."""
-    here = pathlib.Path(__file__).parents[1]  # the package
-
-    def git(*words: str) -> str:
-        out = subprocess.run(["git", *words], cwd=here, capture_output=True, text=True, timeout=20)
-        return out.stdout.strip() if out.returncode == 0 else ""
-
-    try:
-        head = git("rev-parse", "HEAD")
-        changed = git("status", "--porcelain", "--untracked-files=no", "--", ".")
-    except (OSError, subprocess.TimeoutExpired):
-        return "unknown"
-    return (head + ("+" if changed else "")) or "unknown"
 
 
 def _same_run(old: Config, new: Config, workdir: Workdir) -> None:

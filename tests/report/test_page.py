@@ -278,8 +278,9 @@ def test_tasks_of_a_study_are_not_mixed(tmp_path):
 def test_the_command_writes_the_page_and_the_figures_without_jax(tmp_path):
     made_runs.run(tmp_path / "a", finished=False, made=[{"stage": "rl", "step": 1, "reward": 0.3}])
     program = (
-        "import sys; from diffpo_jax import cli; from diffpo_jax.report import __main__ as c\n"
-        "try: cli.entry(c.main)\n"
+        "import sys; from diffpo_jax.config import command\n"
+        "from diffpo_jax.report import __main__ as c\n"
+        "try: command.entry(c.main)\n"
         "finally:\n"
         "  print(sorted({m.split('.')[0] for m in sys.modules} & {'jax', 'jaxlib', 'flax'}))\n"
     )

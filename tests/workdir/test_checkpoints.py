@@ -107,7 +107,7 @@ import resource, sys
 sys.path.insert(0, {tests!r})
 import jax.numpy as jnp, optax, pathlib
 import test_checkpoints as t
-from diffpo_jax import checkpoints
+from diffpo_jax.workdir import checkpoints
 from diffpo_jax.errors import UserError
 big = lambda v: t.TrainState(jnp.asarray(1), {{"w": jnp.arange(2.0**18) * v}}, ())
 try:

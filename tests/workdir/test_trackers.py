@@ -148,7 +148,7 @@ def test_of_several_processes_the_first_alone_writes(tmp_path, monkeypatch):
 
 PROGRAM = """
 import pathlib, sys
-from diffpo_jax import metrics, trackers
+from diffpo_jax.workdir import metrics, trackers
 from diffpo_jax.config import LoggingConfig
 root = pathlib.Path(sys.argv[1])
 made = trackers.make(LoggingConfig(**{sys.argv[2]: "sudoku"}), root, {"seed": 3})
