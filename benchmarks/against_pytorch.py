@@ -212,8 +212,8 @@ class JaxSide:
         from diffpo_jax.arrays.types import Prompts
         from diffpo_jax.config import ModelConfig, ThresholdConfig
         from diffpo_jax.diffusion import sampler as generate
-        from diffpo_jax.diffusion import unmask
         from diffpo_jax.diffusion.denoise import denoise
+        from diffpo_jax.diffusion.settings import SamplerSettings
         from diffpo_jax.models import families
 
         self.threads = args.threads
@@ -240,7 +240,7 @@ class JaxSide:
         self.advantage = jax.random.normal(jax.random.fold_in(key, 1), (rows,))
         keys = rng.row_keys(key, jnp.arange(rows))
         cap = args.calls if args.calls < args.length else 0
-        settings = unmask.SamplerSettings(args.length, args.length, 0.0, cap)
+        settings = SamplerSettings(args.length, args.length, 0.0, cap)
         sampler = generate.make_generate(policy, settings, threshold="fixed")
         self.compile_seconds: dict[str, float] = {}
         gamma = jnp.float32(0.0)
@@ -280,8 +280,10 @@ class JaxSide:
         import jax.numpy as jnp
 
         from diffpo_jax.arrays.types import Draws
+        from diffpo_jax.config import LikelihoodConfig
         from diffpo_jax.diffusion import likelihood
         from diffpo_jax.diffusion.anchors import draw_anchors, every_call
+        from diffpo_jax.diffusion.settings import SamplerSettings
 
         calls = self.rollout.commit_call
         if anchors:
@@ -289,6 +291,9 @@ class JaxSide:
         else:
             drawn = every_call(*calls.shape)
         draws = Draws(drawn, jnp.zeros(self.prompts.mask.shape, bool))
+
+        length = self.rollout.tokens.shape[1]
+        settings = SamplerSettings(length, length, 1.0, chunk=chunk)
 
         def loss(denoiser, draws):
             params = self.params | {"denoiser": denoiser}
@@ -298,8 +303,8 @@ class JaxSide:
                 self.prompts,
                 self.rollout,
                 draws,
-                temperature=1.0,
-                chunk=chunk,
+                LikelihoodConfig(),
+                settings,
             )
             rho = jnp.exp(log_p - jax.lax.stop_gradient(log_p))
             return -jnp.mean(rho * self.advantage[:, None])

@@ -159,7 +159,7 @@ class _Run:
         say(f"compiling {name} ...")
         compiled = programs.compile_program(program)
         say(f"{name}: {compiled.seconds:.0f} s")
-        plan = memory.of_program(program, compiled, memory.staying(self.step), None)
+        plan = memory.program_bytes(program, compiled, memory.resident_bytes(self.step), None)
         result = {"compile_seconds": compiled.seconds, "planned_bytes": plan["sum"]}
         if compiled.executable is None:
             return result | {"refusal": compiled.refusal.partition("\n")[0]}
@@ -211,7 +211,7 @@ class _Run:
         from diffpo_jax.planning import vocabulary
 
         config = self.config
-        network = flops.Network(config.model, config.lora, vocabulary.of_config(config).size)
+        network = flops.Network(config.model, config.lora, vocabulary.make_vocabulary(config).size)
         rows = config.rl.prompts * config.rl.group
         if name == "rollout":
             record = jax.device_get((self.rollout.commit_call, self.rollout.nfe))
@@ -233,7 +233,7 @@ class _Run:
 
         _, shapes, *_ = self.step.programs["rollout"].arguments
         key = rng.key_for(self.config.seed, "rollout")
-        words = vocabulary.of_config(self.config)
+        words = vocabulary.make_vocabulary(self.config)
         tokens = jax.random.randint(key, shapes.tokens.shape, 0, words.size)
         tokens = jnp.where(tokens == words.mask, words.mask - 1, tokens)
         self.prompts = jax.device_put(

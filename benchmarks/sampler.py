@@ -192,16 +192,16 @@ class _Bench:
     def _add_long(self, name: str, vocab: int, kind: str, chunk: int) -> None:
         import jax.numpy as jnp
 
-        from diffpo_jax.diffusion import commit, sampler, unmask
-        from diffpo_jax.diffusion.kv_cache import CacheSettings
+        from diffpo_jax.diffusion import sampler
+        from diffpo_jax.diffusion.settings import CacheSettings, Rule, SamplerSettings
 
         args = self.args
         policy, params = self._policy(vocab)
-        settings = unmask.SamplerSettings(
+        settings = SamplerSettings(
             args.length,
             args.block,
             0.0,
-            rule=commit.Rule("top_k"),
+            rule=Rule("top_k"),
             ranking="confidence",
             cache=CacheSettings(kind),
             chunk=chunk,
@@ -217,12 +217,13 @@ class _Bench:
         import jax.numpy as jnp
         import numpy as np
 
-        from diffpo_jax.diffusion import sampler, unmask
+        from diffpo_jax.diffusion import sampler
+        from diffpo_jax.diffusion.settings import SamplerSettings
 
         args = self.args
         policy, params = self._policy(args.vocab)
         params["denoiser"]["unembed"] *= args.sharpen
-        settings = unmask.SamplerSettings(args.queue_length, args.queue_length, 1.0)
+        settings = SamplerSettings(args.queue_length, args.queue_length, 1.0)
         inputs = (
             params,
             self._prompts(args.queue, args.queue_length, args.vocab),
@@ -246,6 +247,7 @@ class _Bench:
         import jax.numpy as jnp
 
         from diffpo_jax.diffusion import token_distribution
+        from diffpo_jax.diffusion.settings import SamplerSettings
 
         args = self.args
         policy, params = self._policy(args.large_vocab)
@@ -255,7 +257,7 @@ class _Bench:
         open_ = jnp.broadcast_to(place >= args.block // 2, shape)
         wanted = open_ & (place < args.block)
         hidden = jax.random.normal(jax.random.key(1), (*shape, args.width))
-        how = token_distribution.ReadSettings(0.0, chunk=chunk)
+        how = SamplerSettings(args.length, args.block, 0.0, chunk=chunk)
 
         def read(params, hidden, wanted, open_, keys):
             return token_distribution.read(policy, params, hidden, wanted, open_, keys, how)
@@ -267,11 +269,12 @@ class _Bench:
         import jax
         import jax.numpy as jnp
 
-        from diffpo_jax.diffusion import sampler, unmask
+        from diffpo_jax.diffusion import sampler
+        from diffpo_jax.diffusion.settings import SamplerSettings
 
         args, variations = self.args, 4
         policy, params = self._policy(args.vocab)
-        settings = unmask.SamplerSettings(args.queue_length, args.queue_length, 1.0)
+        settings = SamplerSettings(args.queue_length, args.queue_length, 1.0)
         run = jax.jit(sampler.make_generate(policy, settings, threshold="fixed"))
         for i in range(variations):
             prompts = self._prompts(

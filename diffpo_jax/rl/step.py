@@ -15,7 +15,8 @@ from diffpo_jax.arrays.types import Draws, Params, Prompts, Rollout, TrainState
 from diffpo_jax.config import RLConfig, SamplerConfig
 from diffpo_jax.data import tokenizers
 from diffpo_jax.data.prompts import EncodedBatch
-from diffpo_jax.diffusion import likelihood, sampler, unmask
+from diffpo_jax.diffusion import likelihood, sampler
+from diffpo_jax.diffusion.settings import SamplerSettings
 from diffpo_jax.distributed import chips, sharding
 from diffpo_jax.evaluation import grading
 from diffpo_jax.models import flops
@@ -76,7 +77,7 @@ def make_programs(
     policy: Policy,
     optimizer: optax.GradientTransformation,
     config: RLConfig,
-    settings: unmask.SamplerSettings,
+    settings: SamplerSettings,
     groups: tuple[str, ...],
     mesh: Mesh,
     state: TrainState,

@@ -112,10 +112,10 @@ class MetricsWriter:
             act(tracker)
         except Exception as error:  # of other people's packages, and of networks
             self._trackers.remove(tracker)
-            said = str(error).strip().partition("\n")[0] or type(error).__name__
-            name = type(tracker).__name__
+            reason = str(error).strip().partition("\n")[0] or type(error).__name__
             print(
-                f"warning: {name} failed and gets no more lines ({said}); {self._path} has all.",
+                f"warning: {tracker.name} failed and gets no more lines ({reason}); "
+                f"{self._path} has all.",
                 file=sys.stderr,
                 flush=True,
             )

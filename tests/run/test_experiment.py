@@ -199,7 +199,7 @@ def test_objectives_by_overrides_alone(base, tmp_path, changes):
 
 @pytest.mark.slow
 def test_the_guard_stops_a_run_until_the_action_changes(base, tmp_path):
-    """The limit is 100 times the entropy of the first steps, so the condition is met immediately."""
+    """The limit is 100 times the first entropy, so the condition is met immediately."""
     changes = {"init_from": str(base), "rl.steps": 3, "rl.guard.window": 1, "checkpoint.every": 9}
     changes |= {"rl.guard.entropy": 100.0, "task.reward": "cell_fraction"}
     stop, warn = (least(**changes, **{"rl.guard.action": x}) for x in ("stop", "warn"))

@@ -228,6 +228,8 @@ def test_a_resumed_run_leaves_the_file_of_an_uninterrupted_one(tmp_path):
 class Tracker:
     """Remembers what it is given; fails where it is told to."""
 
+    name = "Tracker"
+
     def __init__(self, fails=()):
         self.calls, self._fails = [], fails
 

@@ -171,7 +171,7 @@ def test_the_real_package_without_a_network(tmp_path, field):
             env=os.environ | own | {"PYTHONPATH": str(Path(__file__).parents[2])},
         )
         assert done.returncode == 0, done.stderr
-        assert "warning: " + field.capitalize() not in done.stderr
+        assert f"warning: {field}" not in done.stderr
     kept = json.loads((tmp_path / "trackers.json").read_text())["id"]
     if field == "wandb":
         runs = list((tmp_path / "wandb").glob("offline-run-*"))
