@@ -72,10 +72,9 @@ def _verdicts(plan: dict[str, Any]) -> list[str]:
         lines.append("no verdict: the memory of these devices is not known")
     if step := plan["step"]:
         lines.append(
-            f"an RL step takes at least {_seconds(step['seconds'])}: at most "
-            f"{step['tokens_per_second']:,.0f} tokens/s and {step['samples_per_second']:.2f} "
-            "samples/s (lower bound: matrix products at peak rate, without memory traffic, "
-            "communication, recomputation and the host's work)"
+            f"an RL step takes at least {_seconds(step['seconds'])}: matrix products at peak rate "
+            f"and nothing else. At most {step['tokens_per_second']:,.0f} tokens/s and "
+            f"{step['samples_per_second']:.2f} samples/s"
         )
     if plan["topology"].startswith(("cpu", "gpu")):
         lines.append("memory is that of this machine's compiler; a TPU's would need another amount")

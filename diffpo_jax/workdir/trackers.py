@@ -97,12 +97,7 @@ class RunTracker:
 
     def write(self, stage: str, step: int, numbers: Mapping[str, float]) -> None:
         if self._run is None:
-            self._run = self._package.init(
-                project=self._project,
-                resume="allow",
-                config=dict(self._configuration),
-                **self._identity(),
-            )
+            self._run = self._start()
         values = {f"{stage}/{name}": value for name, value in numbers.items()}
         if self.name == "trackio":
             self._run.log(values, step=step)
@@ -117,11 +112,13 @@ class RunTracker:
             self._run.finish()
             self._run = None
 
-    def _identity(self) -> dict[str, Any]:
+    def _start(self) -> Any:
         root, id_ = self._root, run_id(self._root)
+        own = {"name": root.name, "id": id_, "dir": str(root)}
         if self.name == "trackio":
-            return {"name": f"{root.name}-{id_}", "embed": False}
-        return {"name": root.name, "id": id_, "dir": str(root)}
+            own = {"name": f"{root.name}-{id_}", "embed": False}
+        config = dict(self._configuration)
+        return self._package.init(project=self._project, resume="allow", config=config, **own)
 
 
 def run_id(root: pathlib.Path) -> str:
