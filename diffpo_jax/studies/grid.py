@@ -139,7 +139,7 @@ def _flags(spec: str, overrides: Sequence[str]) -> tuple[str, ...]:
 
 
 def _values(config: Config) -> dict[str, Any]:
-    """The fields that determine a run's numbers, written so that ids stay those of older versions."""
+    """The fields that determine the numbers of a run, written as older versions did: ids stay."""
     decisive = values.former_values(config)
     for name in _FREE:
         del decisive[name]
