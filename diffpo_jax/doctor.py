@@ -20,7 +20,7 @@ _WORKDIR = flags.DEFINE_string("workdir", None, "Directory that a run would writ
 
 
 def main(argv: Sequence[str]) -> None:
-    command.require(argv, (), __doc__.splitlines()[2].strip())
+    command.require_flags(argv, (), __doc__.splitlines()[2].strip())
     from diffpo_jax.workdir import layout, provenance
 
     if _WORKDIR.value:
@@ -39,4 +39,4 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    command.entry(main)
+    command.run(main)

@@ -35,7 +35,7 @@ _JSON = flags.DEFINE_string("json", None, "Also write the numbers to this file."
 
 def main(argv: Sequence[str]) -> None:
     example = " ".join(line.strip(" \\") for line in __doc__.splitlines()[2:4])
-    config = command.config(argv, ("config", "topology"), example)
+    config = command.read_config(argv, ("config", "topology"), example)
     from diffpo_jax.config import check
     from diffpo_jax.planning import topology
     from diffpo_jax.system import files
@@ -60,4 +60,4 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    command.entry(main)
+    command.run(main)

@@ -24,14 +24,14 @@ def merge(x: Array) -> Array:
     return jnp.swapaxes(x, 0, 1).reshape(-1, *x.shape[2:])
 
 
-def accumulate(function: Callable[[Any], Any], batch: Any, size: int) -> Any:
-    """Sum of function(micro-batch) over micro-batches of `size` rows; 0: all rows at once.
+def accumulate(function: Callable[[Any], Any], batch: Any, size: int | None) -> Any:
+    """Sum of function(micro-batch) over micro-batches of `size` rows; None: all rows at once.
 
     Args:
       function: batch -> pytree of sums (gradients of sums, metrics as (sum, count)).
     """
     rows = jax.tree.leaves(batch)[0].shape[0]
-    if size in (0, rows):
+    if size in (None, rows):
         return function(batch)
     parts = split(batch, size)
     first = jax.tree.map(lambda x: x[0], parts)

@@ -5,24 +5,11 @@ and of one number a row, its dial: a bound, a number of calls, a probability.  A
 position is committed where one is open.  Ties are broken by position, leftmost first.
 """
 
-from typing import NamedTuple
-
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from diffpo_jax.diffusion.settings import Rule
 from diffpo_jax.diffusion.token_distribution import Readings
-
-
-class Rule(NamedTuple):
-    """A rule and its settings; compiled in, the dial is not.
-
-    Attributes:
-      name: a key of `config.DIALS`.
-      fallback: of the rule "confidence", see `by_confidence`.
-    """
-
-    name: str = "entropy_bounded"
-    fallback: str = "most_confident"
 
 
 def choose(

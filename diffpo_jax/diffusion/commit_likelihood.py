@@ -22,7 +22,7 @@ from jaxtyping import Array, Bool, Float, Int
 from diffpo_jax.arrays.types import Params, Prompts, Rollout
 from diffpo_jax.diffusion import commit, end_of_text, likelihood, token_distribution
 from diffpo_jax.diffusion.denoise import denoise
-from diffpo_jax.diffusion.end_of_text import IGNORED, EndOfText
+from diffpo_jax.diffusion.settings import SamplerSettings
 from diffpo_jax.models.policy import Policy
 
 # Nats.  A log-normal threshold is never so low; what is nearer to 0 is 0 up to rounding, and its
@@ -84,28 +84,19 @@ def call_bounds(
     params: Params,
     prompts: Prompts,
     rollout: Rollout,
-    *,
-    block_length: int,
-    most: int,
-    max_calls: int = 0,
-    end: EndOfText = IGNORED,
-    chunk: int = 0,
+    settings: SamplerSettings,
 ) -> tuple[Float[Array, "B N"], Float[Array, "B N"]]:
     """lo and hi of every call of the rollouts, under these parameters.
 
     Cost: a denoiser call for each call of the longest rollout; memory does not grow with them.
-    Calls that the cap forced, and calls a row did not make, bound nothing (0 and inf).
-
-    Args:
-      most: columns of the result; rollouts have at most so many calls.
-      block_length, max_calls, end: the sampler's.
-      chunk: positions of a row whose distributions are held at once; 0: all.
+    Calls that the cap forced, and calls that a row did not make, have the bounds 0 and inf.  N is
+    the largest number of calls that the sampler's settings allow.
     """
     commit_call = jnp.where(rollout.sampled, rollout.commit_call, jnp.iinfo(jnp.int32).max)
     rows = commit_call.shape[0]
 
     def of_hidden(hidden: Array, gone: Array) -> Array:
-        logits = end_of_text.without(policy.logits(params, hidden), gone, end)
+        logits = end_of_text.without(policy.logits(params, hidden), gone, settings.end)
         return token_distribution.entropy(token_distribution.log_probs(logits, policy.mask_id, 1.0))
 
     def one_pass(number: Int[Array, ""]) -> tuple[Array, Array]:
@@ -113,12 +104,12 @@ def call_bounds(
         state = likelihood.state_at(rollout.tokens, commit_call, before, policy.mask_id)
         open_ = commit_call >= number
         hidden = denoise(policy, params, prompts, state).hidden
-        gone = end_of_text.removed(open_, end)
-        entropy = token_distribution.by_positions(of_hidden, chunk, hidden, gone)
+        gone = end_of_text.removed(open_, settings.end)
+        entropy = token_distribution.by_positions(of_hidden, settings.chunk, hidden, gone)
         chosen = commit_call == number
-        allowed = open_ & commit.current_block(open_, block_length)
+        allowed = open_ & commit.current_block(open_, settings.block_length)
         lo, hi = bounds(entropy, chosen, jnp.all(chosen == allowed, axis=1))
-        forced = (number == max_calls) & rollout.forced
+        forced = (number == settings.max_calls) & rollout.forced
         return jnp.where(forced, 0.0, lo), jnp.where(forced, jnp.inf, hi)
 
     def nothing(number: Int[Array, ""]) -> tuple[Array, Array]:
@@ -129,24 +120,28 @@ def call_bounds(
     def one_call(carry: None, number: Int[Array, ""]):
         return carry, jax.lax.cond(jnp.any(rollout.nfe >= number), one_pass, nothing, number)
 
-    _, (lo, hi) = jax.lax.scan(one_call, None, jnp.arange(1, most + 1, dtype=jnp.int32))
+    _, (lo, hi) = jax.lax.scan(one_call, None, _call_numbers(settings))
     return lo.T, hi.T
 
 
 def recorded_bounds(
-    rollout: Rollout, *, block_length: int, most: int, max_calls: int = 0
+    rollout: Rollout, settings: SamplerSettings
 ) -> tuple[Float[Array, "B N"], Float[Array, "B N"]]:
     """lo and hi of every call from the entropies the sampler recorded: those of θ_old, no pass."""
     commit_call = jnp.where(rollout.sampled, rollout.commit_call, jnp.iinfo(jnp.int32).max)
 
     def one_call(number: Int[Array, ""]) -> tuple[Array, Array]:
         chosen, open_ = commit_call == number, commit_call >= number
-        allowed = open_ & commit.current_block(open_, block_length)
+        allowed = open_ & commit.current_block(open_, settings.block_length)
         lo, hi = bounds(rollout.entropy, chosen, jnp.all(chosen == allowed, axis=1))
-        forced = (number == max_calls) & rollout.forced
+        forced = (number == settings.max_calls) & rollout.forced
         return jnp.where(forced, 0.0, lo), jnp.where(forced, jnp.inf, hi)
 
-    return jax.vmap(one_call, out_axes=1)(jnp.arange(1, most + 1, dtype=jnp.int32))
+    return jax.vmap(one_call, out_axes=1)(_call_numbers(settings))
+
+
+def _call_numbers(settings: SamplerSettings) -> Int[Array, "N"]:
+    return jnp.arange(1, (settings.max_calls or settings.length) + 1, dtype=jnp.int32)
 
 
 def log_selection(

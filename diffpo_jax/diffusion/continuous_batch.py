@@ -14,7 +14,8 @@ from jaxtyping import Array, Int, Key
 
 from diffpo_jax.arrays.types import Params, Prompts, Rollout
 from diffpo_jax.diffusion import unmask
-from diffpo_jax.diffusion.kv_cache import Cache, CacheSettings
+from diffpo_jax.diffusion.kv_cache import Cache
+from diffpo_jax.diffusion.settings import CacheSettings, SamplerSettings
 from diffpo_jax.diffusion.thresholds import Threshold
 from diffpo_jax.models.policy import Policy
 
@@ -33,7 +34,7 @@ def stream(
     prompts: Prompts,
     threshold: Threshold,
     keys: Key[Array, "Q"],
-    settings: unmask.SamplerSettings,
+    settings: SamplerSettings,
     slots: int,
 ) -> Rollout:
     """Writes a completion for every prompt of the queue, `slots` rows at a time.

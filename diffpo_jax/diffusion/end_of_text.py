@@ -1,34 +1,9 @@
 """End of text: where a completion is over, and where its token may stand."""
 
-from typing import NamedTuple
-
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int
 
-
-class EndOfText(NamedTuple):
-    """How the sampler treats end-of-text tokens; compiled in.
-
-    Attributes:
-      ids: tokens that end a text (LLaDA has two: end of turn and end of text).
-      fill: what is written after the end, an id of `ids`.
-      stop: a row is done once everything before a committed end is committed; the rest is filled
-        with `fill` and the calls saved do not count.
-      suppress: "none"; "never" removes the ids from every distribution; "while_open" from those
-        of positions that have a masked one before them, so that texts end from left to right;
-        "last" leaves distributions as they are but commits positions drawn as an end after all
-        others of the block (LLaDA's `confidence_eos_eot_inf`).  What "last" commits depends on
-        the tokens drawn: at T > 0 no product of token probabilities is then the exact
-        likelihood of a rollout.
-    """
-
-    ids: tuple[int, ...] = ()
-    fill: int = 0
-    stop: bool = False
-    suppress: str = "none"
-
-
-IGNORED = EndOfText()  # a token like any other
+from diffpo_jax.diffusion.settings import EndOfText
 
 
 def removed(open_: Bool[Array, "B L"], end: EndOfText) -> Bool[Array, "B L"]:

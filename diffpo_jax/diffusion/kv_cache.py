@@ -20,22 +20,8 @@ from jaxtyping import Array, Bool, Float, Int
 
 from diffpo_jax.arrays.types import Params, Prompts
 from diffpo_jax.diffusion import denoise
+from diffpo_jax.diffusion.settings import CacheSettings
 from diffpo_jax.models.policy import Policy
-
-
-class CacheSettings(NamedTuple):
-    """Compiled in.
-
-    Attributes:
-      kind: "none", "prompt" or "dual".
-      refresh_every: calls between refreshes within a block; 0: only when a block is entered.
-      refresh_rows: rows of a refresh pass: those due are taken so many at a time, so that a pass
-        costs what the rows that need it cost; 0: all rows pass when one is due.
-    """
-
-    kind: str = "none"
-    refresh_every: int = 0
-    refresh_rows: int = 0
 
 
 class Cache(NamedTuple):

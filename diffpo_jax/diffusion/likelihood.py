@@ -9,15 +9,18 @@ K = 1 is d1's mean field (prompt only), K = 2 DiFFPO's two-times mean field, all
 the exact likelihood.  One function; K is the width of `anchors`.
 """
 
+from typing import Literal
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from diffpo_jax.arrays.types import Draws, Params, Prompts, Rollout
+from diffpo_jax.config import LikelihoodConfig
 from diffpo_jax.diffusion import end_of_text, token_distribution
 from diffpo_jax.diffusion.anchors import draw_anchors, every_call, some_calls
 from diffpo_jax.diffusion.denoise import denoise
-from diffpo_jax.diffusion.end_of_text import IGNORED, EndOfText
+from diffpo_jax.diffusion.settings import SamplerSettings
 from diffpo_jax.models.policy import Policy
 
 
@@ -26,24 +29,24 @@ def draw(
     rollout: Rollout,
     prompts: Prompts,
     *,
-    anchors: int,
+    anchors: int | Literal["all"],
     prompt_masking: float,
     schedule: str = "uniform",
-    calls: int = 0,
+    calls: int | None = None,
 ) -> Draws:
     """The random choices of one inner update: anchors, and the prompt tokens d1 hides.
 
     Args:
-      anchors: K; 0: every call, the exact likelihood.
+      anchors: K; "all": every call, the exact likelihood.
       prompt_masking: probability that a prompt token is hidden.
       schedule: of the anchors, see `anchors.draw_anchors`.
       calls: of the exact likelihood, score the tokens of so many calls only, unbiased (see
-        `anchors.some_calls`); 0: of all.
+        `anchors.some_calls`); None: of all.
     """
     for_anchors, for_mask = jax.random.split(key)
     hidden = jax.random.bernoulli(for_mask, prompt_masking, prompts.tokens.shape) & prompts.mask
     commit_call, nfe = rollout.commit_call, rollout.nfe
-    if anchors:
+    if anchors != "all":
         drawn = draw_anchors(for_anchors, commit_call, nfe, anchors, schedule)
         return Draws(drawn, hidden)
     if calls:
@@ -74,25 +77,22 @@ def anchored_log_prob(
     prompts: Prompts,
     rollout: Rollout,
     draws: Draws,
-    *,
-    temperature: float,
-    remat: bool = False,
-    end: EndOfText = IGNORED,
-    chunk: int = 0,
-    keep_mask: bool = False,
+    config: LikelihoodConfig,
+    settings: SamplerSettings,
 ) -> Float[Array, "B L"]:
-    """log π̂_θ(o_k | c) of every token of the rollouts, at the rollouts' temperature.
+    """log π̂_θ(o_k | c) of every token of the rollouts.
 
-    Cost: K denoiser calls; of more than two anchors, those that no token of the batch is seen
-    from are skipped.  Tokens that were filled in, or have no anchor before them, get 0.
+    Tokens that were filled in after the end of the text, and tokens without an anchor before their
+    call, get 0.  Cost: K denoiser calls; with more than two anchors, an anchor that no token of the
+    batch is scored from is skipped.
 
     Args:
-      remat: compute each anchor's pass again in the backward pass, so that memory does not grow
-        with K; always so for more than two.
-      end: the sampler's; what it removes from a distribution is removed here as well.
-      chunk: positions of a row whose distributions are held at once; 0: all.
-      keep_mask: leave the mask token in the distributions, as d1 does.
+      config: `temperature`, the sampler's if None; `keep_mask`; and `remat`, which recomputes each
+        anchor's pass in the backward pass, so that memory does not grow with K.  More than two
+        anchors are always recomputed.
+      settings: the sampler's; its end-of-text suppression and `chunk` hold for the scores too.
     """
+    temperature, end = config.temperature or settings.temperature, settings.end
     tokens, commit_call = rollout.tokens, rollout.commit_call
     seen = prompts._replace(tokens=jnp.where(draws.prompt_mask, policy.mask_id, prompts.tokens))
     of_token = jnp.where(rollout.sampled, segment(commit_call, draws.anchors), -1)
@@ -103,13 +103,13 @@ def anchored_log_prob(
 
     def of_hidden(hidden: Array, tokens: Array, gone: Array) -> Array:
         logits = end_of_text.without(policy.logits(params, hidden), gone, end)
-        log_p = token_distribution.log_probs(logits, policy.mask_id, temperature, keep_mask)
+        log_p = token_distribution.log_probs(logits, policy.mask_id, temperature, config.keep_mask)
         return token_distribution.token_log_prob(log_p, tokens)
 
     def one_pass(call: Array) -> Array:
         state = state_at(tokens, commit_call, call, policy.mask_id)
         hidden = denoise(policy, params, seen, state).hidden
-        return token_distribution.by_positions(of_hidden, chunk, hidden, tokens, gone)
+        return token_distribution.by_positions(of_hidden, settings.chunk, hidden, tokens, gone)
 
     zero = jnp.zeros(tokens.shape, rollout.logprob.dtype)
 
@@ -122,7 +122,7 @@ def anchored_log_prob(
             value = one_pass(call)
         return total + jnp.where(seen_from, value, 0.0), None
 
-    if remat or many:
+    if config.remat or many:
         anchors = (jnp.arange(count), draws.anchors.T)
         return jax.lax.scan(jax.checkpoint(one_anchor), zero, anchors)[0]
     # No scan: its derivative takes what is the same for all anchors out of it and keeps that, such

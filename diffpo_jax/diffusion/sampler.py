@@ -6,9 +6,8 @@ from jaxtyping import Array, Float, Key
 
 from diffpo_jax.arrays.types import Params, Prompts, Rollout
 from diffpo_jax.config import SamplerConfig
-from diffpo_jax.diffusion import commit, continuous_batch, thresholds, unmask
-from diffpo_jax.diffusion.end_of_text import EndOfText
-from diffpo_jax.diffusion.kv_cache import CacheSettings
+from diffpo_jax.diffusion import continuous_batch, thresholds, unmask
+from diffpo_jax.diffusion.settings import CacheSettings, EndOfText, Rule, SamplerSettings
 from diffpo_jax.models.policy import Policy
 
 Generate = Callable[[Params, Prompts, Float[Array, ""], Key[Array, "B"]], Rollout]
@@ -16,7 +15,7 @@ Generate = Callable[[Params, Prompts, Float[Array, ""], Key[Array, "B"]], Rollou
 
 def make_settings(
     config: SamplerConfig, temperature: float, ends: tuple[int, ...], scope: str = "prompt"
-) -> unmask.SamplerSettings:
+) -> SamplerSettings:
     """What a sampler's program is compiled with.
 
     Args:
@@ -24,29 +23,29 @@ def make_settings(
       ends: the end-of-text ids, the first of which is filled in after an end.
       scope: of drawn thresholds, config.threshold.scope.
     """
-    return unmask.SamplerSettings(
+    return SamplerSettings(
         length=config.length,
         block_length=config.block_length,
         temperature=temperature,
-        max_calls=config.max_calls,
-        rule=commit.Rule(config.rule, config.fallback),
+        max_calls=config.max_calls or 0,
+        rule=Rule(config.rule, config.fallback),
         ranking=config.ranking,
         end=EndOfText(ends, ends[0], config.stop_at_end, config.suppress_end),
-        cache=CacheSettings(config.cache, config.cache_refresh, config.cache_rows),
+        cache=CacheSettings(config.cache, config.cache_refresh or 0, config.cache_rows or 0),
         scope=scope,
-        chunk=config.vocabulary_chunk,
+        chunk=config.vocabulary_chunk or 0,
     )
 
 
 def make_generate(
-    policy: Policy, settings: unmask.SamplerSettings, *, threshold: str, slots: int = 0
+    policy: Policy, settings: SamplerSettings, *, threshold: str, slots: int | None = None
 ) -> Generate:
     """generate(params, prompts, dial, keys): one program, whatever the dial.
 
     Args:
       threshold: "fixed": γ, or the number of another rule, is the dial; "drawn": γ from the
         head's distribution, the dial is not read; "median": γ = dial · exp(μ(c)).
-      slots: rows in flight of the continuous batch; 0: one static batch.
+      slots: rows in flight of the continuous batch; None: one static batch.
     """
     if threshold not in ("fixed", "drawn", "median"):
         raise ValueError(f"unknown threshold: {threshold!r}")

@@ -16,7 +16,7 @@ from jaxtyping import Array, Float, Int
 from diffpo_jax.arrays.types import Params, Prompts, Rollout
 from diffpo_jax.diffusion import end_of_text, likelihood, token_distribution
 from diffpo_jax.diffusion.denoise import denoise
-from diffpo_jax.diffusion.end_of_text import IGNORED, EndOfText
+from diffpo_jax.diffusion.settings import SamplerSettings
 from diffpo_jax.models.policy import Policy
 
 
@@ -25,28 +25,22 @@ def kl_from_states(
     params: Params,
     prompts: Prompts,
     rollout: Rollout,
-    *,
-    temperature: float,
-    end: EndOfText = IGNORED,
+    settings: SamplerSettings,
 ) -> Float[Array, "B L N"]:
     """D[k, s] for s = 0..L−1; 0 where s ≥ t(k) − 1, and for tokens that were filled in.
 
     Cost: two denoiser calls for each call of the longest rollout.  Memory: B·L·V.
-
-    Args:
-      temperature: T of the distributions.
-      end: the sampler's.
     """
     calls = jnp.where(rollout.sampled, rollout.commit_call, 0)
-    gone = end_of_text.removed_at_commit(rollout.commit_call, rollout.sampled, end)
+    gone = end_of_text.removed_at_commit(rollout.commit_call, rollout.sampled, settings.end)
     rows, length = calls.shape
 
     def log_p_from(s: Int[Array, ""]) -> Float[Array, "B L V"]:
         at = jnp.full(rows, s)
         state = likelihood.state_at(rollout.tokens, rollout.commit_call, at, policy.mask_id)
         logits = policy.logits(params, denoise(policy, params, prompts, state).hidden)
-        logits = end_of_text.without(logits, gone, end)
-        return token_distribution.log_probs(logits, policy.mask_id, temperature)
+        logits = end_of_text.without(logits, gone, settings.end)
+        return token_distribution.log_probs(logits, policy.mask_id, settings.temperature)
 
     def own(s: Int[Array, ""], true: Array) -> Array:
         return jnp.where((calls == s + 1)[..., None], log_p_from(s), true)

@@ -17,28 +17,8 @@ from jaxtyping import Array, Bool, Float, Int, Key, Shaped
 
 from diffpo_jax.arrays.types import Params
 from diffpo_jax.diffusion import end_of_text
-from diffpo_jax.diffusion.end_of_text import EndOfText
+from diffpo_jax.diffusion.settings import SamplerSettings
 from diffpo_jax.models.policy import Policy
-
-
-class ReadSettings(NamedTuple):
-    """How distributions are read; compiled in.
-
-    Attributes:
-      temperature: T of the tokens; 0: argmax.
-      ranking: what `Readings.error` is: "entropy"; "confidence", the largest probability, and
-        "margin", its lead over the second, with a minus sign; "drawn", minus the probability of
-        the token drawn (LLaDA's remasking; with T > 0 the positions committed then depend on
-        more than the state, and no product of token probabilities is the exact likelihood);
-        "random", uniform on [0, 1).
-      chunk: positions of a row that are read at a time; 0: all of them.
-      end: its suppression changes distributions or errors.
-    """
-
-    temperature: float
-    ranking: str = "entropy"
-    chunk: int = 0
-    end: EndOfText = EndOfText()
 
 
 class Readings(NamedTuple):
@@ -136,7 +116,7 @@ def read(
     wanted: Bool[Array, "B L"],
     open_: Bool[Array, "B L"],
     keys: Key[Array, "B"],
-    settings: ReadSettings,
+    settings: SamplerSettings,
 ) -> Readings:
     """Distributions at the positions that are wanted: a token of each, and what it is worth.
 
@@ -188,7 +168,7 @@ def _of_logits(
     gone: Bool[Array, "B c"],
     keys: Key[Array, "B"],
     positions: Int[Array, "B c"],
-    settings: ReadSettings,
+    settings: SamplerSettings,
 ) -> Readings:
     logits = end_of_text.without(logits, gone, settings.end)
     untempered = log_probs(logits, mask_id, 1.0)

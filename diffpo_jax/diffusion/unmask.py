@@ -14,25 +14,10 @@ from jaxtyping import Array, Bool, Float, Int, Key
 from diffpo_jax.arrays.types import Params, Prompts, Rollout
 from diffpo_jax.diffusion import commit, end_of_text, kv_cache, token_distribution
 from diffpo_jax.diffusion.denoise import Denoised, denoise
-from diffpo_jax.diffusion.end_of_text import EndOfText
-from diffpo_jax.diffusion.kv_cache import Cache, CacheSettings
+from diffpo_jax.diffusion.kv_cache import Cache
+from diffpo_jax.diffusion.settings import EndOfText, SamplerSettings
 from diffpo_jax.diffusion.thresholds import Threshold
 from diffpo_jax.models.policy import Policy
-
-
-class SamplerSettings(NamedTuple):
-    """What is compiled into a sampler; dials, prompts and keys are not."""
-
-    length: int  # L
-    block_length: int  # divides L
-    temperature: float  # of the tokens; 0: argmax
-    max_calls: int = 0  # the call that commits whatever is left; 0: none does
-    rule: commit.Rule = commit.Rule()
-    ranking: str = "entropy"  # see `token_distribution.ReadSettings`
-    end: EndOfText = EndOfText()
-    cache: CacheSettings = CacheSettings()
-    scope: str = "prompt"  # "call": the threshold is asked at every call, not at the first alone
-    chunk: int = 0  # positions of a row whose distributions are held at once; 0: all
 
 
 class Unmasking(NamedTuple):
@@ -131,11 +116,8 @@ def call(
     gamma = jnp.where(first, drawn, rows.gamma)
 
     wanted = jnp.where(last[:, None], open_, allowed)
-    how = token_distribution.ReadSettings(
-        settings.temperature, settings.ranking, settings.chunk, settings.end
-    )
     at = token_distribution.read(
-        policy, params, out.hidden, wanted, open_, _fold(keys, number), how
+        policy, params, out.hidden, wanted, open_, _fold(keys, number), settings
     )
     dial = drawn if each_call else gamma
     chosen = commit.choose(settings.rule, at, allowed, dial, settings.block_length)

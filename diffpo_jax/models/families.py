@@ -108,7 +108,7 @@ FAMILIES = {
         settings=_LLADA_SETTINGS,
         tying="weight_tying",
         marks={"model_type": "llada", "include_qkv_bias": False} | _LLADA_MARKS,
-        fixed={"qkv_bias": False, "positions": 0},
+        fixed={"qkv_bias": False, "positions": None},
     ),
     "dream": Family(
         logit_shift=1,
@@ -116,7 +116,7 @@ FAMILIES = {
         settings=_DREAM_SETTINGS,
         tying="tie_word_embeddings",
         marks={"model_type": "Dream", "hidden_act": "silu"},
-        fixed={"qkv_bias": True, "positions": 0},
+        fixed={"qkv_bias": True, "positions": None},
     ),
 }
 
@@ -148,7 +148,7 @@ def make_policy(
             f"config.model.family={model.family!r} is unknown; use one of: {', '.join(FAMILIES)}."
         )
     family = FAMILIES[model.family]
-    adapts = lora is not None and lora.rank > 0
+    adapts = lora is not None and bool(lora.rank)
     shape = Shape(
         vocab=vocab,
         width=model.width,
@@ -161,7 +161,7 @@ def make_policy(
         rope_theta=model.rope_theta,
         norm_eps=model.norm_eps,
         embedding_std=model.embedding_std,
-        positions=model.positions,
+        positions=model.positions or 0,
         dtype=jnp.dtype(model.dtype),
         param_dtype=jnp.dtype(model.param_dtype),
         remat=model.remat,

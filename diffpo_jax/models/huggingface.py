@@ -93,6 +93,7 @@ def model_config(directory: pathlib.Path, family: str) -> dict[str, Any]:
     if missing:
         raise UserError(f"{path} lacks {', '.join(missing)}: is it the published config.json?")
     sizes = {field: values[key] for field, key in of.settings.items()}
+    sizes["positions"] = sizes.get("positions") or None  # files have 0 for None
     return sizes | {"tied": bool(values.get(of.tying, False))} | dict(of.fixed)
 
 
@@ -327,6 +328,8 @@ def _shards(plan: list[Tensor], sizes: Mapping[str, int], most: int) -> list[lis
 def _config_json(model: ModelConfig, leaves: Mapping[str, Any], dtype: str) -> dict[str, Any]:
     family = FAMILIES[model.family]
     values = {key: getattr(model, field) for field, key in family.settings.items()}
+    if "positions" in values:
+        values["positions"] = model.positions or 0
     values |= {family.tying: model.tied, family.settings["vocab"]: leaves["embed"].shape[0]}
     return {**family.marks, **values, "torch_dtype": str(_dtype(leaves["embed"], dtype))}
 

@@ -62,8 +62,8 @@ class Quantized(NamedTuple):
         return next(kind for kind, dtype in _VALUES.items() if self.values.dtype == dtype)
 
 
-def quantize_blocks(params: Params, kind: str) -> Params:
-    """Parameters with the kernels of the denoiser's blocks rounded; "": as they are."""
+def quantize_blocks(params: Params, kind: str | None) -> Params:
+    """Parameters with the kernels of the denoiser's blocks rounded; None: as they are."""
     if not kind:
         return params
     blocks = params["denoiser"]["blocks"]

@@ -60,7 +60,7 @@ def plan(config: Config, topology: Topology, calls: int = 0) -> dict[str, Any]:
         "trained": _count(step.state.params),
         "vocabulary": vocabulary.make_vocabulary(config).size,
         "rows": config.rl.prompts * config.rl.group,
-        "micro_batch": config.rl.micro_batch,
+        "micro_batch": config.rl.micro_batch or 0,
         "prompt_length": config.sampler.prompt_length,
         "length": config.sampler.length,
         "calls": calls,

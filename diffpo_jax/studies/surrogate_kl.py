@@ -107,14 +107,7 @@ def measure(setup: run_setup.Setup, params: Params, config: Figure2Config) -> Me
     rollout = sample(params, prompts, jnp.float32(run.dial), keys)
 
     # 3. Compute the matrix in batches.
-    matrix_of = jax.jit(
-        functools.partial(
-            state_kl.kl_from_states,
-            setup.policy,
-            temperature=settings.temperature,
-            end=settings.end,
-        )
-    )
+    matrix_of = jax.jit(functools.partial(state_kl.kl_from_states, setup.policy, settings=settings))
     size = min(config.batch, rows)
     parts = []
     for start in range(0, rows, size):

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from diffpo_jax.diffusion import commit, token_distribution
+from diffpo_jax.diffusion.settings import Rule
 
 ROWS, LENGTH = 3, 5
 rule = jax.jit(lambda h, open_, gamma: commit.entropy_bounded(h, h, open_, gamma))
@@ -222,4 +223,4 @@ def test_confident_positions_or_one(fallback, confidence, open_, level):
 def test_a_rule_nobody_knows():
     readings = token_distribution.Readings(*jnp.zeros((4, 1, 2)))
     with pytest.raises(ValueError, match="magic"):
-        commit.choose(commit.Rule("magic"), readings, jnp.ones((1, 2), bool), jnp.ones(1), 2)
+        commit.choose(Rule("magic"), readings, jnp.ones((1, 2), bool), jnp.ones(1), 2)

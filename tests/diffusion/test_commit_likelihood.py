@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from diffpo_jax.arrays.types import Draws, Prompts, Rollout
+from diffpo_jax.config import LikelihoodConfig
 from diffpo_jax.diffusion import anchors as anchor_lib
 from diffpo_jax.diffusion import commit, commit_likelihood, likelihood
-from diffpo_jax.diffusion.end_of_text import EndOfText
+from diffpo_jax.diffusion.settings import EndOfText, SamplerSettings
 
 LENGTH, VOCAB, MASK_ID, PROMPT, END = 3, 4, 1, 2, 3
 POLICY = reference.table_policy(LENGTH, VOCAB, MASK_ID)
@@ -171,13 +172,12 @@ def rollout_of(listed):
 def log_probability(params, prompts, rollout, scope, block_length, stop):
     """Tokens and sets together, by the code under test."""
     rows, end = rollout.nfe.shape[0], EndOfText((END,), END, stop)
+    settings = SamplerSettings(LENGTH, block_length, 1.0, end=end)
     draws = Draws(anchor_lib.every_call(rows, LENGTH), jnp.zeros((rows, PROMPT), bool))
     tokens = likelihood.anchored_log_prob(
-        POLICY, params, prompts, rollout, draws, temperature=1.0, end=end
+        POLICY, params, prompts, rollout, draws, LikelihoodConfig(), settings
     )
-    lo, hi = commit_likelihood.call_bounds(
-        POLICY, params, prompts, rollout, block_length=block_length, most=LENGTH, end=end
-    )
+    lo, hi = commit_likelihood.call_bounds(POLICY, params, prompts, rollout, settings)
     mu, sigma = jnp.full(rows, MU), jnp.full(rows, SIGMA)
     sets = commit_likelihood.log_selection(lo, hi, mu, sigma, scope)
     return jnp.sum(jnp.where(rollout.sampled, tokens, 0), axis=1) + jnp.sum(sets, axis=1)
@@ -237,8 +237,9 @@ def test_its_score_gradient_is_that_of_the_expected_reward(scope, block_length, 
         changed = params | {"denoiser": params["denoiser"] | {"table": table}}
         rows = rollout.nfe.shape[0]
         draws = Draws(anchor_lib.every_call(rows, LENGTH), jnp.zeros((rows, PROMPT), bool))
+        settings = SamplerSettings(LENGTH, LENGTH, 1.0)
         log_p = likelihood.anchored_log_prob(
-            POLICY, changed, prompts, rollout, draws, temperature=1.0
+            POLICY, changed, prompts, rollout, draws, LikelihoodConfig(), settings
         )
         return jnp.sum((p * rewards)[:, None] * jnp.where(rollout.sampled, log_p, 0))
 
@@ -246,19 +247,19 @@ def test_its_score_gradient_is_that_of_the_expected_reward(scope, block_length, 
     assert np.linalg.norm(other - gradient) > 0.03 * np.linalg.norm(gradient)
 
 
-def test_calls_that_the_cap_forced_bound_nothing():
+def test_calls_forced_by_the_cap_have_no_bounds():
     params = model(0)
     prompts, rollout, _ = rollout_of(paths(params, "call", LENGTH, False))
     forced = rollout._replace(forced=rollout.nfe == 2)
     free, capped = (
         commit_likelihood.call_bounds(
-            POLICY, params, prompts, r, block_length=LENGTH, most=LENGTH, max_calls=2
+            POLICY, params, prompts, r, SamplerSettings(LENGTH, LENGTH, 1.0, max_calls=cap)
         )
-        for r in (rollout, forced)
+        for r, cap in ((rollout, 0), (forced, 2))
     )
     at = np.asarray(forced.forced)
     np.testing.assert_array_equal(capped[0][at, 1], 0)
     np.testing.assert_array_equal(capped[1][at, 1], np.inf)
-    np.testing.assert_array_equal(capped[0][~at], free[0][~at])
+    np.testing.assert_array_equal(capped[0][~at], free[0][~at, :2])
     np.testing.assert_array_equal(capped[0][:, 0], free[0][:, 0])
     assert np.isinf(free[1][rollout.nfe < 3, 2]).all()  # calls that were not made

@@ -6,7 +6,7 @@ import pytest
 import reference
 
 from diffpo_jax.diffusion import sampler as generate
-from diffpo_jax.diffusion import unmask
+from diffpo_jax.diffusion.settings import SamplerSettings
 
 LENGTH, VOCAB, MASK_ID, PROMPT = 4, 4, 1, 2
 QUEUE = 7
@@ -26,7 +26,7 @@ def counted(params, tokens, mask):
 
 @functools.cache
 def sampler(slots):
-    settings = unmask.SamplerSettings(LENGTH, LENGTH, 1.0, 0)
+    settings = SamplerSettings(LENGTH, LENGTH, 1.0, 0)
     policy = POLICY._replace(hidden=counted)
     program = generate.make_generate(policy, settings, threshold="drawn", slots=slots)
     run = jax.jit(program)

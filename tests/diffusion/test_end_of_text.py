@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from diffpo_jax.arrays.types import Draws
+from diffpo_jax.config import LikelihoodConfig
 from diffpo_jax.diffusion import end_of_text, likelihood, token_distribution, unmask
-from diffpo_jax.diffusion.end_of_text import IGNORED, EndOfText
+from diffpo_jax.diffusion.settings import EndOfText, SamplerSettings
 
 LENGTH, VOCAB, MASK_ID, PROMPT, END = 4, 4, 1, 2, 3
 ROWS = 64
@@ -30,7 +31,7 @@ flags = hnp.arrays(bool, (2, LENGTH))
 @functools.cache
 def rollouts(**how):
     block, how = how.pop("block_length", LENGTH), {"ids": (END,), "fill": END} | how
-    settings = unmask.SamplerSettings(LENGTH, block, 1.0, end=EndOfText(**how))
+    settings = SamplerSettings(LENGTH, block, 1.0, end=EndOfText(**how))
 
     def threshold(params, features, keys):
         return GAMMAS, jnp.zeros_like(GAMMAS)
@@ -109,12 +110,12 @@ def test_last_commits_ends_after_all_else():
 
     assert mean_call(rollouts(suppress="last")) > mean_call(rollouts()) + 0.7
     # The error of what was drawn as an end is the largest there is; nothing else changes.
-    how = token_distribution.ReadSettings(1.0, end=EndOfText((END,), suppress="last"))
+    how = SamplerSettings(LENGTH, LENGTH, 1.0, end=EndOfText((END,), suppress="last"))
     hidden = jax.random.normal(jax.random.key(4), (ROWS, LENGTH, VOCAB))
     all_ = jnp.ones((ROWS, LENGTH), bool)
     at = token_distribution.read(POLICY, PARAMS, hidden, all_, all_, KEYS, how)
     free = token_distribution.read(
-        POLICY, PARAMS, hidden, all_, all_, KEYS, how._replace(end=IGNORED)
+        POLICY, PARAMS, hidden, all_, all_, KEYS, how._replace(end=EndOfText())
     )
     np.testing.assert_array_equal(at.token, free.token)
     ends = np.asarray(at.token == END)
@@ -129,12 +130,12 @@ def test_the_scorer_gives_what_the_sampler_recorded(suppress, stop):
     rollout = rollouts(suppress=suppress, stop=stop)
     anchors = jnp.tile(jnp.arange(LENGTH, dtype=jnp.int32), (ROWS, 1))
     draws = Draws(anchors, jnp.zeros((ROWS, PROMPT), bool))
-    end = EndOfText((END,), END, stop, suppress)
+    settings = SamplerSettings(LENGTH, LENGTH, 1.0, end=EndOfText((END,), END, stop, suppress))
 
     def score(params, draws):
         return likelihood.anchored_log_prob(
             POLICY, params, PROMPTS, jax.tree.map(jnp.asarray, rollout), draws,
-            temperature=1.0, end=end,
+            LikelihoodConfig(), settings,
         )  # fmt: skip
 
     got = np.asarray(score(PARAMS, draws))

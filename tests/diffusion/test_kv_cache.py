@@ -10,8 +10,7 @@ import reference
 
 from diffpo_jax.config import ModelConfig
 from diffpo_jax.diffusion import sampler as generate
-from diffpo_jax.diffusion import unmask
-from diffpo_jax.diffusion.kv_cache import CacheSettings
+from diffpo_jax.diffusion.settings import CacheSettings, SamplerSettings
 
 LENGTH, PROMPT, ROWS, VOCAB, MASK_ID, BLOCK = 6, 4, 5, 6, 5, 2
 SIZES = {"layers": 2, "heads": 4, "kv_heads": 2, "width": 16, "ff": 16}
@@ -22,7 +21,7 @@ KEYS = jax.random.split(jax.random.key(3), ROWS)
 
 @functools.cache
 def sampler(kind="none", every=0, rows=0, slots=0, shift=0, max_calls=0):
-    settings = unmask.SamplerSettings(
+    settings = SamplerSettings(
         LENGTH, BLOCK, 0.8, max_calls, cache=CacheSettings(kind, every, rows)
     )
     policy = POLICY._replace(logit_shift=shift)
@@ -147,7 +146,7 @@ def test_only_rows_that_are_due_are_passed():
         jax.debug.callback(lambda: sizes.append(tokens.shape[0]))
         return POLICY.fill(params, tokens, mask)
 
-    settings = unmask.SamplerSettings(LENGTH, BLOCK, 0.8, cache=CacheSettings("dual", 0, 1))
+    settings = SamplerSettings(LENGTH, BLOCK, 0.8, cache=CacheSettings("dual", 0, 1))
     policy = POLICY._replace(fill=fill)
     run = jax.jit(generate.make_generate(policy, settings, threshold="drawn"))
     jax.block_until_ready(run(PARAMS, PROMPTS, np.float32(0), KEYS))

@@ -10,8 +10,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from diffpo_jax.arrays.types import Draws, Prompts, Rollout
+from diffpo_jax.config import LikelihoodConfig
 from diffpo_jax.diffusion import anchors as anchor_lib
 from diffpo_jax.diffusion import likelihood, unmask
+from diffpo_jax.diffusion.settings import SamplerSettings
 
 # Two tokens and a mask, four positions: 16 completions and 81 states.
 LENGTH, VOCAB, MASK_ID, PROMPT = 4, 3, 1, 2
@@ -30,7 +32,7 @@ def logits_of(row, prompts=PROMPTS):
 
 @functools.cache
 def rollouts(temperature=1.0):
-    settings = unmask.SamplerSettings(LENGTH, LENGTH, temperature, 0)
+    settings = SamplerSettings(LENGTH, LENGTH, temperature, 0)
     keys = jax.random.split(jax.random.key(2), ROWS)
     gammas = jnp.array([0.0, 0.1, 0.2, 0.3, 0.4, 0.6, 1.0, jnp.inf])
 
@@ -43,10 +45,10 @@ def rollouts(temperature=1.0):
 
 @functools.cache
 def program(temperature=1.0, remat=False):
-    score = functools.partial(
-        likelihood.anchored_log_prob, POLICY, temperature=temperature, remat=remat
+    config, settings = LikelihoodConfig(remat=remat), SamplerSettings(LENGTH, LENGTH, temperature)
+    return jax.jit(
+        functools.partial(likelihood.anchored_log_prob, POLICY, config=config, settings=settings)
     )
-    return jax.jit(score)
 
 
 def score(anchors, prompt_mask=NO_MASK, prompts=PROMPTS, temperature=1.0, remat=False):
@@ -87,10 +89,10 @@ def test_state_at_by_hand():
     np.testing.assert_array_equal(got[1], [[4, 5, 0], [7, 0, 9]])
 
 
-@pytest.mark.parametrize("calls", [0, 2])
+@pytest.mark.parametrize("calls", [None, 2])
 def test_the_exact_likelihood_and_its_sample_are_the_sampler_s_own(calls):
     rollout = rollouts()
-    kind = {"anchors": 0, "prompt_masking": 0.0, "calls": calls}
+    kind = {"anchors": "all", "prompt_masking": 0.0, "calls": calls}
     draws = likelihood.draw(jax.random.key(5), rollout, PROMPTS, **kind)
     got = np.asarray(program()(PARAMS, PROMPTS, rollout, draws))
     scored = np.ones(got.shape, bool) if not calls else np.asarray(draws.scale) > 0
@@ -106,11 +108,11 @@ def test_anchors_no_token_is_seen_from_cost_no_pass():
         jax.debug.callback(lambda: passes.append(1))
         return POLICY.hidden(params, tokens, mask)
 
-    policy = POLICY._replace(hidden=hidden)
+    policy, settings = POLICY._replace(hidden=hidden), SamplerSettings(LENGTH, LENGTH, 1.0)
     draws = Draws(jnp.tile(jnp.arange(8, dtype=jnp.int32), (ROWS, 1)), NO_MASK)
     jax.jit(
         lambda: likelihood.anchored_log_prob(
-            policy, PARAMS, PROMPTS, rollouts(), draws, temperature=1.0
+            policy, PARAMS, PROMPTS, rollouts(), draws, LikelihoodConfig(), settings
         )
     )()
     jax.effects_barrier()
@@ -313,9 +315,11 @@ def test_chunks_of_positions_change_neither_value_nor_gradient(chunk):
     rollout = rollouts()
 
     def value_and_grad(chunk):
+        settings = SamplerSettings(LENGTH, LENGTH, 0.7, chunk=chunk)
+
         def value(params):
             log_p = likelihood.anchored_log_prob(
-                POLICY, params, PROMPTS, rollout, draws, temperature=0.7, chunk=chunk
+                POLICY, params, PROMPTS, rollout, draws, LikelihoodConfig(), settings
             )
             return jnp.sum(weights * log_p)
 
@@ -343,12 +347,11 @@ def test_the_gradient_s_memory_grows_neither_with_anchors_nor_with_the_vocabular
         )
         draws = Draws(jax.ShapeDtypeStruct((rows, anchors), jnp.int32), prompts.mask)
 
+        config = LikelihoodConfig(remat=True)
+        settings = SamplerSettings(length, length, 1.0, chunk=chunk)
+
         def value(params, *args):
-            return jnp.sum(
-                likelihood.anchored_log_prob(
-                    policy, params, *args, temperature=1.0, chunk=chunk, remat=True
-                )
-            )
+            return jnp.sum(likelihood.anchored_log_prob(policy, params, *args, config, settings))
 
         compiled = jax.jit(jax.grad(value)).lower(params, prompts, rollout, draws).compile()
         return compiled.memory_analysis().temp_size_in_bytes

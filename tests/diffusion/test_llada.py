@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import reference
 
-from diffpo_jax.diffusion import commit, unmask
 from diffpo_jax.diffusion import sampler as generate
+from diffpo_jax.diffusion.settings import Rule, SamplerSettings
 
 LENGTH, PROMPT, ROWS, VOCAB, MASK_ID = 12, 5, 4, 6, 5
 POLICY, PARAMS = reference.tiny_policy(seed=3, vocab=VOCAB, mask_id=MASK_ID)
@@ -55,9 +55,7 @@ def llada(block_length, steps):
 
 @functools.cache
 def sampler(block_length, ranking):
-    settings = unmask.SamplerSettings(
-        LENGTH, block_length, 0.0, rule=commit.Rule("top_k"), ranking=ranking
-    )
+    settings = SamplerSettings(LENGTH, block_length, 0.0, rule=Rule("top_k"), ranking=ranking)
     return jax.jit(generate.make_generate(POLICY, settings, threshold="fixed"))
 
 

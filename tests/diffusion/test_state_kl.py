@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from diffpo_jax.diffusion import state_kl, unmask
+from diffpo_jax.diffusion.settings import SamplerSettings
 
 LENGTH, VOCAB, MASK_ID, PROMPT, ROWS = 4, 4, 1, 2, 5
 PARAMS = reference.table_params(3, PROMPT, LENGTH, VOCAB)
@@ -22,11 +23,11 @@ def test_every_entry_against_a_loop():
     def threshold(params, features, keys):
         return gammas, jnp.zeros_like(gammas)
 
-    settings = unmask.SamplerSettings(LENGTH, LENGTH, 0.7, 0)
+    settings = SamplerSettings(LENGTH, LENGTH, 0.7, 0)
     keys = jax.random.split(jax.random.key(2), ROWS)
     rollout = jax.jit(lambda: unmask.unmask(POLICY, PARAMS, PROMPTS, threshold, keys, settings))()
     rollout = rollout._replace(sampled=rollout.sampled.at[1, 2].set(False))
-    matrix_of = jax.jit(functools.partial(state_kl.kl_from_states, POLICY, temperature=0.7))
+    matrix_of = jax.jit(functools.partial(state_kl.kl_from_states, POLICY, settings=settings))
     got = np.asarray(matrix_of(PARAMS, PROMPTS, rollout))
     tokens, calls = np.asarray(rollout.tokens), np.asarray(rollout.commit_call)
     assert len(set(np.asarray(rollout.nfe))) > 2

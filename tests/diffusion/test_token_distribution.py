@@ -7,6 +7,7 @@ import pytest
 import reference
 
 from diffpo_jax.diffusion import token_distribution
+from diffpo_jax.diffusion.settings import SamplerSettings
 
 MASK_ID = 2
 LOGITS = np.random.default_rng(0).normal(scale=2, size=(3, 4, 5)).astype(np.float32)
@@ -130,7 +131,7 @@ WANTED = jnp.asarray(np.random.default_rng(6).random((ROWS, LENGTH)) < 0.6).at[2
 
 
 def read(wanted=WANTED, **how):
-    how = token_distribution.ReadSettings(**({"temperature": 1.0} | how))
+    how = SamplerSettings(LENGTH, LENGTH, **({"temperature": 1.0} | how))
     run = jax.jit(
         lambda: token_distribution.read(POLICY, PARAMS, HIDDEN, wanted, wanted, KEYS, how)
     )
@@ -188,7 +189,7 @@ def test_only_chunks_that_hold_a_wanted_position_are_read():
         return POLICY.logits(params, states)
 
     most = int(WANTED.sum(axis=1).max())
-    how = token_distribution.ReadSettings(1.0, chunk=2)
+    how = SamplerSettings(LENGTH, LENGTH, 1.0, chunk=2)
     policy = POLICY._replace(logits=logits)
     jax.jit(lambda: token_distribution.read(policy, PARAMS, HIDDEN, WANTED, WANTED, KEYS, how))()
     jax.effects_barrier()
@@ -204,7 +205,7 @@ def test_with_chunks_no_array_holds_every_distribution():
     keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), rows))
 
     def memory(chunk):
-        how = token_distribution.ReadSettings(1.0, chunk=chunk)
+        how = SamplerSettings(length, length, 1.0, chunk=chunk)
         run = jax.jit(lambda p, *args: token_distribution.read(policy, p, *args, how))
         compiled = run.lower(params, hidden, flags, flags, keys).compile()
         return compiled.memory_analysis().temp_size_in_bytes

@@ -11,6 +11,7 @@ from scipy import stats
 from diffpo_jax.arrays.types import Prompts
 from diffpo_jax.diffusion import denoise, thresholds, unmask
 from diffpo_jax.diffusion import sampler as generate
+from diffpo_jax.diffusion.settings import SamplerSettings
 
 LENGTH, VOCAB, MASK_ID, PROMPT = 4, 4, 1, 2
 ROWS = 12
@@ -28,7 +29,7 @@ def of_rows(gammas):
 @functools.cache
 def sampler(block_length=LENGTH, temperature=1.0, max_calls=0, length=LENGTH):
     policy = reference.table_policy(length, VOCAB, MASK_ID)
-    settings = unmask.SamplerSettings(length, block_length, temperature, max_calls)
+    settings = SamplerSettings(length, block_length, temperature, max_calls)
 
     @jax.jit
     def run(params, prompts, gammas, keys):
@@ -120,7 +121,7 @@ def test_one_row_alone_gives_the_same():
 
 def test_rows_that_are_done_never_change():
     policy = reference.table_policy(LENGTH, VOCAB, MASK_ID)
-    settings = unmask.SamplerSettings(LENGTH, LENGTH, 1.0, 0)
+    settings = SamplerSettings(LENGTH, LENGTH, 1.0, 0)
 
     def start():
         return unmask.start(policy, PARAMS, PROMPTS, settings)[0]
@@ -149,7 +150,7 @@ def test_rows_that_are_done_never_change():
 
 def test_the_threshold_is_read_off_the_first_call():
     policy = reference.table_policy(LENGTH, VOCAB, MASK_ID)
-    settings = unmask.SamplerSettings(LENGTH, LENGTH, 1.0, 0)
+    settings = SamplerSettings(LENGTH, LENGTH, 1.0, 0)
     run = jax.jit(generate.make_generate(policy, settings, threshold="drawn"))
     rollout = jax.device_get(run(PARAMS, PROMPTS, jnp.float32(7), KEYS))
     for row in range(ROWS):
@@ -256,7 +257,7 @@ def test_every_completion_of_the_helper_is_there():
 
 def test_nothing_is_compiled_again_for_other_numbers():
     policy = reference.table_policy(LENGTH, VOCAB, MASK_ID)
-    settings = unmask.SamplerSettings(LENGTH, LENGTH, 1.0)
+    settings = SamplerSettings(LENGTH, LENGTH, 1.0)
     run = jax.jit(generate.make_generate(policy, settings, threshold="fixed"))
     for seed, gamma in enumerate((0.0, 0.5, np.inf)):
         prompts = reference.some_prompts(seed, ROWS, PROMPT, VOCAB)  # other lengths, too

@@ -125,7 +125,7 @@ def test_another_name_is_refused():
         (
             "cudnn",
             {"model.dtype": "float32"},
-            "here are float32, .* heads of 128 .* 128 tokens",
+            "has float32, .* heads of 128 .* 128 tokens",
         ),
         ("cudnn", {"model.heads": 1}, ".*heads of 256"),
         ("cudnn", {"sampler.prompt_length": 63}, ".*127 tokens"),
@@ -147,7 +147,7 @@ def test_a_kernel_that_is_named_must_take_the_rows(name, changes, said):
     if said is None:
         assert convert.from_config_dict(values).model.attention == name
         return
-    with pytest.raises(UserError, match=f"attention='{name}' takes .* {said}"):
+    with pytest.raises(UserError, match=f"attention='{name}' needs .* {said}"):
         convert.from_config_dict(values)
 
 

@@ -11,8 +11,9 @@ import reference
 from least import least
 
 from diffpo_jax.arrays.types import Draws, Prompts, Rollout
-from diffpo_jax.config import LoRAConfig, MeshConfig, check
+from diffpo_jax.config import LikelihoodConfig, LoRAConfig, MeshConfig, check
 from diffpo_jax.diffusion import likelihood
+from diffpo_jax.diffusion.settings import SamplerSettings
 from diffpo_jax.distributed import sharding
 from diffpo_jax.distributed.mesh import make_mesh
 from diffpo_jax.models import quantization
@@ -150,10 +151,11 @@ def test_a_gradient_never_holds_all_kernels_multiplied_out():
         logprob=jnp.zeros((2, 4)),
     )
     draws = Draws(jnp.array([[0, 2], [0, 1]]), jnp.zeros((2, 3), bool))
+    config, settings = LikelihoodConfig(), SamplerSettings(4, 4, 1.0)
 
     def loss(adapter, params):
         scored = likelihood.anchored_log_prob(
-            policy, params | {"adapter": adapter}, prompts, rollout, draws, temperature=1.0
+            policy, params | {"adapter": adapter}, prompts, rollout, draws, config, settings
         )
         return jnp.sum(scored)
 
