@@ -1,7 +1,7 @@
 """The exceptions whose messages are written for users.
 
 Every mistake of a user (in a config field, a data file, a workdir or a mesh) raises `UserError`
-with one line that says what is wrong, where, and what to do; `config.command.entry` prints that
+with one line that says what is wrong, where, and what to do; `config.command.run` prints that
 line and exits with status 2. `Stopped` is no mistake: the run was asked to stop, has saved its work
 and exits with status `STOPPED`. Any other exception is a bug and keeps its traceback.
 """
