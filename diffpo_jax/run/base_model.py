@@ -63,7 +63,7 @@ def read(workdir: pathlib.Path, policy: Policy, mesh: Mesh, quantized: str | Non
       UserError: there is no run, or no such checkpoint or weights, or they have other shapes.
     """
     paths = layout.Workdir(workdir)
-    config = layout.config_of(paths)
+    config = layout.read_config(paths)
     if config.init_from or not config.pretrain.steps:
         return _without_sft(config, policy, mesh, quantized)
     say(f"base model: from {paths.base}")
@@ -93,7 +93,7 @@ def restore(
     paths = layout.Workdir(pathlib.Path(workdir))
     if model == "base":
         return read(paths.root, policy, mesh, quantized)
-    shapes = trained.rl_params(layout.config_of(paths), policy, mesh)
+    shapes = trained.rl_params(layout.read_config(paths), policy, mesh)
     own = checkpoints.restore_params(paths.rl, shapes)
     if {"denoiser", "threshold"} <= own.keys():
         return own
@@ -115,7 +115,7 @@ def is_published(config: Config) -> bool:
 def _origin(config: Config) -> Config:
     """The configuration of the run that made the base model, through any runs before it."""
     while config.init_from:
-        config = layout.config_of(layout.Workdir(pathlib.Path(config.init_from)))
+        config = layout.read_config(layout.Workdir(pathlib.Path(config.init_from)))
     return config
 
 

@@ -28,7 +28,7 @@ def export(path: str, out: str, *, model: str, dtype: str = "", adapter: bool = 
     directory = pathlib.Path(out)
     if directory.exists():
         raise UserError(f"{out} exists already: choose another directory, or remove it.")
-    config = layout.config_of(layout.Workdir(pathlib.Path(path)))
+    config = layout.read_config(layout.Workdir(pathlib.Path(path)))
     if adapter:
         _check_adapter(path, config, model)
     # 2. Read the model.

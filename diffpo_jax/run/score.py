@@ -37,7 +37,7 @@ def score(config: Config, out: str, *, run: str = "", which: str = "trained") ->
     # 1. Take the network of the run, and read the model.
     which = which if run else "published"
     stage = dataclasses.replace(config.pretrain, steps=0)
-    run_config = layout.config_of(layout.Workdir(pathlib.Path(run))) if run else config
+    run_config = layout.read_config(layout.Workdir(pathlib.Path(run))) if run else config
     config = dataclasses.replace(config, pretrain=stage, init_from=run or None)
     config = run_setup.with_weights(run_setup.with_network_of(config, run_config))
     workdir = layout.open_workdir(out, config, overwrite=False)

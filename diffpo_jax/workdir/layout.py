@@ -42,7 +42,7 @@ class Workdir:
         self.data = root / "data"
 
 
-def config_of(paths: Workdir) -> Config:
+def read_config(paths: Workdir) -> Config:
     """Reads the configuration of the run in a workdir.
 
     Raises:

@@ -40,7 +40,7 @@ def test_an_old_run_resumes(workdir):
     summary = json.loads((workdir / "report/summary.json").read_text())
     shutil.rmtree(workdir / "checkpoints/rl/4")
     shutil.rmtree(workdir / "report")
-    again = experiment.run(layout.config_of(layout.Workdir(workdir)), str(workdir))
+    again = experiment.run(layout.read_config(layout.Workdir(workdir)), str(workdir))
     after = lines(workdir)
     assert [row.keys() for row in after] == [row.keys() for row in before]
     # What was there stays as it was.  Later steps may differ by rounding on another processor.
@@ -52,7 +52,7 @@ def test_an_old_run_resumes(workdir):
 
 
 def test_an_old_run_may_be_continued_with_more_steps(workdir):
-    config = layout.config_of(layout.Workdir(workdir))
+    config = layout.read_config(layout.Workdir(workdir))
     longer = dataclasses.replace(config, rl=dataclasses.replace(config.rl, steps=6))
     layout.open_workdir(str(workdir), longer, overwrite=False)
 
