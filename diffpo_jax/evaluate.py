@@ -34,7 +34,7 @@ def main(argv: Sequence[str]) -> None:
     from diffpo_jax.run import score
     from diffpo_jax.system import compilation
 
-    compilation.keep_programs()
+    compilation.enable_cache()
     if _WEIGHTS.value and _RUN.value:
         raise UserError("--model and --run name two models; give only one of them.")
     if _WEIGHTS.value:

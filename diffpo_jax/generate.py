@@ -33,7 +33,7 @@ def main(argv: Sequence[str]) -> None:
     from diffpo_jax.run import complete
     from diffpo_jax.system import compilation, files
 
-    compilation.keep_programs()
+    compilation.enable_cache()
     written = complete.complete(
         config, _WORKDIR.value, _PROMPT.value, model=_MODEL.value, dial=_DIAL.value
     )

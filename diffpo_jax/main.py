@@ -34,7 +34,7 @@ def main(argv: Sequence[str]) -> None:
     from diffpo_jax.run import experiment
     from diffpo_jax.system import compilation
 
-    compilation.keep_programs()
+    compilation.enable_cache()
     join_flags.join()
     experiment.run(config, _WORKDIR.value, overwrite=_OVERWRITE.value, base_only=_BASE_ONLY.value)
 

@@ -45,7 +45,7 @@ def main(argv: Sequence[str]) -> None:
     from diffpo_jax.studies import surrogate_kl
     from diffpo_jax.system import compilation
 
-    compilation.keep_programs()
+    compilation.enable_cache()
     surrogate_kl.run(config, _WORKDIR.value)
 
 

@@ -5,7 +5,7 @@ import os
 import jax
 
 
-def keep_programs() -> None:
+def enable_cache() -> None:
     """Turns on JAX's persistent compilation cache.
 
     It lies in ~/.cache/diffpo_jax/jax, or in JAX_COMPILATION_CACHE_DIR. Compilations under 0.5 s
