@@ -284,7 +284,7 @@ def _filled(shapes: Any, key) -> Any:
     from diffpo_jax.distributed import sharding
 
     def fill(path, x, key):
-        name = sharding.path_of(path)
+        name = sharding.path_name(path)
         if x.dtype == jnp.uint4:
             return jax.random.randint(key, x.shape, 0, 16, jnp.uint8).astype(x.dtype)
         if x.dtype == jnp.int8:

@@ -47,7 +47,7 @@ RULES: tuple[tuple[str, PartitionSpec], ...] = (
 BATCH = P(("data", "fsdp"))  # sequences
 
 
-def path_of(key_path: Any) -> str:
+def path_name(key_path: Any) -> str:
     """The names of a pytree path, joined by "/"."""
     return jax.tree_util.keystr(key_path, simple=True, separator="/")
 
@@ -80,7 +80,7 @@ def spec_for(path: str, shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
 def shardings(tree: Any, mesh: Mesh) -> Any:
     """The NamedShardings of a pytree of arrays or shapes, by the rules."""
     return jax.tree_util.tree_map_with_path(
-        lambda path, x: NamedSharding(mesh, spec_for(path_of(path), x.shape, mesh)), tree
+        lambda path, x: NamedSharding(mesh, spec_for(path_name(path), x.shape, mesh)), tree
     )
 
 
@@ -137,11 +137,11 @@ def fingerprint(tree: Any) -> str:
         return jnp.sum(jax.lax.bitcast_convert_type(x, width).astype(jnp.uint32))
 
     sums = jax.jit(lambda t: jax.tree.map(total, t))(tree)
-    named = {path_of(path): int(x) for path, x in jax.tree_util.tree_leaves_with_path(sums)}
+    named = {path_name(path): int(x) for path, x in jax.tree_util.tree_leaves_with_path(sums)}
     return hashlib.sha256(json.dumps(named, sort_keys=True).encode()).hexdigest() if named else ""
 
 
-def bytes_of(dtype: Any) -> float:
+def element_bytes(dtype: Any) -> float:
     """The bytes per element on a device, where two 4-bit numbers share one (not so in numpy)."""
     if jax.dtypes.issubdtype(dtype, jax.dtypes.prng_key):
         return 8.0  # threefry keys are two words
@@ -152,11 +152,11 @@ def table(tree: Any, mesh: Mesh) -> str:
     """Formats path, shape, spec and MiB on each device, one line per leaf, and the sum."""
     rows, total = [], 0.0
     for path, x in jax.tree_util.tree_leaves_with_path(tree):
-        spec = spec_for(path_of(path), x.shape, mesh)
+        spec = spec_for(path_name(path), x.shape, mesh)
         shard = NamedSharding(mesh, spec).shard_shape(x.shape)
-        mib = math.prod(shard) * bytes_of(x.dtype) / 2**20
+        mib = math.prod(shard) * element_bytes(x.dtype) / 2**20
         total += mib
-        rows.append(f"  {path_of(path):44} {x.shape!s:20} {spec!s:40} {mib:10.3f}")
+        rows.append(f"  {path_name(path):44} {x.shape!s:20} {spec!s:40} {mib:10.3f}")
     return "\n".join([*rows, f"  {'MiB on each device':106} {total:10.3f}"])
 
 

@@ -15,7 +15,7 @@ _UNITS = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 def bytes_per_device(tree: Any) -> float:
     """The bytes that a pytree of shapes with shardings takes on each device."""
     return sum(
-        math.prod(x.sharding.shard_shape(x.shape)) * sharding.bytes_of(x.dtype)
+        math.prod(x.sharding.shard_shape(x.shape)) * sharding.element_bytes(x.dtype)
         for x in jax.tree.leaves(tree)
     )
 

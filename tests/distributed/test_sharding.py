@@ -48,7 +48,7 @@ def mesh():
 
 
 def leaves(tree):
-    return {sharding.path_of(path): x for path, x in jax.tree_util.tree_leaves_with_path(tree)}
+    return {sharding.path_name(path): x for path, x in jax.tree_util.tree_leaves_with_path(tree)}
 
 
 def test_a_fingerprint_depends_on_the_values_alone(state, mesh):
