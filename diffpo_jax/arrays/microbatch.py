@@ -43,7 +43,7 @@ def accumulate(function: Callable[[Any], Any], batch: Any, size: int) -> Any:
     return jax.lax.scan(body, zero, parts)[0]
 
 
-def neighbours(key: Int[Array, "B"], size: int) -> Int[Array, "B"]:
+def group_similar(key: Int[Array, "B"], size: int) -> Int[Array, "B"]:
     """An order of the rows in which `split` puts rows with neighbouring keys together.
 
     For work that every row of a micro-batch does as often as the row with most of it.

@@ -70,7 +70,7 @@ def every_call(batch: int, most: int) -> Int[Array, "B K"]:
     return jnp.broadcast_to(jnp.arange(most, dtype=jnp.int32), (batch, most))
 
 
-def some_calls(
+def draw_calls(
     key: Key[Array, ""], commit_call: Int[Array, "B L"], nfe: Int[Array, "B"], count: int
 ) -> tuple[Int[Array, "B R"], Float[Array, "B L"]]:
     """R calls of each rollout for an unbiased estimate of the exact sum over its tokens.

@@ -96,7 +96,7 @@ def call_bounds(
     rows = commit_call.shape[0]
 
     def of_hidden(hidden: Array, gone: Array) -> Array:
-        logits = end_of_text.without(policy.logits(params, hidden), gone, settings.end)
+        logits = end_of_text.mask_end_logits(policy.logits(params, hidden), gone, settings.end)
         return token_distribution.entropy(token_distribution.log_probs(logits, policy.mask_id, 1.0))
 
     def one_pass(number: Int[Array, ""]) -> tuple[Array, Array]:
@@ -104,8 +104,8 @@ def call_bounds(
         state = likelihood.state_at(rollout.tokens, commit_call, before, policy.mask_id)
         open_ = commit_call >= number
         hidden = denoise(policy, params, prompts, state).hidden
-        gone = end_of_text.removed(open_, settings.end)
-        entropy = token_distribution.by_positions(of_hidden, settings.chunk, hidden, gone)
+        gone = end_of_text.suppressed(open_, settings.end)
+        entropy = token_distribution.map_positions(of_hidden, settings.chunk, hidden, gone)
         chosen = commit_call == number
         allowed = open_ & commit.current_block(open_, settings.block_length)
         lo, hi = bounds(entropy, chosen, jnp.all(chosen == allowed, axis=1))

@@ -25,11 +25,11 @@ def denoise(
     return _parts(policy, prompts, policy.hidden(params, tokens, mask))
 
 
-def denoise_and_fill(
+def denoise_with_kv(
     policy: Policy, params: Params, prompts: Prompts, completion: Int[Array, "B L"]
 ) -> tuple[Denoised, Any]:
     """The same, with every layer's keys and values."""
-    hidden, kv = policy.fill(params, *join(prompts, completion))
+    hidden, kv = policy.hidden_and_kv(params, *join(prompts, completion))
     return _parts(policy, prompts, hidden), kv
 
 

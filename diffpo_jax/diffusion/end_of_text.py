@@ -6,7 +6,7 @@ from jaxtyping import Array, Bool, Int
 from diffpo_jax.diffusion.settings import EndOfText
 
 
-def removed(open_: Bool[Array, "B L"], end: EndOfText) -> Bool[Array, "B L"]:
+def suppressed(open_: Bool[Array, "B L"], end: EndOfText) -> Bool[Array, "B L"]:
     """Positions whose distribution lacks the ids, in a state of the sampler.
 
     Args:
@@ -20,7 +20,7 @@ def removed(open_: Bool[Array, "B L"], end: EndOfText) -> Bool[Array, "B L"]:
     return jnp.zeros(open_.shape, bool)
 
 
-def removed_at_commit(
+def suppressed_at_commit(
     commit_call: Int[Array, "B L"], sampled: Bool[Array, "B L"], end: EndOfText
 ) -> Bool[Array, "B L"]:
     """The same for finished rollouts: of each position, in the state it was drawn from.
@@ -37,7 +37,7 @@ def removed_at_commit(
     return jnp.zeros(commit_call.shape, bool)
 
 
-def without(logits: Array, gone: Array, end: EndOfText) -> Array:
+def mask_end_logits(logits: Array, gone: Array, end: EndOfText) -> Array:
     """Logits [... V] with -inf at the ids where `gone` [...]."""
     if not end.ids or end.suppress not in ("never", "while_open"):
         return logits
@@ -55,7 +55,7 @@ def up_to_end(tokens: Int[Array, "B L"], end: EndOfText) -> Bool[Array, "B L"]:
     return jnp.cumsum(ends, axis=1) - ends == 0
 
 
-def over(
+def is_finished(
     tokens: Int[Array, "B L"], committed: Bool[Array, "B L"], end: EndOfText
 ) -> Bool[Array, "B"]:
     """Rows in which an end is committed and so is everything before it."""

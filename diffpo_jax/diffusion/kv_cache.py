@@ -27,17 +27,19 @@ from diffpo_jax.models.policy import Policy
 class Cache(NamedTuple):
     """What is kept of each row between its calls."""
 
-    kv: Any  # keys and values of every layer and position, from `Policy.fill`: [layers B ...]
+    kv: Any  # of every layer and position, from `Policy.hidden_and_kv`: [layers B ...]
     hidden: Float[Array, "B L D"]  # that predict the completion's positions
     features: Float[Array, "B D"]
     block: Int[Array, "B"]  # that it was refreshed in; -1: not yet
     calls: Int[Array, "B"]  # since then
 
 
-def empty(policy: Policy, params: Params, prompts: Prompts, completion: Int[Array, "B L"]) -> Cache:
+def empty_cache(
+    policy: Policy, params: Params, prompts: Prompts, completion: Int[Array, "B L"]
+) -> Cache:
     """A cache of nothing: every row is due."""
     out, kv = jax.eval_shape(
-        lambda p: denoise.denoise_and_fill(policy, p, prompts, completion), params
+        lambda p: denoise.denoise_with_kv(policy, p, prompts, completion), params
     )
     zeros = lambda x: jnp.zeros(x.shape, x.dtype)  # noqa: E731
     rows = completion.shape[0]
@@ -105,14 +107,14 @@ def _refresh(policy, params, prompts, completion, cache, block, due, settings) -
         waiting, cache = carry
         pick = jnp.nonzero(waiting, size=size, fill_value=rows)[0]
         take = lambda x: x.at[pick].get(mode="clip")  # noqa: E731
-        out, kv = denoise.denoise_and_fill(
+        out, kv = denoise.denoise_with_kv(
             policy, params, jax.tree.map(take, prompts), take(completion)
         )
         new = Cache(kv, out.hidden, out.features, take(block), jnp.zeros(size, jnp.int32))
         return waiting.at[pick].set(False, mode="drop"), _put(cache, new, pick)
 
     def all_(cache: Cache) -> Cache:
-        out, kv = denoise.denoise_and_fill(policy, params, prompts, completion)
+        out, kv = denoise.denoise_with_kv(policy, params, prompts, completion)
         return select(due, Cache(kv, out.hidden, out.features, block, jnp.zeros_like(block)), cache)
 
     if size == rows:

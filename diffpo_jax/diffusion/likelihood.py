@@ -16,7 +16,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 from diffpo_jax.arrays.types import Draws, Params, Prompts, Rollout
 from diffpo_jax.config import LikelihoodConfig
 from diffpo_jax.diffusion import end_of_text, token_distribution
-from diffpo_jax.diffusion.anchors import draw_anchors, every_call, some_calls
+from diffpo_jax.diffusion.anchors import draw_anchors, draw_calls, every_call
 from diffpo_jax.diffusion.denoise import denoise
 from diffpo_jax.diffusion.settings import SamplerSettings
 from diffpo_jax.models.policy import Policy
@@ -39,7 +39,7 @@ def draw(
       prompt_masking: probability that a prompt token is hidden.
       schedule: of the anchors, see `anchors.draw_anchors`.
       calls: of the exact likelihood, score the tokens of so many calls only, unbiased (see
-        `anchors.some_calls`); 0: of all.
+        `anchors.draw_calls`); 0: of all.
     """
     for_anchors, for_mask = jax.random.split(key)
     hidden = jax.random.bernoulli(for_mask, prompt_masking, prompts.tokens.shape) & prompts.mask
@@ -48,12 +48,12 @@ def draw(
         drawn = draw_anchors(for_anchors, commit_call, nfe, anchors, schedule)
         return Draws(drawn, hidden)
     if calls:
-        drawn, scale = some_calls(for_anchors, commit_call, nfe, calls)
+        drawn, scale = draw_calls(for_anchors, commit_call, nfe, calls)
         return Draws(drawn, hidden, scale)
     return Draws(every_call(*commit_call.shape), hidden)
 
 
-def segment(commit_call: Int[Array, "B L"], anchors: Int[Array, "B K"]) -> Int[Array, "B L"]:
+def anchor_index(commit_call: Int[Array, "B L"], anchors: Int[Array, "B K"]) -> Int[Array, "B L"]:
     """Which anchor each token is seen from: the j of s(k) = τ_j; -1 where none comes before it."""
     reached = anchors[:, None, :] <= commit_call[:, :, None] - 1
     return jnp.sum(reached, axis=-1) - 1
@@ -93,21 +93,21 @@ def anchored_log_prob(
     temperature, end = config.temperature or settings.temperature, settings.end
     tokens, commit_call = rollout.tokens, rollout.commit_call
     seen = prompts._replace(tokens=jnp.where(draws.prompt_mask, policy.mask_id, prompts.tokens))
-    of_token = jnp.where(rollout.sampled, segment(commit_call, draws.anchors), -1)
-    gone = end_of_text.removed_at_commit(commit_call, rollout.sampled, end)
+    of_token = jnp.where(rollout.sampled, anchor_index(commit_call, draws.anchors), -1)
+    gone = end_of_text.suppressed_at_commit(commit_call, rollout.sampled, end)
 
     count = draws.anchors.shape[1]
     many = count > 2
 
     def of_hidden(hidden: Array, tokens: Array, gone: Array) -> Array:
-        logits = end_of_text.without(policy.logits(params, hidden), gone, end)
+        logits = end_of_text.mask_end_logits(policy.logits(params, hidden), gone, end)
         log_p = token_distribution.log_probs(logits, policy.mask_id, temperature, config.keep_mask)
         return token_distribution.token_log_prob(log_p, tokens)
 
     def one_pass(call: Array) -> Array:
         state = state_at(tokens, commit_call, call, policy.mask_id)
         hidden = denoise(policy, params, seen, state).hidden
-        return token_distribution.by_positions(of_hidden, settings.chunk, hidden, tokens, gone)
+        return token_distribution.map_positions(of_hidden, settings.chunk, hidden, tokens, gone)
 
     zero = jnp.zeros(tokens.shape, rollout.logprob.dtype)
 
@@ -136,6 +136,6 @@ def is_exact(commit_call: Int[Array, "B L"], anchors: Int[Array, "B K"]) -> Bool
 
     Before any update sampler and scorer must agree there to rounding.
     """
-    of_token = segment(commit_call, anchors)
+    of_token = anchor_index(commit_call, anchors)
     calls = jnp.take_along_axis(anchors, jnp.maximum(of_token, 0), axis=1)
     return (calls == commit_call - 1) & (of_token >= 0)

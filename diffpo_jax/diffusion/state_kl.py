@@ -32,14 +32,14 @@ def kl_from_states(
     Cost: two denoiser calls for each call of the longest rollout.  Memory: B·L·V.
     """
     calls = jnp.where(rollout.sampled, rollout.commit_call, 0)
-    gone = end_of_text.removed_at_commit(rollout.commit_call, rollout.sampled, settings.end)
+    gone = end_of_text.suppressed_at_commit(rollout.commit_call, rollout.sampled, settings.end)
     rows, length = calls.shape
 
     def log_p_from(s: Int[Array, ""]) -> Float[Array, "B L V"]:
         at = jnp.full(rows, s)
         state = likelihood.state_at(rollout.tokens, rollout.commit_call, at, policy.mask_id)
         logits = policy.logits(params, denoise(policy, params, prompts, state).hidden)
-        logits = end_of_text.without(logits, gone, settings.end)
+        logits = end_of_text.mask_end_logits(logits, gone, settings.end)
         return token_distribution.log_probs(logits, policy.mask_id, settings.temperature)
 
     def own(s: Int[Array, ""], true: Array) -> Array:

@@ -63,7 +63,7 @@ def entropy(log_p: Float[Array, "*N V"]) -> Float[Array, "*N"]:
     return jnp.maximum(-jnp.sum(p * finite, axis=-1), 0.0)
 
 
-def by_positions(
+def map_positions(
     function: Callable[..., Float[Array, "B c"]], chunk: int, *arrays: Shaped[Array, "B L ..."]
 ) -> Float[Array, "B L"]:
     """function(*arrays), a value a position, with arrays over V for `chunk` positions at a time.
@@ -125,7 +125,7 @@ def read(
       open_: all masked positions of the state, wanted or not.
       keys: of this call, one a row.
     """
-    length, gone = wanted.shape[1], end_of_text.removed(open_, settings.end)
+    length, gone = wanted.shape[1], end_of_text.suppressed(open_, settings.end)
     at = jnp.broadcast_to(jnp.arange(length, dtype=jnp.int32), wanted.shape)
 
     def of(places: Int[Array, "B c"]) -> Readings:
@@ -170,7 +170,7 @@ def _of_logits(
     positions: Int[Array, "B c"],
     settings: SamplerSettings,
 ) -> Readings:
-    logits = end_of_text.without(logits, gone, settings.end)
+    logits = end_of_text.mask_end_logits(logits, gone, settings.end)
     untempered = log_probs(logits, mask_id, 1.0)
     log_p = untempered
     if settings.temperature not in (0, 1):

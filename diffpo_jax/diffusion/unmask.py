@@ -84,7 +84,7 @@ def start(
     )
     if settings.cache.kind == "none":
         return rows, None
-    return rows, kv_cache.empty(policy, params, prompts, masks)
+    return rows, kv_cache.empty_cache(policy, params, prompts, masks)
 
 
 def call(
@@ -177,7 +177,7 @@ def _fill_after_end(rows: Unmasking, end: EndOfText) -> Unmasking:
     if not end.stop:
         return rows
     open_ = rows.commit_call == 0
-    rest = open_ & end_of_text.over(rows.tokens, ~open_, end)[:, None]
+    rest = open_ & end_of_text.is_finished(rows.tokens, ~open_, end)[:, None]
     return rows._replace(
         tokens=jnp.where(rest, end.fill, rows.tokens),
         commit_call=jnp.where(rest, rows.call[:, None] + 1, rows.commit_call),

@@ -35,9 +35,9 @@ def attend(
       mask: False at keys that are never seen.
       rows: how sequences lie on several devices; None: there is one.
     """
-    if kind == "cudnn" and takes_cudnn(q, k, rows):
+    if kind == "cudnn" and supports_cudnn(q, k, rows):
         return cudnn(q, k, v, mask, rows)
-    if kind == "splash" and takes_splash(q, k, rows):
+    if kind == "splash" and supports_splash(q, k, rows):
         return splash(q, k, v, mask, rows)
     return plain(q, k, v, mask)
 
@@ -78,7 +78,7 @@ def cudnn(
     return jnp.swapaxes(y, 1, 2)
 
 
-def takes_cudnn(
+def supports_cudnn(
     q: Float[Array, "B H q Dh"], k: Float[Array, "B Hk S Dh"], rows: NamedSharding | None
 ) -> bool:
     """16 bits, even lengths, heads of 8, 16, ... 128; rows and heads that divide over devices."""
@@ -114,7 +114,7 @@ def splash(
     return local(q, k, v, mask)
 
 
-def takes_splash(
+def supports_splash(
     q: Float[Array, "B H q Dh"], k: Float[Array, "B Hk S Dh"], rows: NamedSharding | None
 ) -> bool:
     """Lengths and heads of whole lanes; rows and heads that divide over devices."""

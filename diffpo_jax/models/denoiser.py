@@ -205,7 +205,7 @@ class Block(nn.Module):
         if self.has_variable("params", name):
             stored = self.get_variable("params", name)
             if isinstance(stored, quantization.Quantized):
-                kernel = quantization.kernel_of(stored, self.shape.dtype)
+                kernel = quantization.dequantize(stored, self.shape.dtype)
                 return jax.lax.optimization_barrier(kernel) if self.shape.apart else kernel
         return self.param(name, _fan_in_init(), shape, self.shape.param_dtype)
 

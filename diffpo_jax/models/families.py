@@ -195,7 +195,7 @@ def make_policy(
     def hidden(params: Params, tokens, mask):
         return denoiser.apply(variables(params), tokens, mask)
 
-    def fill(params: Params, tokens, mask):
+    def hidden_and_kv(params: Params, tokens, mask):
         return keeping.apply(variables(params), tokens, mask)
 
     def hidden_within(params: Params, kv, tokens, mask, start, span: int):
@@ -215,7 +215,7 @@ def make_policy(
         hidden,
         logits,
         gamma_distribution,
-        fill,
+        hidden_and_kv,
         hidden_within,
         init_adapter if adapts else None,
     )

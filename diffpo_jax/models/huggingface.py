@@ -73,7 +73,7 @@ def locate(source: str) -> pathlib.Path:
         ) from error
 
 
-def model_config(directory: pathlib.Path, family: str) -> dict[str, Any]:
+def read_model_config(directory: pathlib.Path, family: str) -> dict[str, Any]:
     """Fields of `ModelConfig` that a checkpoint's config.json determines.
 
     Raises:
@@ -96,7 +96,7 @@ def model_config(directory: pathlib.Path, family: str) -> dict[str, Any]:
     return sizes | {"tied": bool(values.get(of.tying, False))} | dict(of.fixed)
 
 
-def adopt(model: ModelConfig) -> ModelConfig:
+def adopt_sizes(model: ModelConfig) -> ModelConfig:
     """The configuration with family and sizes of the weights it names; without weights, as it is.
 
     Raises:
@@ -113,11 +113,11 @@ def adopt(model: ModelConfig) -> ModelConfig:
             f"{directory / CONFIG}: model_type {kind!r} is of no family we know; "
             f"there are: {known}."
         )
-    fields = model_config(directory, named[0])
+    fields = read_model_config(directory, named[0])
     return dataclasses.replace(model, family=named[0], **fields)
 
 
-def read_into(directory: pathlib.Path, denoiser: Params, family: str) -> Params:
+def read_weights(directory: pathlib.Path, denoiser: Params, family: str) -> Params:
     """The weights of a checkpoint as arrays of the dtypes and shardings asked for.
 
     Args:

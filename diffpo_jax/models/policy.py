@@ -20,8 +20,8 @@ class Policy(NamedTuple):
         functions of params use the adapter wherever it is among them.
       hidden: (params, tokens [B S], mask [B S]) -> hidden states [B S D].
       logits: (params, hidden [... D]) -> logits [... V], float32 or wider.
-      fill: (params, tokens [B S], mask [B S]) -> (hidden states, kv): `hidden` and every layer's
-        keys and values, arrays [layers B ...], for `hidden_within`.
+      hidden_and_kv: (params, tokens [B S], mask [B S]) -> (hidden states, kv): `hidden`, and every
+        layer's keys and values, arrays [layers B ...], for `hidden_within`.
       hidden_within: (params, kv, tokens [B S], mask [B S], start [B], span) -> hidden states
         [B span D] of the positions from `start` on; those outside are attended to as `kv` has
         them.
@@ -35,6 +35,6 @@ class Policy(NamedTuple):
     hidden: Callable[[Params, Int[Array, "B S"], Bool[Array, "B S"]], Float[Array, "B S D"]]
     logits: Callable[[Params, Float[Array, "*N D"]], Float[Array, "*N V"]]
     threshold: Callable[[Params, Float[Array, "B D"]], tuple[Float[Array, "B"], Float[Array, "B"]]]
-    fill: Callable[..., tuple[Float[Array, "B S D"], Any]] | None = None
+    hidden_and_kv: Callable[..., tuple[Float[Array, "B S D"], Any]] | None = None
     hidden_within: Callable[..., Float[Array, "B q D"]] | None = None
     init_adapter: Callable[[Key[Array, ""]], Params] | None = None

@@ -95,7 +95,7 @@ def quantize(kernel: Float[Array, "*N in out"], kind: str) -> Quantized:
     return Quantized(rounded.qvalue, rounded.scale)
 
 
-def kernel_of(stored: Quantized, dtype: Any) -> Float[Array, "*N in out"]:
+def dequantize(stored: Quantized, dtype: Any) -> Float[Array, "*N in out"]:
     """The kernel, multiplied out in float32 and rounded to `dtype`."""
     levels = _nf4(stored.values) if stored.kind == "nf4" else stored.values.astype(jnp.float32)
     *rest, inputs, out = levels.shape

@@ -164,7 +164,7 @@ def trains_tokens(groups: tuple[str, ...]) -> bool:
 
 def _order(rollout: Rollout, micro_batch: int) -> Array:
     """Rows of as many calls together: a micro-batch is passed as often as its longest row."""
-    return microbatch.neighbours(rollout.nfe, micro_batch)
+    return microbatch.group_similar(rollout.nfe, micro_batch)
 
 
 def _take(tree: Any, order: Array) -> Any:

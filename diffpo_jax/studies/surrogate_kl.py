@@ -138,7 +138,7 @@ def surrogate_kl(measured: Measured, run: Config, config: Figure2Config, count: 
     @jax.jit
     def seen_from(key):
         anchors = anchor_lib.draw_anchors(key, calls, nfe, count, schedule)
-        of_token = jnp.maximum(likelihood.segment(calls, anchors), 0)
+        of_token = jnp.maximum(likelihood.anchor_index(calls, anchors), 0)
         return jnp.take_along_axis(anchors, of_token, axis=1)
 
     total = np.zeros(measured.commit_call.shape)

@@ -42,7 +42,7 @@ def rollouts(**how):
 
 @given(rows_of, flags)
 def test_over_means_an_end_with_nothing_masked_before_it(tokens, committed):
-    got = end_of_text.over(jnp.asarray(tokens), jnp.asarray(committed), EndOfText((END, 2)))
+    got = end_of_text.is_finished(jnp.asarray(tokens), jnp.asarray(committed), EndOfText((END, 2)))
     for row in range(2):
         expected = any(
             tokens[row, k] in (END, 2) and committed[row, : k + 1].all() for k in range(LENGTH)

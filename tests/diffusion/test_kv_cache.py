@@ -73,7 +73,7 @@ def test_positions_outside_the_span_are_seen_as_they_were():
     config = ModelConfig(**SIZES)
     (old, mask), (new, _) = some_tokens(0), some_tokens(1)
     span, start = 3, np.array([0, 2, 7, 5, 4])
-    _, kv = POLICY.fill(PARAMS, old, mask)
+    _, kv = POLICY.hidden_and_kv(PARAMS, old, mask)
     got = POLICY.hidden_within(PARAMS, kv, new, mask, jnp.asarray(start), span)
     embed = np.asarray(PARAMS["denoiser"]["embed"], np.float64)
     scale = np.asarray(PARAMS["denoiser"]["norm"]["scale"], np.float64)
@@ -94,7 +94,7 @@ def test_positions_outside_the_span_are_seen_as_they_were():
 
 def test_a_fresh_cache_gives_the_whole_pass():
     tokens, mask = some_tokens(0)
-    hidden, kv = POLICY.fill(PARAMS, tokens, mask)
+    hidden, kv = POLICY.hidden_and_kv(PARAMS, tokens, mask)
     np.testing.assert_array_equal(hidden, POLICY.hidden(PARAMS, tokens, mask))
     for start in (0, 3, 8):
         at = jnp.full(ROWS, start)
@@ -144,10 +144,10 @@ def test_only_rows_that_are_due_are_passed():
 
     def fill(params, tokens, mask):
         jax.debug.callback(lambda: sizes.append(tokens.shape[0]))
-        return POLICY.fill(params, tokens, mask)
+        return POLICY.hidden_and_kv(params, tokens, mask)
 
     settings = SamplerSettings(LENGTH, BLOCK, 0.8, cache=CacheSettings("dual", 0, 1))
-    policy = POLICY._replace(fill=fill)
+    policy = POLICY._replace(hidden_and_kv=fill)
     run = jax.jit(generate.make_generate(policy, settings, threshold="drawn"))
     jax.block_until_ready(run(PARAMS, PROMPTS, np.float32(0), KEYS))
     jax.effects_barrier()

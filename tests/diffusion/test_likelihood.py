@@ -77,8 +77,8 @@ def test_segment_by_hand():
     anchors = jnp.array([[0, 2, 5], [0, 1, 1]])
     # A token of call t is seen from the last anchor up to t - 1.
     expected = [[0, 0, 1, 1, 2], [0, 0, 2, 0, 2]]
-    np.testing.assert_array_equal(likelihood.segment(calls, anchors), expected)
-    at_zero = likelihood.segment(calls, jnp.zeros((2, 1), jnp.int32))
+    np.testing.assert_array_equal(likelihood.anchor_index(calls, anchors), expected)
+    at_zero = likelihood.anchor_index(calls, jnp.zeros((2, 1), jnp.int32))
     np.testing.assert_array_equal(at_zero, np.zeros((2, 5)))
 
 
@@ -203,7 +203,7 @@ def test_schedules_by_hand():
 def test_some_calls_estimate_the_sum_over_all(count):
     calls = jnp.asarray([[1, 1, 2, 3, 3, 4, 5, 5], [1, 1, 1, 1, 2, 2, 2, 2]], jnp.int32)
     nfe, value = jnp.max(calls, axis=1), np.random.default_rng(0).normal(size=(2, 8))
-    draw = jax.jit(jax.vmap(lambda key: anchor_lib.some_calls(key, calls, nfe, count)))
+    draw = jax.jit(jax.vmap(lambda key: anchor_lib.draw_calls(key, calls, nfe, count)))
     before, scale = map(np.asarray, draw(jax.random.split(jax.random.key(1), 4000)))
     assert ((before >= 0) & (before < np.asarray(nfe)[:, None])).all()
     # What is scored are the tokens of the calls after these states, N/R for each time drawn.

@@ -56,10 +56,10 @@ def test_what_cudnn_takes(changes, takes):
     sizes = {"queries": 16, "keys": 48, "head": 64, "dtype": jnp.bfloat16} | changes
     q = jnp.zeros((1, 2, sizes["queries"], sizes["head"]), sizes["dtype"])
     k = jnp.zeros((1, 2, sizes["keys"], sizes["head"]), sizes["dtype"])
-    assert attention.takes_cudnn(q, k, None) is takes
-    assert attention.takes_cudnn(q, k, on_eight()) is False  # one row, two heads: over 4 and 2
+    assert attention.supports_cudnn(q, k, None) is takes
+    assert attention.supports_cudnn(q, k, on_eight()) is False  # one row, two heads: over 4 and 2
     if takes:
-        assert attention.takes_cudnn(*(jnp.tile(x, (4, 1, 1, 1)) for x in (q, k)), on_eight())
+        assert attention.supports_cudnn(*(jnp.tile(x, (4, 1, 1, 1)) for x in (q, k)), on_eight())
 
 
 @pytest.mark.parametrize(
@@ -76,8 +76,8 @@ def test_what_cudnn_takes(changes, takes):
 )
 def test_what_splash_takes(changes, one, eight):
     q, k, *_ = arrays(**changes)
-    assert attention.takes_splash(q, k, None) is one
-    assert attention.takes_splash(q, k, on_eight()) is eight
+    assert attention.supports_splash(q, k, None) is one
+    assert attention.supports_splash(q, k, on_eight()) is eight
 
 
 def on_eight():

@@ -108,7 +108,7 @@ def save(directory, family, values, shards=3, **config):
 
 
 def model_of(directory, family, **fields):
-    return ModelConfig(family=family, **huggingface.model_config(directory, family), **fields)
+    return ModelConfig(family=family, **huggingface.read_model_config(directory, family), **fields)
 
 
 def policy_of(model):
@@ -125,7 +125,7 @@ def abstract(model, shape=(1, 1, 1)):
 
 def read(directory, family, shape=(1, 1, 1), **fields):
     model = model_of(directory, family, **fields)
-    return huggingface.read_into(directory, abstract(model, shape), family), model
+    return huggingface.read_weights(directory, abstract(model, shape), family), model
 
 
 def stored(directory):
@@ -154,7 +154,9 @@ def test_in_and_out_again_is_bit_equal(tmp_path, family, dtype, tied):
     for name, value in values.items():
         assert again[name].dtype == value.dtype
         np.testing.assert_array_equal(again[name], value, err_msg=name)
-    assert huggingface.model_config(out, family) == huggingface.model_config(source, family)
+    assert huggingface.read_model_config(out, family) == huggingface.read_model_config(
+        source, family
+    )
     assert json.loads((out / "config.json").read_text())[TYING[family]] == tied
     index = json.loads((out / huggingface.INDEX).read_text())
     assert index["metadata"]["total_size"] == sum(v.nbytes for v in values.values())
@@ -260,7 +262,7 @@ def test_kernels_are_rounded_as_they_are_read(tmp_path, family, kind, monkeypatc
     mesh = make_mesh(MeshConfig(2, 1, 2))
     shapes = jax.eval_shape(lambda p: quantization.quantize_blocks(p, kind), {"denoiser": whole})
     wanted = sharding.abstract(shapes, mesh)["denoiser"]
-    got = huggingface.read_into(source, wanted, family)
+    got = huggingface.read_weights(source, wanted, family)
     for a, b, c in zip(*map(jax.tree.leaves, (expected, got, wanted)), strict=True):
         np.testing.assert_array_equal(a, b)
         assert (b.dtype, b.shape) == (c.dtype, c.shape)
@@ -285,15 +287,15 @@ def test_no_more_than_one_published_tensor_is_read_at_a_time(tmp_path, monkeypat
 @FAMILY
 def test_family_and_sizes_are_the_checkpoints(tmp_path, family):
     source = save(tmp_path / "in", family, weights(family))
-    got = huggingface.adopt(ModelConfig(weights=str(source), dtype="bfloat16", ff=7))
+    got = huggingface.adopt_sizes(ModelConfig(weights=str(source), dtype="bfloat16", ff=7))
     assert got == dataclasses.replace(
         model_of(source, family), weights=str(source), dtype="bfloat16", scan_unroll=3
     )
     assert (got.family, got.width, got.ff, got.kv_heads) == (family, D, F, KV[family])
-    assert huggingface.adopt(ModelConfig(ff=7)) == ModelConfig(ff=7)
+    assert huggingface.adopt_sizes(ModelConfig(ff=7)) == ModelConfig(ff=7)
     (source / "config.json").write_text('{"model_type": "bert"}')
     with pytest.raises(UserError, match=r"model_type 'bert' is of no family we know; .* llada, D"):
-        huggingface.adopt(ModelConfig(weights=str(source)))
+        huggingface.adopt_sizes(ModelConfig(weights=str(source)))
 
 
 def test_what_lies_beside_the_weights_is_handed_on(tmp_path):
@@ -323,10 +325,10 @@ def test_a_fingerprint_changes_with_the_weights(tmp_path):
 def test_another_family_is_refused(tmp_path):
     source = save(tmp_path / "in", "llada", weights("llada"))
     with pytest.raises(UserError, match="no checkpoint of family 'dream': model_type is 'llada'"):
-        huggingface.model_config(source, "dream")
+        huggingface.read_model_config(source, "dream")
     scaled = save(tmp_path / "scaled", "llada", weights("llada"), scale_logits=True)
     with pytest.raises(UserError, match="scale_logits is True"):
-        huggingface.model_config(scaled, "llada")
+        huggingface.read_model_config(scaled, "llada")
 
 
 def test_everything_that_does_not_fit_is_listed(tmp_path):

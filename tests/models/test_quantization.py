@@ -33,7 +33,7 @@ def blocks_of(kernel):
 def rounded(kernel, kind):
     """A numpy kernel there and back."""
     few = quantization.quantize(jnp.asarray(kernel), kind)
-    return np.asarray(quantization.kernel_of(few, jnp.float32))
+    return np.asarray(quantization.dequantize(few, jnp.float32))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -91,7 +91,9 @@ def test_a_network_is_that_of_the_rounded_kernels(kind):
     few = quantization.quantize_blocks(params, kind)
     blocks = few["denoiser"]["blocks"]
     dense = {
-        name: quantization.kernel_of(x, jnp.float32) if isinstance(x, quantization.Quantized) else x
+        name: quantization.dequantize(x, jnp.float32)
+        if isinstance(x, quantization.Quantized)
+        else x
         for name, x in blocks.items()
     }
     assert sum(isinstance(x, quantization.Quantized) for x in blocks.values()) == 7
