@@ -30,7 +30,7 @@ _WHICH = flags.DEFINE_enum("which", "trained", ["trained", "base"], "Which of th
 
 
 def main(argv: Sequence[str]) -> None:
-    config = command.config(argv, ("config", "out"), __doc__.splitlines()[2].strip())
+    config = command.read_config(argv, ("config", "out"), __doc__.splitlines()[2].strip())
     from diffpo_jax.run import score
     from diffpo_jax.system import compilation
 
@@ -46,4 +46,4 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    command.entry(main)
+    command.run(main)

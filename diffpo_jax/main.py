@@ -29,7 +29,7 @@ _BASE_ONLY = flags.DEFINE_bool(
 
 
 def main(argv: Sequence[str]) -> None:
-    config = command.config(argv, ("config", "workdir"), __doc__.splitlines()[2].strip())
+    config = command.read_config(argv, ("config", "workdir"), __doc__.splitlines()[2].strip())
     # Imported after the flags are checked, because importing jax takes seconds.
     from diffpo_jax.run import experiment
     from diffpo_jax.system import compilation
@@ -40,4 +40,4 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    command.entry(main)
+    command.run(main)

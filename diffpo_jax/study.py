@@ -35,7 +35,7 @@ def main(argv: Sequence[str]) -> None:
     build = convert.study_from_config_dict
     example = __doc__.splitlines()[2].strip()
     required = ("config",) if _EMIT.value and _STORE.value else ("config", "workdir")
-    config = command.config(argv, required, example, build=build)
+    config = command.read_config(argv, required, example, build=build)
     if config.grid.arms:
         _compare(config)
         return
@@ -60,4 +60,4 @@ def _compare(config: StudyConfig) -> None:
 
 
 if __name__ == "__main__":
-    command.entry(main, StudyConfig)
+    command.run(main, StudyConfig)

@@ -9,6 +9,8 @@ K = 1 is d1's mean field (prompt only), K = 2 is DiFFPO's two-times mean field, 
 anchors give the exact likelihood.  One function computes all of them; K is the width of `anchors`.
 """
 
+from typing import Literal
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
@@ -27,7 +29,7 @@ def draw(
     rollout: Rollout,
     prompts: Prompts,
     *,
-    anchors: int,
+    anchors: int | Literal["all"],
     prompt_masking: float,
     schedule: str = "uniform",
     calls: int | None = None,
@@ -35,7 +37,7 @@ def draw(
     """Draws the random choices of one inner update: anchors, and the prompt tokens that d1 hides.
 
     Args:
-      anchors: K; 0 for every call, the exact likelihood.
+      anchors: K, or "all" for every call, the exact likelihood.
       prompt_masking: probability that a prompt token is hidden.
       schedule: the anchors' schedule, see `anchors.draw_anchors`.
       calls: number of calls whose tokens are scored, for an unbiased estimate of the exact
@@ -44,7 +46,7 @@ def draw(
     anchor_key, mask_key = jax.random.split(key)
     hidden = jax.random.bernoulli(mask_key, prompt_masking, prompts.tokens.shape) & prompts.mask
     commit_call, nfe = rollout.commit_call, rollout.nfe
-    if anchors:
+    if anchors != "all":
         drawn = draw_anchors(anchor_key, commit_call, nfe, anchors, schedule)
         return Draws(drawn, hidden)
     if calls:

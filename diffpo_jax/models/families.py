@@ -108,7 +108,7 @@ FAMILIES = {
         settings=_LLADA_SETTINGS,
         tying="weight_tying",
         marks={"model_type": "llada", "include_qkv_bias": False} | _LLADA_MARKS,
-        fixed={"qkv_bias": False, "positions": 0},
+        fixed={"qkv_bias": False, "positions": None},
     ),
     "dream": Family(
         logit_shift=1,
@@ -116,7 +116,7 @@ FAMILIES = {
         settings=_DREAM_SETTINGS,
         tying="tie_word_embeddings",
         marks={"model_type": "Dream", "hidden_act": "silu"},
-        fixed={"qkv_bias": True, "positions": 0},
+        fixed={"qkv_bias": True, "positions": None},
     ),
 }
 

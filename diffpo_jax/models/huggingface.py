@@ -94,6 +94,7 @@ def read_model_config(directory: pathlib.Path, family: str) -> dict[str, Any]:
     if missing:
         raise UserError(f"{path} lacks {', '.join(missing)}: is it the published config.json?")
     sizes = {field: values[key] for field, key in known.settings.items()}
+    sizes["positions"] = sizes.get("positions") or None  # files have 0 for None
     return sizes | {"tied": bool(values.get(known.tying, False))} | dict(known.fixed)
 
 
@@ -323,6 +324,8 @@ def _split_into_shards(
 def _config_json(model: ModelConfig, leaves: Mapping[str, Any], dtype: str) -> dict[str, Any]:
     family = FAMILIES[model.family]
     values = {key: getattr(model, field) for field, key in family.settings.items()}
+    if "positions" in values:
+        values["positions"] = model.positions or 0
     values |= {family.tying: model.tied, family.settings["vocab"]: leaves["embed"].shape[0]}
     return {**family.marks, **values, "torch_dtype": str(_dtype(leaves["embed"], dtype))}
 

@@ -81,7 +81,7 @@ def make_programs(
     groups: tuple[str, ...],
     mesh: Mesh,
     state: TrainState,
-    slots: int,
+    slots: int | None,
 ) -> Programs:
     """Builds and jits what a step runs on the devices.
 
@@ -89,7 +89,7 @@ def make_programs(
       settings: of the sampler of rollouts.
       groups: of parameters that are trained.
       state: arrays or shapes, for the shardings of an update's result.
-      slots: of the continuous batch in rollouts; 0 for a static batch.
+      slots: of the continuous batch in rollouts; None for a static batch.
     """
     threshold = "drawn" if "threshold" in groups else "fixed"
     batch = sharding.batch_sharding(mesh)

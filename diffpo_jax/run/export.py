@@ -42,7 +42,7 @@ def export(path: str, out: str, *, model: str, dtype: str = "", adapter: bool = 
     lineage = {
         "workdir": path,
         "model": model,
-        "base": weights or config.init_from,
+        "base": weights or config.init_from or "",
         "base_sha256": huggingface.fingerprint(source) if source else "",
         "commit": provenance.commit(),
         "config": json.loads(convert.to_json(config)),

@@ -4,7 +4,6 @@ Arms of one task and seed begin from one base model, which is a job of its own. 
 is named after what it computes, so that studies with the same store share their runs.
 """
 
-import dataclasses
 import hashlib
 import json
 import pathlib
@@ -12,7 +11,7 @@ import shlex
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from diffpo_jax.config import Config, GridConfig, convert
+from diffpo_jax.config import Config, GridConfig, convert, values
 from diffpo_jax.system.errors import UserError
 
 # What decides the base model; the rest of a configuration begins to matter after it.
@@ -121,8 +120,7 @@ def _jobs_of(spec: str, label: str, seed: int, overrides: Sequence[str], store: 
         needs = _id("base", _base_values(base))
         found.append(Job(needs, "base", task_name(spec), "base", seed, _flags(spec, words), ""))
         overrides = (*overrides, f"init_from={store}/{needs}")
-    values = _values(config) | {"base": needs}
-    id_ = _id("run", values)
+    id_ = _id("run", _values(config) | {"base": needs})
     found.append(Job(id_, "run", task_name(spec), label, seed, _flags(spec, overrides), needs))
     return found
 
@@ -139,20 +137,20 @@ def _flags(spec: str, overrides: Sequence[str]) -> tuple[str, ...]:
 
 
 def _values(config: Config) -> dict[str, Any]:
-    """What decides a run's numbers, as JSON-like values."""
-    values = dataclasses.asdict(config)
+    """What decides a run's numbers, written so that ids stay those of older versions."""
+    decisive = values.former_values(config)
     for name in _FREE:
-        del values[name]
-    del values["task"]["data_dir"]
-    return values
+        del decisive[name]
+    del decisive["task"]["data_dir"]
+    return decisive
 
 
 def _base_values(config: Config) -> dict[str, Any]:
-    values = _values(config)
-    lengths = {name: values["sampler"][name] for name in ("prompt_length", "length")}
-    return {name: values[name] for name in _BASE} | lengths
+    decisive = _values(config)
+    lengths = {name: decisive["sampler"][name] for name in ("prompt_length", "length")}
+    return {name: decisive[name] for name in _BASE} | lengths
 
 
-def _id(kind: str, values: dict[str, Any]) -> str:
-    text = json.dumps([kind, values], sort_keys=True)
+def _id(kind: str, decisive: dict[str, Any]) -> str:
+    text = json.dumps([kind, decisive], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]

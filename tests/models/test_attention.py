@@ -125,7 +125,7 @@ def test_unknown_attention_is_refused():
         (
             "cudnn",
             {"model.dtype": "float32"},
-            "here are float32, .* heads of 128 .* 128 tokens",
+            "has float32, .* heads of 128 .* 128 tokens",
         ),
         ("cudnn", {"model.heads": 1}, ".*heads of 256"),
         ("cudnn", {"sampler.prompt_length": 63}, ".*127 tokens"),
@@ -147,7 +147,7 @@ def test_named_kernel_must_support_the_rows(name, changes, message):
     if message is None:
         assert convert.from_config_dict(values).model.attention == name
         return
-    with pytest.raises(UserError, match=f"attention='{name}' takes .* {message}"):
+    with pytest.raises(UserError, match=f"attention='{name}' needs .* {message}"):
         convert.from_config_dict(values)
 
 

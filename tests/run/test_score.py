@@ -69,7 +69,7 @@ def test_evaluation_resumes_after_the_last_complete_point(weights, tmp_path, mon
 
 
 def test_another_number_of_prompts_is_another_evaluation(weights, tmp_path):
-    """A workdir may be reused with another number of test prompts; all points are computed again."""
+    """With another number of test prompts all points are computed again."""
     fields = {"model.weights": str(weights), "evaluation.gammas": (0.1,)}
     for count in (8, 16):
         config = least(**fields, **{"evaluation.examples": count})

@@ -88,7 +88,7 @@ def test_flags_give_the_configuration_that_the_id_stands_for():
         ({"arms": ("a: mode=joint", "a: mode=model")}, "its label its own"),
         ({"arms": ("a: mode=joint", "b: rl.steps=3")}, "'a' and 'b' are the same run"),
         ({"arms": ("a: rl.step=3",)}, "arm 'a': config.rl.step is not a field"),
-        ({"arms": ("a: rl.steps=many",)}, "config.rl.steps='many' is no int"),
+        ({"arms": ("a: rl.steps=many",)}, "config.rl.steps='many' must be int"),
         ({"arms": ("a: mode",)}, "'mode' must have the form field=value"),
         ({"arms": ("a: method='d1",)}, "No closing quotation"),
         ({"arms": ("a: mode=modle",)}, "config.mode='modle' is unknown"),

@@ -129,5 +129,5 @@ def test_a_preset_names_the_task():
         ("countdown", "countdown", 150),
         ("countdown,smoke", "countdown", 8),
     ):
-        run = convert.module_of(ROOT / "configs/studies/figure2.py").get_config(preset).run
+        run = convert.load_module(ROOT / "configs/studies/figure2.py").get_config(preset).run
         assert (run.task.name, run.rl.steps) == (task, steps)
