@@ -1,7 +1,4 @@
-"""Settings that are compiled into a sampler's program.
-
-Dials, prompts and keys are arguments of the program and are not here.
-"""
+"""Settings that are compiled into a sampler's program; its dial, prompts and keys are arguments."""
 
 from typing import NamedTuple
 
@@ -46,14 +43,14 @@ class CacheSettings(NamedTuple):
 
     Attributes:
       kind: "none", "prompt" or "dual".
-      refresh_every: calls between refreshes within a block; 0 refreshes only on entering a block.
-      refresh_rows: rows of a refresh pass.  Due rows are refreshed in groups of this size, so that
-        a pass costs what the rows that need it cost; 0 passes all rows when one is due.
+      refresh_every: calls between refreshes within a block; None for none within a block.
+      refresh_rows: rows of a refresh pass.  Due rows are taken in groups of this size, so that
+        refreshes cost only what the due rows cost; None passes all rows whenever one is due.
     """
 
     kind: str = "none"
-    refresh_every: int = 0
-    refresh_rows: int = 0
+    refresh_every: int | None = None
+    refresh_rows: int | None = None
 
 
 class SamplerSettings(NamedTuple):
@@ -63,23 +60,23 @@ class SamplerSettings(NamedTuple):
       length: L, tokens of a completion.
       block_length: positions of a semi-autoregressive block; divides L.
       temperature: T at which tokens are drawn; 0 takes the argmax.
-      max_calls: the call that commits everything that is left; 0 for no cap.
+      max_calls: the call that commits everything that is left; None for no cap.
       ranking: what `Readings.error` is: "entropy"; "confidence", minus the largest probability;
         "margin", minus its lead over the second largest; "drawn", minus the probability of the
         token drawn (LLaDA's remasking; with T > 0 the positions committed then depend on more than
         the state, and no product of token probabilities is the exact likelihood); "random",
         uniform on [0, 1).
       scope: "prompt" draws the threshold at a row's first call, "call" anew at every call.
-      chunk: positions of a row whose distributions are held at once; 0 for all.
+      chunk: positions of a row whose distributions are held at once; None for all.
     """
 
     length: int
     block_length: int
     temperature: float
-    max_calls: int = 0
+    max_calls: int | None = None
     rule: Rule = Rule()
     ranking: str = "entropy"
     end: EndOfText = EndOfText()
     cache: CacheSettings = CacheSettings()
     scope: str = "prompt"
-    chunk: int = 0
+    chunk: int | None = None

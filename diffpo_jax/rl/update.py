@@ -171,7 +171,7 @@ def _order(rollout: Rollout, micro_batch: int) -> Int[Array, "B"]:
 
     A micro-batch makes as many passes as its longest row has calls.
     """
-    return microbatch.neighbours(rollout.nfe, micro_batch)
+    return microbatch.group_similar(rollout.nfe, micro_batch)
 
 
 def _take(tree: Any, order: Int[Array, "B"]) -> Any:

@@ -140,7 +140,7 @@ def _untrained(config: Config, policy: Policy, mesh: Mesh, quantized: str | None
     if config.model.weights:
         directory = huggingface.locate(config.model.weights)
         say(f"base model: from {directory}")
-        denoiser = huggingface.read_into(directory, shapes["denoiser"], config.model.family)
+        denoiser = huggingface.read_weights(directory, shapes["denoiser"], config.model.family)
         params = {"denoiser": denoiser, **params}
     return params
 

@@ -108,7 +108,7 @@ def with_weights(config: Config) -> Config:
     Raises:
       UserError: there are no such weights, or their sizes do not fit the rest.
     """
-    config = dataclasses.replace(config, model=huggingface.adopt(config.model))
+    config = dataclasses.replace(config, model=huggingface.adopt_sizes(config.model))
     check.check(config)
     return config
 

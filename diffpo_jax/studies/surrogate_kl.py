@@ -140,7 +140,7 @@ def surrogate_kl(measured: Measured, run: Config, config: Figure2Config, count: 
     @jax.jit
     def draw_states(key):
         anchors = anchor_lib.draw_anchors(key, calls, nfe, count, schedule)
-        index = jnp.maximum(likelihood.segment(calls, anchors), 0)
+        index = jnp.maximum(likelihood.anchor_index(calls, anchors), 0)
         return jnp.take_along_axis(anchors, index, axis=1)
 
     total = np.zeros(measured.commit_call.shape)

@@ -82,5 +82,5 @@ def test_scoring_without_a_model_is_refused(tmp_path):
     with pytest.raises(UserError, match="no model to score"):
         score.score(least(), str(tmp_path))
     config = least(**{"model.weights": str(tmp_path / "nothing")})
-    with pytest.raises(UserError, match="is not a directory, nor a hub name"):
+    with pytest.raises(UserError, match="is neither a directory nor a hub name"):
         score.score(config, str(tmp_path / "out"))
