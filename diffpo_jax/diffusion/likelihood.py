@@ -47,8 +47,7 @@ def draw(
     hidden = jax.random.bernoulli(mask_key, prompt_masking, prompts.tokens.shape) & prompts.mask
     commit_call, nfe = rollout.commit_call, rollout.nfe
     if anchors != "all":
-        drawn = draw_anchors(anchor_key, commit_call, nfe, anchors, schedule)
-        return Draws(drawn, hidden)
+        return Draws(draw_anchors(anchor_key, commit_call, nfe, anchors, schedule), hidden)
     if calls:
         drawn, scale = draw_calls(anchor_key, commit_call, nfe, calls)
         return Draws(drawn, hidden, scale)
