@@ -23,7 +23,7 @@ from diffpo_jax.data import prompts as data
 from diffpo_jax.data import tokenizers
 from diffpo_jax.diffusion import anchors as anchor_lib
 from diffpo_jax.diffusion import likelihood, sampler, state_kl
-from diffpo_jax.report import kl_per_call
+from diffpo_jax.report import kl_per_call, picture
 from diffpo_jax.rl import diagnostics
 from diffpo_jax.run import base_model, experiment
 from diffpo_jax.run import setup as run_setup
@@ -71,9 +71,9 @@ def run(config: StudyConfig, workdir: str) -> dict[str, Any]:
         "commit": layout.commit(),
         "versions": layout.versions(),
     }
-    kl_per_call.write(root / "report", result)
+    picture.write(kl_per_call.draw(result), root / "report")
     files.write_json(root / "report" / "figure2.json", result)
-    print(kl_per_call.table(result))
+    print(kl_per_call.as_text(result))
     print(f"report: {root / 'report'}")
     return result
 
