@@ -1,13 +1,12 @@
-"""Writes a run's model as a directory of safetensors files in the published form.
+"""Writes a run's model as a directory of safetensors files, in the form of published models.
 
     python -m diffpo_jax.export --workdir=runs/sudoku --out=DIR
 
-The configuration is the run's own, from its workdir.  What RL trained through an adapter
-(`config.lora`) is merged; with --adapter the adapter alone is written, as PEFT reads it.  Where the
-run began from published weights, their config.json, tokenizer and code are copied.  Family "tiny"
-has no published form: its files carry LLaDA's names and its config.json says model_type
-"diffpo_jax_tiny".  The threshold head is not exported.  Beside the weights, lineage.json says what
-they came from.
+The configuration is the run's own, from its workdir.  An adapter that RL trained (`config.lora`) is
+merged; --adapter writes the adapter alone, in the form that PEFT reads.  If the run began from
+published weights, their config.json, tokenizer and code are copied.  Family "tiny" has no published
+form: its files have LLaDA's names, and its config.json says model_type "diffpo_jax_tiny".  The
+threshold head is not exported.  lineage.json, beside the weights, says where they came from.
 """
 
 from collections.abc import Sequence
@@ -26,7 +25,7 @@ _DTYPE = flags.DEFINE_enum(
 
 
 def main(argv: Sequence[str]) -> None:
-    command.require(argv, ("workdir", "out"), __doc__.splitlines()[2].strip())
+    command.require_flags(argv, ("workdir", "out"), __doc__.splitlines()[2].strip())
     from diffpo_jax.run import export
 
     export.export(
@@ -40,4 +39,4 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    command.entry(main)
+    command.run(main)

@@ -1,12 +1,12 @@
-"""Writes completions of prompts, and shows in which call each token was committed.
+"""Completes prompts, and shows in which call each token was committed.
 
     python -m diffpo_jax.generate --config=configs/sudoku.py --workdir=runs/sudoku --prompt=...
 
-`--prompt` may be given several times; `--html=FILE` writes the same as a page one can step
-through.  The sampler is that of the configuration, so `--config.sampler.rule=top_k
---config.sampler.steps=8` tries another; tokens are drawn at `config.evaluation.temperature`.
-A model with a learned threshold uses it unless `--dial` gives a number: γ in nats, or the calls or
-the probability of another rule.
+`--prompt` may be given several times.  `--html=FILE` also writes a page on which one can step
+through the calls.  The sampler is the configuration's, so `--config.sampler.rule=top_k
+--config.sampler.steps=8` tries another one; tokens are drawn at `config.evaluation.temperature`.
+A model with a learned threshold uses it unless `--dial` gives a number: γ in nats, or the number of
+calls or the probability of another rule.
 """
 
 import sys
@@ -26,12 +26,14 @@ _HTML = flags.DEFINE_string("html", None, "Also write the completions to this fi
 
 
 def main(argv: Sequence[str]) -> None:
-    config = command.config(argv, ("config", "workdir", "prompt"), __doc__.splitlines()[2].strip())
+    config = command.read_config(
+        argv, ("config", "workdir", "prompt"), __doc__.splitlines()[2].strip()
+    )
     from diffpo_jax.report import decode_order
     from diffpo_jax.run import complete
     from diffpo_jax.system import compilation, files
 
-    compilation.keep_programs()
+    compilation.enable_cache()
     written = complete.complete(
         config, _WORKDIR.value, _PROMPT.value, model=_MODEL.value, dial=_DIAL.value
     )
@@ -45,4 +47,4 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    command.entry(main)
+    command.run(main)

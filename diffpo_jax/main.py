@@ -3,12 +3,13 @@
     python -m diffpo_jax.main --config=configs/sudoku.py --workdir=runs/sudoku
     python -m diffpo_jax.main --config=configs/sudoku.py:smoke --config.method=d1 --workdir=...
 
-`--config.section.field=value` sets any field of `diffpo_jax.config`.  The same command again
-resumes the run.  Several hosts: the same command on each; outside TPU slices and Slurm with
---coordinator, --num_processes and --process_id.  Flags only; the run itself is `experiment.run`.
+`--config.section.field=value` sets any field of the configuration (docs/config.md).  The same
+command again resumes the run.  On several hosts, run the same command on each; outside TPU slices
+and Slurm add --coordinator, --num_processes and --process_id.  This file has the flags only; the
+run is `run.experiment.run`.
 
-Exit status: 0 done; 2 a mistake, in a line on standard error; 75 stopped by SIGTERM while training,
-with the step saved: the same command goes on from there.
+Exit status: 0 for success; 2 for a mistake, explained in one line on standard error; 75 if SIGTERM
+stopped the run while it trained.  The step is saved then, and the same command resumes there.
 """
 
 from collections.abc import Sequence
@@ -20,23 +21,23 @@ from diffpo_jax.config import command
 from diffpo_jax.distributed import join_flags
 
 config_flags.DEFINE_config_file("config", None, "The experiment, configs/NAME.py[:preset].")
-_WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the run; holds all it writes.")
-_OVERWRITE = flags.DEFINE_bool("overwrite", False, "Remove a run that is in the workdir first.")
+_WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the run, for everything it writes.")
+_OVERWRITE = flags.DEFINE_bool("overwrite", False, "Remove the run that is in the workdir first.")
 _BASE_ONLY = flags.DEFINE_bool(
-    "base_only", False, "End with the base model, for --config.init_from."
+    "base_only", False, "Stop after the base model, for --config.init_from."
 )
 
 
 def main(argv: Sequence[str]) -> None:
-    config = command.config(argv, ("config", "workdir"), __doc__.splitlines()[2].strip())
-    # Imported here, after the flags are known to be right: jax takes seconds.
+    config = command.read_config(argv, ("config", "workdir"), __doc__.splitlines()[2].strip())
+    # Imported after the flags are checked, because importing jax takes seconds.
     from diffpo_jax.run import experiment
     from diffpo_jax.system import compilation
 
-    compilation.keep_programs()
+    compilation.enable_cache()
     join_flags.join()
     experiment.run(config, _WORKDIR.value, overwrite=_OVERWRITE.value, base_only=_BASE_ONLY.value)
 
 
 if __name__ == "__main__":
-    command.entry(main)
+    command.run(main)

@@ -22,7 +22,14 @@ from diffpo_jax.tasks.task import Example, Reward
 GRID, CLUES = "1234341221434321", "0034341200434321"
 
 
-def run(*words, python="from diffpo_jax import cli, grade; cli.entry(grade.main)"):
+COMMAND = """
+from diffpo_jax import grade
+from diffpo_jax.config import command
+command.run(grade.main)
+"""
+
+
+def run(*words, python=COMMAND):
     """The command in a process of its own, without a home or a network to look at."""
     return subprocess.run(
         [sys.executable, "-c", python, *words],
@@ -54,8 +61,8 @@ def of_d1(path, *rows):
 def test_the_command_needs_no_jax(tmp_path):
     path = write(tmp_path / "a.jsonl", sample("<answer>18</answer>"), sample("<answer>7</answer>"))
     program = (
-        "import sys; from diffpo_jax import cli, grade\n"
-        "try: cli.entry(grade.main)\n"
+        "import sys; from diffpo_jax import grade; from diffpo_jax.config import command\n"
+        "try: command.run(grade.main)\n"
         "finally:\n"
         "  print(sorted({m.split('.')[0] for m in sys.modules} & {'jax', 'jaxlib', 'flax'}))\n"
     )

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from diffpo_jax.analysis import bootstrap
 from diffpo_jax.analysis.bootstrap import Outcomes
-from diffpo_jax.config import METHODS, RANKINGS, Config, convert
+from diffpo_jax.config import METHODS, RANKINGS, Config, convert, values
 from diffpo_jax.system.errors import UserError
 from diffpo_jax.workdir import layout, metrics
 
@@ -91,7 +91,7 @@ def read_run(
     paths = layout.Workdir(pathlib.Path(path))
     if not paths.config.is_file():
         raise UserError(f"{path} holds no run: there is no {paths.config.name}.")
-    config = convert.flatten(_read_object(paths.config))
+    config = current_values(convert.flatten(_read_object(paths.config)))
     if not isinstance(config.get("seed"), int):
         raise UserError(f"{paths.config} is not the configuration of a run: it has no seed.")
     config = default_values(config) | config
@@ -128,6 +128,15 @@ def default_values(config: Mapping[str, Any]) -> dict[str, Any]:
         plain = dataclasses.replace(plain, sampler=sampler)
     resolved = convert.resolve_rule(convert.resolve_method(plain))
     return convert.flatten(dataclasses.asdict(resolved))
+
+
+def current_values(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a configuration with values that only older versions wrote as today's."""
+    annotations = values.all_annotations(Config)
+    return {
+        name: values.current(annotations[name], value) if name in annotations else value
+        for name, value in config.items()
+    }
 
 
 def read_study(path: str | pathlib.Path) -> Study:

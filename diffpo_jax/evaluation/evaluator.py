@@ -1,4 +1,4 @@
-"""Accuracy against denoiser calls on held-out prompts."""
+"""Evaluation on held-out prompts: points of accuracy against denoiser calls."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -14,21 +14,23 @@ from diffpo_jax.arrays.types import Params, Prompts, Rollout
 from diffpo_jax.config import DIALS, EvaluationConfig, SamplerConfig
 from diffpo_jax.data import prompts as data
 from diffpo_jax.data import tokenizers
-from diffpo_jax.diffusion import sampler as generate
+from diffpo_jax.diffusion import sampler as sampler_lib
 from diffpo_jax.distributed import sharding
 from diffpo_jax.evaluation import grading
 from diffpo_jax.models.policy import Policy
 from diffpo_jax.tasks.task import Example, Task
 
+Run = Callable[[Params, float, Sequence[Example]], grading.Graded]
+
 
 class Evaluator(NamedTuple):
-    """Generates and grades; `fixed` takes the rule's dial, `learned` a factor on the head's γ.
+    """Functions (params, dial, examples) -> graded completions.
 
-    The completions of a prompt, `config.evaluation.samples` of them, follow each other.
+    The `config.evaluation.samples` completions of a prompt follow each other.
     """
 
-    fixed: Callable[[Params, float, Sequence[Example]], grading.Graded]
-    learned: Callable[[Params, float, Sequence[Example]], grading.Graded]
+    fixed: Run  # the dial is the commit rule's
+    median: Run  # the dial is a factor on the head's median γ
 
 
 def make_evaluator(
@@ -39,14 +41,14 @@ def make_evaluator(
     tokenizer: Any,
     mesh: Mesh,
     seed: int,
-    slots: int,
+    slots: int | None,
 ) -> Evaluator:
-    """Builds the two programs of an evaluation; each is compiled once, whatever γ."""
-    settings = generate.make_settings(sampler, config.temperature, tokenizers.end_ids(tokenizer))
+    """Builds the two programs of an evaluation; each is compiled once for all dials."""
+    settings = sampler_lib.make_settings(sampler, config.temperature, tokenizers.end_ids(tokenizer))
 
-    def make(threshold: str):
+    def make(threshold: str) -> Run:
         program = jax.jit(
-            generate.make_generate(policy, settings, threshold=threshold, slots=slots),
+            sampler_lib.make_generate(policy, settings, threshold=threshold, slots=slots),
             out_shardings=sharding.batch_sharding(mesh),
         )
 
@@ -61,7 +63,7 @@ def make_evaluator(
                 batch=config.batch,
             ):
                 prompts = sharding.place_batch(Prompts(batch.tokens, batch.mask), mesh)
-                # The key is the row's: its completion does not depend on the batching.
+                # A key belongs to its row, so that completions do not depend on the batching.
                 keys = rng.row_keys(rng.key_for(seed, "evaluate"), jnp.asarray(batch.index))
                 out = sharding.to_host(program(params, prompts, jnp.float32(dial), keys))
                 real = batch.index >= 0
@@ -78,8 +80,8 @@ def make_evaluator(
 def choose(examples: Sequence[Example], config: EvaluationConfig) -> Sequence[Example]:
     """The examples of a final evaluation.
 
-    d1 (its repository's eval/) seeds numpy's legacy generator with 42 and draws without
-    replacement: of 500 Sudokus 256, and of Countdown's 256 an order.
+    Subset "d1" is the one that d1's repository (eval/) draws, by numpy's legacy generator with seed
+    42, without replacement: 256 of its 500 Sudokus, and all of Countdown's 256 in another order.
     """
     count = min(config.examples or len(examples), len(examples))
     if config.subset == "first":
@@ -91,12 +93,12 @@ def choose(examples: Sequence[Example], config: EvaluationConfig) -> Sequence[Ex
 def point(
     graded: grading.Graded, rule: str, dial: float | None = None, samples: int = 1
 ) -> dict[str, float]:
-    """One point of a frontier: the rule's dial, accuracy, calls; pass@k, of several completions.
+    """One point of a frontier: the rule's dial, accuracy, calls, and pass@k of several samples.
 
-    Tokens filled in after the end of a text are not counted as tokens.
+    Tokens that were filled in after the end of a text do not count as tokens.
 
     Args:
-      dial: None takes the median over the prompts.
+      dial: None for the median over the prompts.
       samples: completions of each prompt.
     """
     rollout, correct = graded.rollout, graded.correct
@@ -113,7 +115,7 @@ def point(
 
 
 def outcomes(graded: grading.Graded, samples: int) -> bootstrap.Outcomes:
-    """The same prompt by prompt, `samples` completions of each."""
+    """Accuracy and calls prompt by prompt, the means of `samples` completions of each."""
     arrays = graded.correct, np.asarray(graded.rollout.nfe)
     texts = [example.prompt for example in graded.examples[::samples]]
     _, prompt = np.unique(texts, return_inverse=True)

@@ -1,4 +1,4 @@
-"""The host boundary of a step: token ids -> texts -> rewards, and what is logged of them."""
+"""From token ids to texts, rewards and metrics, on the host."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -12,11 +12,11 @@ from diffpo_jax.tasks.task import GIVEN_UP, Example, Reward, Task
 
 
 class Graded(NamedTuple):
-    """Rollouts with the task's verdicts; arrays are numpy, one entry a rollout."""
+    """Rollouts with the task's verdicts; arrays are numpy, with one entry per rollout."""
 
     rollout: Rollout  # on the host
     examples: list[Example]
-    texts: list[str]  # whole completions: what was given of them and what was written
+    texts: list[str]  # whole completions: the prefill and what was written
     rewards: list[Reward]
 
     @property
@@ -26,8 +26,25 @@ class Graded(NamedTuple):
 
     @property
     def correct(self) -> np.ndarray:
-        """[B] bool."""
+        """Whether each rollout is correct: [B] bool."""
         return np.array([r.correct for r in self.rewards], bool)
+
+
+class Problems(NamedTuple):
+    """The examples of a split, with the task that grades them and the tokenizer."""
+
+    task: Task
+    tokenizer: Any
+    examples: Sequence[Example]
+
+    def grade(self, rollout: Rollout, index: np.ndarray) -> Graded:
+        """Grades rollouts on the host; `index` [B] is the example of each."""
+        examples = [self.examples[i] for i in index.tolist()]
+        return grade(rollout, examples, self.task, self.tokenizer)
+
+    def difficulty(self, index: np.ndarray) -> np.ndarray:
+        """The task's difficulty of each example."""
+        return np.array([self.task.difficulty(self.examples[i]) for i in index.tolist()])
 
 
 def grade(rollout: Rollout, examples: Sequence[Example], task: Task, tokenizer: Any) -> Graded:
@@ -40,25 +57,25 @@ def grade(rollout: Rollout, examples: Sequence[Example], task: Task, tokenizer: 
     written = [tokenizers.decode_answer(tokenizer, row) for row in rollout.tokens.tolist()]
     texts = [example.prefill + text for example, text in zip(examples, written)]
     pairs = list(zip(examples, texts, strict=True))
-    # As plain lists, which can travel between hosts.
-    found = hosts.spread(pairs, lambda part: [list(r) for r in task.rewards(*_columns(part))])
-    return Graded(rollout, list(examples), texts, [Reward(*r) for r in found])
 
+    def rewards(part: list[tuple[Example, str]]) -> list[list[Any]]:
+        examples, texts = [example for example, _ in part], [text for _, text in part]
+        return [list(reward) for reward in task.rewards(examples, texts)]
 
-def _columns(pairs: Sequence[tuple[Example, str]]) -> tuple[list[Example], list[str]]:
-    return [example for example, _ in pairs], [text for _, text in pairs]
+    shared = hosts.spread(pairs, rewards)  # as plain lists, which can travel between hosts
+    return Graded(rollout, list(examples), texts, [Reward(*r) for r in shared])
 
 
 def scores(graded: Graded, task: Task) -> dict[str, float]:
-    """The task's scores of a whole set; what each process counts of its share is summed."""
-    found = task.scores(graded.examples, graded.texts)
-    if GIVEN_UP in found:
-        found[GIVEN_UP] = sum(hosts.gather(found[GIVEN_UP]))
-    return found
+    """The task's scores of a whole set; sums what each process gave up in its share."""
+    result = task.scores(graded.examples, graded.texts)
+    if GIVEN_UP in result:
+        result[GIVEN_UP] = sum(hosts.gather(result[GIVEN_UP]))
+    return result
 
 
 def metrics_of(graded: Graded) -> Metrics:
-    """Reward parts, accuracy, parse failures, calls and γ of a batch, as (sum, count)."""
+    """Reward parts, accuracy, parse failures, calls and entropy of a batch, as (sum, count)."""
     rows, sampled = len(graded.rewards), np.asarray(graded.rollout.sampled)
     nfe = np.asarray(graded.rollout.nfe)
     entropy = np.asarray(graded.rollout.entropy)
@@ -85,7 +102,7 @@ def percentiles(graded: Graded) -> dict[str, float]:
 
 
 def sample_rows(graded: Graded, advantage: np.ndarray | None, most: int) -> list[dict[str, Any]]:
-    """The first rollouts as rows for samples/: what was asked, written and earned."""
+    """The first `most` rollouts as rows for samples/: prompt, completion, verdict, calls."""
     rows = []
     for i in range(min(most, len(graded.texts))):
         example, reward = graded.examples[i], graded.rewards[i]
@@ -93,7 +110,7 @@ def sample_rows(graded: Graded, advantage: np.ndarray | None, most: int) -> list
             "id": example.id,
             "prompt": example.prompt,
             "completion": graded.texts[i],
-            "meta": dict(example.meta),  # with this, the completion can be graded again
+            "meta": dict(example.meta),  # what grading the completion again needs
             "correct": reward.correct,
             "parsed": reward.parsed,
             "reward": reward.total,

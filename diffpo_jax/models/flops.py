@@ -1,12 +1,16 @@
-"""Operations of the denoiser, counted from its sizes: those of its matrix products.
+"""FLOPs of denoiser calls, rollouts and updates, and the MFU of an RL step.
 
-A product and a sum are two.  Elementwise work, norms and softmax are left out, as the peaks that a
-rate is held against are those of products.
+Counted are the matrix products, a multiplication and an addition as two; elementwise work, norms
+and softmax are left out, because published peaks are those of matrix products.  Counted is useful
+work only: no idle calls while a batch waits for its slowest row, no recomputation by remat, neither
+evaluations nor the threshold head.
 """
 
 from typing import NamedTuple
 
-from diffpo_jax.config import LoRAConfig, ModelConfig
+import numpy as np
+
+from diffpo_jax.config import LoRAConfig, ModelConfig, RLConfig, SamplerConfig
 
 
 class Network(NamedTuple):
@@ -17,36 +21,41 @@ class Network(NamedTuple):
     vocab: int  # V, rows of the embedding
 
 
-class Operations(NamedTuple):
-    """Of one sequence in one call."""
+class CallFlops(NamedTuple):
+    """FLOPs of one sequence in one call."""
 
     weights: float  # products with the denoiser's matrices
-    adapter: float  # with those of an adapter
-    attention: float  # queries with keys, and what they weigh with values
+    adapter: float  # products with an adapter's matrices
+    attention: float  # queries with keys, and attention weights with values
 
     @property
     def forward(self) -> float:
         return sum(self)
 
     def gradient(self, whole: bool) -> float:
-        """Of a pass and the way back, which multiplies for the inputs and for the weights.
-
-        What is recomputed on the way back (`model.remat`, `likelihood.remat`) is not counted.
+        """FLOPs of a forward and backward pass; the latter multiplies for inputs and for weights.
 
         Args:
-          whole: the denoiser itself is trained; False: an adapter, and frozen weights have no
-            gradient.
+          whole: whether the denoiser itself is trained.  If an adapter is, the frozen weights have
+            no gradient.
         """
         return (3 if whole else 2) * self.weights + 3 * (self.adapter + self.attention)
 
 
-def of_call(network: Network, *, tokens: int, keys: int, read: int) -> Operations:
-    """Operations of a denoiser call on one sequence; padding computes like any token.
+class Passes(NamedTuple):
+    """Denoiser passes over each sequence in the updates of a step."""
+
+    forward: float  # for log-probabilities of the old policy and of the reference
+    gradient: float  # differentiated passes
+
+
+def call_flops(network: Network, *, tokens: int, keys: int, read: int) -> CallFlops:
+    """FLOPs of a denoiser call on one sequence; padding costs as much as any token.
 
     Args:
-      tokens: positions that are worked on, S where nothing is cached.
-      keys: positions they attend to, S.
-      read: positions whose distribution over the vocabulary is taken.
+      tokens: positions that pass through the blocks: S without a cache.
+      keys: positions that they attend to: S.
+      read: positions whose distribution over the vocabulary is computed.
     """
     model, lora = network.model, network.lora
     head = model.width // model.heads
@@ -59,11 +68,91 @@ def of_call(network: Network, *, tokens: int, keys: int, read: int) -> Operation
         "up": (model.width, model.ff),
         "down": (model.ff, model.width),
     }
-    of_blocks = 2.0 * tokens * model.layers
+    all_blocks = 2.0 * tokens * model.layers
     block = sum(ins * outs for ins, outs in ins_outs.values())
-    beside = lora.rank * sum(sum(ins_outs[name]) for name in lora.targets)
-    return Operations(
-        weights=of_blocks * block + 2.0 * read * model.width * network.vocab,
-        adapter=of_blocks * beside,
-        attention=2 * of_blocks * keys * model.heads * head,
+    adapter = (lora.rank or 0) * sum(sum(ins_outs[name]) for name in lora.targets)
+    return CallFlops(
+        weights=all_blocks * block + 2.0 * read * model.width * network.vocab,
+        adapter=all_blocks * adapter,
+        attention=2 * all_blocks * keys * model.heads * head,
     )
+
+
+def rollout_flops(
+    network: Network, sampler: SamplerConfig, commit_call: np.ndarray, nfe: np.ndarray
+) -> float:
+    """FLOPs of all calls of a batch of rollouts.
+
+    Args:
+      commit_call: [B L], the call of each token; above `nfe` [B] for tokens that were filled in.
+    """
+    whole, size = sampler.prompt_length + sampler.length, sampler.block_length
+    chunk = sampler.vocabulary_chunk or sampler.length
+    read = min(-(-size // chunk) * chunk, sampler.length)
+    if sampler.cache == "none":
+        return nfe.sum() * call_flops(network, tokens=whole, keys=whole, read=read).forward
+    span = sampler.length if sampler.cache == "prompt" else size
+    call = call_flops(network, tokens=span, keys=whole, read=read)
+    refresh = call_flops(network, tokens=whole, keys=whole, read=0)
+    refreshes = _refreshes(commit_call, nfe, size, sampler.cache_refresh)
+    return nfe.sum() * call.forward + refreshes * refresh.forward
+
+
+def update_passes(nfe: np.ndarray, config: RLConfig, *, compared: bool) -> Passes:
+    """How often the updates of a step pass over each of its sequences.
+
+    Args:
+      nfe: calls of each rollout.
+      compared: whether there is a reference model, for a KL.
+    """
+    mu, likelihood = config.inner_updates, config.likelihood
+    with_reference = (2 if config.objective.kl_in == "reward" else mu) if compared else 0
+    # Micro-batches group rows with similar numbers of calls; each makes as many passes as its
+    # longest row has calls.
+    size = config.micro_batch or nfe.size
+    longest = np.sort(nfe).reshape(-1, size)[:, -1]
+    exact = likelihood.anchors == "all"
+    most = (likelihood.calls or nfe.max()) if exact else likelihood.anchors
+    each = most if most <= 2 else np.minimum(most, longest).mean()
+    sets = mu * longest.mean() if config.objective.selection == "exact" else 0
+    return Passes(float((mu - 1 + with_reference) * each), float(mu * each + sets))
+
+
+def update_flops(network: Network, sampler: SamplerConfig, passes: Passes, *, whole: bool) -> float:
+    """FLOPs that the updates of a step spend on each sequence.
+
+    Args:
+      whole: whether the denoiser itself is trained, not an adapter.
+    """
+    length = sampler.prompt_length + sampler.length
+    call = call_flops(network, tokens=length, keys=length, read=sampler.length)
+    return passes.forward * call.forward + passes.gradient * call.gradient(whole)
+
+
+def throughput(
+    flops: float, tokens: int, seconds: float, chips: int, peak: float | None
+) -> dict[str, float]:
+    """Throughput metrics that are logged next to a step's duration.
+
+    Args:
+      flops: of the step, on all devices.
+      tokens: sampled tokens.
+      chips: devices.
+      peak: FLOP/s of one of them; None if it is not known.
+
+    Returns:
+      Tokens per second and chip, and `mfu`, the share of the peak, if that is known.
+    """
+    result = {"tokens_per_second_per_chip": tokens / seconds / chips}
+    if peak:
+        result["mfu"] = flops / (seconds * chips * peak)
+    return result
+
+
+def _refreshes(commit_call: np.ndarray, nfe: np.ndarray, size: int, every: int | None) -> int:
+    """Refreshes of a cache: one when a row enters a block, and one after each `every` calls."""
+    drawn = np.where(commit_call <= nfe[:, None], commit_call, 0)
+    last = drawn.reshape(len(nfe), -1, size).max(axis=2)
+    last = np.maximum.accumulate(last, axis=1)  # blocks are written left to right
+    calls = np.diff(last, axis=1, prepend=0)
+    return int(np.sum(-(-calls // every) if every else calls > 0))

@@ -15,13 +15,13 @@ from diffpo_jax.report.tables import Table
 
 
 def study_tables(
-    groups: Sequence[Group], calls: Sequence[float], reference: str = ""
+    groups: Sequence[Group], calls: Sequence[float], reference: str | None = None
 ) -> list[Table]:
     """Returns three tables for each task of finished arms, or two if a task has only one arm.
 
     Args:
       calls: where the frontiers are compared.
-      reference: the arm that the others are compared with; empty for a task's first.
+      reference: the arm that the others are compared with; None for a task's first.
     """
     result = []
     for task, arms in by_task(groups).items():
@@ -90,7 +90,7 @@ def at_equal_calls(arms: Sequence[Group], task: str, calls: Sequence[float]) -> 
 
 
 def against_reference(
-    arms: Sequence[Group], task: str, calls: Sequence[float], reference: str
+    arms: Sequence[Group], task: str, calls: Sequence[float], reference: str | None
 ) -> Table:
     """Returns paired differences from one arm, with bootstrap intervals."""
     other = next((arm for arm in arms if arm.label == reference), arms[0])

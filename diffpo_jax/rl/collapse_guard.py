@@ -1,13 +1,12 @@
-"""A watch for collapse: named conditions on what a run logs, and what is done where one is met.
+"""Watches for collapse: named conditions on a run's metrics, and what to do when one is met.
 
-Parallel decoding inside RL fails in few ways, and each shows before the reward does:
+Parallel decoding inside RL fails in a few ways, and each shows before the reward does:
 
-  entropy      the denoiser has become sure of everything; nothing is explored any more
-  sliding      more tokens a call at the price of accuracy: the commit rule no longer holds back
-  evaluation   held-out accuracy has left its best behind, whatever the training reward says
+  entropy      the denoiser has become certain everywhere, and exploration has ended
+  sliding      more tokens per call at the price of accuracy: the commit rule no longer holds back
+  evaluation   held-out accuracy is far below its best, whatever the training reward says
 
-Host side, plain numbers.  The state is part of a checkpoint, so that a resumed run looks on with
-the same eyes.
+Runs on the host.  Its state is checkpointed, so a resumed run takes the same decisions.
 """
 
 from collections.abc import Mapping
@@ -19,12 +18,12 @@ _WATCHED = ("entropy", "tokens_per_call", "accuracy")
 
 
 class Guard(NamedTuple):
-    """What has been seen so far.
+    """What has been observed so far.
 
     Attributes:
       first, last: by metric, the values of the first and of the latest `window` steps.
-      best: the best validation accuracy; None before the first.
-      met: the conditions met so far; each speaks once.
+      best: the best validation accuracy; None before the first evaluation.
+      met: the conditions met so far; each is reported once.
       rate: factor on the learning rates.
     """
 
@@ -36,44 +35,44 @@ class Guard(NamedTuple):
 
 
 def start() -> Guard:
-    """A guard that has seen nothing."""
+    """Returns a guard that has observed nothing."""
     return Guard({name: [] for name in _WATCHED}, {name: [] for name in _WATCHED})
 
 
 def to_meta(guard: Guard) -> dict[str, Any]:
-    """As JSON-like values, for a checkpoint."""
+    """Converts a guard to JSON-like values, for a checkpoint."""
     return guard._asdict() | {"met": list(guard.met)}
 
 
 def from_meta(values: Mapping[str, Any] | None) -> Guard:
-    """The inverse of `to_meta`; a new guard where there is nothing."""
+    """The inverse of `to_meta`; a new guard for None."""
     return Guard(**{**values, "met": tuple(values["met"])}) if values else start()
 
 
-def look(
+def observe(
     guard: Guard, values: Mapping[str, float], config: GuardConfig
 ) -> tuple[Guard, dict[str, str]]:
     """Takes in the metrics of a step.
 
     Args:
-      values: the step's metrics; `eval/accuracy` where there was an evaluation.
+      values: the step's metrics, with `eval/accuracy` if there was an evaluation.
 
     Returns:
-      The guard, and the conditions that are newly met: name -> what was seen, in words.
+      The guard, and the conditions that are newly met: name -> a description with the numbers.
     """
     if config.action == "off":
         return guard, {}
     first, last = {}, {}
     for name in _WATCHED:
-        seen = [values[name]] if name in values else []
-        first[name] = (guard.first[name] + seen)[: config.window]
-        last[name] = (guard.last[name] + seen)[-config.window :]
+        new = [values[name]] if name in values else []
+        first[name] = (guard.first[name] + new)[: config.window]
+        last[name] = (guard.last[name] + new)[-config.window :]
     now = values.get("eval/accuracy")
     best = guard.best if now is None else max(now, guard.best if guard.best is not None else now)
-    found = _conditions(first, last, now, best, config)
-    new = {name: text for name, text in found.items() if name not in guard.met}
-    rate = guard.rate * config.lower ** len(new) if config.action == "lower" else guard.rate
-    return Guard(first, last, best, (*guard.met, *new), rate), new
+    conditions = _conditions(first, last, now, best, config)
+    met = {name: text for name, text in conditions.items() if name not in guard.met}
+    rate = guard.rate * config.lower ** len(met) if config.action == "lower" else guard.rate
+    return Guard(first, last, best, (*guard.met, *met), rate), met
 
 
 def _conditions(
@@ -83,21 +82,22 @@ def _conditions(
     best: float | None,
     config: GuardConfig,
 ) -> dict[str, str]:
-    found = {}
+    """All conditions that are met now, with their numbers."""
+    met = {}
     if len(last["entropy"]) == config.window:
-        then, is_ = _mean(first["entropy"]), _mean(last["entropy"])
-        if is_ < config.entropy * then:
-            found["entropy"] = f"entropy at commit fell from {then:.3g} to {is_:.3g} nats"
-        fast, faster = _mean(first["tokens_per_call"]), _mean(last["tokens_per_call"])
+        before, after = _mean(first["entropy"]), _mean(last["entropy"])
+        if after < config.entropy * before:
+            met["entropy"] = f"entropy at commit fell from {before:.3g} to {after:.3g} nats"
+        slow, fast = _mean(first["tokens_per_call"]), _mean(last["tokens_per_call"])
         good, worse = _mean(first["accuracy"]), _mean(last["accuracy"])
-        if faster > config.tokens_per_call * fast and worse < good - config.accuracy:
-            found["sliding"] = (
-                f"tokens per call rose from {fast:.3g} to {faster:.3g} while the accuracy of "
+        if fast > config.tokens_per_call * slow and worse < good - config.accuracy:
+            met["sliding"] = (
+                f"tokens per call rose from {slow:.3g} to {fast:.3g} while the accuracy of "
                 f"rollouts fell from {good:.3f} to {worse:.3f}"
             )
     if now is not None and best is not None and now < best - config.evaluation:
-        found["evaluation"] = f"validation accuracy is {now:.3f}, its best was {best:.3f}"
-    return found
+        met["evaluation"] = f"validation accuracy is {now:.3f}, its best was {best:.3f}"
+    return met
 
 
 def _mean(values: list[float]) -> float:

@@ -1,4 +1,4 @@
-"""What every update logs about itself (METHOD 7), as (sum, count) pairs."""
+"""Metrics of the surrogate and of updates (docs/method.md, section 7), as (sum, count) pairs."""
 
 import math
 
@@ -10,7 +10,7 @@ from diffpo_jax.arrays.types import Metrics, Rollout
 from diffpo_jax.config import ObjectiveConfig
 from diffpo_jax.rl import objective
 
-# Where exp would overflow float32 a KL is "very large" either way.
+# Caps a log-ratio before exp, which would overflow float32; the KL is very large either way.
 _LARGEST = 40.0
 
 
@@ -23,44 +23,48 @@ def surrogate_metrics(
 ) -> Metrics:
     """How far the surrogate π̂_old is from the policy π_old that made the rollouts.
 
-    kl/token, kl/sequence: means of w − 1 − log w with w = π̂_old/π_old untruncated: KL(π ‖ π̂).
-    With only some calls scored, of those calls' tokens.
-    parity/*: share of tokens scored at the very state they were drawn from whose probability
-    agrees with the sampler's within 0.2, 1 and 5 %.
-    kl/token, weights/* also by call, in names that end in /calls_FROM-TO: calls 1, 2-3, 4-7, ...
+    kl/token, kl/sequence: means of w − 1 − log w with w = π̂_old/π_old untruncated, an estimate of
+      KL(π ‖ π̂).  If only some calls are scored, over their tokens.
+    parity/*: share of the exactly scored tokens whose probability agrees with the sampler's within
+      0.2, 1 and 5 %.
+    kl/token and weights/* also by call, in names that end in /calls_FROM-TO: calls 1, 2-3, 4-7, ...
+
+    Args:
+      old: log π̂_old of each token.
+      scored: tokens that are scored.
+      exact: tokens that are scored in the very state they were drawn from.
     """
-    counted = scored
-    log_w = jnp.where(counted, old - rollout.logprob, 0.0)
-    of_sequence = jnp.sum(log_w, axis=1)
-    rows = jnp.ones(of_sequence.shape, bool)
+    log_w = jnp.where(scored, old - rollout.logprob, 0.0)
+    sequence_log_w = jnp.sum(log_w, axis=1)
+    rows = jnp.ones(sequence_log_w.shape, bool)
     truncated = jnp.exp(jnp.minimum(log_w, math.log(config.truncation)))
-    off = jnp.abs(jnp.expm1(log_w))
-    same = exact & counted
-    of_token = {
+    error = jnp.abs(jnp.expm1(log_w))
+    same = exact & scored
+    token_values = {
         "kl/token": objective.exp_excess(jnp.minimum(log_w, _LARGEST)),
         "weights/mean": truncated,
         "weights/square": truncated**2,
         "weights/truncated": log_w > math.log(config.truncation),
     }
     by_call = {
-        f"{name}/{calls}": pair(value, counted & there)
-        for calls, there in _by_call(rollout.commit_call).items()
-        for name, value in of_token.items()
+        f"{name}/{calls}": pair(value, scored & made_by)
+        for calls, made_by in _by_call(rollout.commit_call).items()
+        for name, value in token_values.items()
     }
     return (
-        {name: pair(value, counted) for name, value in of_token.items()}
+        {name: pair(value, scored) for name, value in token_values.items()}
         | {
-            "kl/sequence": pair(objective.exp_excess(jnp.minimum(of_sequence, _LARGEST)), rows),
-            "parity/0.2%": pair(off < 0.002, same),
-            "parity/1%": pair(off < 0.01, same),
-            "parity/5%": pair(off < 0.05, same),
+            "kl/sequence": pair(objective.exp_excess(jnp.minimum(sequence_log_w, _LARGEST)), rows),
+            "parity/0.2%": pair(error < 0.002, same),
+            "parity/1%": pair(error < 0.01, same),
+            "parity/5%": pair(error < 0.05, same),
         }
         | by_call
     )
 
 
 def _by_call(commit_call: Int[Array, "B L"]) -> dict[str, Bool[Array, "B L"]]:
-    """Tokens by their call, in ranges that double: enough to see where weights are lost."""
+    """Tokens by the call that committed them, in ranges of calls that double."""
     ranges, first = {}, 1
     while first <= commit_call.shape[1]:
         last = min(2 * first - 1, commit_call.shape[1])
@@ -78,7 +82,7 @@ def ratio_metrics(
     advantage: Float[Array, "B"],
     config: ObjectiveConfig,
 ) -> Metrics:
-    """Clip share and approximate KLs of the tokens."""
+    """Share of clipped tokens, and KLs per token to the old policy and the reference (k3)."""
     log_ratio = objective.log_ratios(new, old, counted, config.ratio)
     bounds = (config.clip_low, config.clip_high, config.clip)
     metrics = {
@@ -91,12 +95,12 @@ def ratio_metrics(
 
 
 def derived(values: dict[str, float], reward_range: float) -> dict[str, float]:
-    """The metrics, with figures made from means: effective sample sizes of w, Theorem 1's slack.
+    """Adds metrics that are computed from means: effective sample sizes of w and Theorem 1's slack.
 
-    weights/ess: (E w)² / E w², as a share of the tokens; by call too.  It takes the place of the
-    means by call that it is made of.
-    theorem1/slack: `theorem1_slack`, in reward; above about 2 nats of KL it says nothing (it nears
-    r_max).
+    weights/ess: (E w)² / E w², as a share of the tokens, also by call.  It replaces the means by
+      call that it is made of.
+    theorem1/slack: `theorem1_slack`, in reward; above about 2 nats of KL it is near r_max and
+      bounds nothing.
     """
     out = dict(values)
     squares = [name for name in values if name.startswith("weights/square")]
@@ -113,9 +117,10 @@ def derived(values: dict[str, float], reward_range: float) -> dict[str, float]:
 
 
 def theorem1_slack(kl: float, reward_range: float = 1.0) -> float:
-    """r_max · min(√(KL/2), √(1 − e^−KL)): how much less than the surrogate's the reward may be.
+    """r_max · min(√(KL/2), √(1 − e^−KL)): the most that the reward can be below the surrogate's.
 
     Args:
-      kl: of a sequence, nats.
+      kl: KL of a sequence, nats.
+      reward_range: r_max.
     """
     return reward_range * min(math.sqrt(kl / 2), math.sqrt(-math.expm1(-kl)))

@@ -1,13 +1,13 @@
-"""The objective, term by term (METHOD 4 and 5); pure functions of arrays.
+"""The objective, term by term (docs/method.md, sections 4 and 5); pure functions of arrays.
 
     w_k = stop_grad( min(C, π̂_old(o_k | c) / π_old(o_k | c, z_{t(k)−1})) )
     ρ_k = π̂_θ(o_k | c) / π̂_old(o_k | c)
     J   = mean_i 1/|o_i| Σ_k w_k · min(ρ_k A_i, clip(ρ_k, 1−ε_lo, 1+ε_hi) A_i) − β k3(π̂_ref, π̂_θ)
         + weight · mean_i min(ρ_γ A_i, clip(ρ_γ) A_i)
 
-Weights, ratio, clip, KL and divisor have options; above is the default, DiFFPO's.
-`w_k ρ_k = π̂_θ / π_rollout` where C does not truncate: the surrogate policy is trained off-policy
-from rollouts of the true sampler.  With K = 1 and w = 1 this is d1.
+Weights, ratio, clip, KL and divisor have options; the above is the default, DiFFPO's.
+`w_k ρ_k = π̂_θ / π_rollout` if C does not truncate: the surrogate policy is trained off-policy, from
+rollouts of the true sampler.  With K = 1 and w = 1 this is d1.
 """
 
 import jax
@@ -17,18 +17,18 @@ from jaxtyping import Array, Bool, Float, Int
 from diffpo_jax.arrays.masked import masked_mean, masked_sum
 from diffpo_jax.config import ObjectiveConfig
 from diffpo_jax.diffusion import end_of_text
-from diffpo_jax.diffusion.end_of_text import EndOfText
+from diffpo_jax.diffusion.settings import EndOfText
 
 
 def counted_tokens(
     tokens: Int[Array, "B L"], sampled: Bool[Array, "B L"], end: EndOfText, kind: str
 ) -> Bool[Array, "B L"]:
-    """Tokens that count.
+    """The tokens that count in the objective.
 
     Args:
-      kind: "sampled": all that were drawn, those after the end of the text too, since they shaped
-        the states that later ones were drawn from; "to_end": those up to the first end, as in
-        d1.  With parallel decoding that biases the exact gradient.
+      kind: "sampled" for all that were drawn, including those after the end of the text, since
+        later tokens were drawn from states that contain them; "to_end" for those up to the first
+        end, as in d1.  With parallel decoding "to_end" biases the exact gradient.
     """
     if kind == "sampled":
         return sampled
@@ -44,16 +44,16 @@ def importance_weights(
     kind: str,
     cap: float,
 ) -> Float[Array, "B L"]:
-    """w of every token: the surrogate's old probability over the rollout's, at most C.
+    """The importance weight w of every token: π̂_old over the sampler's probability, at most C.
 
     Args:
       old: log π̂_old of each token.
       rollout: log π_old(o_k | c, z_{t(k)-1}), as the sampler recorded it.
-      counted: tokens that count; the others' weights mean nothing.
+      counted: tokens that count; the weights of others are meaningless.
       kind: "none" gives ones; "token" each token's truncated ratio; "sequence" the truncated
         product over a sequence's tokens, the same for all of them; "normalised" the token weights
-        over their mean in the sequence (self-normalised; a sequence at a time, so that
-        micro-batches change nothing).
+        divided by their mean in the sequence (self-normalised by sequence, so that micro-batches
+        change nothing).
       cap: C.
     """
     if kind == "none":
@@ -63,7 +63,7 @@ def importance_weights(
     log_w = jnp.where(counted, old - rollout, 0.0)
     if kind == "sequence":
         log_w = jnp.broadcast_to(jnp.sum(log_w, axis=1, keepdims=True), log_w.shape)
-    # The minimum inside the exponential: nothing overflows on its way to the cap.
+    # The minimum is taken inside the exponential, which could overflow otherwise.
     w = jnp.exp(jnp.minimum(log_w, jnp.log(cap)))
     if kind == "normalised":
         w = w / jnp.maximum(masked_mean(w, counted, axis=1), 1e-6)[:, None]
@@ -93,8 +93,8 @@ def clipped(
     """min(ρ A, clip(ρ, 1 − low, 1 + high) A), PPO's pessimistic surrogate.
 
     Args:
-      kind: "unconditional" takes clip(ρ) A whatever the sign of A: a ratio outside the bounds
-        gives no gradient, not even back towards them.
+      kind: "ppo" for the above; "unconditional" for clip(ρ) A whatever the sign of A: a ratio
+        outside the bounds has no gradient then, not even back towards them.
     """
     ratio = jnp.exp(log_ratio)
     bounded = jnp.clip(ratio, 1 - low, 1 + high) * advantage
@@ -108,7 +108,7 @@ def is_clipped(
     high: float,
     kind: str = "ppo",
 ) -> Bool[Array, "*N"]:
-    """Where the clip is active, that is where the gradient is 0."""
+    """Whether the clip is active, so that the gradient is 0."""
     ratio = jnp.exp(log_ratio)
     over, under = ratio > 1 + high, ratio < 1 - low
     if kind == "unconditional":
@@ -121,11 +121,11 @@ def kl_estimate(
 ) -> Float[Array, "*N"]:
     """A token's estimate of KL(π̂_θ ‖ π̂_ref) from d = log π̂_ref − log π̂_θ.
 
-    Over rollouts of π, and not of π̂, each is biased unless weighted by w.
+    Rollouts come from π, not π̂, so each estimate is biased unless it is weighted by w.
 
     Args:
-      kind: "k1" −d, unbiased under π̂ but of either sign, and as a loss its gradient is 0 in the
-        mean; "k2" d²/2; "k3" exp(d) − d − 1, never negative.
+      kind: "k1" for −d, unbiased under π̂ but of either sign, and with a mean gradient of 0 as a
+        loss; "k2" for d²/2; "k3" for exp(d) − d − 1, never negative.
     """
     d = reference - new
     if kind == "k1":
@@ -143,22 +143,21 @@ def sequence_kl(
     counted: Bool[Array, "B L"],
     kind: str,
 ) -> Float[Array, "B"]:
-    """A sequence's estimate of KL(π̂_old ‖ π̂_ref), summed over its tokens; by k1 unbiased.
+    """A sequence's estimate of KL(π̂_old ‖ π̂_ref), summed over its tokens; unbiased with k1.
 
-    In the reward its gradient is right under each of the estimators, unlike in the loss, as it
-    is a number like any other part of the reward.
+    As a part of the reward its gradient is right with each of the estimators, unlike in the loss.
     """
-    there = (jnp.where(counted, x, 0.0) for x in (reference, old))
-    return jnp.sum(kl_estimate(*there, kind), axis=1)
+    reference, old = (jnp.where(counted, x, 0.0) for x in (reference, old))
+    return jnp.sum(kl_estimate(reference, old, kind), axis=1)
 
 
 def exp_excess(d: Float[Array, "*N"]) -> Float[Array, "*N"]:
-    """exp(d) − d − 1, at least 0 and right for small d too.
+    """exp(d) − d − 1, at least 0 and accurate for small d.
 
-    Ratios near 1 are the usual case, where the three terms would cancel to noise in float32.
+    Ratios are usually near 1, where the three terms would cancel to noise in float32.
     """
     small = jnp.abs(d) < 0.05
-    # Double where: the series of a large d may overflow, and so may its gradient.
+    # A second where: the series of a large d may overflow, and so may its gradient.
     x = jnp.where(small, d, 0.0)
     series = x * x * (1 / 2 + x * (1 / 6 + x * (1 / 24 + x / 120)))
     return jnp.where(small, series, jnp.expm1(d) - d)
@@ -176,16 +175,17 @@ def token_objective(
     scale: Float[Array, "B L"] | None = None,
     batch_tokens: Float[Array, "B"] | None = None,
 ) -> Float[Array, "B"]:
-    """The tokens' part of J for each sequence: Σ over its counted tokens / `token_divisor`.
+    """The token term of J for each sequence: Σ over its counted tokens / `token_divisor`.
 
     Args:
       new, old, reference: log π̂ of each token under θ, θ_old and the reference, for one draw of
-        anchors and prompt masks; the reference is needed where config.kl > 0 is in the loss.
+        anchors and prompt masks; the reference may be None unless the KL is in the loss.
       rollout: the sampler's own log-probabilities.
-      counted: tokens that count: all sampled ones.
-      scale: of each token in the sum, where only some calls are scored; 0: not scored.
-      batch_tokens: counted tokens a sequence, the mean over the whole batch, in every row; for
-        aggregation "token".
+      counted: tokens that count, from `counted_tokens`.
+      scale: weight of each token in the sum if only some calls are scored; 0 for those that are
+        not.
+      batch_tokens: mean number of counted tokens per sequence of the whole batch, in every row;
+        for aggregation "token".
     """
     scored = counted if scale is None else counted & (scale > 0)
     weight = importance_weights(old, rollout, scored, config.weights, config.truncation)
@@ -193,9 +193,9 @@ def token_objective(
     bounds = (config.clip_low, config.clip_high, config.clip)
     value = weight * clipped(log_ratio, advantage[:, None], *bounds)
     if config.kl and config.kl_in == "loss":
-        # What is not scored may be anything; a gradient of 0 times inf would be NaN.
-        there = (jnp.where(scored, x, 0.0) for x in (reference, new))
-        value = value - config.kl * kl_estimate(*there, config.kl_estimator)
+        # Values that are not scored may be infinite, and 0 times inf in a gradient is NaN.
+        reference, new = (jnp.where(scored, x, 0.0) for x in (reference, new))
+        value = value - config.kl * kl_estimate(reference, new, config.kl_estimator)
     if scale is not None:
         value = value * scale
     divisor = token_divisor(counted, batch_tokens, config.aggregation)
@@ -209,17 +209,18 @@ def selection_objective(
     advantage: Float[Array, "B"],
     config: ObjectiveConfig,
 ) -> Float[Array, "B"]:
-    """The sets' part of J for each sequence: a clipped ratio a call (or one, of one γ), summed.
+    """The term of the committed sets in J for each sequence: the sum of one clipped ratio per call.
 
-    Divided like the tokens' part: the two are one log-likelihood, of what was written and where.
+    If one γ holds for the whole rollout there is one ratio.  The sum is divided like the token
+    term: the two are one log-likelihood, of which tokens were written and where.
 
     Args:
-      new, old: log-probability of each call's set under θ and θ_old (0 where there was no call).
-      tokens: the divisor of the tokens' part.
+      new, old: log-probability of each call's set under θ and θ_old; 0 for calls not made.
+      tokens: the divisor of the token term.
     """
     bounds = (config.clip_low, config.clip_high, config.clip)
     value = clipped(new - old, advantage[:, None], *bounds)
-    made = jax.lax.stop_gradient(new) != 0  # what is certain has no gradient and is not counted
+    made = jax.lax.stop_gradient(new) != 0  # a certain set has no gradient and does not count
     total = masked_sum(value, made, axis=1) / jnp.maximum(tokens, 1)
     return config.gamma_weight * total
 
@@ -227,11 +228,12 @@ def selection_objective(
 def token_divisor(
     counted: Bool[Array, "B L"], batch_tokens: Float[Array, "B"] | None, aggregation: str
 ) -> Float[Array, "B"]:
-    """What a sequence's sum over tokens is divided by.
+    """The divisor of a sequence's sum over tokens.
 
     Args:
-      aggregation: "sequence": its counted tokens (the paper); "token": the mean of that number
-        over the batch, so that every token of the batch weighs the same; "constant": L.
+      aggregation: "sequence" for its number of counted tokens (the paper); "token" for the mean of
+        that number over the batch, so that all tokens of the batch weigh the same; "constant" for
+        L.
     """
     tokens = jnp.sum(counted, axis=1).astype(jnp.float32)
     if aggregation == "sequence":
@@ -246,7 +248,7 @@ def threshold_objective(
     advantage: Float[Array, "B"],
     config: ObjectiveConfig,
 ) -> Float[Array, "B"]:
-    """The threshold's part of J for each sequence: γ as one more token, its own term.
+    """The threshold term of J for each sequence: γ as one more token.
 
     Args:
       new, old: log-density of log γ under φ and φ_old.

@@ -1,4 +1,4 @@
-"""Optimisers: one for the denoiser, one, much faster, for the threshold head."""
+"""Optimisers: one for the denoiser, and one with a much higher rate for the threshold head."""
 
 import jax.numpy as jnp
 import optax
@@ -6,7 +6,7 @@ import optax
 from diffpo_jax.arrays.types import Params
 from diffpo_jax.config import OptimizerConfig, PretrainConfig
 
-# Which groups of parameters a mode trains; the others are frozen and belong to no state.
+# The groups of parameters that each mode trains; the others are frozen.
 TRAINED = {
     "model": ("denoiser",),
     "sampler": ("threshold",),
@@ -14,11 +14,11 @@ TRAINED = {
 }
 
 
-def trained(mode: str, adapts: bool) -> tuple[str, ...]:
-    """The groups that RL trains.
+def trained_groups(mode: str, adapts: bool) -> tuple[str, ...]:
+    """The groups of parameters that RL trains.
 
     Args:
-      adapts: an adapter stands in for the denoiser (LoRA).
+      adapts: whether an adapter (LoRA) is trained in place of the denoiser.
     """
     return tuple("adapter" if adapts and name == "denoiser" else name for name in TRAINED[mode])
 
@@ -26,16 +26,17 @@ def trained(mode: str, adapts: bool) -> tuple[str, ...]:
 def make_optimizer(
     config: OptimizerConfig, groups: tuple[str, ...], updates: int
 ) -> optax.GradientTransformation:
-    """AdamW or Adafactor on the denoiser or its adapter, Adam on the head: a rate and a clip each.
+    """AdamW or Adafactor for the denoiser or its adapter, Adam for the head.
 
-    With one rate for both the model sharpens faster than the threshold can follow.
+    Each has its own rate and gradient clip: with one rate for both, the model sharpens faster than
+    the threshold can follow.
 
     Args:
-      groups: of parameters, the keys of what is optimised.
-      updates: of the whole run, where the rates come down to 0 if they do.
+      groups: keys of the parameters that are optimised.
+      updates: of the whole run, for a decay to 0.
     """
 
-    def of(name: str) -> optax.GradientTransformation:
+    def group_optimizer(name: str) -> optax.GradientTransformation:
         head = name == "threshold"
         rate = config.threshold_lr if head else config.denoiser_lr
         schedule = _schedule(rate, config.warmup, config.decay, updates)
@@ -51,11 +52,11 @@ def make_optimizer(
     def labels(params: Params) -> dict[str, str]:
         return {name: name for name in params}
 
-    return optax.partition({name: of(name) for name in groups}, labels)
+    return optax.partition({name: group_optimizer(name) for name in groups}, labels)
 
 
 def make_pretrain_optimizer(config: PretrainConfig) -> optax.GradientTransformation:
-    """The denoiser's or its adapter's alone; the rate is warmed up, and let down if asked."""
+    """AdamW or Adafactor for the denoiser or its adapter in SFT; the head stays as it is."""
     schedule = _schedule(config.learning_rate, config.warmup, config.decay, config.steps)
     if config.kind == "adafactor":
         rule = _adafactor(schedule, config.weight_decay)
@@ -70,8 +71,8 @@ def make_pretrain_optimizer(config: PretrainConfig) -> optax.GradientTransformat
 
 
 def _adafactor(schedule: optax.Schedule, weight_decay: float) -> optax.GradientTransformation:
-    # Not optax.adafactor: there weight decay is not scaled by the rate, and a rate is relative to
-    # the parameters' size.  So a rate means what it does with Adam.
+    # Not optax.adafactor, where the rate is relative to the parameters' size and does not scale
+    # the weight decay.  Here a rate means what it means for Adam.
     return optax.chain(
         optax.scale_by_factored_rms(),
         optax.clip_by_block_rms(1.0),
@@ -81,6 +82,7 @@ def _adafactor(schedule: optax.Schedule, weight_decay: float) -> optax.GradientT
 
 
 def _schedule(rate: float, warmup: int, decay: str, updates: int) -> optax.Schedule:
+    """Linear warm-up, then a constant rate or a linear decay to 0 at the last update."""
     up = optax.linear_schedule(rate / max(warmup, 1), rate, warmup)
     if decay == "none":
         return up

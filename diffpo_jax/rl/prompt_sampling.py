@@ -1,38 +1,38 @@
-"""Which of the prompts at hand a step takes: those that groups of rollouts can learn from.
+"""Chooses the prompts of a step among candidates, by how much their groups are likely to teach.
 
-A group whose rollouts are all right, or all wrong, says nothing about accuracy.  How often groups
-are mixed depends on how difficult their prompts are, so that is kept for each difficulty, and
-prompts are drawn in proportion to it.  The prompts' order in the data stays what it was; those not
-taken are gone until the next epoch.
+A group whose rollouts are all right, or all wrong, teaches nothing about accuracy.  How often
+groups are mixed depends on the difficulty of their prompts.  So the share of mixed groups is
+tracked by difficulty, and prompts are drawn in proportion to it.  The order of the data does not
+change; prompts that are not chosen come again in the next epoch.
 """
 
 import numpy as np
 
 Mixed = dict[str, float]  # difficulty -> share of its groups that were mixed, a running mean
 
-_DECAY = 0.9  # of the running means, a step
-_LEAST = 0.05  # weight of a difficulty whose groups are never mixed: it is looked at now and then
+_DECAY = 0.9  # of the running means, per step
+_LEAST = 0.05  # weight of a difficulty whose groups are never mixed, so that it is still tried
 
 
 def choose(difficulty: np.ndarray, take: int, mixed: Mixed, rng: np.random.Generator) -> np.ndarray:
-    """Positions of the prompts taken, in their order.
+    """Draws prompts without replacement, in proportion to the share of mixed groups.
 
     Args:
-      difficulty: [C], of the prompts at hand.
-      take: how many; C or fewer.
-      mixed: of the steps before; a difficulty not seen yet counts as always mixed.
+      difficulty: [C], of the candidates.
+      take: how many to choose, at most C.
+      mixed: from the steps before; an unknown difficulty counts as always mixed.
 
     Returns:
-      [take], drawn without replacement in proportion to the weights.
+      [take], positions of the chosen candidates, ascending.
     """
     weights = np.array([max(mixed.get(_key(d), 1.0), _LEAST) for d in difficulty])
-    # The largest of log w + Gumbel noise are such a draw (Efraimidis and Spirakis 2006).
+    # The largest values of log w + Gumbel noise are such a draw (Efraimidis and Spirakis 2006).
     noisy = np.log(weights) + rng.gumbel(size=weights.size)
     return np.sort(np.argsort(-noisy, kind="stable")[:take])
 
 
-def learned(mixed: Mixed, difficulty: np.ndarray, correct: np.ndarray) -> Mixed:
-    """The running means after a step.
+def observe(mixed: Mixed, difficulty: np.ndarray, correct: np.ndarray) -> Mixed:
+    """Returns the running means after a step.
 
     Args:
       difficulty: [B / G], of each group's prompt.
@@ -41,8 +41,8 @@ def learned(mixed: Mixed, difficulty: np.ndarray, correct: np.ndarray) -> Mixed:
     now = are_mixed(correct)
     means = dict(mixed)
     for value in np.unique(difficulty):
-        key, seen = _key(value), float(now[difficulty == value].mean())
-        means[key] = _DECAY * means.get(key, 1.0) + (1 - _DECAY) * seen
+        key, share = _key(value), float(now[difficulty == value].mean())
+        means[key] = _DECAY * means.get(key, 1.0) + (1 - _DECAY) * share
     return means
 
 
@@ -52,4 +52,4 @@ def are_mixed(correct: np.ndarray) -> np.ndarray:
 
 
 def _key(difficulty: float) -> str:
-    return f"{float(difficulty):g}"  # JSON's keys are strings
+    return f"{float(difficulty):g}"  # keys of JSON objects are strings

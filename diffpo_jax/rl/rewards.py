@@ -1,14 +1,39 @@
-"""Rewards of a step -> advantages.  Host side, numpy, float64."""
+"""Rewards with their prices, and advantages.  Runs on the host, in numpy and float64."""
 
 import numpy as np
 
+from diffpo_jax.config import ObjectiveConfig, RLConfig
 
-def speed_reward(task_reward: np.ndarray, nfe: np.ndarray, length: int, weight: float, form: str):
-    """The reward with its price of calls (METHOD 6).
 
-    multiplicative: r (1 − λ NFE/L), stable; additive: r − λ NFE/L, where groups in which nothing
-    is solved push only towards speed.  A reward below 0, which d1's for GSM8K can be, earned
-    nothing that calls could be paid from: multiplied, it would be the better the slower it came.
+def priced_rewards(
+    task_reward: np.ndarray,
+    nfe: np.ndarray,
+    divergence: np.ndarray | None,
+    length: int,
+    config: RLConfig,
+) -> np.ndarray:
+    """Rewards minus the price of calls and, with the KL in the reward, minus β times the KL.
+
+    Args:
+      task_reward: [B].
+      nfe: [B], denoiser calls of each sequence.
+      divergence: [B], estimated KL of each sequence to the reference; None for no such price.
+      length: L.
+    """
+    rewards = speed_reward(task_reward, nfe, length, config.speed.weight, config.speed.form)
+    if divergence is None:
+        return rewards
+    return rewards - config.objective.kl * np.asarray(divergence, np.float64)
+
+
+def speed_reward(
+    task_reward: np.ndarray, nfe: np.ndarray, length: int, weight: float, form: str
+) -> np.ndarray:
+    """The reward minus its price of calls (docs/method.md, section 6).
+
+    multiplicative: r (1 − λ NFE/L), the stable form; additive: r − λ NFE/L, with which groups that
+    solve nothing push towards speed alone.  A reward below 0, which d1's for GSM8K can be, pays no
+    multiplicative price: multiplied, it would be the better the slower the rollout was.
 
     Args:
       task_reward: [B].
@@ -20,6 +45,49 @@ def speed_reward(task_reward: np.ndarray, nfe: np.ndarray, length: int, weight: 
     if form == "multiplicative":
         price = price * np.maximum(task_reward, 0.0)
     return task_reward - price
+
+
+def left_out(
+    tokens: np.ndarray, forced: np.ndarray, ends: tuple[int, ...], config: ObjectiveConfig
+) -> np.ndarray:
+    """Which rollouts are to teach nothing, by `drop_forced` and `drop_unended`: [B] bool.
+
+    Args:
+      tokens: [B L].
+      forced: [B] bool, whether the cap on calls cut the rollout short.
+      ends: ids of the end-of-text tokens.
+    """
+    result = np.zeros(forced.shape, bool)
+    if config.drop_forced:
+        result |= forced
+    if config.drop_unended:
+        result |= ~np.isin(tokens, ends).any(axis=1)
+    return result
+
+
+def rollout_advantages(
+    rewards: np.ndarray,
+    task_reward: np.ndarray,
+    nfe: np.ndarray,
+    left_out: np.ndarray,
+    length: int,
+    config: RLConfig,
+) -> np.ndarray:
+    """The advantages of a step's rollouts by `config.objective.advantage`: [B] float32.
+
+    Args:
+      rewards: [B], with their prices.
+      task_reward: [B], without.
+      nfe: [B], denoiser calls of each sequence.
+      left_out: [B] bool; these get advantage 0 but count in the statistics of their group.
+      length: L.
+    """
+    kind, group = config.objective.advantage, config.group
+    if kind == "decoupled":
+        advantage = decoupled(task_reward, nfe, length, config.speed.weight, group)
+    else:
+        advantage = advantages(rewards, group, kind)
+    return np.where(left_out, np.float32(0), advantage)
 
 
 def advantages(rewards: np.ndarray, group: int, kind: str) -> np.ndarray:
@@ -37,7 +105,7 @@ def advantages(rewards: np.ndarray, group: int, kind: str) -> np.ndarray:
     """
     grouped = np.asarray(rewards, np.float64).reshape(-1, group)
     centred = grouped - grouped.mean(axis=1, keepdims=True)
-    # All-equal groups contribute nothing: rounding of the mean must not become a signal.
+    # Groups of equal rewards contribute nothing: rounding of the mean must not become a signal.
     centred[equal_groups(rewards, group)] = 0.0
     if kind == "group_std":
         centred /= np.maximum(centred.std(axis=1, keepdims=True), 1e-6)
@@ -53,13 +121,13 @@ def advantages(rewards: np.ndarray, group: int, kind: str) -> np.ndarray:
 def decoupled(
     task_reward: np.ndarray, nfe: np.ndarray, length: int, weight: float, group: int
 ) -> np.ndarray:
-    """Accuracy and speed normalised apart, each by "batch_std", then added (LightningRL's idea).
+    """Accuracy and speed, each normalised by "batch_std", then added (LightningRL's idea).
 
-    Speed is r (1 − NFE/L): nothing is gained by failing fast.  Normalised together, the larger
-    spread of the task's reward would drown the speed's wherever groups are mixed.
+    The speed term is r (1 − NFE/L), so that nothing is gained by failing fast.  Normalised
+    together, the larger spread of the task's reward would drown it in every mixed group.
 
     Args:
-      weight: λ, of the speed's part.
+      weight: λ, of the speed term.
     """
     speed = np.maximum(task_reward, 0.0) * (1 - nfe / length)
     return advantages(task_reward, group, "batch_std") + np.float32(weight) * advantages(

@@ -1,110 +1,113 @@
-"""The model before RL: where it comes from, and how it is found again.
+"""The base model, from which RL starts: where it comes from, and how it is read again.
 
 1. `config.init_from`: the base model of the run in that workdir;
-2. or `config.model.weights`, published ones, and without either random ones;
-3. from those of 2, masked-diffusion SFT where `config.pretrain.steps` is not 0.
+2. otherwise `config.model.weights`, published weights, or random ones if that is None;
+3. then masked-diffusion SFT on those of 2, unless `config.pretrain.steps` is 0.
 
-Only 3 writes checkpoints: a run that took its base model as it was reads it there again.  With an
-adapter (`config.lora`) 3 trains that, its checkpoints hold nothing else, and the base model is the
+Only step 3 writes checkpoints; a run without it reads its base model from the same place again.
+With an adapter (`config.lora`) step 3 trains and saves the adapter alone, and the base model is the
 two merged.
 
-What no training changes may be kept in few bits (`config.model.quantized`): published weights are
-read that way, layer by layer; any other base model is made first and rounded then.
+Frozen kernels may be quantised (`config.model.quantized`).  Published weights are quantised while
+they are read, layer by layer; any other base model is made first and quantised afterwards.
 """
 
 import functools
 import pathlib
-from typing import Any
 
 import jax
-import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from diffpo_jax.arrays import rng
-from diffpo_jax.arrays.types import Params, TrainState
-from diffpo_jax.config import PROJECTIONS, Config
+from diffpo_jax.arrays.types import Params
+from diffpo_jax.config import Config
 from diffpo_jax.distributed import sharding
 from diffpo_jax.models import huggingface, lora, quantization
 from diffpo_jax.models.policy import Policy
-from diffpo_jax.rl import optimizer, update
-from diffpo_jax.run import pretrain
-from diffpo_jax.run import setup as run_setup
+from diffpo_jax.run import pretrain, trained
 from diffpo_jax.run.setup import Setup
-from diffpo_jax.workdir import checkpoints
-from diffpo_jax.workdir import layout as workdir_lib
+from diffpo_jax.system.progress import say
+from diffpo_jax.workdir import checkpoints, layout
 
 
-def base_model(setup: Setup) -> Params:
-    """The base model of a run, made if it must be.
+def make(setup: Setup) -> Params:
+    """Returns the base model of a run, pretrained if need be.
 
     Raises:
-      UserError: no such checkpoint or weights, or they are of another shape; pretraining failed.
+      UserError: there is no such checkpoint or weights, or they have other shapes; pretraining
+        failed.
     """
     config, policy, mesh = setup.config, setup.policy, setup.mesh
-    run_setup.say(sharding.table(shapes(policy, mesh, config.model.quantized), mesh))
+    say(sharding.table(trained.shapes(policy, mesh, config.model.quantized), mesh))
     if config.init_from or not config.pretrain.steps:
-        return _taken(config, policy, mesh, config.model.quantized)
-    return _pretrained(setup)
+        return _without_sft(config, policy, mesh, config.model.quantized)
+    if not config.lora.rank:
+        return pretrain.train(setup, {}, lambda: _untrained(config, policy, mesh))
+    frozen = _untrained(config, policy, mesh)
+    shapes = trained.adapter_shapes(config, policy, mesh)
+
+    def new_adapter() -> Params:
+        return {"adapter": trained.new_adapter(policy, shapes["adapter"], config.seed, stage=1)}
+
+    return _merge(frozen, pretrain.train(setup, frozen, new_adapter), config)
 
 
-def read(workdir: pathlib.Path, policy: Policy, mesh: Mesh, kind: str = "") -> Params:
-    """The base model of the run in a workdir.
+def read(workdir: pathlib.Path, policy: Policy, mesh: Mesh, quantized: str | None = None) -> Params:
+    """Reads the base model of the run in a workdir.
 
     Args:
-      kind: what its blocks' kernels are kept as, whatever that run did: as
-        `config.model.quantized`.
+      quantized: the type of its blocks' kernels, as `config.model.quantized`, whatever the run's
+        own was.
 
     Raises:
-      UserError: no run, no such checkpoint or weights there, or of another shape.
+      UserError: there is no run, or no such checkpoint or weights, or they have other shapes.
     """
-    paths = workdir_lib.Workdir(workdir)
-    config = workdir_lib.config_of(paths)
+    paths = layout.Workdir(workdir)
+    config = layout.read_config(paths)
     if config.init_from or not config.pretrain.steps:
-        return _taken(config, policy, mesh, kind)
-    run_setup.say(f"base model: from {paths.base}")
+        return _without_sft(config, policy, mesh, quantized)
+    say(f"base model: from {paths.base}")
     if config.lora.rank:
-        wanted = _adapter_shapes(config, policy, mesh)
-        adapter = checkpoints.restore_params(paths.base, wanted, config.pretrain.steps)
-        whole = _merged(_untrained(config, policy, mesh, ""), adapter, config)
+        shapes = trained.adapter_shapes(config, policy, mesh)
+        adapter = checkpoints.restore_params(paths.base, shapes, config.pretrain.steps)
+        whole = _merge(_untrained(config, policy, mesh), adapter, config)
     else:
-        wanted = shapes(policy, mesh)
-        whole = checkpoints.restore_params(paths.base, wanted, config.pretrain.steps)
-    return _rounded(whole, policy, mesh, kind)
+        shapes = trained.shapes(policy, mesh)
+        whole = checkpoints.restore_params(paths.base, shapes, config.pretrain.steps)
+    return _quantize(whole, policy, mesh, quantized)
 
 
-def shapes(policy: Policy, mesh: Mesh, kind: str = "") -> Params:
-    """The parameters as shapes with the shardings of a mesh; `kind` as in `read`."""
+def restore(
+    workdir: str, model: str, policy: Policy, mesh: Mesh, quantized: str | None = None
+) -> Params:
+    """Reads the parameters of a run's model, laid out over a mesh.
 
-    def init(key: jax.Array) -> Params:
-        return quantization.quantize_blocks(policy.init(key), kind)
+    Args:
+      model: "trained" or "base".
+      policy: with the run's own adapter.
+      quantized: the type of kernels that RL did not train, as `config.model.quantized`.
 
-    return sharding.abstract(jax.eval_shape(init, jax.random.key(0)), mesh)
-
-
-def reference(base: Params, config: Config) -> Params:
-    """A copy to compare with, of the groups given: kernels in the type they are multiplied in.
-
-    Every product rounds its kernel to `config.model.dtype`; so rounded they take half the memory
-    where that is bfloat16, and give the same numbers.
+    Raises:
+      UserError: there is no run or no such checkpoint, or it has other shapes.
     """
-    dtype = jnp.dtype(config.model.dtype)
-    kernels = {"unembed", *PROJECTIONS, *(() if config.model.positions else ("embed",))}
+    paths = layout.Workdir(pathlib.Path(workdir))
+    if model == "base":
+        return read(paths.root, policy, mesh, quantized)
+    shapes = trained.rl_params(layout.read_config(paths), policy, mesh)
+    own = checkpoints.restore_params(paths.rl, shapes)
+    if {"denoiser", "threshold"} <= own.keys():
+        return own
+    # RL checkpoints hold what RL trained; the rest is the base model's.
+    return read(paths.root, policy, mesh, quantized) | own
 
-    def copy(path: Any, x: jax.Array) -> jax.Array:
-        group, name = path[0].key, path[-1].key
-        rounded = group == "denoiser" and name in kernels
-        return jnp.array(x, dtype if rounded else x.dtype, copy=True)
 
-    return jax.tree_util.tree_map_with_path(copy, base)
-
-
-def weights_of(config: Config) -> str:
-    """The published weights that a run began from, through any runs before it; "": none."""
+def weights_of(config: Config) -> str | None:
+    """The published weights that a run began from, through any runs before it, if any."""
     return _origin(config).model.weights
 
 
 def is_published(config: Config) -> bool:
-    """Whether the base model is published weights as they are, with no SFT of ours."""
+    """Whether the base model is published weights without any SFT of ours."""
     first = _origin(config)
     return bool(first.model.weights) and not first.pretrain.steps
 
@@ -112,105 +115,47 @@ def is_published(config: Config) -> bool:
 def _origin(config: Config) -> Config:
     """The configuration of the run that made the base model, through any runs before it."""
     while config.init_from:
-        config = workdir_lib.config_of(workdir_lib.Workdir(pathlib.Path(config.init_from)))
+        config = layout.read_config(layout.Workdir(pathlib.Path(config.init_from)))
     return config
 
 
-def trained_shapes(config: Config, policy: Policy) -> Params:
-    """What RL trains, and its checkpoints hold, as shapes: {"denoiser" or "adapter", ...}."""
-    groups = optimizer.trained(config.mode, bool(config.lora.rank))
-    key = jax.random.key(0)
-    whole = jax.eval_shape(policy.init, key)
-    if "adapter" in groups:
-        whole["adapter"] = jax.eval_shape(policy.init_adapter, key)
-    return {name: whole[name] for name in groups}
-
-
-def _taken(config: Config, policy: Policy, mesh: Mesh, kind: str) -> Params:
+def _without_sft(config: Config, policy: Policy, mesh: Mesh, quantized: str | None) -> Params:
+    """The base model of a run that does no SFT of its own."""
     if config.init_from:
-        return read(pathlib.Path(config.init_from), policy, mesh, kind)
-    return _untrained(config, policy, mesh, kind)
+        return read(pathlib.Path(config.init_from), policy, mesh, quantized)
+    return _untrained(config, policy, mesh, quantized)
 
 
-def _untrained(config: Config, policy: Policy, mesh: Mesh, kind: str) -> Params:
-    """Published weights, or random ones; made where they belong: no device holds all of them."""
-    wanted = shapes(policy, mesh, kind)
-    made = wanted if not config.model.weights else {"threshold": wanted["threshold"]}
-    layout = jax.tree.map(lambda x: x.sharding, made)
+def _untrained(config: Config, policy: Policy, mesh: Mesh, quantized: str | None = None) -> Params:
+    """Published weights, or random ones, sharded from the start: no device holds all of them."""
+    shapes = trained.shapes(policy, mesh, quantized)
+    random = shapes if not config.model.weights else {"threshold": shapes["threshold"]}
 
     def init(key: jax.Array) -> Params:
-        params = quantization.quantize_blocks(policy.init(key), kind)
-        return {name: params[name] for name in made}
+        params = quantization.quantize_blocks(policy.init(key), quantized)
+        return {name: params[name] for name in random}
 
-    params = jax.jit(init, out_shardings=layout)(rng.key_for(config.seed, "init"))
+    key = rng.key_for(config.seed, "init")
+    params = jax.jit(init, out_shardings=trained.shardings(random))(key)
     if config.model.weights:
         directory = huggingface.locate(config.model.weights)
-        run_setup.say(f"base model: from {directory}")
-        denoiser = huggingface.read_into(directory, wanted["denoiser"], config.model.family)
+        say(f"base model: from {directory}")
+        denoiser = huggingface.read_weights(directory, shapes["denoiser"], config.model.family)
         params = {"denoiser": denoiser, **params}
     return params
 
 
-def _rounded(params: Params, policy: Policy, mesh: Mesh, kind: str) -> Params:
-    if not kind:
+def _quantize(params: Params, policy: Policy, mesh: Mesh, quantized: str | None) -> Params:
+    if not quantized:
         return params
-    layout = jax.tree.map(lambda x: x.sharding, shapes(policy, mesh, kind))
-    rounding = functools.partial(quantization.quantize_blocks, kind=kind)
-    return jax.jit(rounding, donate_argnums=0, out_shardings=layout)(params)
+    shardings = trained.shardings(trained.shapes(policy, mesh, quantized))
+    rounding = functools.partial(quantization.quantize_blocks, kind=quantized)
+    return jax.jit(rounding, donate_argnums=0, out_shardings=shardings)(params)
 
 
-def _adapter_shapes(config: Config, policy: Policy, mesh: Mesh) -> Params:
-    denoiser = jax.eval_shape(policy.init, jax.random.key(0))["denoiser"]
-    init = functools.partial(lora.init, denoiser=denoiser, config=config.lora)
-    return sharding.abstract({"adapter": jax.eval_shape(init, jax.random.key(0))}, mesh)
-
-
-def _merged(base: Params, trained: Params, config: Config) -> Params:
-    """The base model with an adapter merged, in the place of the one without."""
-    layout = jax.tree.map(lambda x: x.sharding, base["denoiser"])
+def _merge(base: Params, own: Params, config: Config) -> Params:
+    """The base model with an adapter merged into its denoiser, which is donated."""
     merge = functools.partial(lora.merge, config=config.lora)
-    jitted = jax.jit(merge, donate_argnums=0, out_shardings=layout)
-    return base | {"denoiser": jitted(base["denoiser"], trained["adapter"])}
-
-
-def _pretrained(setup: Setup) -> Params:
-    config, mesh, stage = setup.config, setup.mesh, setup.config.pretrain
-    policy, adapts = setup.policy, bool(config.lora.rank)
-    opt = optimizer.make_pretrain_optimizer(stage)
-    init = functools.partial(update.init_state, optimizer=opt)
-    trained = _adapter_shapes(config, policy, mesh) if adapts else shapes(policy, mesh)
-    wanted = sharding.abstract(jax.eval_shape(init, trained), mesh)
-    layout = jax.tree.map(lambda x: x.sharding, wanted)
-    frozen = _untrained(config, policy, mesh, "") if adapts else {}
-
-    def fresh() -> TrainState:
-        if adapts:
-            make = jax.jit(policy.init_adapter, out_shardings=layout.params["adapter"])
-            params = {"adapter": make(rng.key_for(config.seed, "adapter", 1))}
-        else:
-            params = _untrained(config, policy, mesh, "")
-        return jax.jit(init, donate_argnums=0, out_shardings=layout)(params)
-
-    data = run_setup.iterator(setup, stage.batch, pretrain.STAGE)
-    with checkpoints.Checkpoints(setup.workdir.base, config.checkpoint, stage.steps) as saved:
-        where: tuple[Any, ...] = (data, pretrain.STAGE, stage.steps)
-        start, state, _ = run_setup.resume(setup, saved, wanted, fresh, *where)
-        step = jax.jit(
-            pretrain.make_step(policy, opt, stage),
-            donate_argnums=0,
-            out_shardings=(layout, sharding.replicated(mesh)),
-        )
-        state = pretrain.run(
-            step,
-            state,
-            frozen,
-            data,
-            saved,
-            setup.writer,
-            stage,
-            mesh,
-            seed=config.seed,
-            start=start,
-            log_every=config.logging.every,
-        )
-    return _merged(frozen, state.params, config) if adapts else state.params
+    shardings = trained.shardings(base["denoiser"])
+    jitted = jax.jit(merge, donate_argnums=0, out_shardings=shardings)
+    return base | {"denoiser": jitted(base["denoiser"], own["adapter"])}

@@ -1,4 +1,4 @@
-"""Completions of single prompts by a run's model, with the order they were written in."""
+"""Completes single prompts with a run's model, and records which call committed each token."""
 
 import math
 import pathlib
@@ -7,58 +7,56 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
 
 from diffpo_jax.arrays import rng
-from diffpo_jax.arrays.types import Params, Prompts
+from diffpo_jax.arrays.types import Prompts
 from diffpo_jax.config import DIALS, Config
 from diffpo_jax.data import prompts as data
 from diffpo_jax.data import tokenizers
 from diffpo_jax.diffusion import sampler
 from diffpo_jax.distributed import mesh as mesh_lib
-from diffpo_jax.distributed import sharding
-from diffpo_jax.models.policy import Policy
+from diffpo_jax.evaluation import threshold
 from diffpo_jax.report.decode_order import Completion
 from diffpo_jax.run import base_model, setup
 from diffpo_jax.system.errors import UserError
-from diffpo_jax.workdir import checkpoints, layout
+from diffpo_jax.workdir import layout
 
 
 def complete(
     config: Config, workdir: str, texts: Sequence[str], *, model: str, dial: float | None
 ) -> list[Completion]:
-    """A completion of every text.
+    """Completes every text.
 
     Args:
       workdir: of a run, with its checkpoints.
       texts: whole prompts; the chat template and the prefill of `config.task.prompt` are applied.
       model: "trained" or "base".
-      dial: of the commit rule; None: the learned threshold where the run has one, otherwise the
-        configuration's.
+      dial: of the commit rule; None for the learned threshold if the run has one, otherwise the
+        configuration's dial.
 
     Raises:
-      UserError: no such checkpoint, an empty or too long prompt, a character the tokenizer does
-        not know, a dial that makes no sense.
+      UserError: there is no such checkpoint; a prompt is empty, too long or has a character that
+        the tokenizer does not know; the dial is out of range.
     """
+    # 1. Read the run's model and encode the prompts.
     _check_dial(config, dial)
-    of_run = layout.config_of(layout.Workdir(pathlib.Path(workdir)))
-    config = setup.with_network_of(config, of_run)
+    run_config = layout.read_config(layout.Workdir(pathlib.Path(workdir)))
+    config = setup.with_network_of(config, run_config)
     tokenizer = tokenizers.make_tokenizer(config.tokenizer)
     prompt = config.task.prompt
     tokens, mask = data.encode_prompts(texts, tokenizer, config.sampler.prompt_length, prompt)
     mesh = mesh_lib.make_mesh(config.mesh)
     policy = setup.make_policy(config, tokenizer, mesh)
-    params = restore(workdir, model, policy, mesh, config.model.quantized)
-    learned = dial is None and model == "trained" and "model" not in (config.mode, of_run.mode)
+    params = base_model.restore(workdir, model, policy, mesh, config.model.quantized)
+    kind, number = threshold.threshold_in_use(config, run=run_config, model=model, dial=dial)
+    # 2. Generate.
     settings = sampler.make_settings(
         config.decoder, config.evaluation.temperature, tokenizers.end_ids(tokenizer)
     )
-    threshold = "median" if learned else "fixed"
-    run = jax.jit(sampler.make_generate(policy, settings, threshold=threshold))
-    number = 1.0 if learned else config.dial if dial is None else dial
+    generate = jax.jit(sampler.make_generate(policy, settings, threshold=kind))
     keys = rng.row_keys(rng.key_for(config.seed, "evaluate"), jnp.arange(len(texts)))
     prompts = Prompts(jnp.asarray(tokens), jnp.asarray(mask))
-    rollout = jax.device_get(run(params, prompts, jnp.float32(number), keys))
+    rollout = jax.device_get(generate(params, prompts, jnp.float32(number), keys))
     return [
         Completion(
             prompt=text,
@@ -78,6 +76,7 @@ def complete(
 
 
 def _check_dial(config: Config, dial: float | None) -> None:
+    """Raises `UserError` if the dial is out of range for the commit rule."""
     if dial is None:
         return
     name, blocks = DIALS[config.sampler.rule], config.sampler.length // config.decoder.block_length
@@ -87,24 +86,3 @@ def _check_dial(config: Config, dial: float | None) -> None:
         raise UserError(f"--dial={dial:g}: the calls must be a multiple of the {blocks} blocks.")
     if name == "confidence" and dial > 1:
         raise UserError(f"--dial={dial:g}: rule 'confidence' takes a probability.")
-
-
-def restore(workdir: str, model: str, policy: Policy, mesh: Mesh, kind: str = "") -> Params:
-    """Parameters of a run's model, "trained" or "base", laid out over a mesh.
-
-    Args:
-      policy: with the run's own adapter.
-      kind: what kernels that RL did not train are kept as, as `config.model.quantized`.
-
-    Raises:
-      UserError: no run, no such checkpoint, or one of another shape.
-    """
-    paths = layout.Workdir(pathlib.Path(workdir))
-    if model == "base":
-        return base_model.read(paths.root, policy, mesh, kind)
-    shapes = base_model.trained_shapes(layout.config_of(paths), policy)
-    shapes = sharding.abstract(shapes, mesh)
-    trained = checkpoints.restore_params(paths.rl, shapes)
-    whole = {"denoiser", "threshold"} <= trained.keys()
-    # Checkpoints of RL hold what it trains; the rest is the base model's.
-    return trained if whole else base_model.read(paths.root, policy, mesh, kind) | trained

@@ -1,4 +1,4 @@
-"""A run's model handed on: whole, in the published form, or its adapter alone."""
+"""Writes a run's model in the published form, or its adapter alone."""
 
 import json
 import pathlib
@@ -7,9 +7,9 @@ from diffpo_jax.config import Config, MeshConfig, convert
 from diffpo_jax.data import tokenizers
 from diffpo_jax.distributed import mesh as mesh_lib
 from diffpo_jax.models import huggingface, lora, peft
-from diffpo_jax.run import base_model, complete, setup
+from diffpo_jax.run import base_model, setup
 from diffpo_jax.system.errors import UserError
-from diffpo_jax.workdir import layout
+from diffpo_jax.workdir import layout, provenance
 
 
 def export(path: str, out: str, *, model: str, dtype: str = "", adapter: bool = False) -> None:
@@ -18,34 +18,44 @@ def export(path: str, out: str, *, model: str, dtype: str = "", adapter: bool = 
     Args:
       path: workdir of the run; it may have been trained on any mesh.
       model: "trained" or "base".
-      adapter: the adapter alone.
+      dtype: of the files; "" for the parameters' own.
+      adapter: whether to write the adapter alone.
 
     Raises:
-      UserError: no run, no checkpoint or no adapter there; `out` exists.
+      UserError: there is no run, no checkpoint or no adapter; `out` exists.
     """
+    # 1. Check, before the checkpoint is read.
     directory = pathlib.Path(out)
-    if directory.exists():  # before the checkpoint is read
+    if directory.exists():
         raise UserError(f"{out} exists already: choose another directory, or remove it.")
-    config = layout.config_of(layout.Workdir(pathlib.Path(path)))
+    config = layout.read_config(layout.Workdir(pathlib.Path(path)))
     if adapter:
         _check_adapter(path, config, model)
+    # 2. Read the model.
     mesh = mesh_lib.make_mesh(MeshConfig())
     anywhere = setup.with_network_of(Config(), config)
     policy = setup.make_policy(anywhere, tokenizers.make_tokenizer(config.tokenizer), mesh)
-    params = complete.restore(path, model, policy, mesh)
+    params = base_model.restore(path, model, policy, mesh)
+    # 3. Write it, with its lineage.
     weights = base_model.weights_of(config)
     source = huggingface.locate(weights) if weights else None
     lineage = {
         "workdir": path,
         "model": model,
-        "base": weights or config.init_from,
+        "base": weights or config.init_from or "",
         "base_sha256": huggingface.fingerprint(source) if source else "",
-        "commit": layout.commit(),
+        "commit": provenance.commit(),
         "config": json.loads(convert.to_json(config)),
     }
     if adapter:
-        of = {"base": lineage["base"], "lineage": lineage}
-        peft.write(directory, params["adapter"], config.lora, config.model.family, **of)
+        peft.write(
+            directory,
+            params["adapter"],
+            config.lora,
+            config.model.family,
+            base=lineage["base"],
+            lineage=lineage,
+        )
         return
     denoiser = params["denoiser"]
     if "adapter" in params:
@@ -56,7 +66,7 @@ def export(path: str, out: str, *, model: str, dtype: str = "", adapter: bool = 
 
 
 def _check_adapter(path: str, config: Config, model: str) -> None:
-    """Raises `UserError` where there is no adapter, or none that another's base model goes with."""
+    """Raises `UserError` if there is no adapter, or nobody else has the base model it needs."""
     if model == "base":
         raise UserError("--adapter: the base model has none; leave --model out.")
     if not config.lora.rank or config.mode == "sampler":
@@ -66,6 +76,6 @@ def _check_adapter(path: str, config: Config, model: str) -> None:
         )
     if base_model.weights_of(config) and not base_model.is_published(config):
         raise UserError(
-            f"--adapter: {path} trained it over a base model that SFT had changed, which nobody "
+            f"--adapter: {path} trained it over a base model that SFT had changed and that nobody "
             "else has; without --adapter the whole model is written."
         )

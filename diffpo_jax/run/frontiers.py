@@ -9,12 +9,11 @@ from diffpo_jax.analysis.difficulty import by_difficulty
 from diffpo_jax.arrays.types import Params
 from diffpo_jax.config import DIALS
 from diffpo_jax.distributed import hosts
-from diffpo_jax.evaluation import evaluator, grading
-from diffpo_jax.rl import trainer
+from diffpo_jax.evaluation import evaluator, grading, threshold
 from diffpo_jax.run import setup as run_setup
-from diffpo_jax.run.setup import Setup
+from diffpo_jax.run.setup import RL, Setup
 from diffpo_jax.system.progress import Progress
-from diffpo_jax.workdir import layout, metrics
+from diffpo_jax.workdir import metrics, provenance
 
 
 def final_evaluation(
@@ -23,63 +22,63 @@ def final_evaluation(
     """Both frontiers on the test split, and the trained model at its learned threshold.
 
     Returns:
-      The summary; and what became of each prompt at each point: "base/0.1", "trained/0.1" for a
+      The summary; and the outcome of each prompt at each point: "base/0.1" and "trained/0.1" for a
       dial of 0.1, "learned", and "learned/2" for twice the learned thresholds.
     """
     config = setup.config
     examples = evaluator.choose(setup.task.examples("test"), config.evaluation)
-    learns = config.mode != "model"
+    learns = threshold.is_learned(config, config.sampler.rule)
     factors = config.evaluation.factors if learns else ()
-    runs, rule = 2 * len(config.dials) + learns + len(factors), config.sampler.rule
-    point = functools.partial(evaluator.point, rule=rule, samples=config.evaluation.samples)
+    rule, samples = config.sampler.rule, config.evaluation.samples
+    point = functools.partial(evaluator.point, rule=rule, samples=samples)
     graded: dict[str, grading.Graded] = {}
     frontiers: dict[str, list[dict[str, float]]] = {"base": [], "trained": []}
     began = time.perf_counter()
-    with Progress("evaluation", runs, unit="pass") as progress:
+    passes = 2 * len(config.dials) + learns + len(factors)
+    with Progress("evaluation", passes, unit="pass") as progress:
+        # 1. Both models over the grid of fixed dials.
         for name, params in (("base", base), ("trained", trained)):
             for dial in config.dials:
                 graded[f"{name}/{dial}"] = setup.evaluator.fixed(params, dial, examples)
                 frontiers[name].append(point(graded[f"{name}/{dial}"], dial=dial))
-                here = frontiers[name][-1]
-                progress.update(accuracy=here["accuracy"], nfe=here["nfe"])
+                _show(progress, frontiers[name][-1])
+        # 2. The trained model at factors on its learned thresholds, and at these themselves.
         learned, scaled = None, []
         for factor in factors:
-            graded[f"learned/{factor:g}"] = setup.evaluator.learned(trained, factor, examples)
+            graded[f"learned/{factor:g}"] = setup.evaluator.median(trained, factor, examples)
             scaled.append({"factor": factor} | point(graded[f"learned/{factor:g}"]))
-            progress.update(accuracy=scaled[-1]["accuracy"], nfe=scaled[-1]["nfe"])
+            _show(progress, scaled[-1])
         if learns:
-            graded["learned"] = setup.evaluator.learned(trained, 1.0, examples)
+            graded["learned"] = setup.evaluator.median(trained, 1.0, examples)
             learned = point(graded["learned"])
             spread = grading.percentiles(graded["learned"])
             learned |= {f"gamma_p{q}": spread[f"gamma/p{q}"] for q in (5, 50, 95)}
             learned.pop("gamma")
-            progress.update(accuracy=learned["accuracy"], nfe=learned["nfe"])
+            _show(progress, learned)
+    # 3. Samples and the summary.
     last = graded["learned"] if learns else graded[f"trained/{config.dials[0]}"]
-    rows = grading.sample_rows(last, None, len(last.texts))
-    run_setup.write_samples(setup, "test", rows)
+    run_setup.write_samples(setup, "test", grading.sample_rows(last, None, len(last.texts)))
     seconds = {"evaluation": time.perf_counter() - began}
-    outcomes = {
-        name: evaluator.outcomes(g, config.evaluation.samples) for name, g in graded.items()
-    }
+    outcomes = {name: evaluator.outcomes(g, samples) for name, g in graded.items()}
     extra = {"scaled": scaled} if scaled else {}
     return _summary(setup, frontiers, learned, graded, outcomes, seconds, extra), outcomes
 
 
 def validate(setup: Setup, params: Params) -> dict[str, float]:
-    """Accuracy and calls on the validation split, at the threshold in use."""
-    examples = setup.task.examples("validation")
-    most = setup.config.evaluation.validation_examples
-    graded = at_own_threshold(setup, params, examples[: most or None])
-    rule, samples = setup.config.sampler.rule, setup.config.evaluation.samples
-    point = evaluator.point(graded, rule, samples=samples)
+    """Accuracy and calls of a model in training on the validation split, as metrics "eval/...".
+
+    It decodes at its learned threshold, or at the fixed dial in mode "model".
+    """
+    config = setup.config
+    examples = setup.task.examples("validation")[: config.evaluation.validation_examples]
+    kind, dial = threshold.threshold_in_use(config)
+    graded = getattr(setup.evaluator, kind)(params, dial, examples)
+    point = evaluator.point(graded, config.sampler.rule, samples=config.evaluation.samples)
     return {f"eval/{name}": value for name, value in point.items()}
 
 
-def at_own_threshold(setup: Setup, params: Params, examples: Any) -> grading.Graded:
-    """Generations at the learned threshold, or at the fixed dial in mode "model"."""
-    if setup.config.mode == "model":
-        return setup.evaluator.fixed(params, setup.config.dial, examples)
-    return setup.evaluator.learned(params, 1.0, examples)
+def _show(progress: Progress, point: dict[str, float]) -> None:
+    progress.update(accuracy=point["accuracy"], nfe=point["nfe"])
 
 
 def _summary(setup, frontiers, learned, graded, outcomes, seconds, extra) -> dict[str, Any]:
@@ -90,7 +89,7 @@ def _summary(setup, frontiers, learned, graded, outcomes, seconds, extra) -> dic
     for line in lines:
         name = line["stage"]
         seconds[name] = seconds.get(name, 0.0) + line["time/seconds"]
-    last = [line for line in lines if line["stage"] == trainer.STAGE][-1]
+    last = [line for line in lines if line["stage"] == RL][-1]
     calls = {use: last.get(f"calls/{use}", 0.0) for use in ("rollout", "update")}
     calls["pretrain"] = 0 if config.init_from else config.pretrain.steps * config.pretrain.batch
     calls["evaluation"] = float(sum(g.rollout.nfe.sum() for g in graded.values()))
@@ -119,8 +118,8 @@ def _summary(setup, frontiers, learned, graded, outcomes, seconds, extra) -> dic
         "mode": config.mode,
         "rule": config.sampler.rule,
         "dial": dial,
-        "commit": layout.commit(),
-        "versions": layout.versions(),
+        "commit": provenance.commit(),
+        "versions": provenance.versions(),
         **extra,
         "by_difficulty": difficulty,
         "scores": scores,

@@ -1,72 +1,77 @@
-"""A model that was trained elsewhere, scored on a task's test split, point by point."""
+"""Evaluates a model on a task's test split without training, point by point."""
 
 import dataclasses
 import json
 import pathlib
 from typing import Any
 
-from diffpo_jax.config import DIALS, Config
-from diffpo_jax.evaluation import evaluator, grading
+from diffpo_jax.config import DIALS, Config, values
+from diffpo_jax.evaluation import evaluator, grading, threshold
 from diffpo_jax.models import huggingface
-from diffpo_jax.run import base_model, complete
+from diffpo_jax.run import base_model
 from diffpo_jax.run import setup as run_setup
 from diffpo_jax.system import files
 from diffpo_jax.system.errors import UserError
 from diffpo_jax.system.progress import Progress
-from diffpo_jax.workdir import checkpoints, layout
+from diffpo_jax.workdir import checkpoints, layout, provenance
 
-LEARNED = "learned"  # the point at the run's own threshold
+LEARNED = "learned"  # names the point at the threshold that the run learned
 
 
 def score(config: Config, out: str, *, run: str = "", which: str = "trained") -> dict[str, Any]:
     """Accuracy and calls at every point of the configuration's grid, on the test split.
 
     Args:
-      out: directory for the results; one that has results of the same configuration goes on.
-      run: workdir of a run whose model is taken; "": the configuration's published weights.
+      out: directory for the results; results of the same configuration that are there are kept.
+      run: workdir of the run whose model to score; "" for the configuration's published weights.
       which: "trained" or "base", of the run.
 
     Returns:
-      What is in evaluation.json: the points in order, the task's own scores, settings, lineage.
+      The content of evaluation.json: points in order, the task's own scores, settings, lineage.
 
     Raises:
-      UserError: no model to score; anything else the user can mend.
+      UserError: there is no model to score; anything else the user can mend.
     """
     if not run and not config.model.weights:
         raise UserError("no model to score: give --model (published weights) or --run (a workdir).")
+    # 1. Take the network of the run, and read the model.
+    which = which if run else "published"
     stage = dataclasses.replace(config.pretrain, steps=0)
-    of_run = layout.config_of(layout.Workdir(pathlib.Path(run))) if run else config
-    config = dataclasses.replace(config, pretrain=stage, init_from=run)
-    config = run_setup.with_weights(run_setup.with_network_of(config, of_run))
+    run_config = layout.read_config(layout.Workdir(pathlib.Path(run))) if run else config
+    config = dataclasses.replace(config, pretrain=stage, init_from=run or None)
+    config = run_setup.with_weights(run_setup.with_network_of(config, run_config))
     workdir = layout.open_workdir(out, config, overwrite=False)
     setup = run_setup.prepare(config, workdir)
-    if run and which == "trained":
-        params = complete.restore(run, which, setup.policy, setup.mesh, config.model.quantized)
+    if which == "trained":
+        params = base_model.restore(run, which, setup.policy, setup.mesh, config.model.quantized)
     else:
-        params = base_model.base_model(setup)
-    gamma = DIALS[config.sampler.rule] == "gamma"  # of any other rule it is no dial
-    learns = bool(run) and which == "trained" and of_run.mode != "model" and gamma
-    weights = base_model.weights_of(of_run)
+        params = base_model.make(setup)
+    # 2. Say what is evaluated, so that points of another evaluation are not taken for its own.
+    weights = base_model.weights_of(run_config)
     source = huggingface.locate(weights) if weights else None
     model = {
         "run": run,
-        "which": which if run else "published",
+        "which": which,
         "step": _step(run, which),
-        "weights": weights,
+        "weights": weights or "",
         "sha256": huggingface.fingerprint(source) if source else "",
     }
-    # What a workdir lets vary between two runs of one configuration is another evaluation here.
-    asked = {"model": model, "test_file": config.task.test_file} | vars(config.evaluation)
+    # `asked` has the fields that a workdir may change between two runs of one configuration.
+    # Points of older versions compare as equal: `former_values` writes None as they did.
+    asked = {"model": model, "test_file": config.task.test_file or ""}
+    asked |= values.former_values(config.evaluation)
     asked = json.loads(json.dumps(asked))
+    # 3. Evaluate the points that are missing.
     examples = evaluator.choose(setup.task.examples("test"), config.evaluation)
-    dials = [*config.dials, *([LEARNED] if learns else [])]
+    learned = threshold.is_learned(run_config, config.sampler.rule, which)
+    dials = [*config.dials, *([LEARNED] if learned else [])]
     points = []
     with Progress("evaluation", len(dials), unit="point") as progress:
         for dial in dials:
-            path = workdir.samples / f"{which if run else 'published'}-{dial}.json"
+            path = workdir.samples / f"{which}-{dial}.json"
             if not path.exists() or json.loads(path.read_text())["asked"] != asked:
                 if dial == LEARNED:
-                    graded = setup.evaluator.learned(params, 1.0, examples)
+                    graded = setup.evaluator.median(params, 1.0, examples)
                 else:
                     graded = setup.evaluator.fixed(params, dial, examples)
                 given = None if dial == LEARNED else dial
@@ -76,7 +81,7 @@ def score(config: Config, out: str, *, run: str = "", which: str = "trained") ->
                 rows = grading.sample_rows(graded, None, len(graded.texts))
                 files.write_jsonl(path.with_suffix(".jsonl"), rows)
                 whole = {"learned": dial == LEARNED, "asked": asked, **point}
-                files.write_json(path, whole)  # last: then all of it is there
+                files.write_json(path, whole)  # last, so that it stands for a complete point
             points.append(json.loads(path.read_text()))
             del points[-1]["asked"]
             progress.update(accuracy=points[-1]["accuracy"], nfe=points[-1]["nfe"])
@@ -89,8 +94,8 @@ def score(config: Config, out: str, *, run: str = "", which: str = "trained") ->
         "points": points,
         "model": model,
         "seed": config.seed,
-        "commit": layout.commit(),
-        "versions": layout.versions(),
+        "commit": provenance.commit(),
+        "versions": provenance.versions(),
         "run_info": json.loads(workdir.run_info.read_text()),
     }
     files.write_json(workdir.root / "evaluation.json", result)
@@ -98,7 +103,7 @@ def score(config: Config, out: str, *, run: str = "", which: str = "trained") ->
 
 
 def _step(run: str, which: str) -> int | None:
-    """The step of a run's model; None where it is published weights as they are."""
+    """The step of a run's model; None for published weights."""
     if not run:
         return None
     paths = layout.Workdir(pathlib.Path(run))
@@ -106,7 +111,7 @@ def _step(run: str, which: str) -> int | None:
 
 
 def table(result: dict[str, Any]) -> str:
-    """A line a point: the dial, accuracy, calls, tokens per call, the task's own scores."""
+    """One line per point: the dial, accuracy, calls, tokens per call, the task's own scores."""
     name = DIALS[result["rule"]]
     lines = [f"{result['task']}, {result['prompts']} prompts, protocol {result['protocol']}"]
     for point in result["points"]:

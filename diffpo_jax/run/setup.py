@@ -1,31 +1,31 @@
-"""What every stage of a run uses, made once: data, programs, the writer; how a stage resumes."""
+"""What every stage of a run uses: data, mesh, tokenizer, network, evaluator and metrics writer."""
 
 import dataclasses
 import json
 import os
 import pathlib
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from jax.sharding import Mesh
 
 from diffpo_jax import tasks
-from diffpo_jax.arrays.types import TrainState
 from diffpo_jax.config import Config, check, convert
 from diffpo_jax.data import prompts, tokenizers
 from diffpo_jax.distributed import chips, hosts, sharding
 from diffpo_jax.distributed import mesh as mesh_lib
-from diffpo_jax.evaluation import evaluator as evaluation
+from diffpo_jax.evaluation import evaluator
 from diffpo_jax.models import families, huggingface
 from diffpo_jax.models.policy import Policy
-from diffpo_jax.rl import trainer
-from diffpo_jax.run import pretrain
 from diffpo_jax.system import files
 from diffpo_jax.system.errors import UserError
+from diffpo_jax.system.progress import say
 from diffpo_jax.tasks.datasets import demonstrations
 from diffpo_jax.tasks.task import Example, Task
-from diffpo_jax.workdir import checkpoints, layout, metrics, trackers
+from diffpo_jax.workdir import layout, metrics, provenance, trackers
+
+# The training stages in their order, by the names that metrics.jsonl has.
+STAGES = PRETRAIN, RL = "pretrain", "rl"
 
 
 class Setup(NamedTuple):
@@ -35,44 +35,56 @@ class Setup(NamedTuple):
     workdir: layout.Workdir
     mesh: Mesh
     task: Task
-    demonstrations: Sequence[Example]  # what the base model is trained on
+    demonstrations: Sequence[Example]  # examples for SFT
     tokenizer: Any
     policy: Policy
     writer: metrics.MetricsWriter
-    evaluator: evaluation.Evaluator
+    evaluator: evaluator.Evaluator
 
 
 def prepare(config: Config, workdir: layout.Workdir) -> Setup:
-    """Devices, data and programs; whatever is wrong with the input shows here."""
+    """Prepares a run.
+
+    Raises:
+      UserError: the mesh, the data, the tokenizer or the network do not fit the configuration or
+        each other.
+    """
     mesh = mesh_lib.make_mesh(config.mesh)
     if hosts.is_first():
-        files.write_json(workdir.run_info, layout.run_info(_mesh_text(mesh)))
+        files.write_json(workdir.run_info, provenance.run_info(_mesh_text(mesh)))
     data_dir = pathlib.Path(config.task.data_dir) if config.task.data_dir else workdir.data
-    # The first to come writes the data set, where it is a generated one.
+    # The first process writes a generated data set; the others wait and read it.
     task = hosts.in_turn(lambda: tasks.make_task(config.task, data_dir))
     tokenizer = tokenizers.make_tokenizer(config.tokenizer)
     check_examples(config, task, tokenizer)
-    shown = shown_examples(config, task, tokenizer)
     policy = make_policy(config, tokenizer, mesh)
-    writer = make_writer(config, workdir, first=hosts.is_first())
-    evaluator = evaluation.make_evaluator(
-        policy,
-        config.decoder,
-        config.evaluation,
-        task,
-        tokenizer,
-        mesh,
-        config.seed,
-        slots(config),
+    return Setup(
+        config=config,
+        workdir=workdir,
+        mesh=mesh,
+        task=task,
+        demonstrations=sft_examples(config, task, tokenizer),
+        tokenizer=tokenizer,
+        policy=policy,
+        writer=make_writer(config, workdir, first=hosts.is_first()),
+        evaluator=evaluator.make_evaluator(
+            policy,
+            config.decoder,
+            config.evaluation,
+            task,
+            tokenizer,
+            mesh,
+            config.seed,
+            slots(config),
+        ),
     )
-    return Setup(config, workdir, mesh, task, shown, tokenizer, policy, writer, evaluator)
 
 
 def make_writer(config: Config, workdir: layout.Workdir, *, first: bool) -> metrics.MetricsWriter:
-    """Where metrics go; of several processes the first alone writes, and has trackers.
+    """The writer of metrics.jsonl; only the first of several processes writes and has trackers.
 
     Raises:
-      UserError: a tracker's package is missing; a damaged file.
+      UserError: the package of a tracker is missing; the file is damaged.
     """
     if not first:
         return metrics.MetricsWriter(os.devnull)
@@ -83,20 +95,20 @@ def make_writer(config: Config, workdir: layout.Workdir, *, first: bool) -> metr
 
 
 def with_network_of(config: Config, run: Config) -> Config:
-    """The configuration with the network of a run, and what reads and writes for it."""
+    """A configuration with the network of a run, its adapter, threshold head and tokenizer."""
     own = ("lora", "threshold", "tokenizer")
-    # The way of attention is for the devices at hand, which need not be the run's.
+    # The attention kernel depends on the devices in use, which need not be the run's.
     model = dataclasses.replace(run.model, attention=config.model.attention)
     return dataclasses.replace(config, model=model, **{name: getattr(run, name) for name in own})
 
 
 def with_weights(config: Config) -> Config:
-    """The configuration with family and sizes of the published weights it names, checked again.
+    """A configuration with the family and sizes of the published weights it names, checked again.
 
     Raises:
-      UserError: no such weights; what they are does not go with the rest.
+      UserError: there are no such weights, or their sizes do not fit the rest.
     """
-    config = dataclasses.replace(config, model=huggingface.adopt(config.model))
+    config = dataclasses.replace(config, model=huggingface.adopt_sizes(config.model))
     check.check(config)
     return config
 
@@ -105,7 +117,7 @@ def make_policy(config: Config, tokenizer: Any, mesh: Mesh) -> Policy:
     """The network of a configuration, for the devices of a mesh.
 
     Raises:
-      UserError: the tokenizer has more tokens than the weights.
+      UserError: the tokenizer has more tokens than the weights have rows.
     """
     tokens, rows = len(tokenizer), config.model.vocab
     if rows and rows < tokens:
@@ -125,67 +137,32 @@ def make_policy(config: Config, tokenizer: Any, mesh: Mesh) -> Policy:
 
 
 def check_examples(config: Config, task: Task, tokenizer: Any) -> None:
-    """Encodes every example once: one that does not fit must not stop a run on its third day."""
+    """Encodes every example once, so that one that does not fit cannot stop a run days later."""
     for split in ("train", "validation", "test"):
         _encode_all(task.examples(split), tokenizer, _lengths(config))
     if task.overlap():
         say(f"note: {task.overlap()} test prompts are training prompts too.")
 
 
-def shown_examples(config: Config, task: Task, tokenizer: Any) -> Sequence[Example]:
-    """What the base model is trained on: rows of its own, checked like the task's, or those."""
+def sft_examples(config: Config, task: Task, tokenizer: Any) -> Sequence[Example]:
+    """The examples for SFT: those of `config.pretrain.demonstrations`, or the task's own."""
     stage = config.pretrain
     if not stage.demonstrations.source or not stage.steps or config.init_from:
         return task.examples("train")
-    shown, lengths = demonstrations.read(stage.demonstrations), _demonstration_lengths(config)
-    _encode_all(shown, tokenizer, lengths)
-    return shown
+    examples = demonstrations.read(stage.demonstrations)
+    _encode_all(examples, tokenizer, _demonstration_lengths(config))
+    return examples
 
 
 def iterator(setup: Setup, batch: int, stage: str) -> Any:
-    """The batches of a stage, encoded, in an order that its seed decides: a grain iterator."""
-    # Pretraining and RL each go through their data in an order of their own.
-    if stage == pretrain.STAGE:
+    """A grain iterator over a stage's encoded batches, in an order that the seed decides."""
+    if stage == PRETRAIN:
         examples, encoding = setup.demonstrations, _demonstration_lengths(setup.config)
     else:
         examples, encoding = setup.task.examples("train"), _lengths(setup.config)
-    seed = 2 * setup.config.seed + (stage == trainer.STAGE)
+    # Each stage goes through its data in an order of its own.
+    seed = 2 * setup.config.seed + STAGES.index(stage)
     return prompts.make_iterator(examples, setup.tokenizer, batch=batch, seed=seed, **encoding)
-
-
-def resume(
-    setup: Setup,
-    saved: checkpoints.Checkpoints,
-    shapes: TrainState,
-    fresh: Callable[[], TrainState],
-    data: Any,
-    stage: str,
-    last: int,
-) -> tuple[int, TrainState, dict[str, Any]]:
-    """The newest whole checkpoint of a stage, or a fresh state; metrics after it are cut off.
-
-    Args:
-      shapes: of the state, with shardings.
-      fresh: makes the state at step 0; not called where there is a checkpoint.
-      data: the stage's iterator; it is set to the checkpoint's position.
-      last: the stage's last step.
-    """
-    start, meta = saved.latest(), {}
-    if start is None:
-        state = fresh()
-    else:
-        state, meta = saved.restore(start, shapes, data)
-        say(f"{stage}: resuming after step {start}")
-    order = (pretrain.STAGE, trainer.STAGE)
-
-    def keep(line: dict[str, Any]) -> bool:
-        if line["stage"] == stage:
-            return start is not None and line["step"] <= start
-        # What came after a stage counts only if the stage itself is still whole.
-        return start == last or order.index(line["stage"]) < order.index(stage)
-
-    setup.writer.cut_back(keep)
-    return start or 0, state, meta
 
 
 def write_samples(setup: Setup, name: str, rows: list[dict[str, Any]]) -> None:
@@ -194,15 +171,11 @@ def write_samples(setup: Setup, name: str, rows: list[dict[str, Any]]) -> None:
         files.write_jsonl(setup.workdir.samples / f"{name}.jsonl", rows)
 
 
-def slots(config: Config) -> int:
-    """Rows in flight of rollouts and evaluations; 0 for a static batch."""
-    # Slots of one queue are spread over devices badly; there every device's rows wait together.
-    return config.sampler.slots if config.mesh.data * config.mesh.fsdp == 1 else 0
-
-
-def say(text: str) -> None:
-    """A line for who watches the run."""
-    print(text, file=sys.stderr, flush=True)
+def slots(config: Config) -> int | None:
+    """Slots of the continuous batch in rollouts and evaluations; None for a static batch."""
+    # The slots of one queue cannot be spread evenly over several devices; with a static batch the
+    # rows of all devices wait for the slowest together.
+    return config.sampler.slots if config.mesh.data * config.mesh.fsdp == 1 else None
 
 
 def _encode_all(examples: Sequence[Example], tokenizer: Any, encoding: dict[str, Any]) -> None:

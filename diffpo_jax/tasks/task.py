@@ -123,17 +123,17 @@ class Task(Protocol):
         ...
 
 
-def choose_reward(reward: str, protocol: str, rewards: Sequence[str], of_d1: str) -> str:
+def choose_reward(reward: str | None, protocol: str, rewards: Sequence[str], of_d1: str) -> str:
     """The name of the reward to train on.
 
     Args:
-      reward: `config.task.reward`; empty: the first of `rewards`, with protocol "d1" `of_d1`.
+      reward: `config.task.reward`; None: the first of `rewards`, with protocol "d1" `of_d1`.
       rewards: the names of the task's rewards.
 
     Raises:
       UserError: the task has no such reward.
     """
-    if not reward:
+    if reward is None:
         return of_d1 if protocol == "d1" else rewards[0]
     if reward not in rewards:
         raise UserError(

@@ -15,15 +15,14 @@ from diffpo_jax.config import (
     RLConfig,
     ThresholdConfig,
 )
-from diffpo_jax.diffusion import unmask
+from diffpo_jax.diffusion.settings import SamplerSettings
 from diffpo_jax.distributed import sharding
 from diffpo_jax.distributed.mesh import make_mesh
-from diffpo_jax.rl import trainer, update
-from diffpo_jax.rl.optimizer import make_optimizer
-from diffpo_jax.rl.optimizer import trained as trained_groups
+from diffpo_jax.rl import step, update
+from diffpo_jax.rl.optimizer import make_optimizer, trained_groups
 
 ROWS, LENGTH, PROMPT = 16, 4, 3
-SAMPLER = unmask.SamplerSettings(LENGTH, LENGTH, temperature=1.0)
+SAMPLER = SamplerSettings(LENGTH, LENGTH, temperature=1.0)
 CONFIG = RLConfig(
     micro_batch=8,
     likelihood=LikelihoodConfig(anchors=2, remat=False, prompt_masking=0.1),
@@ -36,14 +35,14 @@ ONE = (1, 1, 1)
 
 
 def on_mesh(shape, slots=0):
-    """The programs of a trainer, and its first state and prompts, on a mesh of this shape."""
+    """The programs of a step, and its first state and prompts, on a mesh of this shape."""
     mesh = make_mesh(MeshConfig(*shape))
     groups = trained_groups("joint", False)
     optimizer = make_optimizer(CONFIG.optimizer, groups, 1)
     state = update.init_state(PARAMS, optimizer)
     rows = sharding.batch_sharding(mesh) if shape != ONE else None
     policy, _ = reference.tiny_policy(threshold=HEAD, positions=8, rows=rows)
-    programs = trainer.make_programs(policy, optimizer, CONFIG, SAMPLER, groups, mesh, state, slots)
+    programs = step.make_programs(policy, optimizer, CONFIG, SAMPLER, groups, mesh, state, slots)
     # Copies: the update donates its state.
     placed = jax.device_put(
         jax.tree.map(np.array, state), sharding.shardings(state, mesh), may_alias=False
@@ -93,7 +92,7 @@ TOLERANCE = 5e-6
 
 @pytest.mark.slow
 @pytest.mark.parametrize("shape", [(8, 1, 1), (2, 2, 2), (1, 4, 2)])
-def test_three_updates_are_those_of_one_device(shape):
+def test_three_updates_equal_those_of_one_device(shape):
     (state, metrics), (expected, of_one) = trained(shape), trained(ONE)
     assert state.step == 3
     change = jax.tree.map(lambda a, b: np.abs(a - b).max(), expected.params, PARAMS)
@@ -111,7 +110,7 @@ def test_three_updates_are_those_of_one_device(shape):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("shape", "slots"), [((8, 1, 1), 0), ((2, 4, 1), 0), ((4, 1, 2), 8)])
-def test_rollouts_are_those_of_one_device(shape, slots):
+def test_rollouts_equal_those_of_one_device(shape, slots):
     rollout, expected = sample(shape, slots), fixed()[0]
     assert len(set(expected.nfe.tolist())) > 1
     for name in ("tokens", "commit_call", "nfe"):

@@ -1,4 +1,4 @@
-"""Where token ids become texts and rewards."""
+"""From token ids to texts and rewards."""
 
 import types
 
@@ -11,21 +11,21 @@ from diffpo_jax.tasks.task import Example, OneByOne, Reward
 
 
 class Hard:
-    """A task that came to no verdict on two of the answers it was given."""
+    """A task that gave up on two answers."""
 
     def scores(self, examples, completions):
         return {"d1_accuracy": 0.5, "given_up": 2.0}
 
 
 class Echo(OneByOne):
-    """A task that likes one text."""
+    """A task that accepts only the target."""
 
     def reward(self, example, completion):
         right = completion == example.target
         return Reward(float(right), {"right": float(right)}, right, True)
 
 
-def test_what_was_given_of_a_completion_is_graded_with_it():
+def test_a_prefill_is_graded_with_the_completion():
     tokenizer = tokenizers.make_tokenizer(TokenizerConfig())
     examples = [Example("a", "0", "123", prefill="1"), Example("b", "0", "23")]
     rows = np.array([[5, 6, 2, 7]] * 2)  # 2 3 end 4
@@ -34,7 +34,7 @@ def test_what_was_given_of_a_completion_is_graded_with_it():
     assert graded.correct.tolist() == [True, True]
 
 
-def test_what_hosts_gave_up_is_summed_and_nothing_else_is(monkeypatch):
+def test_only_given_up_answers_are_summed_over_hosts(monkeypatch):
     graded = grading.Graded(None, [], [], [])
     assert grading.scores(graded, Hard()) == {"d1_accuracy": 0.5, "given_up": 2.0}
     monkeypatch.setattr(grading.hosts, "gather", lambda mine: [mine, 5.0])

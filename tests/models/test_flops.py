@@ -1,12 +1,21 @@
 """Operations by hand, and as XLA counts them."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import reference
 
-from diffpo_jax.config import LoRAConfig, ModelConfig
+from diffpo_jax.config import (
+    LikelihoodConfig,
+    LoRAConfig,
+    ModelConfig,
+    ObjectiveConfig,
+    RLConfig,
+    SamplerConfig,
+)
 from diffpo_jax.models import flops
 from diffpo_jax.models.flops import Network
 
@@ -18,7 +27,7 @@ def test_by_hand():
     """D 4, two heads of 2, one key head, F 6, two layers, V 10, an adapter of rank 2 on q."""
     model = ModelConfig(width=4, heads=2, kv_heads=1, ff=6, layers=2)
     network = Network(model, LoRAConfig(rank=2, targets=("q",)), vocab=10)
-    got = flops.of_call(network, tokens=3, keys=5, read=2)
+    got = flops.call_flops(network, tokens=3, keys=5, read=2)
     block = 4 * 4 + 2 * 4 * 2 + 4 * 4 + 3 * 4 * 6  # q; k and v; o; gate, up and down
     assert got.weights == 2 * 3 * 2 * block + 2 * 2 * 4 * 10
     assert got.adapter == 2 * 3 * 2 * 2 * (4 + 4)
@@ -46,6 +55,75 @@ def counted():
 
 def test_as_xla_counts(counted):
     network = Network(ModelConfig(**SIZES), LoRAConfig(), VOCAB)
-    ours = flops.of_call(network, tokens=TOKENS, keys=TOKENS, read=TOKENS)
+    ours = flops.call_flops(network, tokens=TOKENS, keys=TOKENS, read=TOKENS)
     # Elementwise work is in XLA's count, and not in ours.
     assert np.divide(counted, ROWS * ours.forward) == pytest.approx([1, 3], rel=0.04)
+
+
+SMALL = Network(ModelConfig(width=4, heads=2, kv_heads=1, ff=6, layers=2), LoRAConfig(), 10)
+SAMPLER = SamplerConfig(prompt_length=3, length=6, block_length=2)
+NFE = np.array([4, 2])
+# Row 0: two calls, then one, then one, in blocks of two.  Row 1 ends in its second block.
+COMMIT_CALL = np.array([[1, 2, 3, 3, 4, 4], [1, 1, 2, 3, 3, 3]])
+
+
+def call(tokens, read):
+    return flops.call_flops(SMALL, tokens=tokens, keys=9, read=read).forward
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, 6 * call(9, 6)),
+        # The block alone is read, in whole chunks.
+        ({"vocabulary_chunk": 2}, 6 * call(9, 2)),
+        ({"vocabulary_chunk": 3}, 6 * call(9, 3)),
+        ({"vocabulary_chunk": 1, "block_length": 6}, 6 * call(9, 6)),
+        # A whole pass as each of five blocks is entered.
+        ({"cache": "dual"}, 6 * call(2, 6) + 5 * call(9, 0)),
+        ({"cache": "prompt"}, 6 * call(6, 6) + 5 * call(9, 0)),
+        ({"cache": "dual", "cache_refresh": 1}, 6 * call(2, 6) + 6 * call(9, 0)),
+        ({"cache": "dual", "cache_refresh": 2}, 6 * call(2, 6) + 5 * call(9, 0)),
+    ],
+)
+def test_rollout_flops(changes, expected):
+    sampler = dataclasses.replace(SAMPLER, **changes)
+    assert flops.rollout_flops(SMALL, sampler, COMMIT_CALL, NFE) == expected
+
+
+@pytest.mark.parametrize(
+    ("anchors", "objective", "compared", "expected"),
+    [
+        (2, {}, False, (2 * 2, 3 * 2)),  # the first update scores itself
+        (2, {}, True, (5 * 2, 3 * 2)),
+        (2, {"kl_in": "reward"}, True, (4 * 2, 3 * 2)),
+        ("all", {}, False, (2 * 3, 3 * 3)),  # micro-batches of one: four and two passes
+        (1, {"selection": "exact"}, False, (2, 3 + 3 * 3)),
+    ],
+)
+def test_passes_of_three_updates(anchors, objective, compared, expected):
+    config = RLConfig(
+        inner_updates=3,
+        micro_batch=1,
+        likelihood=LikelihoodConfig(anchors=anchors),
+        objective=ObjectiveConfig(**objective),
+    )
+    assert flops.update_passes(NFE, config, compared=compared) == expected
+
+
+def test_update_flops():
+    """Four passes and six gradients of nine tokens; those of an adapter spare a third."""
+    one = flops.call_flops(SMALL, tokens=9, keys=9, read=6)
+    done = flops.Passes(4.0, 6.0)
+    assert flops.update_flops(SMALL, SAMPLER, done, whole=True) == (4 + 18) * one.forward
+    spared = flops.update_flops(SMALL, SAMPLER, done, whole=False)
+    assert spared == (4 + 18) * one.forward - 6 * one.weights
+
+
+def test_throughput_by_hand():
+    """2e12 operations in 4 s on two chips of 1e12 a second: a quarter of what they can do."""
+    assert flops.throughput(2e12, 80, 4.0, 2, 1e12) == {
+        "tokens_per_second_per_chip": 10.0,
+        "mfu": 0.25,
+    }
+    assert "mfu" not in flops.throughput(2e12, 80, 4.0, 2, None)

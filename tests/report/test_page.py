@@ -280,7 +280,7 @@ def test_the_command_writes_the_page_and_its_figures_without_jax(tmp_path):
     program = (
         "import sys; from diffpo_jax.config import command\n"
         "from diffpo_jax.report import __main__\n"
-        "try: command.entry(__main__.main)\n"
+        "try: command.run(__main__.main)\n"
         "finally:\n"
         "  print(sorted({m.split('.')[0] for m in sys.modules} & {'jax', 'jaxlib', 'flax'}))\n"
     )

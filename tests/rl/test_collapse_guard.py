@@ -14,12 +14,12 @@ FINE = {"entropy": 1.0, "tokens_per_call": 2.0, "accuracy": 0.8}
 def watch(lines, config=CONFIG, seen=None):
     seen, met = seen or collapse_guard.start(), []
     for number, line in enumerate(lines):
-        seen, new = collapse_guard.look(seen, line, config)
+        seen, new = collapse_guard.observe(seen, line, config)
         met += [(number, name) for name in new]
     return seen, met
 
 
-def test_steady_training_is_not_remarked_on():
+def test_steady_training_meets_no_condition():
     assert watch([FINE] * 10)[1] == []
 
 
@@ -46,7 +46,7 @@ def test_one_step_does_not_meet_a_condition_of_means():
     assert watch([FINE, FINE, FINE | {"entropy": 0.1}])[1] == []
 
 
-def test_each_condition_speaks_once_and_lowers_the_rate_once():
+def test_each_condition_is_reported_once_and_lowers_the_rate_once():
     low = FINE | {"entropy": 0.1}
     config = GuardConfig(action="lower", window=2, entropy=0.5, lower=0.1)
     seen, met = watch([FINE, FINE, low, low, low, low], config)
@@ -62,7 +62,7 @@ def test_best_evaluation_is_kept():
     assert seen.best == 0.9
 
 
-def test_a_resumed_guard_sees_the_same():
+def test_a_resumed_guard_takes_the_same_decisions():
     lines = [FINE, FINE | {"eval/accuracy": 0.9}, FINE, FINE | {"entropy": 0.1}, FINE] * 2
     whole, met = watch(lines)
     for cut in range(len(lines)):

@@ -79,7 +79,7 @@ def test_by_call_by_hand(values):
     assert ranges == {"1", "2-3"}
 
 
-def test_parity_counts_tokens_scored_where_they_were_drawn(values):
+def test_parity_counts_only_exactly_scored_tokens(values):
     # Sampled and exact: weights 1, 1.03 and 1.001.
     assert [float(values[f"parity/{x}"][1]) for x in ("0.2%", "1%", "5%")] == [3, 3, 3]
     assert [float(values[f"parity/{x}"][0]) for x in ("0.2%", "1%", "5%")] == [2, 2, 3]
@@ -133,7 +133,7 @@ def test_theorem_1_slack_by_hand(kl, expected):
     assert got["theorem1/slack"] == pytest.approx(1.5 * expected)
 
 
-def test_nothing_is_derived_from_nothing():
+def test_no_metrics_give_no_derived_metrics():
     assert diagnostics.derived({}, 1.0) == {}
 
 

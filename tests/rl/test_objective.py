@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from diffpo_jax.config import ObjectiveConfig
-from diffpo_jax.diffusion.end_of_text import EndOfText
+from diffpo_jax.diffusion.settings import EndOfText
 from diffpo_jax.rl import objective
 
 LOG = np.log
@@ -41,7 +41,7 @@ def test_weights_of_huge_differences_stay_finite():
     np.testing.assert_allclose(got, [[2.0, 0.0, 2.0]], atol=1e-6)
 
 
-def test_weights_carry_no_gradient():
+def test_weights_have_no_gradient():
     def total(x):
         parts = [
             objective.importance_weights(x, f32([[0.0, 1.0]]), ALL[:, :2], kind, 2.0)
@@ -70,7 +70,7 @@ def test_sequence_and_normalised_weights_by_hand():
     np.testing.assert_allclose(got[1, :2], [0.4, 1.6], rtol=1e-6)
 
 
-def test_what_counts_where_the_text_ends_in_the_middle():
+def test_counted_tokens_when_the_text_ends_in_the_middle():
     tokens = jnp.asarray([[2, 0, 1, 0], [0, 1, 2, 2], [0, 1, 0, 1]], jnp.int32)
     sampled, end = jnp.ones((3, 4), bool).at[2, 0].set(False), EndOfText((2,), 2)
     to_end = [[1, 0, 0, 0], [1, 1, 1, 0], [0, 1, 1, 1]]
@@ -116,7 +116,7 @@ def test_clip_by_hand(advantage, values, clipped, slopes):
     np.testing.assert_allclose(got[keep], expected, rtol=1e-6)
 
 
-def test_the_unconditional_clip_stops_both_ways():
+def test_unconditional_clip_stops_gradients_in_both_directions():
     log_ratio = f32(LOG(RATIOS))
     for advantage, sign in ((2.0, 1), (-2.0, -1)):
         a = jnp.full(5, advantage)
@@ -131,7 +131,7 @@ def test_the_unconditional_clip_stops_both_ways():
     assert not objective.is_clipped(log_ratio, jnp.zeros(5), 0.2, 0.3, "unconditional").any()
 
 
-def test_a_ratio_of_the_sequence_is_the_geometric_mean_of_its_tokens():
+def test_sequence_ratio_is_the_geometric_mean_of_token_ratios():
     new = f32(LOG([[0.8, 0.2, 0.5], [0.1, 0.4, 0.9]]))
     old = f32(LOG([[0.4, 0.4, 0.125], [0.4, 0.1, 0.1]]))
     counted = jnp.array([[True, True, True], [True, True, False]])
@@ -209,7 +209,7 @@ def test_token_objective_with_weights():
     np.testing.assert_allclose(tokens(weights="token"), expected, rtol=1e-6)
 
 
-def test_token_objective_with_a_kl_term_that_is_not_weighted():
+def test_kl_term_has_no_importance_weight():
     d = LOG([[0.5, 1.0, 2.0], [2.0, 1.0, 1.0]])
     k3 = np.exp(d) - d - 1
     penalty = 0.1 * np.array([k3[0].sum() / 3, k3[1, :2].sum() / 2])
@@ -243,7 +243,7 @@ def test_a_sequence_ratio_clips_the_whole_sequence():
     np.testing.assert_allclose(both, [2 * 0.9, -1.1], rtol=1e-6)
 
 
-def test_some_calls_scored_stand_for_all():
+def test_a_sample_of_calls_estimates_the_sum_over_all():
     scale = f32([[2.0, 0.0, 1.0], [0.0, 3.0, 5.0]])
     got = objective.token_objective(
         NEW, OLD, ROLLOUT, None, COUNTED, ADVANTAGE, config(), scale=scale
@@ -261,7 +261,7 @@ def test_a_completion_of_one_token():
 
 
 @pytest.mark.parametrize("estimator", ["k1", "k2", "k3"])
-def test_what_is_not_counted_is_not_read(estimator):
+def test_values_of_uncounted_tokens_do_not_matter(estimator):
     how = config(weights="token", kl=0.1, kl_estimator=estimator)
 
     def value(new):

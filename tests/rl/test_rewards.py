@@ -3,6 +3,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from diffpo_jax.config import ObjectiveConfig, RLConfig, SpeedConfig
+from diffpo_jax.rl import rewards
 from diffpo_jax.rl.rewards import advantages, decoupled, equal_groups, speed_reward
 
 REWARDS = np.array([1.0, 0.0, 0.0, 1.0, 0.5, 0.5, 2.0, 0.0])  # group means 0.5 and 0.75
@@ -43,7 +45,7 @@ def test_an_equal_group_gets_exactly_zero(kind, value):
         assert (got[group:] != 0).all()
 
 
-def test_the_mean_of_an_equal_group_does_round():
+def test_the_mean_of_an_equal_group_is_not_exact_in_floating_point():
     rewards = np.full(7, 0.1)
     assert any((np.full(n, v) - np.full(n, v).mean()).any() for n in (3, 6, 7) for v in (0.1, 0.7))
     np.testing.assert_array_equal(advantages(rewards, 7, "batch_std"), np.zeros(7))
@@ -82,7 +84,7 @@ def test_speed_reward_by_hand():
     np.testing.assert_allclose(additive, [0.85, -0.3, 0.425])
 
 
-def test_a_reward_below_zero_pays_for_no_calls():
+def test_a_negative_reward_pays_no_price_of_calls():
     # Were it multiplied, 16 calls would earn -0.7 of the -1 that 1 call earns.
     task, nfe = np.array([-1.0, -1.0]), np.array([1, 16])
     np.testing.assert_array_equal(speed_reward(task, nfe, 16, 0.3, "multiplicative"), task)
@@ -91,6 +93,45 @@ def test_a_reward_below_zero_pays_for_no_calls():
 
 
 @pytest.mark.parametrize("form", ["multiplicative", "additive"])
-def test_no_price_leaves_the_task_reward(form):
+def test_weight_zero_leaves_the_task_reward(form):
     task = np.array([1.0, 0.0, 0.25])
     np.testing.assert_array_equal(speed_reward(task, np.array([1, 5, 8]), 8, 0.0, form), task)
+
+
+TOKENS = np.array([[5, 2, 2], [5, 6, 7], [2, 5, 6], [5, 6, 2]])  # 2 ends a text
+FORCED = np.array([True, False, False, False])
+EARNED = np.array([1.0, 0.0, 0.0, 1.0])
+NFE = np.array([1, 3, 2, 3])
+
+
+@pytest.mark.parametrize(
+    ("objective", "expected"),
+    [
+        ({}, [0.5, -0.5, -0.5, 0.5]),
+        # The mean of the group still includes them.
+        ({"drop_forced": True}, [0.0, -0.5, -0.5, 0.5]),
+        ({"drop_unended": True}, [0.5, 0.0, -0.5, 0.5]),
+        ({"drop_forced": True, "drop_unended": True}, [0.0, 0.0, -0.5, 0.5]),
+    ],
+)
+def test_rollouts_that_are_left_out_get_no_advantage(objective, expected):
+    config = RLConfig(group=2, objective=ObjectiveConfig(advantage="mean", **objective))
+    left_out = rewards.left_out(TOKENS, FORCED, (2,), config.objective)
+    got = rewards.rollout_advantages(EARNED, EARNED, NFE, left_out, 3, config)
+    np.testing.assert_allclose(got, expected)
+    assert got.dtype == np.float32
+
+
+def test_rewards_pay_for_calls_and_for_leaving_the_reference():
+    config = RLConfig(
+        speed=SpeedConfig(weight=0.3, form="additive"),
+        objective=ObjectiveConfig(kl=0.5, kl_in="reward"),
+    )
+    after_calls = EARNED - 0.3 * NFE / 3
+    np.testing.assert_allclose(rewards.priced_rewards(EARNED, NFE, None, 3, config), after_calls)
+    divergence = np.array([0.0, 2.0, -1.0, 0.2], np.float32)
+    np.testing.assert_allclose(
+        rewards.priced_rewards(EARNED, NFE, divergence, 3, config),
+        after_calls - [0.0, 1.0, -0.5, 0.1],
+        atol=1e-6,
+    )

@@ -1,4 +1,4 @@
-"""What the method claims, on models small enough to enumerate, in float64.
+"""Claims of the method, on models small enough to enumerate, in float64.
 
 Every rollout of one prompt is listed with its probability, so that expectations are sums: no
 sampling error hides a wrong factor.
@@ -15,9 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from diffpo_jax.arrays.types import Draws, Prompts, Rollout
-from diffpo_jax.config import ObjectiveConfig
+from diffpo_jax.config import LikelihoodConfig, ObjectiveConfig
 from diffpo_jax.diffusion import anchors as anchor_lib
 from diffpo_jax.diffusion import likelihood
+from diffpo_jax.diffusion.settings import SamplerSettings
 from diffpo_jax.rl import objective, rewards
 
 LENGTH, VOCAB, MASK_ID, PROMPT, END = 3, 4, 1, 2, 3
@@ -75,7 +76,7 @@ def trajectories(seed, gamma, block_length=LENGTH, stop=False):
 
 
 def stopped(record, completion):
-    """The rollout as it is where an end with nothing masked before it stops the row."""
+    """The rollout if an end with nothing masked before it stops the row."""
     for call in range(1, record.commit_call.max() + 1):
         ends = [k for k in range(LENGTH) if completion[k] == END]
         if any((record.commit_call[: k + 1] <= call).all() for k in ends):
@@ -98,7 +99,14 @@ def log_prob(params, prompts, rollout, anchors):
     return score(params, prompts, rollout, draws)
 
 
-score = jax.jit(functools.partial(likelihood.anchored_log_prob, POLICY, temperature=1.0))
+score = jax.jit(
+    functools.partial(
+        likelihood.anchored_log_prob,
+        POLICY,
+        config=LikelihoodConfig(),
+        settings=SamplerSettings(LENGTH, LENGTH, 1.0),
+    )
+)
 
 
 def surrogate(params, prompts, rollout, anchors):
@@ -108,7 +116,7 @@ def surrogate(params, prompts, rollout, anchors):
 
 
 def anchors_of(kind, rollout, seed):
-    """Anchors of every trajectory from the same draw, as stopping times want it."""
+    """Anchors of every trajectory from the same draw, as stopping times require."""
     calls = jnp.asarray(rollout.commit_call)
     if kind == "exact":
         return anchor_lib.every_call(*calls.shape)
@@ -122,7 +130,7 @@ def anchors_of(kind, rollout, seed):
 
 @given(seed=seeds, gamma=gammas, block_length=st.sampled_from(BLOCKS), stop=st.booleans())
 @settings(max_examples=12)
-def test_the_rollouts_are_all_there_are(seed, gamma, block_length, stop):
+def test_enumerated_rollouts_have_total_probability_one(seed, gamma, block_length, stop):
     _, rollout = trajectories(seed, gamma, block_length, stop)
     assert np.exp(rollout.logprob.sum(axis=1)).sum() == pytest.approx(1, abs=1e-12)
 
@@ -145,7 +153,7 @@ def rewards_of(seed, rollout):
 @pytest.mark.parametrize("kind", ["1", "2", "exact"])
 @given(seed=seeds, gamma=gammas, stop=st.booleans())
 @settings(max_examples=5)
-def test_the_weighted_gradient_is_that_of_the_surrogate_s_reward(kind, seed, gamma, stop):
+def test_weighted_gradient_equals_the_gradient_of_the_surrogate_reward(kind, seed, gamma, stop):
     """With sequence weights, no truncation, no clip, no division by length; at θ_old."""
     params, *_ = model(seed)
     prompts, rollout = trajectories(seed, gamma, stop=stop)
@@ -187,7 +195,7 @@ def test_the_weighted_gradient_is_that_of_the_surrogate_s_reward(kind, seed, gam
 
 
 @pytest.mark.parametrize("kind", ["1", "2", "exact"])
-def test_gradients_are_those_of_finite_differences(kind):
+def test_gradients_agree_with_finite_differences(kind):
     seed, gamma, step = 3, 0.8, 1e-6
     params, *_ = model(seed)
     prompts, rollout = trajectories(seed, gamma)
@@ -222,7 +230,7 @@ def test_theorem_1(seed, gamma, stop, kind):
 
 
 @pytest.mark.parametrize("group", [2, 3])
-def test_a_group_s_own_mean_shrinks_the_gradient_by_one_part_in_g(group):
+def test_subtracting_the_group_mean_scales_the_gradient_by_g_minus_1_over_g(group):
     """Over all groups of independent rollouts: E Σ A_i ∇log p_i / G = (G − 1)/G ∇E r."""
     rng = np.random.default_rng(0)
     p, reward, score = rng.dirichlet(np.ones(3)), rng.uniform(size=3), rng.normal(size=3)
@@ -239,7 +247,7 @@ def test_a_group_s_own_mean_shrinks_the_gradient_by_one_part_in_g(group):
 
 @given(seed=seeds)
 @settings(max_examples=5)
-def test_later_anchors_bring_the_surrogate_nearer_where_the_assumption_holds(seed):
+def test_later_anchors_reduce_the_kl_if_the_assumption_holds(seed):
     """Theorem 3: if KL does not grow with a later conditioning state, neither does 2-MF's mean."""
     params, *_ = model(seed)
     prompts, rollout = trajectories(seed, 0.0)  # one token a call: τ = 1 and τ = 2

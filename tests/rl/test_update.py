@@ -16,9 +16,10 @@ from diffpo_jax.config import (
     PretrainConfig,
     ThresholdConfig,
 )
-from diffpo_jax.diffusion import likelihood, unmask
+from diffpo_jax.diffusion import likelihood
+from diffpo_jax.diffusion.settings import SamplerSettings
 from diffpo_jax.rl import update
-from diffpo_jax.rl.optimizer import make_optimizer, make_pretrain_optimizer, trained
+from diffpo_jax.rl.optimizer import make_optimizer, make_pretrain_optimizer, trained_groups
 
 ROWS, LENGTH, PROMPT, MASK_ID, TEMPERATURE = 8, 4, 3, 5, 0.8
 POLICY, PARAMS = reference.tiny_policy(
@@ -37,14 +38,14 @@ OBJECTIVE = ObjectiveConfig(
     gamma_weight=0.5,
     gamma_entropy=0.0,
 )
-SETTINGS = unmask.SamplerSettings(LENGTH, LENGTH, TEMPERATURE)
+SETTINGS = SamplerSettings(LENGTH, LENGTH, TEMPERATURE)
 ANCHORED = LikelihoodConfig(anchors=2, remat=False, prompt_masking=0.0)
 AGAIN = LikelihoodConfig(anchors=2, remat=True, prompt_masking=0.0)  # the same values
 MODES = {"model": ("denoiser",), "sampler": ("threshold",), "joint": ("denoiser", "threshold")}
 
 
 def some_batch():
-    """Rollouts made up: an update learns from whatever the record says."""
+    """Made-up rollouts: an update learns from whatever the record says."""
     rng = np.random.default_rng(1)
 
     def f32(x):
@@ -86,7 +87,7 @@ def batch():
     return some_batch()
 
 
-# The same log-probabilities, written down once more: every token's own state, one after another.
+# The same log-probabilities by a slow, independent reference: one token after another.
 
 
 def plain_log_probs(params, batch):
@@ -131,7 +132,7 @@ def keeping_gradients(optimizer):
 
 @functools.cache
 def program(mode, micro_batch):
-    groups = trained(mode, False)
+    groups = trained_groups(mode, False)
     optimizer = keeping_gradients(make_optimizer(OPTIMIZER, groups, 1))
     # Mode "model" has a KL term too, so that all that an update can be given is given once.
     config = ObjectiveConfig(**(vars(OBJECTIVE) | {"kl": 0.1 if mode == "model" else 0.0}))
@@ -167,7 +168,7 @@ def with_old_and_reference(batch):
 
 
 @functools.cache
-def updated(mode, micro_batch=0):
+def updated(mode, micro_batch=None):
     """The state and the metrics after one update of `some_batch`."""
     step, state = program(mode, micro_batch)
     batch = some_batch()
@@ -201,7 +202,7 @@ def value(metrics, name):
 def test_score_is_the_anchored_log_probability(batch):
     arguments = (PARAMS, batch.prompts, batch.rollout, batch.draws)
     expected = jax.jit(
-        functools.partial(likelihood.anchored_log_prob, POLICY, temperature=TEMPERATURE)
+        functools.partial(likelihood.anchored_log_prob, POLICY, config=ANCHORED, settings=SETTINGS)
     )(*arguments)
     score = jax.jit(update.make_score(POLICY, ANCHORED, SETTINGS, ROWS // 2))
     np.testing.assert_allclose(score(*arguments), expected, atol=1e-6)
@@ -210,7 +211,7 @@ def test_score_is_the_anchored_log_probability(batch):
     np.testing.assert_allclose(np.where(sampled, log_p_at_start(), 0), expected, atol=1e-5)
 
 
-def test_the_first_gradient_is_that_of_weighted_reinforce(batch):
+def test_first_gradient_is_weighted_reinforce(batch):
     def reinforce(params):
         log_p = plain_log_probs(params, batch)
         ratio = jnp.exp(jax.lax.stop_gradient(log_p) - batch.rollout.logprob)
@@ -233,7 +234,7 @@ def test_the_first_gradient_is_that_of_weighted_reinforce(batch):
         assert value(metrics, f"grad_norm/{name}") == pytest.approx(norm, rel=1e-4)
 
 
-def test_the_first_objective_is_the_mean_weighted_advantage(batch):
+def test_first_objective_is_the_mean_weighted_advantage(batch):
     _, metrics = updated("joint")
     weights = np.minimum(np.exp(log_p_at_start() - batch.rollout.logprob), 1.5)
     expected = np.mean(batch.advantage * (mean_over_counted(weights, batch) + 0.5))
@@ -243,7 +244,7 @@ def test_the_first_objective_is_the_mean_weighted_advantage(batch):
     )
 
 
-def test_micro_batches_add_up():
+def test_micro_batches_give_the_whole_batch_gradient():
     whole, split = updated("joint"), updated("joint", micro_batch=ROWS // 2)
     assert_close(gradient_of(split[0]), gradient_of(whole[0]), atol=1e-6)
     assert_close(split[0].params, whole[0].params, atol=1e-6)
@@ -258,7 +259,7 @@ def test_micro_batches_add_up():
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_a_mode_moves_what_it_trains_and_nothing_else(mode):
+def test_each_mode_changes_only_the_parameters_it_trains(mode):
     state, metrics = updated(mode)
     assert state.step == 1
     assert value(metrics, "skipped") == 0
@@ -268,13 +269,13 @@ def test_a_mode_moves_what_it_trains_and_nothing_else(mode):
         assert (f"grad_norm/{name}" in metrics) == (name in MODES[mode])
 
 
-def test_the_sampler_mode_has_the_joint_gradient_of_the_head():
+def test_sampler_mode_and_joint_mode_have_the_same_head_gradient():
     one, both = (gradient_of(updated(mode)[0]) for mode in ("sampler", "joint"))
     assert_close(one["threshold"], both["threshold"], atol=1e-7)
     assert "denoiser" not in one
 
 
-def test_no_advantage_no_update(batch):
+def test_no_advantage_means_no_update(batch):
     step, _ = program("joint", 0)
     state, _ = updated("joint")  # momentum is not zero any more
     again, metrics = step(state, batch._replace(advantage=jnp.zeros(ROWS)))
@@ -287,7 +288,7 @@ def test_no_advantage_no_update(batch):
     assert value(metrics, "skipped") == 0
 
 
-def test_old_and_reference_that_are_given_are_used(batch):
+def test_given_old_and_reference_log_probabilities_are_used(batch):
     given, ratio = with_old_and_reference(batch)
     old, ref = given.old, given.reference
 
@@ -319,7 +320,7 @@ def test_old_and_reference_that_are_given_are_used(batch):
     assert "kl/sequence" in updated("joint")[1]
 
 
-def test_the_rate_scales_the_step_and_not_the_moments(batch):
+def test_rate_scales_the_step_but_not_the_moments(batch):
     step, state = program("joint", 0)
     whole, _ = updated("joint")
     half, _ = step(state, batch, 0.5)
@@ -328,7 +329,7 @@ def test_the_rate_scales_the_step_and_not_the_moments(batch):
     assert_close(half.opt_state, whole.opt_state, atol=1e-7)
 
 
-def test_d1_scores_at_another_temperature_and_with_the_mask_token(batch):
+def test_scoring_as_d1_at_its_own_temperature_with_the_mask_token(batch):
     likelihood_config = LikelihoodConfig(
         anchors=2, prompt_masking=0.0, temperature=1.0, keep_mask=True
     )
@@ -342,7 +343,7 @@ def test_d1_scores_at_another_temperature_and_with_the_mask_token(batch):
     assert np.all(got[sampled] > 0.2 * without[sampled])
 
 
-def test_a_price_for_leaving_the_reference_is_a_sum_over_the_sequence(batch):
+def test_divergence_is_the_sum_over_the_sequence(batch):
     rng = np.random.default_rng(3)
     old, ref = (jnp.asarray(rng.normal(size=(ROWS, LENGTH)), jnp.float32) for _ in range(2))
     for kind, of in (("k1", lambda d: -d), ("k2", lambda d: d**2 / 2)):
@@ -385,7 +386,7 @@ def test_each_group_is_clipped_by_its_own_norm():
     np.testing.assert_allclose(threshold, [0.1 * 0.5], rtol=1e-5)  # of norm 0.5: as it is
 
 
-def test_weight_decay_is_for_the_denoiser_alone():
+def test_weight_decay_applies_to_the_denoiser_only():
     optimizer = make_optimizer(OptimizerConfig(weight_decay=0.5, warmup=0), MODES["joint"], 1)
     zero = jax.tree.map(jnp.zeros_like, GRADS)
     updates, _ = optimizer.update(zero, optimizer.init(TREE), TREE)
@@ -431,8 +432,8 @@ def test_the_first_moment_may_be_in_bfloat16():
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_what_is_not_trained_keeps_no_moments(mode):
-    groups = trained(mode, False)
+def test_frozen_groups_have_no_moments(mode):
+    groups = trained_groups(mode, False)
     state = make_optimizer(OptimizerConfig(), groups, 1).init({n: TREE[n] for n in groups})
     paths = [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(state)]
     kept = {name for name in TREE if any(f"['{name}']['w']" in path for path in paths)}
@@ -440,7 +441,7 @@ def test_what_is_not_trained_keeps_no_moments(mode):
 
 
 @pytest.mark.parametrize("kind", ["adamw", "adafactor"])
-def test_pretraining_leaves_the_head(kind):
+def test_pretraining_does_not_change_the_head(kind):
     optimizer = make_pretrain_optimizer(PretrainConfig(kind=kind, warmup=0, learning_rate=1e-2))
     updates, state = optimizer.update(GRADS, optimizer.init(TREE), TREE)
     # Two numbers are too few to factor: each step is the gradient over its own size, of both.
@@ -450,7 +451,7 @@ def test_pretraining_leaves_the_head(kind):
     np.testing.assert_array_equal(updates["threshold"]["w"], [0.0])
 
 
-def test_rates_warm_up_and_come_down():
+def test_rates_warm_up_and_decay():
     config = PretrainConfig(steps=6, warmup=2, learning_rate=1e-2, decay="linear")
     of_base = make_pretrain_optimizer(config)
     config = OptimizerConfig(denoiser_lr=1e-2, threshold_lr=1e-2, warmup=2, decay="linear")

@@ -1,4 +1,4 @@
-"""The command `generate`: completions of a run's models, and mistakes in one line."""
+"""The command `generate`."""
 
 import pathlib
 import sys
@@ -28,7 +28,7 @@ def config(**overrides):
 
 @pytest.fixture(scope="module")
 def workdir(tmp_path_factory):
-    """A run's checkpoints: base and trained, of different seeds."""
+    """Checkpoints of a run: base and trained models from different seeds."""
     path = tmp_path_factory.mktemp("run")
     (path / "config.json").write_text(convert.to_json(config()))
     mesh = mesh_lib.make_mesh(config().mesh)
@@ -56,13 +56,13 @@ def test_a_completion_of_every_prompt(workdir):
     assert (alone.text, alone.calls) == (written[1].text, written[1].calls)
 
 
-def test_blocks_are_those_of_evaluations(workdir):
+def test_generate_uses_the_block_length_of_evaluations(workdir):
     blocks = {"sampler.block_length": 1, "evaluation.block_length": 16}
     assert complete(workdir, dial=1e9, **blocks)[0].nfe == 1
 
 
-def test_attention_is_of_the_devices_at_hand():
-    """A run of GPUs goes on where there are none."""
+def test_attention_kernel_is_the_configurations_not_the_runs():
+    """A run that was made on GPUs can be used without any."""
     run = config(**{"model.width": 48, "model.dtype": "bfloat16", "model.attention": "cudnn"})
     model = setup.with_network_of(config(), run).model
     assert (model.width, model.attention) == (48, "auto")
@@ -78,7 +78,7 @@ def test_the_dial_replaces_the_learned_threshold(workdir):
     assert complete(workdir, dial=8.0, **of_rule)[0].nfe == 8
 
 
-def test_what_is_given_of_a_completion_is_part_of_it(workdir):
+def test_a_prefill_is_part_of_the_completion(workdir):
     given = complete(workdir, ["12"], **{"task.prompt.prefill": "34"})[0]
     plain = complete(workdir, ["1234"])[0]
     assert given.text == "34" + plain.text
@@ -107,7 +107,7 @@ def test_base_and_trained_are_different_models(workdir):
         ({"dial": 1.5, "mode": "model", "sampler.rule": "confidence"}, "--dial=1.5: .*probability"),
     ],
 )
-def test_mistakes_are_told(workdir, changes, message):
+def test_mistakes_raise_clear_errors(workdir, changes, message):
     with pytest.raises(UserError, match=message):
         complete(workdir, **changes)
 

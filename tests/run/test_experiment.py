@@ -1,4 +1,4 @@
-"""Whole runs, as small as they come: every method and mode by overrides alone, and bad ends."""
+"""Whole runs of the smallest size: every method and mode by overrides alone, and failures."""
 
 import dataclasses
 import json
@@ -15,27 +15,27 @@ import safetensors.numpy
 from least import LEAST, least
 
 from diffpo_jax.config import DIALS, convert, presets
-from diffpo_jax.run import base_model, complete, experiment, export
+from diffpo_jax.run import complete, experiment, export, trained
 from diffpo_jax.system.errors import UserError
 from diffpo_jax.workdir import metrics
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[2]))
 from configs import sudoku
 
-# An adapter that learns: partly right grids are rewarded, so that there are advantages.  Tests
-# that train one do it by the same programs, which are compiled once.
+# An adapter that learns: partly right grids are rewarded, so that there are advantages.  All tests
+# with an adapter use these values, so that their programs are compiled once.
 ADAPTER = {"lora.rank": 2, "task.reward": "cell_fraction", "rl.objective.kl": 0.1}
 
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory):
-    """A finished run whose base model the others take."""
+    """A finished run whose base model other tests use."""
     path = tmp_path_factory.mktemp("base")
     experiment.run(least(**{"logging.profile": (2,)}), str(path))
     return path
 
 
-def test_a_run_leaves_what_it_promises(base):
+def test_a_run_writes_everything_it_should(base):
     summary = json.loads((base / "report/summary.json").read_text())
     assert [p["gamma"] for p in summary["trained"]["frontier"]] == [0.1, 1.0]
     assert summary["prompts"] == 16
@@ -81,7 +81,7 @@ def test_several_completions_of_a_prompt(base, tmp_path):
     assert [row["completion"] for row in rows[::2]] != [row["completion"] for row in rows[1::2]]
 
 
-def test_a_base_model_from_demonstrations_of_its_own_lengths(tmp_path):
+def test_sft_on_demonstrations_with_their_own_lengths(tmp_path):
     rows = tmp_path / "rows.jsonl"
     rows.write_text("".join(json.dumps({"q": f"{i}", "a": ["7" * 40]}) + "\n" for i in range(9)))
     where = "pretrain.demonstrations"
@@ -101,7 +101,7 @@ def test_a_base_model_from_demonstrations_of_its_own_lengths(tmp_path):
         experiment.run(least(**own), str(tmp_path / "refused"))
     summary = experiment.run(least(**own, **{f"{where}.truncate": True}), str(tmp_path / "run"))
     assert summary["denoiser_calls"]["pretrain"] == 60 * 32
-    # It has learned to write sevens, and nothing of Sudoku.
+    # It has learned to write sevens, not Sudoku.
     lines = metrics.read(tmp_path / "run/metrics.jsonl")
     assert [x for x in lines if x["stage"] == "pretrain"][-1]["masked_accuracy"] > 0.95
     assert summary["base"]["frontier"][0]["accuracy"] == 0.0
@@ -120,7 +120,7 @@ def test_another_method_and_mode_by_overrides_alone(base, tmp_path):
     summary = experiment.run(config, str(tmp_path))
     assert (summary["method"], summary["mode"]) == (method, mode)
     assert summary["trained"]["learned"] is not None
-    # The base is the other run's, so its frontier is too.
+    # Both runs have the same base model, so its frontier is the same.
     other = json.loads((base / "report/summary.json").read_text())
     assert summary["base"]["frontier"] == other["base"]["frontier"]
     last = metrics.read(tmp_path / "metrics.jsonl")[-1]
@@ -164,16 +164,20 @@ def test_runs_by_other_rules(base, tmp_path, sampler):
             "rl.inner_updates": 2,
         },
         {
-            "rl.likelihood.anchors": 0,
+            "rl.likelihood.anchors": "all",
             "rl.likelihood.calls": 2,
             "rl.objective.advantage": "decoupled",
         },
-        {"rl.objective.selection": "exact", "threshold.scope": "call", "rl.likelihood.anchors": 0},
+        {
+            "rl.objective.selection": "exact",
+            "threshold.scope": "call",
+            "rl.likelihood.anchors": "all",
+        },
         {"rl.objective.selection": "exact", "mode": "sampler", "rl.objective.aggregation": "token"},
     ],
 )
 def test_objectives_by_overrides_alone(base, tmp_path, changes):
-    # Partly right grids are rewarded, so that there is something to learn from.
+    # Partly right grids are rewarded, so that there is something to learn.
     config = least(init_from=str(base), **{"task.reward": "cell_fraction"}, **changes)
     experiment.run(config, str(tmp_path))
     lines = [x for x in metrics.read(tmp_path / "metrics.jsonl") if x["stage"] == "rl"][1:]
@@ -198,13 +202,13 @@ def test_objectives_by_overrides_alone(base, tmp_path, changes):
 
 
 @pytest.mark.slow
-def test_the_guard_stops_a_run_and_lets_it_go_on_when_told(base, tmp_path):
-    """Any entropy is below an absurd share of the start: the condition is met at once."""
+def test_the_guard_stops_a_run_until_the_action_changes(base, tmp_path):
+    """The limit is 100 times the first entropy, so the condition is met immediately."""
     changes = {"init_from": str(base), "rl.steps": 3, "rl.guard.window": 1, "checkpoint.every": 9}
     changes |= {"rl.guard.entropy": 100.0, "task.reward": "cell_fraction"}
     stop, warn = (least(**changes, **{"rl.guard.action": x}) for x in ("stop", "warn"))
     for _ in range(2):  # the same command again is stopped again
-        with pytest.raises(UserError, match=r"RL step 1: stopped by config\.rl\.guard: .*entropy"):
+        with pytest.raises(UserError, match=r"rl step 1: stopped by config\.rl\.guard: .*entropy"):
             experiment.run(stop, str(tmp_path / "stopped"))
     experiment.run(warn, str(tmp_path / "stopped"))
     experiment.run(warn, str(tmp_path / "warned"))
@@ -238,7 +242,7 @@ def test_other_algorithms_by_their_presets(base, tmp_path, preset):
 
 
 @pytest.mark.parametrize("preset", presets.ALGORITHMS)
-def test_every_algorithm_is_a_whole_configuration(preset):
+def test_every_algorithm_preset_gives_a_valid_configuration(preset):
     config, default = (convert.from_config_dict(sudoku.get_config(x)) for x in (preset, "default"))
     assert config != default
     # s1k's rows are longer, and what lora freezes is bfloat16.
@@ -264,14 +268,14 @@ def test_a_loss_that_is_not_finite_stops_and_names_the_last_checkpoint(base, tmp
     # Partly right grids are rewarded, so that there are advantages to learn from.
     changes = {"init_from": str(base), "task.reward": "cell_fraction", "rl.steps": 6}
     config = least(**changes, **{"rl.optimizer.denoiser_lr": float("inf")})
-    with pytest.raises(UserError, match=r"RL step \d: .*(nan|inf).* Last good checkpoint: step"):
+    with pytest.raises(UserError, match=r"rl step \d: .*(nan|inf).* Last good checkpoint: step"):
         experiment.run(config, str(tmp_path))
     assert np.all([x["step"] < 6 for x in metrics.read(tmp_path / "metrics.jsonl")])
 
 
 def test_pretraining_that_diverges_stops(tmp_path):
     config = least(**{"pretrain.learning_rate": 1e38, "pretrain.max_grad_norm": 1e38})
-    with pytest.raises(UserError, match=r"pretraining step \d: .*Last good checkpoint"):
+    with pytest.raises(UserError, match=r"pretrain step \d: .*Last good checkpoint"):
         experiment.run(config, str(tmp_path))
 
 
@@ -322,7 +326,7 @@ def test_rl_through_an_adapter(base, tmp_path):
     np.testing.assert_allclose(merged[0].probabilities, written[0].probabilities, rtol=1e-4)
 
 
-def test_a_base_that_changes_under_an_adapter_is_noticed(base, tmp_path):
+def test_a_changed_base_model_under_an_adapter_is_refused(base, tmp_path):
     export.export(str(base), str(tmp_path / "weights"), model="base")
     fields = {"model.weights": str(tmp_path / "weights"), "pretrain.steps": 0} | ADAPTER
     fields["model.quantized"] = "nf4"
@@ -335,10 +339,10 @@ def test_a_base_that_changes_under_an_adapter_is_noticed(base, tmp_path):
         experiment.run(least(**fields, **{"rl.steps": 2}), str(tmp_path / "run"))
 
 
-def test_a_reference_is_in_the_type_of_the_products_and_gives_the_same_numbers():
+def test_reference_kernels_are_rounded_and_give_the_same_logits():
     policy, params = reference.tiny_policy(dtype="bfloat16", layers=2)
     config = least(**{"model.dtype": "bfloat16"})
-    copy = base_model.reference(params, config)
+    copy = trained.reference(params, config)
     names = [
         jax.tree_util.keystr(path, simple=True, separator="/")
         for path, x in jax.tree_util.tree_leaves_with_path(copy)
@@ -352,12 +356,12 @@ def test_a_reference_is_in_the_type_of_the_products_and_gives_the_same_numbers()
         return policy.logits(params, policy.hidden(params, tokens, seen))
 
     np.testing.assert_array_equal(logits(copy), logits(params))
-    without = dataclasses.replace(config, model=dataclasses.replace(config.model, positions=0))
-    assert base_model.reference(params, without)["denoiser"]["embed"].dtype == jnp.bfloat16
+    without = dataclasses.replace(config, model=dataclasses.replace(config.model, positions=None))
+    assert trained.reference(params, without)["denoiser"]["embed"].dtype == jnp.bfloat16
 
 
-def test_a_run_s_base_model_in_few_bits(base, tmp_path):
-    """Another run's is read whole and rounded; the sampler alone may be trained over it."""
+def test_a_base_model_of_another_run_can_be_quantised(base, tmp_path):
+    """It is read at full precision and rounded; only the sampler can be trained over it."""
     few = {"init_from": str(base), "mode": "sampler", "model.quantized": "int8", "rl.steps": 0}
     summary = experiment.run(least(**few), str(tmp_path / "run"))
     assert len(summary["base"]["frontier"]) == 2
@@ -367,7 +371,7 @@ def test_a_run_s_base_model_in_few_bits(base, tmp_path):
 
 
 def test_sft_through_an_adapter_is_merged_before_rl(base, tmp_path):
-    """From published weights by SFT to RL in one run; a run after it finds the same base model."""
+    """Published weights, SFT and RL in one run; a later run reads the same base model."""
     export.export(str(base), str(tmp_path / "weights"), model="base")
     fields = {"model.weights": str(tmp_path / "weights"), "pretrain.warmup": 1} | ADAPTER
     summary = experiment.run(least(**fields), str(tmp_path / "run"))
@@ -382,13 +386,13 @@ def test_sft_through_an_adapter_is_merged_before_rl(base, tmp_path):
     assert other["base"]["frontier"] == summary["base"]["frontier"]
 
 
-def test_a_base_of_another_shape_is_refused(base, tmp_path):
+def test_a_base_model_of_another_shape_is_refused(base, tmp_path):
     config = least(**{"init_from": str(base), "model.ff": 24})
     with pytest.raises(UserError, match=r"does not fit config\.model"):
         experiment.run(config, str(tmp_path))
 
 
-def test_an_example_that_does_not_fit_is_found_first(tmp_path):
+def test_an_example_that_does_not_fit_is_found_before_training(tmp_path):
     config = least(**{"sampler.length": 8, "sampler.block_length": 8})
     with pytest.raises(UserError, match=r"config\.sampler\.length"):
         experiment.run(config, str(tmp_path))

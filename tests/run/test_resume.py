@@ -1,6 +1,7 @@
-"""Ended at five moments, the same command again: nothing but `time/` fields differs.
+"""A run that is ended at five moments and resumed differs in nothing but its `time/` fields.
 
-Three times by kill -9, and twice by SIGTERM, as machines send that are about to be taken away.
+Three times it is ended by kill -9, and twice by SIGTERM, which machines send before they are taken
+away.
 """
 
 import json
@@ -72,14 +73,14 @@ MOMENTS = {
 
 
 def check_stopped(workdir: pathlib.Path, log: pathlib.Path) -> None:
-    """The last line's step is the newest checkpoint, and the log ends in a sentence about it."""
+    """The last metrics line is at the newest checkpoint, and the log ends with its message."""
     last = lines(workdir)[-1]
     stage = {"pretrain": "base", "rl": "rl"}[last["stage"]]
     steps = [int(p.name) for p in (workdir / "checkpoints" / stage).iterdir()]
     assert max(steps) == last["step"]
     assert log.read_text().splitlines()[-1] == (
-        f"{last['stage']}: stopped at step {last['step']} after SIGTERM; the same command goes on "
-        "from there."
+        f"{last['stage']}: stopped at step {last['step']} after SIGTERM; the same command "
+        "resumes there."
     )
 
 
@@ -97,7 +98,7 @@ def without_times(line: dict) -> dict:
 
 
 @pytest.mark.slow
-def test_ended_five_times_equals_uninterrupted(tmp_path):
+def test_a_run_ended_five_times_equals_an_uninterrupted_one(tmp_path):
     chance = random.Random(0)
     cache = tmp_path / "cache"
     whole, torn = tmp_path / "whole", tmp_path / "torn"

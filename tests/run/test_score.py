@@ -1,4 +1,4 @@
-"""The command `evaluate`: models that were trained elsewhere, point by point."""
+"""The command `evaluate`."""
 
 import json
 import pathlib
@@ -43,7 +43,7 @@ def test_published_weights_score_like_the_run_they_came_from(run, weights, tmp_p
     assert "16 prompts" in score.table(result)
 
 
-def test_a_runs_model_is_scored_at_its_own_threshold_too(run, tmp_path):
+def test_a_runs_model_is_also_scored_at_its_learned_threshold(run, tmp_path):
     result = score.score(least(), str(tmp_path / "out"), run=str(run))
     summary = json.loads((run / "report/summary.json").read_text())
     assert plain(result["points"][:-1]) == summary["trained"]["frontier"]
@@ -53,7 +53,7 @@ def test_a_runs_model_is_scored_at_its_own_threshold_too(run, tmp_path):
     assert "learned" in score.table(result)
 
 
-def test_it_goes_on_after_the_last_whole_point(weights, tmp_path, monkeypatch):
+def test_evaluation_resumes_after_the_last_complete_point(weights, tmp_path, monkeypatch):
     config = least(**{"model.weights": str(weights)})
     first = score.score(config, str(tmp_path / "out"))
     (tmp_path / "out/samples/published-1.0.json").unlink()
@@ -68,8 +68,8 @@ def test_it_goes_on_after_the_last_whole_point(weights, tmp_path, monkeypatch):
     assert made == ["published-1.0.jsonl"]
 
 
-def test_other_prompts_are_another_evaluation(weights, tmp_path):
-    """Of two runs of one configuration the number of test prompts may differ; no point stays."""
+def test_another_number_of_prompts_is_another_evaluation(weights, tmp_path):
+    """With another number of test prompts all points are computed again."""
     fields = {"model.weights": str(weights), "evaluation.gammas": (0.1,)}
     for count in (8, 16):
         config = least(**fields, **{"evaluation.examples": count})
@@ -78,9 +78,9 @@ def test_other_prompts_are_another_evaluation(weights, tmp_path):
         assert len(rows) == result["prompts"] == count
 
 
-def test_without_a_model_there_is_nothing_to_score(tmp_path):
+def test_scoring_without_a_model_is_refused(tmp_path):
     with pytest.raises(UserError, match="no model to score"):
         score.score(least(), str(tmp_path))
     config = least(**{"model.weights": str(tmp_path / "nothing")})
-    with pytest.raises(UserError, match="is not a directory, nor a hub name"):
+    with pytest.raises(UserError, match="is neither a directory nor a hub name"):
         score.score(config, str(tmp_path / "out"))

@@ -1,7 +1,7 @@
 """Whether mathematical answers are equal: by string rules and numbers first, then by algebra.
 
-Algebra runs in processes that are killed at a limit (see `workers`).  An item that was killed
-counts as not equal, and is logged; `Verifier.killed` counts them.
+Algebra runs in worker processes that are killed at a time limit (see `workers`).  A comparison that
+was killed is logged and counts as not equal.
 """
 
 import os
@@ -11,48 +11,52 @@ from absl import logging
 
 from diffpo_jax.tasks.answers import latex, workers
 
-_REMEMBERED = 65_536  # verdicts kept: rollouts of a group often give the same answer
+_REMEMBERED = 65_536  # verdicts kept, since rollouts of a group often give the same answer
 
 
 class Verifier:
-    """Compares answers; keeps its workers and the verdicts that took algebra."""
+    """Compares answers.  Keeps its workers, and the verdicts that needed algebra.
+
+    Attributes:
+      killed: the number of pairs so far without a verdict, because their worker hung or died.
+    """
 
     def __init__(
         self,
         *,
         limit_s: float = 5.0,
-        processes: int = 0,
+        processes: int | None = None,
         function: str = "diffpo_jax.tasks.answers.symbolic:equal",
     ):
-        """Starts nothing: the first pair that needs algebra does.
+        """Starts nothing yet.  The first pair that needs algebra starts workers.
 
         Args:
-          limit_s: seconds of algebra a pair may take before its worker is killed.
-          processes: how many workers; 0: one for each core we may use, at most 16.
-          function: what decides, "module:name"; takes gold and answer.
+          limit_s: time limit for one pair, in seconds.
+          processes: the number of workers, None for one per available core, at most 16.
+          function: the comparison (gold, answer) -> bool as "module:name".
         """
         cores = len(os.sched_getaffinity(0))
         self._pool = workers.Pool(function, workers=processes or min(cores, 16), limit_s=limit_s)
         self._limit_s = limit_s
         self._known: dict[tuple[str, str], bool | None] = {}
-        self.killed = 0  # pairs without a verdict so far: their worker hung, or died
+        self.killed = 0
 
     def equal(self, pairs: Sequence[tuple[str, str]]) -> list[bool | None]:
-        """A verdict for each (gold, answer), None where the algebra was killed.  Never raises."""
+        """The verdict on each (gold, answer), or None if its worker hung or died."""
         plain = [latex.same(gold, answer) for gold, answer in pairs]
-        open_pairs = dict.fromkeys(p for p, v in zip(pairs, plain) if v is None)
-        asked = [pair for pair in open_pairs if pair not in self._known]
-        for pair, outcome in zip(asked, self._pool.map(asked)):
+        undecided = dict.fromkeys(p for p, v in zip(pairs, plain) if v is None)
+        new = [pair for pair in undecided if pair not in self._known]
+        for pair, outcome in zip(new, self._pool.map(new)):
             verdict = bool(outcome.value)
             if outcome.failure in ("timeout", "died"):
                 verdict = None
                 self.killed += 1
                 logging.warning(
-                    "no verdict on %r against %r, which counts as wrong: its process %s",
+                    "Cannot compare %r with %r: its worker %s. The answer counts as wrong.",
                     *(text[:200] for text in reversed(pair)),
                     f"took over {self._limit_s} s" if outcome.failure == "timeout" else "died",
                 )
-            open_pairs[pair] = self._known[pair] = verdict
+            self._known[pair] = verdict
         verdicts = [
             self._known[pair] if value is None else value for pair, value in zip(pairs, plain)
         ]
@@ -61,5 +65,5 @@ class Verifier:
         return verdicts
 
     def close(self) -> None:
-        """Ends the workers."""
+        """Kills the workers.  The next pair that needs algebra starts new ones."""
         self._pool.close()

@@ -1,15 +1,19 @@
-"""Equality by algebra, with math-verify.  For worker processes only: it may never come back."""
+"""Equality by algebra, with math-verify.  It may never return: only workers run it.
+
+It is a module of its own because math-verify takes seconds to import: workers import it before
+their time limit starts, and the main process never does.
+"""
 
 import logging
 
 import math_verify
 
-# Its own time limits work on the main thread only, and not always; ours kill the process.  It
-# warns of limits that are switched off.
+# math-verify's own time limits work only on the main thread, and not always, so they are off: the
+# pool kills the worker.  math-verify warns that they are off.
 logging.getLogger("math_verify").setLevel(logging.CRITICAL)
 
 
 def equal(gold: str, answer: str) -> bool:
-    """Whether math-verify finds two LaTeX answers equal."""
+    """Whether two LaTeX answers are equal by math-verify."""
     a, b = (math_verify.parse(f"${text}$", parsing_timeout=None) for text in (gold, answer))
     return bool(a and b) and math_verify.verify(a, b, timeout_seconds=None)

@@ -28,7 +28,7 @@ class Splits:
         """Reads nothing yet.
 
         Args:
-          train, test: what is read where `config.train_file` or `config.test_file` is empty.
+          train, test: what is read where `config.train_file` or `config.test_file` is None.
           columns: see `hub.load`.
           question: the column that tells problems apart.
         """

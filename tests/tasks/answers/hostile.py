@@ -1,4 +1,4 @@
-"""Functions for tests of the worker pool: what items may do to a worker."""
+"""Functions for tests of the worker pool that hang, crash, or exceed their limits."""
 
 import ctypes
 import os
@@ -8,13 +8,13 @@ import time
 
 
 def act(what, value=None):
-    """Does what it is told, and returns `value` where it comes back at all."""
+    """Does what `what` names, and returns `value` if it returns at all."""
     if what == "hang":
         while True:
             time.sleep(1)
-    if what == "hang in C":  # holds the interpreter's lock, as a huge power would
+    if what == "hang in C":  # holds the interpreter's lock, like a huge power
         ctypes.PyDLL(None).sleep(3600)
-    if what == "ignore":  # refuses to be asked
+    if what == "ignore":  # ignores the signals that ask it to end
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGALRM):
             signal.signal(number, signal.SIG_IGN)
         while True:
@@ -37,6 +37,6 @@ def act(what, value=None):
 
 
 def equal(gold, answer):
-    """For the verifier: acts on `answer`, or compares."""
+    """For the verifier: runs `act(answer)`, and finds only the gold answer "same" equal."""
     act(answer)
     return gold == "same"

@@ -3,7 +3,7 @@ import pytest
 from diffpo_jax.tasks.answers import algebra
 
 
-def test_algebra():
+def test_answers_are_compared_by_algebra():
     verifier = algebra.Verifier(limit_s=60.0, processes=1)
     pairs = {
         ("x^2-1", "(x-1)(x+1)"): True,
@@ -28,7 +28,7 @@ def verifier():
     verifier.close()
 
 
-def test_a_killed_item_is_counted_and_logged(verifier, caplog):
+def test_a_killed_comparison_is_counted_and_logged(verifier, caplog):
     pairs = [
         ("same", "x+1"),
         ("same", "hang"),
@@ -38,10 +38,10 @@ def test_a_killed_item_is_counted_and_logged(verifier, caplog):
     ]
     assert verifier.equal(pairs) == [True, None, False, None, False]
     assert verifier.killed == 2
-    said = sorted(record.getMessage() for record in caplog.records)
-    assert len(said) == 2
-    assert "'exit' against 'same', which counts as wrong: its process died" in said[0]
-    assert "'hang' against 'same', which counts as wrong: its process took over 1.0 s" in said[1]
+    messages = sorted(record.getMessage() for record in caplog.records)
+    assert len(messages) == 2
+    assert "'exit' with 'same': its worker died. The answer counts as wrong." in messages[0]
+    assert "'hang' with 'same': its worker took over 1.0 s. The answer" in messages[1]
 
 
 def test_verdicts_are_remembered(verifier, monkeypatch):
@@ -55,12 +55,12 @@ def test_verdicts_are_remembered(verifier, monkeypatch):
     assert verifier.killed == 1
 
 
-def test_memory_is_bounded(verifier, monkeypatch):
+def test_only_the_newest_verdicts_are_remembered(verifier, monkeypatch):
     monkeypatch.setattr(algebra, "_REMEMBERED", 3)
     assert verifier.equal([("same", f"x+{i}") for i in range(5)]) == [True] * 5
     assert len(verifier._known) == 3
 
 
-def test_plain_pairs_start_no_process(verifier):
+def test_plain_pairs_start_no_worker(verifier):
     assert verifier.equal([("5", "5.0"), ("5", "6"), ("5", "")]) == [True, False, False]
-    assert not verifier._pool._workers
+    assert not verifier._pool._idle

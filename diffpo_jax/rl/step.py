@@ -1,0 +1,315 @@
+"""One RL step: prompts -> rollouts -> scores -> rewards -> updates.  `run_step` calls the parts."""
+
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.sharding import Mesh
+
+from diffpo_jax.arrays import rng
+from diffpo_jax.arrays.types import Draws, Params, Prompts, Rollout, TrainState
+from diffpo_jax.config import RLConfig, SamplerConfig
+from diffpo_jax.data import tokenizers
+from diffpo_jax.data.prompts import EncodedBatch
+from diffpo_jax.diffusion import likelihood, sampler
+from diffpo_jax.diffusion.settings import SamplerSettings
+from diffpo_jax.distributed import chips, sharding
+from diffpo_jax.evaluation import grading
+from diffpo_jax.models import flops
+from diffpo_jax.models.policy import Policy
+from diffpo_jax.rl import diagnostics, prompt_sampling, rewards, update
+from diffpo_jax.workdir import metrics as metrics_lib
+
+
+class Programs(NamedTuple):
+    """The jitted programs of a step."""
+
+    generate: sampler.Generate
+    draw: Callable[..., Draws]
+    score: Callable[..., jax.Array]
+    old_selection: Callable[..., jax.Array]
+    divergence: Callable[..., jax.Array]
+    update: Callable[..., Any]
+
+
+class Context(NamedTuple):
+    """What stays the same from step to step."""
+
+    programs: Programs
+    config: RLConfig
+    sampler: SamplerConfig
+    groups: tuple[str, ...]  # of parameters that are trained
+    dial: float  # of the commit rule, used if thresholds are not drawn: γ in nats
+    seed: int
+    mesh: Mesh
+    network: flops.Network
+    problems: grading.Problems  # the training split
+    frozen: Params  # the parameters that are not trained
+    reference: Params | None  # parameters of π̂_ref; None if config.objective.kl is 0
+
+
+class Scores(NamedTuple):
+    """What the inner updates compare with.  None, alone or in a list, means not needed."""
+
+    draws: list[Draws | None]  # of each inner update
+    olds: list[jax.Array | None]  # log π̂_old for each draw
+    references: list[jax.Array | None]  # log π̂_ref for each draw
+    sets: jax.Array | None  # log-probabilities of the committed sets under θ_old
+    divergence: jax.Array | None  # [B], KL of each sequence to the reference, as a price
+
+
+class StepResult(NamedTuple):
+    """What a step gives."""
+
+    state: TrainState
+    values: dict[str, float]  # metrics
+    times: dict[str, float]  # seconds by part, and rates
+    mixed: prompt_sampling.Mixed  # for the choice of the next prompts
+    graded: grading.Graded
+    advantage: np.ndarray  # [B]
+
+
+def make_programs(
+    policy: Policy,
+    optimizer: optax.GradientTransformation,
+    config: RLConfig,
+    settings: SamplerSettings,
+    groups: tuple[str, ...],
+    mesh: Mesh,
+    state: TrainState,
+    slots: int | None,
+) -> Programs:
+    """Builds and jits what a step runs on the devices.
+
+    Args:
+      settings: of the sampler of rollouts.
+      groups: of parameters that are trained.
+      state: arrays or shapes, for the shardings of an update's result.
+      slots: of the continuous batch in rollouts; None for a static batch.
+    """
+    threshold = "drawn" if "threshold" in groups else "fixed"
+    batch = sharding.batch_sharding(mesh)
+    micro = config.micro_batch
+
+    def draw(key, rollout, prompts):
+        return likelihood.draw(
+            key,
+            rollout,
+            prompts,
+            anchors=config.likelihood.anchors,
+            prompt_masking=config.likelihood.prompt_masking,
+            schedule=config.likelihood.schedule,
+            calls=config.likelihood.calls,
+        )
+
+    generate = sampler.make_generate(policy, settings, threshold=threshold, slots=slots)
+    score = update.make_score(policy, config.likelihood, settings, micro)
+    old_selection = update.make_old_selection(policy, settings)
+    divergence = update.make_divergence(config.objective, settings)
+    step = update.make_update(
+        policy,
+        optimizer,
+        config.likelihood,
+        config.objective,
+        groups=groups,
+        settings=settings,
+        micro_batch=micro,
+    )
+    return Programs(
+        generate=jax.jit(generate, out_shardings=batch),
+        draw=jax.jit(draw, out_shardings=batch),
+        score=jax.jit(score, out_shardings=batch),
+        old_selection=jax.jit(old_selection, out_shardings=batch),
+        divergence=jax.jit(divergence, out_shardings=batch),
+        update=jax.jit(
+            step,
+            donate_argnums=0,
+            out_shardings=(sharding.shardings(state, mesh), sharding.replicated(mesh)),
+        ),
+    )
+
+
+def run_step(
+    context: Context,
+    state: TrainState,
+    candidates: EncodedBatch,
+    number: int,
+    *,
+    rate: float,
+    mixed: prompt_sampling.Mixed,
+) -> StepResult:
+    """Takes one RL step.
+
+    Args:
+      candidates: encoded prompts to choose from, `config.candidates` times as many as are used.
+      number: of the step; with the seed it decides everything random.
+      rate: factor on the learning rates.
+      mixed: what earlier steps showed of each difficulty, see `prompt_sampling`.
+    """
+    config, group = context.config, context.config.group
+    # 1. Choose the prompts, and repeat each for its group of rollouts.
+    encoded = choose_prompts(context, candidates, number, mixed)
+    repeated = jax.tree.map(lambda x: np.repeat(x, group, axis=0), encoded)
+    # 2. Make rollouts with the true sampler.
+    clock = _Clock()
+    params = context.frozen | state.params
+    prompts, rollout = sample_rollouts(context, params, repeated, number)
+    on_host = sharding.to_host(rollout)
+    clock.lap("rollout")
+    # 3. Score them under θ_old and the reference.  The devices do so while the host grades.
+    scores = score_rollouts(context, params, prompts, rollout, number)
+    clock.lap("score")
+    # 4. Grade the texts; add the prices; compare within groups.
+    graded = context.problems.grade(on_host, repeated.index)
+    clock.lap("grade")
+    jax.block_until_ready(scores)
+    clock.lap("score")  # only what grading did not cover
+    divergence = None if scores.divergence is None else sharding.to_host(scores.divergence)
+    length = context.sampler.length
+    reward = rewards.priced_rewards(graded.total, on_host.nfe, divergence, length, config)
+    ends = tokenizers.end_ids(context.problems.tokenizer)
+    left_out = rewards.left_out(on_host.tokens, on_host.forced, ends, config.objective)
+    advantage = rewards.rollout_advantages(
+        reward, graded.total, on_host.nfe, left_out, length, config
+    )
+    clock.lap("grade")
+    # 5. Make the inner updates.
+    state, metrics = inner_updates(context, state, prompts, rollout, advantage, scores, rate)
+    clock.lap("update")
+    # 6. Collect metrics.
+    if divergence is not None:
+        metrics["kl/reward"] = (divergence.sum(), divergence.size)
+    mixed = prompt_sampling.observe(
+        mixed, context.problems.difficulty(encoded.index), graded.correct.reshape(-1, group)
+    )
+    values = _step_values(context, graded, reward, metrics)
+    times = clock.laps | step_rates(context, on_host, clock.laps)
+    return StepResult(state, values, times, mixed, graded, advantage)
+
+
+def choose_prompts(
+    context: Context, candidates: EncodedBatch, number: int, mixed: prompt_sampling.Mixed
+) -> EncodedBatch:
+    """The prompts of a step: all candidates, or a draw from them."""
+    if context.config.candidates == 1:
+        return candidates
+    generator = np.random.default_rng((context.seed, number))  # the same on every host
+    difficulty = context.problems.difficulty(candidates.index)
+    chosen = prompt_sampling.choose(difficulty, context.config.prompts, mixed, generator)
+    return jax.tree.map(lambda x: x[chosen], candidates)
+
+
+def sample_rollouts(
+    context: Context, params: Params, encoded: EncodedBatch, number: int
+) -> tuple[Prompts, Rollout]:
+    """A rollout of every prompt, each row with its own key from (seed, step, row)."""
+    prompts = sharding.place_batch(Prompts(encoded.tokens, encoded.mask), context.mesh)
+    rows = jnp.arange(encoded.index.shape[0])
+    keys = rng.row_keys(rng.key_for(context.seed, "rollout", number), rows)
+    return prompts, context.programs.generate(params, prompts, jnp.float32(context.dial), keys)
+
+
+def score_rollouts(
+    context: Context, params: Params, prompts: Prompts, rollout: Rollout, number: int
+) -> Scores:
+    """Everything that is computed at θ_old, and of the reference, for all inner updates."""
+    programs, objective = context.programs, context.config.objective
+    mu = context.config.inner_updates
+    draws, olds, references, divergence = [None] * mu, [None] * mu, [None] * mu, None
+    if update.trains_tokens(context.groups):
+        key = rng.key_for(context.seed, "draws", number)
+        draws = [programs.draw(jax.random.fold_in(key, i), rollout, prompts) for i in range(mu)]
+        priced = context.reference is not None and objective.kl_in == "reward"
+        # The first update is at θ_old itself and takes its own values.
+        first = 0 if priced else 1
+        olds[first:] = [programs.score(params, prompts, rollout, d) for d in draws[first:]]
+        if priced:
+            compared = programs.score(context.reference, prompts, rollout, draws[0])
+            divergence = programs.divergence(olds[0], compared, rollout)
+            olds[0] = None
+        elif context.reference is not None:
+            references = [programs.score(context.reference, prompts, rollout, d) for d in draws]
+    exact = objective.selection == "exact"
+    sets = programs.old_selection(params, rollout) if exact else None
+    return Scores(draws, olds, references, sets, divergence)
+
+
+def inner_updates(
+    context: Context,
+    state: TrainState,
+    prompts: Prompts,
+    rollout: Rollout,
+    advantage: np.ndarray,
+    scores: Scores,
+    rate: float,
+) -> tuple[TrainState, dict[str, Any]]:
+    """The μ updates on the rollouts of a step.
+
+    Returns:
+      The state, and metrics as (sum, count): of the surrogate from the first update, where θ is
+      θ_old, of the clip from the last.
+    """
+    placed = sharding.place_batch(advantage, context.mesh)
+    metrics: dict[str, Any] = {}
+    for draws, old, reference in zip(scores.draws, scores.olds, scores.references):
+        batch = update.Batch(prompts, rollout, placed, draws, old, reference, scores.sets)
+        state, new = context.programs.update(state, context.frozen, batch, jnp.float32(rate))
+        metrics |= jax.device_get(new)
+    return state, metrics
+
+
+def _step_values(
+    context: Context, graded: grading.Graded, reward: np.ndarray, metrics: dict[str, Any]
+) -> dict[str, float]:
+    """The metrics of a step as numbers."""
+    equal = rewards.equal_groups(reward, context.config.group)
+    mixed = prompt_sampling.are_mixed(graded.correct.reshape(-1, context.config.group))
+    metrics = grading.metrics_of(graded) | metrics
+    metrics["reward"] = (reward.sum(), reward.size)
+    metrics["groups/equal"] = (equal.sum(), equal.size)
+    metrics["groups/mixed"] = (mixed.sum(), mixed.size)
+    values = metrics_lib.means(metrics) | grading.percentiles(graded)
+    values = diagnostics.derived(values, context.problems.task.reward_max)
+    nfe = graded.rollout.nfe
+    values["calls/rollout"] = float(np.sum(nfe))
+    values["calls/update"] = float(nfe.size * sum(_passes(context, nfe)))  # a gradient counts as 1
+    return values
+
+
+def _passes(context: Context, nfe: np.ndarray) -> flops.Passes:
+    if not update.trains_tokens(context.groups):
+        return flops.Passes(0.0, 0.0)
+    return flops.update_passes(nfe, context.config, compared=context.reference is not None)
+
+
+def step_rates(context: Context, rollout: Rollout, laps: dict[str, float]) -> dict[str, float]:
+    """Rates of the rollouts by themselves, and of the whole step without evaluations."""
+    tokens, rows = int(rollout.sampled.sum()), rollout.nfe.size
+    network, sampler_config = context.network, context.sampler
+    rolled = flops.rollout_flops(network, sampler_config, rollout.commit_call, rollout.nfe)
+    passes, whole = _passes(context, rollout.nfe), "denoiser" in context.groups
+    updated = rows * flops.update_flops(network, sampler_config, passes, whole=whole)
+    mesh = context.mesh
+    peak = chips.peak(mesh.devices.flat[0].device_kind)
+    return {
+        "tokens_per_second": tokens / laps["rollout"],
+        "calls_per_second": float(rollout.nfe.sum()) / laps["rollout"],
+    } | flops.throughput(rolled + updated, tokens, sum(laps.values()), mesh.size, peak)
+
+
+class _Clock:
+    """Seconds by part of a step."""
+
+    def __init__(self) -> None:
+        self.laps: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def lap(self, name: str) -> None:
+        """Adds the time since the last lap to a part."""
+        now = time.perf_counter()
+        self.laps[name] = self.laps.get(name, 0.0) + now - self._last
+        self._last = now

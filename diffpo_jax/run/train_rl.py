@@ -1,0 +1,169 @@
+"""The RL stage: `rl.step` in the loop of `run.stage`, with evaluations and the collapse guard."""
+
+import contextlib
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+
+from diffpo_jax.arrays.types import Params, TrainState
+from diffpo_jax.data import tokenizers
+from diffpo_jax.diffusion import sampler
+from diffpo_jax.distributed import sharding
+from diffpo_jax.evaluation import grading
+from diffpo_jax.models.flops import Network
+from diffpo_jax.rl import collapse_guard
+from diffpo_jax.rl import step as rl_step
+from diffpo_jax.run import frontiers, stage, trained
+from diffpo_jax.run import setup as run_setup
+from diffpo_jax.run.setup import RL, Setup
+from diffpo_jax.system.errors import UserError
+from diffpo_jax.workdir import checkpoints
+
+_SAMPLES = 64  # rollouts in a file of samples
+
+
+def train(setup: Setup, base: Params) -> Params:
+    """Trains from the newest checkpoint, or from the base model, to the last step.
+
+    Args:
+      base: all parameters of the base model, which are consumed.
+
+    Returns:
+      All parameters after the last step.
+
+    Raises:
+      UserError: the objective or a gradient is not finite; the guard stopped the run; a checkpoint
+        could not be read or written, or was trained over another base model.
+      Stopped: after SIGTERM, with the step saved.
+    """
+    config = setup.config
+    # 1. Decide what is trained, frozen and compared with.
+    rl = trained.for_rl(config, setup.policy, setup.mesh)
+    start_params, frozen = trained.split(base, rl.groups)
+    del base
+    reference = None
+    if config.rl.objective.kl:
+        # The state is donated step by step, so the reference needs arrays of its own.
+        reference = frozen | trained.copy_reference(start_params, config)
+
+    def fresh() -> TrainState:
+        if "adapter" in rl.groups:
+            shapes = rl.state.params["adapter"]
+            adapter = trained.new_adapter(setup.policy, shapes, config.seed, stage=0)
+            start_params["adapter"] = adapter
+        state = trained.new_state(dict(start_params), rl)
+        start_params.clear()
+        return state
+
+    # 2. Build the programs of a step.
+    context = _make_context(setup, rl, frozen, reference)
+    fingerprint = sharding.fingerprint(frozen)
+    data = run_setup.iterator(setup, config.rl.prompts * config.rl.candidates, RL)
+    if checkpoints.latest_step(setup.workdir.rl) is not None:
+        start_params.clear()  # before the state is restored: the devices need not hold both
+    # 3. Train.
+    directory, last = setup.workdir.rl, config.rl.steps
+    with stage.start(setup, RL, last, directory, data, rl.state, fresh) as loop:
+        _check_frozen(loop, fingerprint)
+        state = _run_steps(setup, loop, context, fingerprint)
+    return frozen | state.params
+
+
+def _make_context(
+    setup: Setup, rl: trained.Trained, frozen: Params, reference: Params | None
+) -> rl_step.Context:
+    config = setup.config
+    settings = sampler.make_settings(
+        config.sampler,
+        config.sampler.temperature,
+        tokenizers.end_ids(setup.tokenizer),
+        config.threshold.scope,
+    )
+    slots = run_setup.slots(config)
+    return rl_step.Context(
+        programs=rl_step.make_programs(
+            setup.policy, rl.optimizer, config.rl, settings, rl.groups, setup.mesh, rl.state, slots
+        ),
+        config=config.rl,
+        sampler=config.sampler,
+        groups=rl.groups,
+        dial=config.dial,
+        seed=config.seed,
+        mesh=setup.mesh,
+        network=Network(config.model, config.lora, setup.policy.vocab),
+        problems=grading.Problems(setup.task, setup.tokenizer, setup.task.examples("train")),
+        frozen=frozen,
+        reference=reference,
+    )
+
+
+def _run_steps(
+    setup: Setup, loop: stage.Loop, context: rl_step.Context, fingerprint: str
+) -> TrainState:
+    """The steps that are left, each followed by what is due: evaluation, samples, checkpoint."""
+    config, state = setup.config, loop.state
+    calls = loop.meta.get("calls", {"rollout": 0.0, "update": 0.0})
+    guard = collapse_guard.from_meta(loop.meta.get("guard"))
+    mixed = loop.meta.get("mixed", {})
+    _stop_if_guarded(setup, loop, guard.met, loop.first)
+    if loop.first == 0:
+        values = frontiers.validate(setup, context.frozen | state.params)
+        guard, _ = collapse_guard.observe(guard, values, config.rl.guard)
+        loop.log(0, values, due=True)
+    for number, batch in loop.steps():
+        # 1. Train.
+        with _profiled(setup, number):
+            result = rl_step.run_step(context, state, batch, number, rate=guard.rate, mixed=mixed)
+        state, values, mixed = result.state, result.values, result.mixed
+        calls = {use: count + values[f"calls/{use}"] for use, count in calls.items()}
+        values |= {f"calls/{use}": count for use, count in calls.items()}
+        loop.check_finite(number, values, ("objective", "grad_norm/", "update_ratio/"))
+        # 2. Write samples and evaluate, if due.
+        if config.logging.samples_every and number % config.logging.samples_every == 0:
+            rows = grading.sample_rows(result.graded, result.advantage, _SAMPLES)
+            run_setup.write_samples(setup, f"rl-{number:06d}", rows)
+        evaluated = bool(config.evaluation.every) and number % config.evaluation.every == 0
+        if evaluated or loop.is_last(number):
+            values |= frontiers.validate(setup, context.frozen | state.params)
+        # 3. Watch for collapse; log and save.
+        guard, met = collapse_guard.observe(guard, values, config.rl.guard)
+        values |= {"rate": guard.rate} | {f"guard/{name}": 1.0 for name in met}
+        loop.log(number, values, result.times, due=evaluated or bool(met))
+        meta = {"calls": calls, "guard": collapse_guard.to_meta(guard), "mixed": mixed}
+        loop.save(number, state, meta | {"frozen": fingerprint}, due=bool(met))
+        _stop_if_guarded(setup, loop, list(met.values()), number)
+        for warning in met.values():
+            loop.progress.say(f"warning: {RL} step {number}: {warning}.")
+        loop.end_step(
+            number, **{name: values[name] for name in ("reward", "accuracy", "nfe", "gamma/p50")}
+        )
+    return state
+
+
+def _profiled(setup: Setup, number: int) -> contextlib.AbstractContextManager[Any]:
+    """Traces a step if it is in `config.logging.profile`; TensorBoard shows the trace."""
+    if number not in setup.config.logging.profile:
+        return contextlib.nullcontext()
+    return jax.profiler.trace(setup.workdir.profile / f"step-{number:06d}")
+
+
+def _check_frozen(loop: stage.Loop, fingerprint: str) -> None:
+    """Raises `UserError` if a resumed checkpoint was trained over other frozen parameters."""
+    if loop.first and loop.meta.get("frozen", "") != fingerprint:
+        raise UserError(
+            f"{loop.saved.directory}: the base model is not the one that step {loop.first} was "
+            "trained over; what config.init_from or config.model.weights names has changed. Put it "
+            "back, or start anew in another --workdir."
+        )
+
+
+def _stop_if_guarded(setup: Setup, loop: stage.Loop, met: Sequence[str], number: int) -> None:
+    """Raises `UserError` if these conditions are met and the guard is to stop the run."""
+    if met and setup.config.rl.guard.action == "stop":
+        loop.saved.wait()
+        raise UserError(
+            f"{RL} step {number}: stopped by config.rl.guard: {'; '.join(met)}. The step is saved "
+            f"in {loop.saved.directory}; to go on all the same, start again with "
+            "--config.rl.guard.action=warn."
+        )
