@@ -1,11 +1,11 @@
-# make sudoku      trains and evaluates DiFFPO on 4x4 Sudoku; what it writes is in runs/sudoku
-# make test        the whole test suite, slow tests included
-# make lint        style, format and the direction of imports
-# make clean-venv  removes .venv, for example to make it with another Python
+# make sudoku      trains and evaluates DiFFPO on 4x4 Sudoku; the results are in runs/sudoku
+# make test        runs the whole test suite, including slow tests
+# make lint        checks style, format and the direction of imports
+# make clean-venv  removes .venv, for example to make it again with another Python
 #
-# The first three make .venv, and bring it up to date where requirements.txt or pyproject.toml is
-# newer.  PYTHON names the interpreter .venv is made with: make test PYTHON=python3.12
-# TORCH=1 also installs PyTorch; tests that need it are skipped without it.
+# The first three create .venv, and update it if requirements.txt or pyproject.toml is newer.
+# PYTHON chooses the interpreter of .venv: make test PYTHON=python3.12
+# TORCH=1 also installs PyTorch; without it the tests that need it are skipped.
 
 PYTHON ?= python3
 TORCH ?=
@@ -13,12 +13,12 @@ TORCH ?=
 comma := ,
 VENV := .venv
 BIN := $(VENV)/bin
-# -qq: errors are shown, progress and warnings are not.
+# -qq: only errors are shown, no progress and no warnings.
 INSTALL := $(BIN)/python -m pip -qq --disable-pip-version-check --no-input install \
 	--root-user-action=ignore
 WITH_TORCH := $(filter 1,$(TORCH))
 TEST_EXTRAS := test$(if $(WITH_TORCH),$(comma)torch)
-# Each file in .venv stands for a finished step of its making.
+# Each of these files in .venv marks a finished step of the installation.
 MADE := $(VENV)/.made
 RUN := $(VENV)/.requirements
 TEST := $(VENV)/.test$(if $(WITH_TORCH),-torch)
@@ -42,22 +42,22 @@ lint: $(TEST)
 clean-venv:
 	rm -rf $(VENV)
 
-# The version is looked at before anything is written.
+# Checks the version before anything is written.
 $(MADE):
 	@version=$$("$(PYTHON)" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null) \
 	  || version='not found'; \
 	case "$$version" in \
 	  3.1[1-9] | 3.[2-9][0-9] | [4-9].*) ;; \
-	  *) echo "diffpo_jax needs Python 3.11 or newer, and $(PYTHON) is $$version:" \
-	    "name another, as in: make $(firstword $(MAKECMDGOALS)) PYTHON=python3.12" >&2; \
+	  *) echo "diffpo_jax needs Python 3.11 or newer, but $(PYTHON) is $$version;" \
+	    "choose another: make $(firstword $(MAKECMDGOALS)) PYTHON=python3.12" >&2; \
 	    exit 1 ;; \
 	esac; \
-	echo "Making $(VENV) with Python $$version."
+	echo "Creating $(VENV) with Python $$version."
 	@"$(PYTHON)" -m venv $(VENV)
 	@touch $@
 
 $(RUN): requirements.txt pyproject.toml | $(MADE)
-	@echo "Installing requirements.txt into $(VENV): some minutes the first time."
+	@echo "Installing requirements.txt into $(VENV); this takes some minutes the first time."
 	@$(INSTALL) -r requirements.txt
 	@touch $@
 

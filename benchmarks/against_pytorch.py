@@ -2,24 +2,25 @@
 
     python benchmarks/against_pytorch.py [--json FILE]
 
-What is compared, in one process, with the repeats of both sides taken in turn (A B A B):
+The programs run in one process; the repeats of both sides alternate (A B A B):
 
-  generate    `--calls` denoiser calls on the whole sequence, each committing one token a row at
+  generate    `--calls` denoiser calls on the whole sequence, each committing one token per row at
               temperature 0.  JAX: the jitted sampler of `diffpo_jax` with gamma = 0.  PyTorch: a
-              Python loop under no_grad as LLaDA's `generate`, with the same rule (the masked
+              Python loop under no_grad like LLaDA's `generate`, with the same rule (the masked
               position of least entropy) instead of the highest confidence.
   update K=1  d1's update without the optimiser: log-probabilities of all completion tokens from
               the all-mask state, a policy-gradient loss, gradients of all parameters.  JAX:
               through `likelihood.anchored_log_prob`, jitted.  PyTorch: autograd.
-  update K=2  DiFFPO's two anchors, JAX alone, as a ratio to K=1.
-  GEMM        [rows * S, width] x [width, ff] alone: the speed that the others are held against.
+  update K=2  DiFFPO's two anchors, in JAX only, as a ratio to K=1.
+  GEMM        the product [rows * S, width] x [width, ff], whose speed the others are compared with.
 
-Before any timing the weights are copied, and logits and gradients of the two must agree, or
-nothing is timed.  PyTorch runs eagerly and in float32, as LLaDA and d1 do without a GPU; JAX
-compiles ahead, and its compile time is told apart.  Two differences remain, both against JAX: it
-also applies a padding mask (here all true) and keeps a record of the rollout.
+Before timing, the weights are copied and the script checks that logits and gradients of the two
+sides agree; if they do not, nothing is timed.  PyTorch runs eagerly and in float32, as LLaDA and d1
+do without a GPU.  JAX compiles ahead of time, and its compile time is reported separately.  Two
+differences remain, both to JAX's disadvantage: it also applies a padding mask (all true here) and
+records the rollout.
 
-Without torch the JAX side is measured alone.
+Without torch only the JAX side is measured.
 """
 
 import argparse
@@ -34,8 +35,8 @@ sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 from benchmarks import timing
 
 LOGITS_TOLERANCE = 5e-4  # absolute; logits are of the order of 1
-GRADIENT_TOLERANCE = 1e-3  # of the largest entry of each gradient
-GEMMS = 20  # products timed at once
+GRADIENT_TOLERANCE = 1e-3  # relative to the largest entry of each gradient
+GEMMS = 20  # products per timing
 SEED = 0
 
 
@@ -58,32 +59,32 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     add("--calls", 16, "denoiser calls of generate, at most --length; the last commits the rest")
     add("--width", 128, "hidden size")
     add("--layers", 4, "transformer blocks")
-    add("--heads", 4, "attention heads; --width must be an even multiple of it")
+    add("--heads", 4, "attention heads; --width must be an even multiple of this")
     add("--ff", 384, "hidden size of the feed-forward")
-    add("--vocab", 64, "tokens of the vocabulary, the mask token among them")
+    add("--vocab", 64, "tokens of the vocabulary, including the mask token")
     add("--threads", None, "threads of each library (default: the usable cores)")
     add("--repeats", 5, "timings of each program")
     parser.add_argument("--json", metavar="FILE", help="also write everything to FILE as JSON")
     args = parser.parse_args(argv)
     if args.calls > args.length:
-        parser.error(f"--calls={args.calls}: a call commits a token or more, so at most --length.")
+        parser.error(f"--calls={args.calls} is more than --length: every call commits a token.")
     if args.width % (2 * args.heads):
         parser.error(f"--width={args.width} is not an even multiple of --heads={args.heads}.")
     if args.vocab < 3:
-        parser.error("--vocab must be 3 or more: the mask token and at least two others.")
+        parser.error("--vocab must be at least 3: the mask token and two others.")
     args.threads = args.threads or timing.cores()
     return args
 
 
 def main(argv: list[str] | None = None) -> None:
     args = arguments(argv)
-    machine = timing.machine()  # before our own work adds to the load
-    # XLA reads it once, when jax makes its device.
+    machine = timing.machine()  # before this process adds to the load
+    # XLA reads NPROC once, when jax creates its device.
     os.environ["NPROC"] = str(args.threads)
     import jax
 
     jax.config.update("jax_platforms", "cpu")
-    jax.config.update("jax_enable_compilation_cache", False)  # compile times are to be true
+    jax.config.update("jax_enable_compilation_cache", False)  # so that compile times are real
     result = measure(args, machine, make_sides(args))
     print(report(result))
     if args.json:
@@ -93,7 +94,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def make_sides(args: argparse.Namespace) -> "dict[str, JaxSide | TorchSide]":
-    """What is compared, by name; without torch the JAX side alone."""
+    """Returns the sides to compare, by name; only the JAX side if torch is not installed."""
     ours = JaxSide(args)
     try:
         import torch  # noqa: F401
@@ -107,9 +108,9 @@ def measure(
     machine: dict[str, Any],
     sides: "dict[str, JaxSide | TorchSide]",
 ) -> dict[str, Any]:
-    """Everything there is to tell, as in the JSON file.  Raises `DisagreementError`."""
+    """Returns all results, as in the JSON file.  Raises `DisagreementError`."""
     agreement = check_agreement(sides["jax"], sides["torch"]) if "torch" in sides else None
-    # One untimed round, then the timed ones.
+    # One round without timing, then the timed ones.
     calls = {
         f"{program}/{name}": call
         for program in ("gemm", "generate", "update_k1", "update_k2")
@@ -131,28 +132,28 @@ def measure(
 
 
 def report(result: dict[str, Any]) -> str:
-    """The result as text."""
+    """Formats the results as text."""
     lines = timing.headline(result["machine"], result["versions"])
     lines.append("threads: " + ", ".join(f"{name} {n}" for name, n in result["threads"].items()))
     same = result["agreement"]
     if same is None:
-        lines.append("torch is not installed: the JAX side alone")
+        lines.append("torch is not installed, so only the JAX side was measured")
     else:
         lines.append(
             f"agreement: logits within {same['logits']:.1e}, gradients within "
-            f"{same['gradients']:.1e} of their largest, {same['tokens']:.1%} of tokens equal"
+            f"{same['gradients']:.1e} of their largest entry, {same['tokens']:.1%} of tokens equal"
         )
     peak, rows = result["peak_gflops"], []
-    for program, of_program in result["results"].items():
+    for program, by_side in result["results"].items():
         for name in ("jax", "torch"):
-            if name not in of_program:
+            if name not in by_side:
                 continue
             compiled = result["compile_seconds"].get(program) if name == "jax" else None
-            rows.append(timing.row(f"{program} {name}", of_program[name], peak, compiled))
+            rows.append(timing.row(f"{program} {name}", by_side[name], peak, compiled))
     lines += ["", timing.table(timing.COLUMNS, rows), ""]
-    for program, of_program in result["results"].items():
-        if "ratio" in of_program:
-            lines.append(f"{program}: JAX takes {_times(of_program)} PyTorch")
+    for program, by_side in result["results"].items():
+        if "ratio" in by_side:
+            lines.append(f"{program}: JAX takes {_times(by_side)} PyTorch")
     to_k1 = result["results"]["update_k2"]["to_k1"]
     lines.append(f"update_k2: JAX takes {_times(to_k1)} update_k1")
     return "\n".join(lines)
@@ -163,9 +164,9 @@ def _times(ratio: dict[str, float]) -> str:
 
 
 def check_agreement(jax_side: "JaxSide", torch_side: "TorchSide") -> dict[str, float]:
-    """Largest differences of logits and of gradients; share of equal tokens.
+    """Returns the largest differences of logits and of gradients, and the share of equal tokens.
 
-    Tokens are told, not enforced: after one near-tie two completions part for good.
+    Equal tokens are reported, not required: after one near-tie two completions differ for good.
 
     Raises:
       DisagreementError: logits or gradients differ by more than the tolerance.
@@ -174,27 +175,30 @@ def check_agreement(jax_side: "JaxSide", torch_side: "TorchSide") -> dict[str, f
     import numpy as np
 
     ours, theirs = jax_side.logits(), torch_side.logits()
-    of_logits = float(np.max(np.abs(ours - theirs)))
-    if not of_logits <= LOGITS_TOLERANCE:
+    logits_difference = float(np.max(np.abs(ours - theirs)))
+    if not logits_difference <= LOGITS_TOLERANCE:
         raise DisagreementError(
-            f"logits of JAX and PyTorch differ by {of_logits:.2e}, more than {LOGITS_TOLERANCE}."
+            f"logits of JAX and PyTorch differ by {logits_difference:.2e}, "
+            f"more than {LOGITS_TOLERANCE}."
         )
 
-    def off(path, a, b) -> float:
+    def difference(path, a, b) -> float:
         a, b = np.asarray(a), np.asarray(b)
         if a.shape != b.shape:
             raise DisagreementError(f"gradient {jax.tree_util.keystr(path)}: {a.shape}, {b.shape}.")
         return float(np.max(np.abs(a - b)) / max(np.max(np.abs(b)), 1e-12))
 
-    each = jax.tree_util.tree_map_with_path(off, jax_side.gradients(), torch_side.gradients())
-    of_gradients = max(jax.tree.leaves(each))
-    if not of_gradients <= GRADIENT_TOLERANCE:
+    each = jax.tree_util.tree_map_with_path(
+        difference, jax_side.gradients(), torch_side.gradients()
+    )
+    gradient_difference = max(jax.tree.leaves(each))
+    if not gradient_difference <= GRADIENT_TOLERANCE:
         raise DisagreementError(
-            f"gradients of JAX and PyTorch differ by {of_gradients:.2e} of their largest entry, "
-            f"more than {GRADIENT_TOLERANCE}: {each}"
+            f"gradients of JAX and PyTorch differ by {gradient_difference:.2e} of their largest "
+            f"entry, more than {GRADIENT_TOLERANCE}: {each}"
         )
     same = float(np.mean(jax_side.tokens() == torch_side.tokens()))
-    return {"logits": of_logits, "gradients": of_gradients, "tokens": same}
+    return {"logits": logits_difference, "gradients": gradient_difference, "tokens": same}
 
 
 class JaxSide:
@@ -208,8 +212,8 @@ class JaxSide:
         from diffpo_jax.arrays.types import Prompts
         from diffpo_jax.config import ModelConfig, ThresholdConfig
         from diffpo_jax.diffusion import sampler as generate
-        from diffpo_jax.diffusion import unmask
         from diffpo_jax.diffusion.denoise import denoise
+        from diffpo_jax.diffusion.settings import SamplerSettings
         from diffpo_jax.models import families
 
         self.threads = args.threads
@@ -221,7 +225,7 @@ class JaxSide:
             heads=args.heads,
             kv_heads=args.heads,
             ff=args.ff,
-            scan_unroll=args.layers,  # as configs/sudoku.py: all of them
+            scan_unroll=args.layers,  # all of them, as in configs/sudoku.py
         )
         policy = families.make_policy(
             self.model, ThresholdConfig(), vocab=args.vocab, mask_id=self.mask_id, platform="cpu"
@@ -236,7 +240,7 @@ class JaxSide:
         self.advantage = jax.random.normal(jax.random.fold_in(key, 1), (rows,))
         keys = rng.row_keys(key, jnp.arange(rows))
         cap = args.calls if args.calls < args.length else 0
-        settings = unmask.SamplerSettings(args.length, args.length, 0.0, cap)
+        settings = SamplerSettings(args.length, args.length, 0.0, cap)
         sampler = generate.make_generate(policy, settings, threshold="fixed")
         self.compile_seconds: dict[str, float] = {}
         gamma = jnp.float32(0.0)
@@ -271,13 +275,15 @@ class JaxSide:
             self.calls[f"update_k{k}"] = lambda step=step: ready(step())
 
     def compile_update(self, name: str, anchors: int, chunk: int = 0):
-        """The gradient of the denoiser with K anchors (0: every call), and the draws it takes."""
+        """Returns the denoiser's gradient with K anchors (0: every call) and the draws it needs."""
         import jax
         import jax.numpy as jnp
 
         from diffpo_jax.arrays.types import Draws
+        from diffpo_jax.config import LikelihoodConfig
         from diffpo_jax.diffusion import likelihood
         from diffpo_jax.diffusion.anchors import draw_anchors, every_call
+        from diffpo_jax.diffusion.settings import SamplerSettings
 
         calls = self.rollout.commit_call
         if anchors:
@@ -285,6 +291,9 @@ class JaxSide:
         else:
             drawn = every_call(*calls.shape)
         draws = Draws(drawn, jnp.zeros(self.prompts.mask.shape, bool))
+
+        length = self.rollout.tokens.shape[1]
+        settings = SamplerSettings(length, length, 1.0, chunk=chunk)
 
         def loss(denoiser, draws):
             params = self.params | {"denoiser": denoiser}
@@ -294,8 +303,8 @@ class JaxSide:
                 self.prompts,
                 self.rollout,
                 draws,
-                temperature=1.0,
-                chunk=chunk,
+                LikelihoodConfig(),
+                settings,
             )
             rho = jnp.exp(log_p - jax.lax.stop_gradient(log_p))
             return -jnp.mean(rho * self.advantage[:, None])
@@ -360,7 +369,7 @@ class TorchSide:
 
 
 def flops(args: argparse.Namespace) -> dict[str, float]:
-    """Operations of each program; a gradient counts as three forward passes."""
+    """Returns the operations of each program; a gradient counts as three forward passes."""
     sequence = args.prompt + args.length
     forward = args.rows * timing.forward_flops(
         sequence=sequence,
@@ -383,9 +392,9 @@ def _results(times: dict[str, timing.Times], flops: dict[str, float]) -> dict[st
     for key, one in times.items():
         program, name = key.split("/")
         results.setdefault(program, {})[name] = timing.summary(one, flops[program])
-    for program, of_program in results.items():
-        if "torch" in of_program:
-            of_program |= timing.ratio(times[f"{program}/jax"], times[f"{program}/torch"])
+    for program, by_side in results.items():
+        if "torch" in by_side:
+            by_side |= timing.ratio(times[f"{program}/jax"], times[f"{program}/torch"])
     results["update_k2"]["to_k1"] = timing.ratio(times["update_k2/jax"], times["update_k1/jax"])
     return results
 
@@ -393,7 +402,7 @@ def _results(times: dict[str, timing.Times], flops: dict[str, float]) -> dict[st
 def _positive(text: str) -> int:
     value = int(text)
     if value < 1:
-        raise argparse.ArgumentTypeError(f"{value} is not 1 or more")
+        raise argparse.ArgumentTypeError(f"{value} is less than 1")
     return value
 
 

@@ -1,16 +1,16 @@
-"""What K anchors cost: time and memory of an update, from d1's one to every call.
+"""The cost of K anchors: time and memory of an update, from d1's one anchor to every call.
 
     python benchmarks/anchors.py [--json FILE]
 
-  K=1 2 4 16  gradients of all parameters through `likelihood.anchored_log_prob` with K anchors,
-              in one process, repeats taken in turn.  Rollouts commit one token a call, so K=16 has
-              16 different anchors where --length is 16 or more.
-  exact       every call of the rollout as an anchor.
-  torch       d1's update (K=1) in plain PyTorch, eagerly; left out where torch is not installed.
+  K=1 2 4 16  gradients of all parameters through `likelihood.anchored_log_prob` with K anchors, in
+              one process, with alternating repeats.  Rollouts commit one token per call, so K=16
+              has 16 different anchors if --length is at least 16.
+  exact       every call of the rollout is an anchor.
+  torch       d1's update (K=1) in plain PyTorch, eagerly; left out if torch is not installed.
 
-Memory is what the compiled program says of its temporary arrays.  It is told for this vocabulary
-with and without chunks of positions, and again for --large-vocab, compiled and not run: there
-"[B L V]" is the size of one float32 array of all distributions, and "gradients" that of the
+Memory is the size of the compiled program's temporary arrays.  It is reported for this vocabulary
+with and without chunks of positions, and again for --large-vocab, compiled but not run.  There
+"[B L V]" is the size of one float32 array of all distributions, and "gradients" the size of the
 parameters' gradients, which grow with the vocabulary whatever the surrogate does.
 """
 
@@ -36,7 +36,7 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
         type=lambda text: [int(word) for word in text.split(",")],
         default=[1, 2, 4, 16, 0],
         metavar="K,K,...",
-        help="0: every call (default 1,2,4,16,0); 1 is always measured",
+        help="0 means every call (default 1,2,4,16,0); 1 is always measured",
     )
     parser.add_argument("--large-vocab", type=int, default=126_464, metavar="N")
     parser.add_argument("--chunk", type=int, default=2, metavar="N", help="positions (default 2)")
@@ -65,7 +65,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def measure(args: argparse.Namespace, machine: dict[str, Any]) -> dict[str, Any]:
-    """Everything there is to tell, as in the JSON file."""
+    """Returns all results, as in the JSON file."""
     import jax
 
     sides = against_pytorch.make_sides(args)
@@ -107,7 +107,7 @@ def measure(args: argparse.Namespace, machine: dict[str, Any]) -> dict[str, Any]
 
 
 def report(result: dict[str, Any]) -> str:
-    """The result as text."""
+    """Formats the results as text."""
     lines = timing.headline(result["machine"], result["versions"])
     columns = ["", "median s", "x K=1", "x K=1, CPU", "x torch", "MiB", "MiB chunked"]
     rows = []
@@ -136,7 +136,7 @@ def report(result: dict[str, Any]) -> str:
 
 
 def _large(args: argparse.Namespace) -> dict[str, Any]:
-    """Memory at the large vocabulary, by the compiler's account."""
+    """Returns the memory that the compiler reports at the large vocabulary."""
     import jax
 
     shapes = argparse.Namespace(**vars(args) | {"vocab": args.large_vocab, "calls": 1})

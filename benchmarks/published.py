@@ -1,18 +1,19 @@
-"""An RL step at the size of published models, with random weights, on the devices at hand.
+"""Times an RL step at the size of published models, with random weights, on local devices.
 
     python benchmarks/published.py --config=configs/sudoku.py:llada_8b,lora \\
         mesh.fsdp=1 rl.prompts=2 rl.micro_batch=4 sampler.max_calls=32 [--json FILE]
 
   rollout   all calls of a step's rollouts, on random prompts
-  score     log-probabilities to compare with, where the configuration wants any
+  score     old or reference log-probabilities, if the configuration needs any
   update    one optimiser update
 
-The programs are those that `python -m diffpo_jax.plan` compiles and a run uses; changes of the
-configuration are written as in a study's arms.  Beside the times: operations as a run's `time/mfu`
-counts them, their share of the devices' published peak, the memory that the plan says a program
-takes of a device, and the most that was in use there.  Weights are random, so a rollout commits a
-token a call until sampler.max_calls; its time means nothing without the number of calls, which is
-printed.  Grading on the host, checkpoints and logging are left out.
+The programs are those that `python -m diffpo_jax.plan` compiles and that a run uses.  Changes of
+the configuration are written as in a study's arms.  Besides the times, the script reports the
+operations as a run's `time/mfu` counts them, their share of the devices' published peak, the memory
+that the plan computes for a program on each device, and the peak memory in use.  Weights are
+random, so a rollout commits one token per call until sampler.max_calls; the number of calls is
+printed, because the time means nothing without it.  Grading on the host, checkpoints and logging
+are left out.
 """
 
 import argparse
@@ -32,13 +33,15 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("changes", nargs="*", metavar="FIELD=VALUE", help="of the configuration")
+    parser.add_argument(
+        "changes", nargs="*", metavar="FIELD=VALUE", help="changes of the configuration"
+    )
     parser.add_argument("--config", required=True, metavar="FILE[:PRESETS]")
     parser.add_argument(
         "--last",
         choices=PROGRAMS,
         default=PROGRAMS[-1],
-        help="programs after this one are left out (default update: none)",
+        help="leave out the programs after this one (default: update, which leaves out none)",
     )
     parser.add_argument("--repeats", type=int, default=3, metavar="N", help="(default 3)")
     parser.add_argument("--json", metavar="FILE", help="also write everything to FILE as JSON")
@@ -53,10 +56,10 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def measure(args: argparse.Namespace, machine: dict[str, Any]) -> dict[str, Any]:
-    """Everything there is to tell, as in the JSON file.
+    """Returns all results, as in the JSON file.
 
     Raises:
-      UserError: a bad configuration or mesh, or one that this cannot make arguments for.
+      UserError: a bad configuration or mesh, or one that this script makes no arguments for.
     """
     import jax
 
@@ -65,11 +68,14 @@ def measure(args: argparse.Namespace, machine: dict[str, Any]) -> dict[str, Any]
     from diffpo_jax.planning import programs
     from diffpo_jax.system.errors import UserError
 
-    jax.config.update("jax_enable_compilation_cache", False)  # compile times are to be true
+    jax.config.update("jax_enable_compilation_cache", False)  # so that compile times are real
     config = convert.from_file(args.config, args.changes)
     check.check_training(config)
     if config.rl.objective.selection == "exact" or config.mode == "sampler":
-        raise UserError("only updates of tokens are measured here: mode model or joint, no sets.")
+        raise UserError(
+            "this benchmark only measures updates of tokens: set mode to model or joint, and "
+            "rl.objective.selection to gamma_token or none."
+        )
     mesh = mesh_lib.make_mesh(config.mesh)
     run, results = _Run(config, mesh, programs.make_step(config, mesh)), {}
     for name in PROGRAMS[: PROGRAMS.index(args.last) + 1]:
@@ -90,7 +96,7 @@ def measure(args: argparse.Namespace, machine: dict[str, Any]) -> dict[str, Any]
 
 
 def report(result: dict[str, Any]) -> str:
-    """The result as text."""
+    """Formats the results as text."""
     columns = ["", "median s", "min s", "max s", "TFLOP/s", "MFU %", "planned GiB", "peak GiB"]
     rows = []
     for name, one in result["results"].items():
@@ -113,11 +119,11 @@ def report(result: dict[str, Any]) -> str:
     if "seconds" in rollout:
         each = 1e3 * rollout["seconds"] / calls
         lines.append(
-            f"{result['rows']} rollouts, {calls} calls the longest, {each:.4g} ms for each of "
-            f"those, {result['sampled_tokens'] / rollout['seconds']:.4g} tokens/s"
+            f"{result['rows']} rollouts; the longest takes {calls} calls, {each:.4g} ms per call; "
+            f"{result['sampled_tokens'] / rollout['seconds']:.4g} tokens/s"
         )
     lines += [
-        f"{name}: no room for it: {one['refusal']}"
+        f"{name} does not fit: {one['refusal']}"
         for name, one in result["results"].items()
         if "refusal" in one
     ]
@@ -125,7 +131,7 @@ def report(result: dict[str, Any]) -> str:
 
 
 class _Run:
-    """Real arguments for a step's programs, made as the programs before them give results."""
+    """Arguments for a step's programs; each program's results are arguments of the next."""
 
     def __init__(self, config, mesh, step):
         import jax
@@ -135,12 +141,14 @@ class _Run:
         trained = _filled(step.state.params, jax.random.fold_in(key, 0))
         self.frozen = _filled(step.frozen, jax.random.fold_in(key, 1))
         self.state = self._state(trained)
-        self.reference = _filled(step.reference, jax.random.fold_in(key, 2))  # it takes its room
+        self.reference = _filled(
+            step.reference, jax.random.fold_in(key, 2)
+        )  # held for its memory only
         self.old = self.rollout = self.draws = None
         self.calls = self.tokens = 0
 
     def measure(self, name: str, repeats: int) -> dict[str, Any]:
-        """Compiles a program and times it, those before it having been measured."""
+        """Compiles and times a program, after those before it have been measured."""
         import jax
 
         from diffpo_jax.distributed import chips
@@ -151,7 +159,7 @@ class _Run:
         say(f"compiling {name} ...")
         compiled = programs.compile_program(program)
         say(f"{name}: {compiled.seconds:.0f} s")
-        plan = memory.of_program(program, compiled, memory.staying(self.step), None)
+        plan = memory.program_bytes(program, compiled, memory.resident_bytes(self.step), None)
         result = {"compile_seconds": compiled.seconds, "planned_bytes": plan["sum"]}
         if compiled.executable is None:
             return result | {"refusal": compiled.refusal.partition("\n")[0]}
@@ -163,20 +171,20 @@ class _Run:
             if "RESOURCE_EXHAUSTED" not in str(error):
                 raise
             return result | {"refusal": str(error).partition("\n")[0]}
-        flops = self._operations(name)
-        result |= timing.summary(times, flops) | {"peak_bytes": _peak_bytes(self.mesh)}
+        operations = self._operations(name)
+        result |= timing.summary(times, operations) | {"peak_bytes": _peak_bytes(self.mesh)}
         if peak := chips.peak(self.mesh.devices.flat[0].device_kind):
-            result["mfu"] = flops / result["seconds"] / (peak * self.mesh.size)
+            result["mfu"] = operations / result["seconds"] / (peak * self.mesh.size)
         return result
 
     def _call(self, name: str, executable):
-        """The program as a function of nothing, which waits for the end."""
+        """Returns the program as a function without arguments that waits until it is done."""
         import jax
 
         from diffpo_jax.arrays import rng
 
         if name == "rollout":
-            inputs = self._of_rollout()
+            inputs = self._rollout_inputs()
             self.rollout = jax.block_until_ready(executable(*inputs))
             key = rng.key_for(self.config.seed, "draws")
             self.draws = self.step.run.draw(key, self.rollout, self.prompts)
@@ -196,13 +204,14 @@ class _Run:
         return update
 
     def _operations(self, name: str) -> float:
-        """Of one run of a program, on all devices."""
+        """Returns the operations of one run of a program, over all devices."""
         import jax
 
+        from diffpo_jax.models import flops
         from diffpo_jax.planning import vocabulary
 
         config = self.config
-        network = flops.Network(config.model, config.lora, vocabulary.of_config(config).size)
+        network = flops.Network(config.model, config.lora, vocabulary.make_vocabulary(config).size)
         rows = config.rl.prompts * config.rl.group
         if name == "rollout":
             record = jax.device_get((self.rollout.commit_call, self.rollout.nfe))
@@ -214,7 +223,7 @@ class _Run:
             network, config.sampler, flops.Passes(*passes), whole=whole
         )
 
-    def _of_rollout(self):
+    def _rollout_inputs(self):
         import jax
         import jax.numpy as jnp
 
@@ -224,7 +233,7 @@ class _Run:
 
         _, shapes, *_ = self.step.programs["rollout"].arguments
         key = rng.key_for(self.config.seed, "rollout")
-        words = vocabulary.of_config(self.config)
+        words = vocabulary.make_vocabulary(self.config)
         tokens = jax.random.randint(key, shapes.tokens.shape, 0, words.size)
         tokens = jnp.where(tokens == words.mask, words.mask - 1, tokens)
         self.prompts = jax.device_put(
@@ -268,14 +277,14 @@ class _Run:
 
 
 def _filled(shapes: Any, key) -> Any:
-    """Random parameters of these shapes, each made where it belongs."""
+    """Returns random parameters of these shapes, each created on its own devices."""
     import jax
     import jax.numpy as jnp
 
     from diffpo_jax.distributed import sharding
 
     def fill(path, x, key):
-        name = sharding.path_of(path)
+        name = sharding.path_name(path)
         if x.dtype == jnp.uint4:
             return jax.random.randint(key, x.shape, 0, 16, jnp.uint8).astype(x.dtype)
         if x.dtype == jnp.int8:
@@ -284,7 +293,9 @@ def _filled(shapes: Any, key) -> Any:
             return jnp.ones(x.shape, x.dtype)
         if len(x.shape) < 2:
             return jnp.zeros(x.shape, x.dtype)
-        if name.endswith("scale"):  # of kernels in few bits: int8 up to 127 of them, nf4 up to 1
+        if name.endswith(
+            "scale"
+        ):  # of quantised kernels: int8 values go up to 127, nf4 values up to 1
             return jnp.full(x.shape, scale, x.dtype)
         return x.shape[-2] ** -0.5 * jax.random.normal(key, x.shape, x.dtype)
 
@@ -299,7 +310,7 @@ def _filled(shapes: Any, key) -> Any:
 
 
 def _peak_bytes(mesh) -> int | None:
-    """The most that was in use on a device since the process began, where its backend counts."""
+    """Returns the peak bytes in use on a device since the process began, or None if unknown."""
     stats = mesh.devices.flat[0].memory_stats() or {}
     return stats.get("peak_bytes_in_use")
 

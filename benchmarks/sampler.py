@@ -1,19 +1,19 @@
-"""The sampler's options against its plain loop, timed on this machine.
+"""Times the sampler's options against its plain loop, on this machine.
 
     python benchmarks/sampler.py [--json FILE]
 
-  cache    a long prompt and a completion in blocks: every call over the whole row ("none"), over
-           the completion ("prompt") or over the current block ("dual"), refreshed once a block.
+  cache    a long prompt and a completion in blocks: every call computes the whole row ("none"), the
+           completion ("prompt") or the current block ("dual"); refreshed once per block.
   stream   a queue of prompts whose rows need different numbers of calls: static batches, one after
            the other, against a continuous batch of the same size.
-  chunk    the cache's plain loop with the vocabulary's work a few positions at a time, at
-           --large-vocab: its time, and the memory the compiled program asks for.
+  chunk    one call's work on the vocabulary, a few positions at a time, at --large-vocab: its time,
+           and the memory of the compiled program.
   compile  seconds to trace and compile each of these, with JAX's compilation cache off, and how
            often a program was compiled while gamma, prompts and their lengths changed.
 
-The model is untrained, of --width, --layers, --heads and --ff.  The numbers of calls are fixed by
-the rule "top_k" where options are compared at equal calls.  In the queue they come from drawn
-thresholds, with output weights multiplied by --sharpen so that they vary; they are printed.
+The model is untrained; --width, --layers, --heads and --ff set its size.  If options are compared
+at equal calls, the rule "top_k" fixes the number of calls.  In the queue the numbers follow from
+drawn thresholds, with output weights multiplied by --sharpen so that they vary; they are printed.
 Ratios are medians over neighbouring timings.
 """
 
@@ -35,21 +35,21 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     for name, default, text in (
-        ("--rows", 4, "sequences at a time"),
+        ("--rows", 4, "sequences per batch"),
         ("--prompt", 512, "prompt tokens"),
         ("--length", 256, "completion tokens"),
-        ("--block", 32, "block length; divides --length"),
+        ("--block", 32, "block length; must divide --length"),
         ("--calls", 64, "calls of a completion; a multiple of the blocks"),
         ("--width", 64, "model.width"),
         ("--layers", 3, "model.layers"),
         ("--heads", 4, "model.heads"),
         ("--ff", 192, "model.ff"),
         ("--vocab", 64, "vocabulary"),
-        ("--queue", 256, "prompts of the queue"),
-        ("--slots", 32, "rows in flight of the queue, and of each static batch"),
+        ("--queue", 256, "prompts in the queue"),
+        ("--slots", 32, "rows in flight, and rows of each static batch"),
         ("--queue-length", 16, "prompt and completion tokens in the queue"),
         ("--large-vocab", 126_464, "vocabulary of the chunked program (default: LLaDA's)"),
-        ("--chunk", 4, "positions of a row at a time"),
+        ("--chunk", 4, "positions of a row that are held at once"),
         ("--repeats", 5, "timings of each program"),
     ):
         parser.add_argument(name, type=int, default=default, metavar="N", help=text)
@@ -70,10 +70,10 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def measure(args: argparse.Namespace, machine: dict[str, Any]) -> dict[str, Any]:
-    """Everything there is to tell, as in the JSON file."""
+    """Returns all results, as in the JSON file."""
     import jax
 
-    jax.config.update("jax_enable_compilation_cache", False)  # compile times are to be true
+    jax.config.update("jax_enable_compilation_cache", False)  # so that compile times are real
     bench = _Bench(args)
     timing.interleave(bench.calls, 1)
     times = timing.interleave(bench.calls, args.repeats)
@@ -96,7 +96,7 @@ def measure(args: argparse.Namespace, machine: dict[str, Any]) -> dict[str, Any]
 
 
 def report(result: dict[str, Any]) -> str:
-    """The result as text."""
+    """Formats the results as text."""
     rows = []
     for name, one in result["results"].items():
         to = one.get("to")
@@ -115,7 +115,7 @@ def report(result: dict[str, Any]) -> str:
     return "\n".join(
         [
             *timing.headline(result["machine"], result["versions"]),
-            f"{result['device']}; calls a row of the queue: {calls}",
+            f"{result['device']}; calls per row of the queue: {calls}",
             "",
             timing.table(columns, rows),
             "",
@@ -126,7 +126,7 @@ def report(result: dict[str, Any]) -> str:
 
 
 class _Bench:
-    """The programs, compiled, as `calls` without arguments that wait for the end."""
+    """The compiled programs; each entry of `calls` runs one and waits until it is done."""
 
     def __init__(self, args: argparse.Namespace):
         self.args = args
@@ -168,9 +168,9 @@ class _Bench:
 
         from diffpo_jax.arrays.types import Prompts
 
-        of_tokens, of_size = jax.random.split(jax.random.key(seed))
-        tokens = jax.random.randint(of_tokens, (rows, length), 0, vocab - 1)
-        size = jax.random.randint(of_size, (rows, 1), length // 2, length + 1)
+        token_key, size_key = jax.random.split(jax.random.key(seed))
+        tokens = jax.random.randint(token_key, (rows, length), 0, vocab - 1)
+        size = jax.random.randint(size_key, (rows, 1), length // 2, length + 1)
         return Prompts(tokens, jnp.arange(length) >= length - size)
 
     def _keys(self, rows: int):
@@ -192,16 +192,16 @@ class _Bench:
     def _add_long(self, name: str, vocab: int, kind: str, chunk: int) -> None:
         import jax.numpy as jnp
 
-        from diffpo_jax.diffusion import commit, sampler, unmask
-        from diffpo_jax.diffusion.kv_cache import CacheSettings
+        from diffpo_jax.diffusion import sampler
+        from diffpo_jax.diffusion.settings import CacheSettings, Rule, SamplerSettings
 
         args = self.args
         policy, params = self._policy(vocab)
-        settings = unmask.SamplerSettings(
+        settings = SamplerSettings(
             args.length,
             args.block,
             0.0,
-            rule=commit.Rule("top_k"),
+            rule=Rule("top_k"),
             ranking="confidence",
             cache=CacheSettings(kind),
             chunk=chunk,
@@ -217,12 +217,13 @@ class _Bench:
         import jax.numpy as jnp
         import numpy as np
 
-        from diffpo_jax.diffusion import sampler, unmask
+        from diffpo_jax.diffusion import sampler
+        from diffpo_jax.diffusion.settings import SamplerSettings
 
         args = self.args
         policy, params = self._policy(args.vocab)
         params["denoiser"]["unembed"] *= args.sharpen
-        settings = unmask.SamplerSettings(args.queue_length, args.queue_length, 1.0)
+        settings = SamplerSettings(args.queue_length, args.queue_length, 1.0)
         inputs = (
             params,
             self._prompts(args.queue, args.queue_length, args.vocab),
@@ -246,16 +247,17 @@ class _Bench:
         import jax.numpy as jnp
 
         from diffpo_jax.diffusion import token_distribution
+        from diffpo_jax.diffusion.settings import SamplerSettings
 
         args = self.args
         policy, params = self._policy(args.large_vocab)
-        # One call's work: half of a block is masked, the rest of the row is not asked about.
+        # One call's work: half of a block is masked, and the rest of the row is not read.
         shape = (args.rows, args.length)
         place = jnp.arange(args.length)
         open_ = jnp.broadcast_to(place >= args.block // 2, shape)
         wanted = open_ & (place < args.block)
         hidden = jax.random.normal(jax.random.key(1), (*shape, args.width))
-        how = token_distribution.ReadSettings(0.0, chunk=chunk)
+        how = SamplerSettings(args.length, args.block, 0.0, chunk=chunk)
 
         def read(params, hidden, wanted, open_, keys):
             return token_distribution.read(policy, params, hidden, wanted, open_, keys, how)
@@ -263,18 +265,21 @@ class _Bench:
         self._add(name, read, params, hidden, wanted, open_, self._keys(args.rows))
 
     def compilations(self) -> dict[str, int]:
-        """How often one jitted sampler is compiled while its inputs change."""
+        """Returns how often one jitted sampler is compiled while its inputs change."""
         import jax
         import jax.numpy as jnp
 
-        from diffpo_jax.diffusion import sampler, unmask
+        from diffpo_jax.diffusion import sampler
+        from diffpo_jax.diffusion.settings import SamplerSettings
 
         args, variations = self.args, 4
         policy, params = self._policy(args.vocab)
-        settings = unmask.SamplerSettings(args.queue_length, args.queue_length, 1.0)
+        settings = SamplerSettings(args.queue_length, args.queue_length, 1.0)
         run = jax.jit(sampler.make_generate(policy, settings, threshold="fixed"))
         for i in range(variations):
-            prompts = self._prompts(4, args.queue_length, args.vocab, seed=i)  # of other lengths
+            prompts = self._prompts(
+                4, args.queue_length, args.vocab, seed=i
+            )  # other prompt lengths
             jax.block_until_ready(run(params, prompts, jnp.float32(0.1 * i), self._keys(4)))
         return {"programs": run._cache_size(), "variations": variations}
 

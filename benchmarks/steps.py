@@ -1,4 +1,4 @@
-"""The parts of one RL step at the shapes of configs/sudoku.py, timed on this machine.
+"""Times the parts of one RL step at the shapes of configs/sudoku.py, on this machine.
 
     python benchmarks/steps.py [--json FILE]
 
@@ -6,13 +6,13 @@
             batch (slots=0) and with continuous batches of several sizes.
   forward   log-probabilities of the rollouts' tokens: K denoiser passes (K=1 d1, K=2 DiFFPO), in
             micro-batches of several sizes (0: all rows at once).
-  update    the whole optimiser update of the same: likelihoods, objective, gradients, Adam.
-  GEMM      [rows * S, width] x [width, ff] alone: the speed that the others are held against.
+  update    the whole optimiser update: likelihoods, objective, gradients, Adam.
+  GEMM      the product [rows * S, width] x [width, ff], whose speed the others are compared with.
 
-The programs are the trainer's own.  The model is untrained; its output weights are multiplied by
---sharpen, which lowers the entropies so that, at --gamma, rows need different numbers of calls.
-How many they took is printed: a rollout's time means nothing without it.  Grading on the host,
-checkpoints and logging are left out.
+The programs are those that training runs.  The model is untrained; --sharpen multiplies its output
+weights, which lowers the entropies so that, at --gamma, rows need different numbers of calls.  The
+numbers of calls are printed, because a rollout's time means nothing without them.  Grading on the
+host, checkpoints and logging are left out.
 """
 
 import argparse
@@ -27,7 +27,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
 from benchmarks import timing
 
-GEMMS = 10  # products timed at once
+GEMMS = 10  # products per timing
 METHODS = {1: "d1", 2: "diffpo"}  # by K
 
 
@@ -41,14 +41,18 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
         text = f"model.{name} (default: the config's)"
         parser.add_argument(f"--{name}", type=int, metavar="N", help=text)
     for name, default, text in (
-        ("--slots", [0, 32, 64, 128], "rows in flight of each rollout; 0: a static batch"),
-        ("--micro", [0, 32, 64, 128], "rows of a micro-batch; 0: all; others must divide the rows"),
-        ("--anchors", [1, 2], "K of each update, of 1 and 2"),
+        ("--slots", [0, 32, 64, 128], "rows in flight of each rollout; 0 means a static batch"),
+        (
+            "--micro",
+            [0, 32, 64, 128],
+            "rows of a micro-batch, which must divide the rows; 0 means all",
+        ),
+        ("--anchors", [1, 2], "K of each update: 1, 2 or both"),
     ):
         shown = f"{text} (default {','.join(map(str, default))})"
         parser.add_argument(name, default=default, help=shown, **numbers)
     parser.add_argument(
-        "--gamma", type=float, default=0.5, help="median of gamma, nats (default 0.5)"
+        "--gamma", type=float, default=0.5, help="median of gamma in nats (default 0.5)"
     )
     parser.add_argument(
         "--sharpen", type=float, default=5.0, help="factor of the output weights (default 5)"
@@ -59,7 +63,7 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     if args.repeats < 1 or (args.rows is not None and args.rows < 1):
         parser.error("--repeats and --rows must be 1 or more.")
     if unknown := set(args.anchors) - set(METHODS):
-        parser.error(f"--anchors: {sorted(unknown)} cannot be measured, only 1 and 2.")
+        parser.error(f"--anchors: {sorted(unknown)} cannot be measured; use 1 and 2.")
     return args
 
 
@@ -68,11 +72,11 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def measure(args: argparse.Namespace, machine: dict[str, Any]) -> dict[str, Any]:
-    """Everything there is to tell, as in the JSON file.  Raises `UserError` (bad sizes)."""
+    """Returns all results, as in the JSON file.  Raises `UserError` for impossible sizes."""
     import jax
     import numpy as np
 
-    jax.config.update("jax_enable_compilation_cache", False)  # compile times are to be true
+    jax.config.update("jax_enable_compilation_cache", False)  # so that compile times are real
     config = make_config(args, METHODS[2])
     step = _Step(args, config)
     timing.interleave(step.calls, 1)
@@ -87,14 +91,14 @@ def measure(args: argparse.Namespace, machine: dict[str, Any]) -> dict[str, Any]
         if name.startswith("update"):
             both = times[name], times[name.replace("update", "forward")]
             results[name]["to_forward"] = timing.ratio(*both)
-    of_rows = next(iter(step.nfe.values()))
-    percentiles = {f"p{q}": float(np.percentile(of_rows, q)) for q in (10, 50, 90, 100)}
+    row_calls = next(iter(step.nfe.values()))
+    percentiles = {f"p{q}": float(np.percentile(row_calls, q)) for q in (10, 50, 90, 100)}
     return {
         "settings": vars(args) | {"rows": step.rows, "model": dataclasses.asdict(config.model)},
         "device": f"{jax.devices()[0].platform} ({jax.devices()[0].device_kind})",
         "machine": machine | {"load_average_after": timing.machine()["load_average"]},
         "versions": timing.versions("jax", "jaxlib", "flax", "optax"),
-        "calls_per_row": {"mean": float(np.mean(of_rows))} | percentiles,
+        "calls_per_row": {"mean": float(np.mean(row_calls))} | percentiles,
         "compile_seconds": step.compile_seconds,
         "peak_gflops": results["gemm"]["gflops_max"],
         "results": results,
@@ -102,12 +106,12 @@ def measure(args: argparse.Namespace, machine: dict[str, Any]) -> dict[str, Any]
 
 
 def report(result: dict[str, Any]) -> str:
-    """The result as text."""
+    """Formats the results as text."""
     calls, results = result["calls_per_row"], result["results"]
     peak, compiled = result["peak_gflops"], result["compile_seconds"]
     lines = timing.headline(result["machine"], result["versions"])
     lines += [
-        f"{result['device']}, {result['settings']['rows']} rows; calls a row: "
+        f"{result['device']}, {result['settings']['rows']} rows; calls per row: "
         + ", ".join(f"{name} {value:.4g}" for name, value in calls.items()),
         "",
         timing.table(
@@ -126,10 +130,10 @@ def report(result: dict[str, Any]) -> str:
 
 
 def passes(nfe: Sequence[int], slots: int) -> int:
-    """Passes of the loop for rows that take `nfe` calls each, in the queue's order.
+    """Returns the passes of the loop for rows that take `nfe` calls each, in the queue's order.
 
     Args:
-      slots: rows in flight; 0: one static batch, which waits for its slowest row.
+      slots: rows in flight; 0 means one static batch, which waits for its slowest row.
     """
     if not slots:
         return int(max(nfe))
@@ -140,7 +144,7 @@ def passes(nfe: Sequence[int], slots: int) -> int:
 
 
 def make_config(args: argparse.Namespace, method: str):
-    """configs/sudoku.py with what the arguments change."""
+    """Returns the configuration of configs/sudoku.py with the arguments' changes."""
     from configs import sudoku
     from diffpo_jax.config import convert
 
@@ -156,7 +160,7 @@ def make_config(args: argparse.Namespace, method: str):
 
 
 class _Step:
-    """The programs of a step, compiled, as `calls` without arguments that wait for the end."""
+    """The compiled programs of a step; each entry of `calls` runs one and waits for its end."""
 
     def __init__(self, args: argparse.Namespace, config):
         import jax
@@ -209,7 +213,7 @@ class _Step:
         from diffpo_jax.diffusion import sampler as generate
         from diffpo_jax.rl import step as rl_step
 
-        rl = dataclasses.replace(config.rl, micro_batch=micro)
+        rl = dataclasses.replace(config.rl, micro_batch=micro or None)
         settings = generate.make_settings(config.sampler, config.sampler.temperature, (0,))
         return rl_step.make_programs(
             self.policy,
@@ -219,7 +223,7 @@ class _Step:
             self.groups,
             self.mesh,
             self.state,
-            slots,
+            slots or None,
         )
 
     def _add_gemm(self) -> None:
@@ -260,7 +264,7 @@ class _Step:
         score = self._compile(f"forward {name}", programs.score, self.params, *inputs)
         batch = Batch(self.prompts, rollout, advantage, draws, None, None)
         step = self._compile(f"update {name}", programs.update, self.state, self.frozen, batch)
-        state = jax.tree.map(jnp.copy, self.state)  # donated at each call
+        state = jax.tree.map(jnp.copy, self.state)  # a copy, because each call donates its state
 
         def update() -> None:
             nonlocal state
@@ -276,7 +280,7 @@ class _Step:
 
 
 def _flops(name: str, step: _Step, calls: dict[str, int]) -> float:
-    """Operations of a program; a gradient counts as three forward passes, Adam as nothing."""
+    """Returns a program's operations; a gradient counts as three passes, Adam as nothing."""
     model, sampler = step.config.model, step.config.sampler
     sequence = sampler.prompt_length + sampler.length
     if name == "gemm":
@@ -298,7 +302,7 @@ def _flops(name: str, step: _Step, calls: dict[str, int]) -> float:
 def _numbers(text: str) -> list[int]:
     values = [int(word) for word in text.split(",")]
     if min(values) < 0:
-        raise argparse.ArgumentTypeError(f"{text}: numbers must be 0 or more")
+        raise argparse.ArgumentTypeError(f"{text}: numbers must not be negative")
     return values
 
 

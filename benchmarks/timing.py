@@ -1,4 +1,4 @@
-"""Clocks and tables for the benchmarks; imports neither jax nor torch."""
+"""Timing and tables for the benchmarks; imports neither jax nor torch."""
 
 import argparse
 import os
@@ -13,7 +13,7 @@ import numpy as np
 
 
 class Times(NamedTuple):
-    """Seconds of the repeats of one program, by the clock and of all cores together."""
+    """Seconds of each repeat of one program: wall-clock time, and CPU time over all cores."""
 
     wall: list[float]
     cpu: list[float]
@@ -24,8 +24,8 @@ def run(
     measure: Callable[[argparse.Namespace, dict[str, Any]], dict[str, Any]],
     report: Callable[[dict[str, Any]], str],
 ) -> None:
-    """A script: measures, prints and writes; a user's mistake is one line and exit status 2."""
-    before = machine()  # before our own work adds to the load
+    """Runs a script: measures, prints, writes.  A `UserError` is one line and exit status 2."""
+    before = machine()  # before this process adds to the load
     from diffpo_jax.system import files
     from diffpo_jax.system.errors import UserError
 
@@ -45,10 +45,10 @@ def interleave(
     wall: Callable[[], float] = time.perf_counter,
     cpu: Callable[[], float] = time.process_time,
 ) -> dict[str, Times]:
-    """Times every call in turn, A B C A B C ...: a machine's speed drifts, for all alike.
+    """Times the calls in turn, A B C A B C ..., so that drift of the machine affects all alike.
 
     Args:
-      calls: return only when their work is done.
+      calls: functions that return only when their work is done.
     """
     times = {name: Times([], []) for name in calls}
     for _ in range(repeats):
@@ -61,7 +61,7 @@ def interleave(
 
 
 def summary(times: Times, flops: float) -> dict[str, float]:
-    """Median, least and most seconds, and the speed at the median and at its best.
+    """Returns median, least and most seconds, and the speed at the median and at best.
 
     Args:
       flops: floating-point operations of one call.
@@ -78,17 +78,17 @@ def summary(times: Times, flops: float) -> dict[str, float]:
 
 
 def compiled(jitted: Any, *args: Any) -> tuple[Any, float]:
-    """A jitted function compiled for these arguments, and the seconds that took."""
+    """Returns a jitted function compiled for these arguments, and the seconds it took."""
     began = time.perf_counter()
     program = jitted.lower(*args).compile()
     return program, time.perf_counter() - began
 
 
 def ratio(a: Times, b: Times) -> dict[str, float]:
-    """Median of a/b over neighbours in time, so that drift between the pairs cancels.
+    """Returns the median of a/b over neighbouring timings, so that the machine's drift cancels.
 
-    By CPU time as well, which other work on the machine hardly touches: fair with one thread
-    (threads that wait for one another may burn it).
+    The ratio of CPU times is hardly affected by other work on the machine.  It is fair with one
+    thread; threads that wait for one another may use CPU time while waiting.
     """
     return {
         "ratio": float(np.median(np.divide(a.wall, b.wall))),
@@ -97,14 +97,14 @@ def ratio(a: Times, b: Times) -> dict[str, float]:
 
 
 def cores() -> int:
-    """Cores this process may run on."""
+    """Returns the number of cores this process may run on."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def machine() -> dict[str, Any]:
-    """The machine, and how busy it is: the load average (1, 5, 15 minutes) counts other work."""
+    """Describes the machine and its load average (1, 5, 15 minutes), which counts other work."""
     load = [round(x, 2) for x in os.getloadavg()] if hasattr(os, "getloadavg") else None
     return {
         "machine": platform.machine(),
@@ -117,19 +117,19 @@ def machine() -> dict[str, Any]:
 
 
 def busy(machine: dict[str, Any]) -> str | None:
-    """A line of warning where other work was on the machine when `machine()` was called."""
+    """Returns a warning if the machine was busy when `machine()` was called, else None."""
     load = machine["load_average"]
     if not load or load[0] < 0.3:
         return None
     return (
         f"warning: the machine was busy (load average {load[0]} on {machine['cores']} cores). "
         "Times are too long, and unevenly so: a library whose threads wait for one another loses "
-        "most. One thread and CPU seconds are the least disturbed."
+        "most. CPU seconds with one thread are the least affected."
     )
 
 
 def headline(machine: dict[str, Any], versions: dict[str, str | None]) -> list[str]:
-    """Lines that say what the numbers below them were measured on.
+    """Returns lines that say on which machine and versions the numbers were measured.
 
     Args:
       machine: from `machine()`, with "load_average_after".
@@ -147,44 +147,44 @@ def headline(machine: dict[str, Any], versions: dict[str, str | None]) -> list[s
 
 
 def versions(*packages: str) -> dict[str, str | None]:
-    """Versions of Python and of packages, None for one that is not installed."""
-    found: dict[str, str | None] = {"python": platform.python_version()}
+    """Returns the versions of Python and of packages; None for a package that is missing."""
+    result: dict[str, str | None] = {"python": platform.python_version()}
     for name in packages:
         try:
-            found[name] = metadata.version(name)
+            result[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
-            found[name] = None
-    return found
+            result[name] = None
+    return result
 
 
 def forward_flops(
     *, sequence: int, scored: int, width: int, layers: int, ff: int, vocab: int
 ) -> float:
-    """Operations of the matrix products of one denoiser pass over one sequence.
+    """Returns the operations of the matrix products of one denoiser pass over one sequence.
 
-    Everything else (norms, softmax, rotary embedding) is left out, as is customary.  Heads share
-    the width and keys have as many heads as queries.
+    Norms, softmax and rotary embedding are not counted, as is customary.  The heads together are
+    as wide as the model, and there are as many key heads as query heads.
 
     Args:
-      sequence: S, prompt and completion.
+      sequence: S, tokens of prompt and completion.
       scored: positions that are projected to the vocabulary.
     """
     block = 2 * (4 * width * width + 3 * width * ff) + 4 * sequence * width
     return float(layers * sequence * block + 2 * scored * width * vocab)
 
 
-# Of the table that `row` makes lines of.
+# Columns of the table whose lines `row` makes.
 COLUMNS = ("", "median s", "min s", "max s", "CPU s", "GFLOP/s", "% of GEMM", "compile s")
 
 
 def row(name: str, one: dict[str, float], peak: float, compile_seconds: float | None) -> list[Any]:
-    """A line of the table: a program's `summary` and its speed as a share of `peak` GFLOP/s."""
+    """Returns a table row: a program's `summary`, and its speed as a share of `peak` GFLOP/s."""
     shown = ("seconds", "seconds_min", "seconds_max", "cpu_seconds", "gflops")
     return [name, *(one[key] for key in shown), 100 * one["gflops"] / peak, compile_seconds]
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    """Columns of equal width, the first to the left, numbers to four figures, None as "-"."""
+    """Formats a table: the first column left-aligned, four digits per number, None as "-"."""
     cells = [list(columns), *([_cell(x) for x in row] for row in rows)]
     widths = [max(len(row[i]) for row in cells) for i in range(len(columns))]
     lines = []

@@ -1,9 +1,10 @@
-"""The LLaDA network, its sampling loop and d1's update in plain PyTorch: what we compare with.
+"""The LLaDA network, its sampling loop and d1's update in plain PyTorch, to compare with.
 
-Written for these benchmarks after the published descriptions; eager mode, which is how LLaDA's
-`generate` and d1's trainer run.  Where there was a choice the quicker form was taken: only the
+Written for these benchmarks from the published descriptions.  It runs eagerly, as LLaDA's
+`generate` and d1's trainer do.  Where there was a choice, the faster form was taken: only the
 completion's positions are projected to the vocabulary (LLaDA projects all), tables of the rotary
-embedding are made once, attention is `scaled_dot_product_attention`, without a mask as in d1.
+embedding are computed once, and attention is `scaled_dot_product_attention`, without a mask as in
+d1.
 """
 
 from typing import Any
@@ -39,7 +40,7 @@ class Block(nn.Module):
 
 
 class Denoiser(nn.Module):
-    """tokens [B S] -> logits [B L V] of the last L positions; a head of its own (untied)."""
+    """Maps tokens [B S] to logits [B L V] of the last L positions; the output head is not tied."""
 
     def __init__(
         self, *, vocab: int, width: int, layers: int, heads: int, ff: int, theta: float, eps: float
@@ -69,7 +70,7 @@ class Denoiser(nn.Module):
 
 
 def from_jax(params: dict[str, Any], *, heads: int, theta: float, eps: float) -> Denoiser:
-    """The same network with the same weights.
+    """Returns the same network with the same weights.
 
     Args:
       params: `params["denoiser"]` of `diffpo_jax.models`, without learned positions.
@@ -88,14 +89,14 @@ def from_jax(params: dict[str, Any], *, heads: int, theta: float, eps: float) ->
     for i in range(layers):
         for name, value in p["blocks"].items():
             one = value["scale"] if isinstance(value, dict) else value
-            # torch keeps kernels as [out, in]; vectors are their own transpose.
+            # torch stores kernels as [out, in]; the transpose of a vector is the vector.
             state[f"blocks.{i}.{name}.weight"] = one[i].T
     model.load_state_dict({k: torch.from_numpy(np.array(v)) for k, v in state.items()})
     return model
 
 
 def gradients_as_jax(model: Denoiser, gradients: list[Tensor]) -> dict[str, Any]:
-    """Gradients of `model.parameters()`, in that order, as the nested dict of `from_jax`."""
+    """Converts gradients, in the order of `model.parameters()`, to the dict of `from_jax`."""
     by_name = {name: g.numpy().T for (name, _), g in zip(model.named_parameters(), gradients)}
     blocks: dict[str, Any] = {}
     for name in ("q", "k", "v", "o", "gate", "up", "down"):
@@ -114,9 +115,9 @@ def gradients_as_jax(model: Denoiser, gradients: list[Tensor]) -> dict[str, Any]
 
 @torch.no_grad()
 def generate(model: Denoiser, prompts: Tensor, length: int, calls: int, mask_id: int) -> Tensor:
-    """LLaDA's loop at temperature 0, [B L]: each call commits the masked position of least entropy.
+    """Runs LLaDA's loop at temperature 0 and returns the completion [B L].
 
-    The last of `calls` commits whatever is left.
+    Each call commits the masked position of least entropy; the last call commits all that is left.
     """
     masks = torch.full((prompts.shape[0], length), mask_id)
     x = torch.cat([prompts, masks], dim=1)
@@ -139,7 +140,7 @@ def generate(model: Denoiser, prompts: Tensor, length: int, calls: int, mask_id:
 def gradient(
     model: Denoiser, prompts: Tensor, completion: Tensor, advantage: Tensor, mask_id: int
 ) -> list[Tensor]:
-    """d1: gradients of the policy-gradient loss, log-probabilities from the all-mask state."""
+    """Returns the gradients of d1's policy-gradient loss, scored from the all-mask state."""
     length = completion.shape[1]
     x = torch.cat([prompts, torch.full_like(completion, mask_id)], dim=1)
     logits = model(x, length)
@@ -151,7 +152,7 @@ def gradient(
 
 
 def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Half-split convention: pairs (i, i + Dh/2)."""
+    """Rotates pairs (i, i + Dh/2): the half-split convention."""
     a, b = x.chunk(2, dim=-1)
     return x * cos + torch.cat([-b, a], dim=-1) * sin
 

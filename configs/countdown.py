@@ -2,14 +2,20 @@
 
     python -m diffpo_jax.main --config=configs/countdown.py --workdir=runs/countdown
 
-The prompt is "3,5,2=9", the completion "3*(5-2)" and the end of the text.
+A prompt is "3,5,2=9", its completion "3*(5-2)" followed by the end of text.
 
-Presets, as in --config=configs/countdown.py:smoke , or several, as in configs/sudoku.py
+Hardware: CPU (AMD EPYC), one core for each run.
+Time: not recorded.
+Score: accuracy@calls on 1,024 held-out draws of data_seed=1, seeds 10, 11 and 12 (docs/recipe.md):
+  base 45.4, 40.7 and 40.0 %@8; trained with its learned threshold 47.6 %@5.4, 46.2 %@5.2 and
+  47.2 %@5.4, a mean gain of +5.7 points.
+
+Presets, as in --config=configs/countdown.py:smoke ; several are separated by commas: smoke,d1
   default   the main job: a character model that trains on a few cores
-  smoke     the same stages in about a minute, for trying things out; its numbers mean nothing
-  study     at most about five minutes on a core after the base model: one run of many
-  llada_8b  LLaDA-8B-Instruct with published settings
-  dream_7b  the same of Dream-v0-Instruct-7B
+  smoke     the same stages at a tiny size, to try things out; its numbers mean nothing
+  study     a run of at most about five minutes on a core, after the base model; for studies
+  llada_8b  LLaDA-8B-Instruct with published settings; needs accelerators, see docs/plan.md
+  dream_7b  the same for Dream-v0-Instruct-7B
 With any of them: lora, s1k, d1, d2, gspo, justgrpo, paper; see diffpo_jax/config/presets.py .
 """
 
@@ -19,22 +25,22 @@ from diffpo_jax.config import Config, convert, presets
 
 
 def get_config(preset: str = "default") -> ml_collections.ConfigDict:
-    """The configuration of a preset."""
+    """Returns the configuration of a preset."""
     config = convert.as_config_dict(Config())
     config.task.name = "countdown"
     config.tokenizer.alphabet = "0123456789+-*/()=,"
-    # "9,9,9=50", and "(1+2)*3" with an end of text: eight characters each.
+    # Prompts such as "9,9,9=50", and "(1+2)*3" with an end of text, have eight tokens.
     config.sampler.prompt_length = config.sampler.length = config.sampler.block_length = 8
     config.sampler.steps = 8
     config.sampler.stop_at_end = True
     config.model.positions = config.sampler.prompt_length + config.sampler.length
-    # The recipe of docs/recipe.md, as in configs/sudoku.py; preset paper has importance weights.
+    # The recipe of docs/recipe.md, as in configs/sudoku.py.
     config.pretrain.steps, config.pretrain.warmup, config.pretrain.decay = 1_200, 50, "linear"
     config.method, config.rl.steps = "diffpo_no_is", 150
     config.rl.optimizer.denoiser_lr, config.rl.optimizer.decay = 1e-4, "linear"
-    # As many tokens a piece as in configs/sudoku.py: small enough for a core's cache.
+    # As many tokens per micro-batch as in configs/sudoku.py: small enough for a core's cache.
     config.pretrain.micro_batch = config.rl.micro_batch = 128
-    config.evaluation.examples = config.evaluation.validation_examples = 0
+    config.evaluation.examples = config.evaluation.validation_examples = None
     config.checkpoint.every = 50
     return presets.apply(config, preset, SIZES, "configs/countdown.py")
 

@@ -1,18 +1,24 @@
-"""DiFFPO on MATH: competition problems with an expression for an answer.
+"""DiFFPO on MATH: competition problems whose answer is an expression.
 
     python -m diffpo_jax.main --config=configs/math500.py --workdir=runs/math500 \
         --config.task.train_file=rows.jsonl --config.task.test_file=rows.jsonl
 
-Without the two files ankner/math-500 and HuggingFaceH4/MATH-500 of the Hugging Face hub are read.
+Without the two files it reads ankner/math-500 and HuggingFaceH4/MATH-500 from the Hugging Face hub.
 
-Presets, as in --config=configs/math500.py:tiny , or several, as in configs/sudoku.py
+Hardware: tiny runs on a CPU. llada_8b is set for 8 accelerators (mesh.fsdp=8). By docs/plan.md
+  all of LLaDA-8B trains on 4 or 8 chips of TPU v5p or 16 of v6e, an adapter (lora) also on 16 chips
+  of v5e, with a prompt of 512 tokens; here it is 1,024.
+Time: not measured.
+Score: not measured. No published weights have been run, so there is no accuracy to report.
+
+Presets, as in --config=configs/math500.py:tiny ; several are separated by commas: llada_8b,lora
   default   the same as tiny
-  tiny      a character model that writes the bare answer, for a few rows of one's own: the whole
+  tiny      a character model that writes the bare answer, for a few rows of your own: the whole
             way from file to report in minutes on a CPU; its numbers mean nothing
   llada_8b  LLaDA-8B-Instruct with published settings
-  dream_7b  the same of Dream-v0-Instruct-7B
+  dream_7b  the same for Dream-v0-Instruct-7B
 With any of them: lora, s1k, d1, d2, gspo, justgrpo, paper; see diffpo_jax/config/presets.py .
-d1's whole published protocol is llada_8b,d1 with its prompt given by
+d1's whole published protocol is llada_8b,d1 with its prompt text given by
 --config.task.prompt.template=@FILE .
 """
 
@@ -24,7 +30,7 @@ from diffpo_jax.config import Config, convert, presets
 
 
 def get_config(preset: str = "default") -> ml_collections.ConfigDict:
-    """The configuration of a preset."""
+    """Returns the configuration of a preset."""
     config = convert.as_config_dict(Config())
     config.task.name = "math500"
     if not SIZES.keys() & preset.split(","):

@@ -2,12 +2,18 @@
 
     python -m diffpo_jax.main --config=configs/sudoku.py --workdir=runs/sudoku
 
-Presets, as in --config=configs/sudoku.py:smoke , or several: --config=configs/sudoku.py:smoke,d1
+Hardware: two CPU cores (AMD EPYC) that other jobs shared.
+Time: 14 minutes of CPU time in all; 39 minutes by the clock under that load.
+Score: accuracy@calls on 1,024 test puzzles, seed 0: base 99.2 %@16.0 and 96.1 %@5.5 (interpolated),
+  trained with its learned threshold 96.9 %@5.5: a gain of +0.8 points (95 % interval -0.6 to +2.2).
+  docs/recipe.md has more seeds.
+
+Presets, as in --config=configs/sudoku.py:smoke ; several are separated by commas: smoke,d1
   default   the main job
-  smoke     the same stages in about a minute, for trying things out; its numbers mean nothing
-  study     at most about five minutes on a core after the base model: one run of many
-  llada_8b  LLaDA-8B-Instruct with published settings
-  dream_7b  the same of Dream-v0-Instruct-7B
+  smoke     the same stages at a tiny size, to try things out; its numbers mean nothing
+  study     a run of at most about five minutes on a core, after the base model; for studies
+  llada_8b  LLaDA-8B-Instruct with published settings; needs accelerators, see docs/plan.md
+  dream_7b  the same for Dream-v0-Instruct-7B
 With any of them: lora, s1k, d1, d2, gspo, justgrpo, paper; see diffpo_jax/config/presets.py .
 """
 
@@ -17,15 +23,15 @@ from diffpo_jax.config import Config, convert, presets
 
 
 def get_config(preset: str = "default") -> ml_collections.ConfigDict:
-    """The configuration of a preset."""
+    """Returns the configuration of a preset."""
     config = convert.as_config_dict(Config())
     config.model.positions = config.sampler.prompt_length + config.sampler.length
-    # The recipe of docs/recipe.md: a base that solves most puzzles one cell a call, rates that come
-    # down to 0, no importance weights; the preset paper has those.
+    # The recipe of docs/recipe.md: a base that solves most puzzles at one cell per call, learning
+    # rates that fall to 0, and no importance weights, which the preset paper adds.
     config.pretrain.steps, config.pretrain.decay = 240, "linear"
     config.method, config.rl.steps = "diffpo_no_is", 150
     config.rl.optimizer.denoiser_lr, config.rl.optimizer.decay = 1e-4, "linear"
-    # Small enough for a core's cache: on CPUs the gradient takes 2/3 of the time of one piece.
+    # Small enough for a core's cache: on CPUs the gradient takes 2/3 of the whole batch's time.
     config.pretrain.micro_batch = config.rl.micro_batch = 64
     return presets.apply(config, preset, SIZES, "configs/sudoku.py")
 

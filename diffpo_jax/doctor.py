@@ -2,9 +2,9 @@
 
     python -m diffpo_jax.doctor --workdir=runs/sudoku
 
-Versions, devices, arithmetic and collectives on them, other processes, the workdir; then a verdict.
-Several hosts: the same command on each, with the flags of `diffpo_jax.main` where it needs them.
-Exit status 0: ready; 1: not.
+Checks versions, devices, arithmetic and collectives on them, other processes and the workdir, and
+ends with a verdict. For several hosts, start the same command on each, with the flags that
+`diffpo_jax.main` needs there. Exit status: 0 if ready, 1 if not.
 """
 
 import pathlib
@@ -20,7 +20,7 @@ _WORKDIR = flags.DEFINE_string("workdir", None, "Directory that a run would writ
 
 
 def main(argv: Sequence[str]) -> None:
-    command.require(argv, (), __doc__.splitlines()[2].strip())
+    command.require_flags(argv, (), __doc__.splitlines()[2].strip())
     from diffpo_jax.workdir import layout, provenance
 
     if _WORKDIR.value:
@@ -31,12 +31,12 @@ def main(argv: Sequence[str]) -> None:
     versions = ", ".join(f"{name} {version}" for name, version in provenance.versions().items())
     python = ".".join(map(str, sys.version_info[:3]))
     print(f"diffpo_jax {provenance.commit()}; Python {python}, {versions}")
-    found = checkup.look(pathlib.Path(_WORKDIR.value) if _WORKDIR.value else None)
-    print("\n".join(checkup.lines(found)))
-    well, said = checkup.verdict(found)
-    print(said)
-    sys.exit(0 if well else 1)
+    findings = checkup.run_checks(pathlib.Path(_WORKDIR.value) if _WORKDIR.value else None)
+    print(checkup.format_findings(findings))
+    ready, sentence = checkup.verdict(findings)
+    print(sentence)
+    sys.exit(0 if ready else 1)
 
 
 if __name__ == "__main__":
-    command.entry(main)
+    command.run(main)

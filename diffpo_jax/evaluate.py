@@ -30,11 +30,11 @@ _WHICH = flags.DEFINE_enum("which", "trained", ["trained", "base"], "Which of th
 
 
 def main(argv: Sequence[str]) -> None:
-    config = command.config(argv, ("config", "out"), __doc__.splitlines()[2].strip())
+    config = command.read_config(argv, ("config", "out"), __doc__.splitlines()[2].strip())
     from diffpo_jax.run import score
     from diffpo_jax.system import compilation
 
-    compilation.keep_programs()
+    compilation.enable_cache()
     if _WEIGHTS.value and _RUN.value:
         raise UserError("--model and --run name two models; give only one of them.")
     if _WEIGHTS.value:
@@ -46,4 +46,4 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    command.entry(main)
+    command.run(main)

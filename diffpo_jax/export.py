@@ -25,7 +25,7 @@ _DTYPE = flags.DEFINE_enum(
 
 
 def main(argv: Sequence[str]) -> None:
-    command.require(argv, ("workdir", "out"), __doc__.splitlines()[2].strip())
+    command.require_flags(argv, ("workdir", "out"), __doc__.splitlines()[2].strip())
     from diffpo_jax.run import export
 
     export.export(
@@ -39,4 +39,4 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    command.entry(main)
+    command.run(main)

@@ -26,12 +26,14 @@ _HTML = flags.DEFINE_string("html", None, "Also write the completions to this fi
 
 
 def main(argv: Sequence[str]) -> None:
-    config = command.config(argv, ("config", "workdir", "prompt"), __doc__.splitlines()[2].strip())
+    config = command.read_config(
+        argv, ("config", "workdir", "prompt"), __doc__.splitlines()[2].strip()
+    )
     from diffpo_jax.report import decode_order
     from diffpo_jax.run import complete
     from diffpo_jax.system import compilation, files
 
-    compilation.keep_programs()
+    compilation.enable_cache()
     written = complete.complete(
         config, _WORKDIR.value, _PROMPT.value, model=_MODEL.value, dial=_DIAL.value
     )
@@ -43,4 +45,4 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    command.entry(main)
+    command.run(main)

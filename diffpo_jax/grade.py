@@ -10,6 +10,7 @@ verdict, the answer that was read, and every reward of the task.
 
 import math
 import pathlib
+import typing
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -18,7 +19,8 @@ from absl import flags
 
 from diffpo_jax import tasks
 from diffpo_jax.analysis import bootstrap
-from diffpo_jax.config import ANSWERS, PROTOCOLS, PromptConfig, TaskConfig, command
+from diffpo_jax.config import PromptConfig, TaskConfig, command
+from diffpo_jax.config.fields import AnswerFormat, ProtocolName
 from diffpo_jax.system import files
 from diffpo_jax.system.errors import UserError
 from diffpo_jax.tasks.datasets import generations
@@ -27,13 +29,17 @@ from diffpo_jax.tasks.task import Reward
 
 _FILE = flags.DEFINE_multi_string("file", [], "A file of completions; may be repeated.")
 _TASK = flags.DEFINE_enum("task", None, list(tasks.TASKS), "The task of the completions.")
-_PROTOCOL = flags.DEFINE_enum("protocol", "default", PROTOCOLS, "Whose rules decide the verdicts.")
-_ANSWER = flags.DEFINE_enum("answer", "tags", ANSWERS, "How answers are marked (not for d1).")
+_PROTOCOL = flags.DEFINE_enum(
+    "protocol", "default", typing.get_args(ProtocolName), "Whose rules decide the verdicts."
+)
+_ANSWER = flags.DEFINE_enum(
+    "answer", "tags", typing.get_args(AnswerFormat), "How answers are marked (not for d1)."
+)
 _OUT = flags.DEFINE_string("out", None, "File for the verdicts; default: FILE.verdicts.jsonl.")
 
 
 def main(argv: Sequence[str]) -> None:
-    command.require(argv, ("file", "task"), __doc__.splitlines()[2].strip())
+    command.require_flags(argv, ("file", "task"), __doc__.splitlines()[2].strip())
     out = _OUT.value or str(pathlib.Path(_FILE.value[0]).with_suffix(".verdicts.jsonl"))
     if pathlib.Path(out).resolve() in [pathlib.Path(f).resolve() for f in _FILE.value]:
         raise UserError(f"--out={out} would overwrite a file of completions.")
@@ -86,4 +92,4 @@ def summary(
 
 
 if __name__ == "__main__":
-    command.entry(main)
+    command.run(main)

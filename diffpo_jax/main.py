@@ -29,15 +29,15 @@ _BASE_ONLY = flags.DEFINE_bool(
 
 
 def main(argv: Sequence[str]) -> None:
-    config = command.config(argv, ("config", "workdir"), __doc__.splitlines()[2].strip())
+    config = command.read_config(argv, ("config", "workdir"), __doc__.splitlines()[2].strip())
     # Imported after the flags are checked, because importing jax takes seconds.
     from diffpo_jax.run import experiment
     from diffpo_jax.system import compilation
 
-    compilation.keep_programs()
+    compilation.enable_cache()
     join_flags.join()
     experiment.run(config, _WORKDIR.value, overwrite=_OVERWRITE.value, base_only=_BASE_ONLY.value)
 
 
 if __name__ == "__main__":
-    command.entry(main)
+    command.run(main)

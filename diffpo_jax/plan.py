@@ -1,15 +1,15 @@
-"""Says whether a run will fit the devices, and how fast a step can be, without having them.
+"""Says whether a run fits devices that need not be present, and bounds the time of a step.
 
     python -m diffpo_jax.plan --config=configs/sudoku.py:llada_8b --topology=v5e:4x4 \\
         --config.mesh.fsdp=16
 
-Compiles the programs of an RL step for the slice, with shapes in place of weights, and prints
-memory, operations, traffic between chips and the times these take at the least.  TPU slices need
-libtpu (pip install 'jax[tpu]'), but no TPU.  `--topology=cpu:8` and `gpu:8` use this machine's own
-devices and their compiler.  `--slices=2` takes two of a TPU slice, which share the axis `data`, as
-in --config.mesh.data=2 --config.mesh.fsdp=16 for v5e:4x4.  `--search` also looks for the largest
-micro-batch and the most prompts that fit; `--json=FILE` writes the numbers.  Exit status 1: it does
-not fit.
+Compiles the programs of an RL step for the devices, with shapes in place of weights, and prints
+their memory by the compiler's numbers, their operations and a lower bound on their time. A TPU
+slice needs libtpu (pip install 'jax[tpu]'), but no TPU; `--topology=cpu:8` and `gpu:8` use this
+machine's own devices and compiler. `--slices=2` takes two of a TPU slice, which share the axis
+`data`, as in --config.mesh.data=2 --config.mesh.fsdp=16 for v5e:4x4. `--search` also finds the
+largest micro-batch and the most prompts that fit; `--json=FILE` writes the numbers. Exit status:
+0 if the run fits or the memory limit is not known, 1 if it does not fit, 2 for a mistake in a flag.
 """
 
 import dataclasses
@@ -24,41 +24,40 @@ from diffpo_jax.config import command
 config_flags.DEFINE_config_file("config", None, "The experiment, configs/NAME.py[:preset].")
 _TOPOLOGY = flags.DEFINE_string("topology", None, "v5e:4x4, v5p:2x2x2, v6e:4x4, cpu:8, ...")
 _SLICES = flags.DEFINE_integer(
-    "slices", 0, "So many of that slice, joined by a data-centre network; 0: config.mesh.slices.", 0
+    "slices", 0, "Number of such slices, joined by a data-centre network; 0: config.mesh.slices.", 0
 )
 _CALLS = flags.DEFINE_integer(
-    "calls", 0, "Denoiser calls a rollout is taken to need; 0: the most there can be.", 0
+    "calls", 0, "Denoiser calls per rollout to count; 0: the most that are possible.", 0
 )
-_SEARCH = flags.DEFINE_bool("search", False, "Look for the largest batch that fits.")
+_SEARCH = flags.DEFINE_bool("search", False, "Also find the largest batch that fits.")
 _JSON = flags.DEFINE_string("json", None, "Also write the numbers to this file.")
 
 
 def main(argv: Sequence[str]) -> None:
     example = " ".join(line.strip(" \\") for line in __doc__.splitlines()[2:4])
-    config = command.config(argv, ("config", "topology"), example)
+    config = command.read_config(argv, ("config", "topology"), example)
     from diffpo_jax.config import check
     from diffpo_jax.planning import topology
     from diffpo_jax.system import files
 
     topology.prepare(_TOPOLOGY.value)  # before jax looks for devices
-    from diffpo_jax.planning import planner, text
-    from diffpo_jax.planning import search as search_lib
+    from diffpo_jax.planning import planner, search, text
 
     if _SLICES.value:
         mesh = dataclasses.replace(config.mesh, slices=_SLICES.value)
         config = dataclasses.replace(config, mesh=mesh)
         check.check(config)
     check.check_training(config)
-    found = topology.find(_TOPOLOGY.value, config.mesh.slices)
-    plan = planner.plan(config, found, _CALLS.value)
-    print(text.of_plan(plan), flush=True)
+    devices = topology.find(_TOPOLOGY.value, config.mesh.slices)
+    plan = planner.plan(config, devices, _CALLS.value)
+    print(text.format_plan(plan), flush=True)
     if _SEARCH.value:
-        plan["largest"] = search_lib.search(config, found)
-        print(text.of_search(plan["largest"]))
+        plan["largest"] = search.search(config, devices)
+        print(text.format_search(plan["largest"]))
     if _JSON.value:
         files.write_json(_JSON.value, plan)
     sys.exit(1 if plan["fits"] is False else 0)
 
 
 if __name__ == "__main__":
-    command.entry(main)
+    command.run(main)

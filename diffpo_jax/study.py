@@ -1,16 +1,16 @@
-"""Runs a study: a measurement of the paper's, or one its readers missed.
+"""Runs a study: a measurement from the paper, or one that it lacks.
 
     python -m diffpo_jax.study --config=configs/studies/figure3.py --workdir=runs/figure3
 
-A study with arms, `config.grid`, trains them with several seeds and compares them.  The runs are
-kept in --store, where other studies find them; those that are there are not run again.  --collect
-reports what is done so far and starts nothing.  --emit=list, slurm or xpk prints the runs as
-commands, for a scheduler; --collect then finds them where --store is.
+A study with arms (`config.grid`) trains them with several seeds and compares them. Its runs are
+kept in --store, where other studies find them; finished runs are not repeated. --collect reports
+the finished runs and starts none. --emit=list, slurm or xpk prints the runs as commands for a
+scheduler; --collect then finds them if --store names their directory.
 
-figure2.py has none: it measures one run, `config.run`, an ordinary configuration whose fields are
-set like --config.run.seed=1 .
+figure2.py has no arms: it measures one run, `config.run`, an ordinary configuration whose fields
+are set like --config.run.seed=1 .
 
-The same command again goes on where it ended.  What is found is printed and left in WORKDIR/report.
+The same command resumes a study. Results are printed and written to WORKDIR/report.
 """
 
 import os
@@ -23,11 +23,11 @@ from diffpo_jax.config import StudyConfig, command, convert
 from diffpo_jax.system.errors import UserError
 
 config_flags.DEFINE_config_file("config", None, "The study, configs/studies/NAME.py[:preset].")
-_WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the study; holds what it finds.")
+_WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the study and its results.")
 _STORE = flags.DEFINE_string(
-    "store", None, "Directory of the runs; default: store, beside workdir."
+    "store", None, "Directory of the runs; by default `store` beside the workdir."
 )
-_COLLECT = flags.DEFINE_bool("collect", False, "Report the runs that are done; start none.")
+_COLLECT = flags.DEFINE_bool("collect", False, "Report the finished runs; start none.")
 _EMIT = flags.DEFINE_enum("emit", None, ["list", "slurm", "xpk"], "Print the runs as commands.")
 
 
@@ -35,17 +35,17 @@ def main(argv: Sequence[str]) -> None:
     build = convert.study_from_config_dict
     example = __doc__.splitlines()[2].strip()
     required = ("config",) if _EMIT.value and _STORE.value else ("config", "workdir")
-    config = command.config(argv, required, example, build=build)
+    config = command.read_config(argv, required, example, build=build)
     if config.grid.arms:
         _compare(config)
         return
     if _COLLECT.value or _EMIT.value or _STORE.value:
         raise UserError("--store, --collect and --emit are for studies with arms.")
-    # Imported here, after the flags are known to be right: jax takes seconds.
+    # Imported after the flags are checked, as importing jax takes seconds.
     from diffpo_jax.studies import surrogate_kl
     from diffpo_jax.system import compilation
 
-    compilation.keep_programs()
+    compilation.enable_cache()
     surrogate_kl.run(config, _WORKDIR.value)
 
 
@@ -60,4 +60,4 @@ def _compare(config: StudyConfig) -> None:
 
 
 if __name__ == "__main__":
-    command.entry(main, StudyConfig)
+    command.run(main, StudyConfig)

@@ -1,9 +1,9 @@
-"""Writes docs/config.md: every field of the configuration, and what each config file changes.
+"""Writes docs/config.md: every field of the configuration, and the changes of each config file.
 
     python docs/config_page.py
 
-A field's description is its comment in `diffpo_jax/config/fields.py`.  Nothing is written by hand:
-a test fails where the page is not what this script writes.
+Descriptions are the comments in `diffpo_jax/config/fields.py`, types its annotations.  Nothing on
+the page is written by hand: a test fails if the page differs from the output of this script.
 """
 
 import ast
@@ -17,11 +17,9 @@ import tokenize
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-import ml_collections
-
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
-from diffpo_jax.config import Config, StudyConfig, convert, fields, presets
+from diffpo_jax.config import Config, StudyConfig, convert, fields, presets, values
 from diffpo_jax.system.errors import UserError
 
 OURS = "our choice"
@@ -29,25 +27,25 @@ HEAD = f"""\
 # The configuration: every field
 
 `python docs/config_page.py` writes this page from `diffpo_jax/config/fields.py` and the files in
-`configs/`; edit those. Any field is set on the command line, as in `--config.rl.objective.kl=0.04`.
-The default is that of the dataclass; the second part says what each config file and preset makes of
-it. "{OURS}" marks where the paper is silent, or where its value is another. `None` stands for what
-the method or the rule decides.
+`configs/`; edit those. Every field can be set on the command line, as in
+`--config.rl.objective.kl=0.04`. Defaults are those of the dataclasses; the second part lists what
+each config file and preset changes. "{OURS}" marks what the paper leaves open, or a value that
+differs from the paper's. Where the type has `None`, configurations of older versions may have `0`
+or an empty text instead, which still read as `None` (or as `all`).
 """
 
 
 class Field(NamedTuple):
-    """A field as its source has it."""
+    """The description of a field in the source."""
 
-    type: str
     text: str  # its comment
-    ours: bool  # whether the comment calls it our choice
+    ours: bool  # whether the comment says that it is our choice
 
 
 class Section(NamedTuple):
-    """A dataclass as its source has it."""
+    """The description of a dataclass in the source."""
 
-    text: str  # the first paragraph of its docstring; empty: none
+    text: str  # the first paragraph of its docstring, or ""
     fields: Mapping[str, Field]
 
 
@@ -58,64 +56,65 @@ def page(configs: pathlib.Path) -> str:
       configs: the directory of the config files.
 
     Raises:
-      UserError: there are none; a field has no comment.
+      UserError: the directory has no config files, or a field has no comment.
     """
     files = sorted(configs.rglob("*.py"))
     if not files:
         raise UserError(f"--configs={configs} holds no config files.")
     parsed = sections(inspect.getsource(fields))
     parts = [HEAD, "## Fields\n"]
-    parts += _of_section(Config(), "config", parsed)
+    parts += _format_section(Config(), "config", parsed)
     parts.append(
-        "A study's configuration has a whole run's in `config.run`, and these sections beside it:\n"
+        "A study has the configuration of a whole run in `config.run`, and these sections:\n"
     )
     study = StudyConfig()
     for field in dataclasses.fields(study):
         if field.name != "run":
-            parts += _of_section(getattr(study, field.name), f"config.{field.name}", parsed)
-    parts += ["## Names in capitals\n", _names()]
+            parts += _format_section(getattr(study, field.name), f"config.{field.name}", parsed)
+    parts += ["## Names in capitals\n", _format_names()]
     parts.append("## Config files and presets\n")
     parts.append(
         "`default` is compared with the dataclasses, a preset with its file's `default`. Presets "
-        "go together: `--config=FILE:llada_8b,d1`; some then change more or less than here.\n"
+        "can be combined, as in `--config=FILE:llada_8b,d1`; some then change more or less than "
+        "listed here.\n"
     )
     for path in files:
-        parts += _of_file(path, path.relative_to(configs.parent).as_posix())
+        parts += _format_file(path, path.relative_to(configs.parent).as_posix())
     return "\n".join(parts)
 
 
 def sections(source: str) -> dict[str, Section]:
     """The dataclasses of a module's source by name, with the comments of their fields.
 
-    A field's comment is what stands on lines of its own right above it, then what follows it on
-    its own line.
+    The comment of a field consists of the comment lines right above it and the comment at the end
+    of its last line.
 
     Raises:
-      UserError: a field has none.
+      UserError: a field has no comment.
     """
-    comments, alone = _comments(source)
-    found = {}
+    comments, alone = _read_comments(source)
+    result = {}
     for node in ast.parse(source).body:
         if isinstance(node, ast.ClassDef):
             text = (ast.get_docstring(node) or "").partition("\n\n")[0].replace("\n", " ")
-            fields = dict(_fields(node, comments, alone, OURS in text))
-            found[node.name] = Section(text, fields)
-    return found
+            own = dict(_read_fields(node, comments, alone, OURS in text))
+            result[node.name] = Section(text, own)
+    return result
 
 
-def changes(values: Mapping[str, Any], other: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """Lines "section.field=value" where nested `values` are not those of `other`."""
+def changes(given: Mapping[str, Any], other: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """Lines "section.field=value" for the nested values that differ from `other`."""
     lines = []
-    for name, value in values.items():
+    for name, value in given.items():
         if isinstance(value, Mapping):
             lines += changes(value, other[name], f"{prefix}{name}.")
         elif value != other[name]:
-            lines.append(f"{prefix}{name}={_shown(value)}")
+            lines.append(f"{prefix}{name}={_format_value(value)}")
     return lines
 
 
-def _comments(source: str) -> tuple[dict[int, str], set[int]]:
-    """Comments by line, and the lines that have nothing else."""
+def _read_comments(source: str) -> tuple[dict[int, str], set[int]]:
+    """The comments by line, and the lines that have nothing but a comment."""
     comments, alone = {}, set()
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
         if token.type == tokenize.COMMENT:
@@ -126,7 +125,7 @@ def _comments(source: str) -> tuple[dict[int, str], set[int]]:
     return comments, alone
 
 
-def _fields(
+def _read_fields(
     node: ast.ClassDef, comments: Mapping[int, str], alone: set[int], all_ours: bool
 ) -> Iterator[tuple[str, Field]]:
     for item in node.body:
@@ -137,57 +136,59 @@ def _fields(
             above.insert(0, comments[row])
             row -= 1
         text = " ".join(" ".join([*above, comments.get(item.end_lineno, "")]).split())
-        kind = ast.unparse(item.annotation)
-        if not text and not kind.endswith("Config"):
-            raise UserError(f"{node.name}.{item.target.id} has no comment that says what it does.")
+        if not text and not ast.unparse(item.annotation).endswith("Config"):
+            raise UserError(f"{node.name}.{item.target.id} has no comment that describes it.")
         ours = all_ours or OURS in text
-        yield item.target.id, Field(kind, text.replace(f" ({OURS})", ""), ours)
+        yield item.target.id, Field(text.replace(f" ({OURS})", ""), ours)
 
 
-def _of_section(value: Any, path: str, parsed: Mapping[str, Section]) -> list[str]:
-    """The section's table, then those of the sections in it."""
-    section = parsed[type(value).__name__]
+def _format_section(section: Any, path: str, parsed: Mapping[str, Section]) -> list[str]:
+    """The table of a section, then those of the sections in it."""
+    description = parsed[type(section).__name__]
+    hints = values.annotations(type(section))
     rows, inner = [], []
-    for name, field in section.fields.items():
-        one = getattr(value, name)
-        if dataclasses.is_dataclass(one):
-            inner += _of_section(one, f"{path}.{name}", parsed)
+    for name, field in description.fields.items():
+        value = getattr(section, name)
+        if dataclasses.is_dataclass(value):
+            inner += _format_section(value, f"{path}.{name}", parsed)
         else:
-            code = _code(name), _code(field.type), _code(_shown(one))
-            rows.append((*code, _cell(field.text), OURS if field.ours else ""))
+            kind, default = values.describe(hints[name]), _code(_format_value(value))
+            rows.append((_code(name), kind, default, _cell(field.text), OURS if field.ours else ""))
     table = _table(("Field", "Type", "Default", "What it does", "Paper"), rows)
-    text = [f"{section.text}\n"] if section.text else []
+    text = [f"{description.text}\n"] if description.text else []
     return [f"### `{path}`\n", *text, *([table] if rows else []), *inner]
 
 
-def _names() -> str:
-    """What comments refer to by a name in capitals."""
-    named = {name: value for name, value in vars(fields).items() if name.isupper()}
-    rows = [(_code(name), ", ".join(map(_code, value))) for name, value in named.items()]
-    return _table(("Name", "Values"), rows)
+def _format_names() -> str:
+    """The tables that comments refer to by a name in capitals."""
+    tables = {name: x for name, x in vars(fields).items() if name.isupper() and isinstance(x, dict)}
+    rows = [
+        (_code(name), _code(key), _code(_format_value(value)))
+        for name, table in tables.items()
+        for key, value in table.items()
+    ]
+    return _table(("Name", "Key", "Value"), rows)
 
 
-def _of_file(path: pathlib.Path, name: str) -> list[str]:
-    module = convert.module_of(path)
+def _format_file(path: pathlib.Path, name: str) -> list[str]:
+    module = convert.load_module(path)
     plain = module.get_config().to_dict()
     start = StudyConfig() if "run" in plain else Config()
-    rows = [("`default`", _listed(changes(plain, convert.as_config_dict(start).to_dict())))]
+    rows = [("`default`", _join(changes(plain, convert.as_config_dict(start).to_dict())))]
     sizes = getattr(module, "SIZES", {})
-    # A study's presets are its run's.
+    # The presets of a study are those of its run.
     for preset in [*sizes, *presets.ALGORITHMS] if sizes else []:
-        changed: ml_collections.ConfigDict = module.get_config(preset)
-        rows.append((_code(preset), _listed(changes(changed.to_dict(), plain))))
+        changed = module.get_config(preset).to_dict()
+        rows.append((_code(preset), _join(changes(changed, plain))))
     return [f"### {name}\n", _table(("Preset", "What it changes"), rows)]
 
 
-def _listed(lines: Sequence[str]) -> str:
+def _join(lines: Sequence[str]) -> str:
     return ", ".join(map(_code, lines)) or "nothing"
 
 
-def _shown(value: Any) -> str:
-    if isinstance(value, (list, tuple)):
-        return repr(tuple(value))
-    return repr(value)
+def _format_value(value: Any) -> str:
+    return repr(tuple(value) if isinstance(value, list) else value)
 
 
 def _code(text: str) -> str:

@@ -1,30 +1,30 @@
 #!/usr/bin/env bash
-# Runs diffpo_jax on a Cloud TPU slice of any number of hosts, by queued resources.
+# Runs diffpo_jax on a Cloud TPU slice with any number of hosts, with queued resources.
 #
 #   launch/tpu_pod.sh [--dry-run] COMMAND [-- FLAGS OF python -m diffpo_jax.main]
 #
-#   run     up, start, follow.  A slice that is preempted is deleted and requested again, and
-#           the run goes on from its last checkpoint; so it does where its hosts were told to stop
-#           it and stay.  The slice is deleted at the end, however that comes, Ctrl-C and failures
-#           included.
-#   up      requests the slice, waits for it, installs the code's commit on all workers
-#   start   starts the run on all workers; it outlives the connection
-#   follow  the log of worker 0 until the run ends, with the run's exit status
-#   stop    ends the run on all workers when its step is saved; the slice stays, and is billed
+#   run     up, start, then follow.  If the slice is preempted, it is deleted and requested again,
+#           and the run continues from its last checkpoint; if the hosts got SIGTERM and stay, the
+#           run is started again on them.  The slice is always deleted at the end, also after
+#           failures and Ctrl-C
+#   up      requests the slice, waits for it, and installs the commit on all workers
+#   start   starts the run on all workers; it continues if the connection is lost
+#   follow  prints the log of worker 0 until the run ends; the exit status is that of the run
+#   stop    ends the run on all workers after its step is saved; the slice stays and is billed
 #   down    deletes the slice
-#   state   what the request's state is
+#   state   prints the state of the request
 #
-#   --dry-run prints the commands and calls nothing.
+#   --dry-run prints the commands and runs none of them.
 #
-# Settings, by environment:
+# Settings (environment variables) and their defaults:
 #   PROJECT   Google Cloud project (required)
-#   ZONE      where the slice is (required), us-west4-a say
+#   ZONE      zone of the slice (required), for example us-west4-a
 #   WORKDIR   gs://BUCKET/PATH (required), on a bucket with a hierarchical namespace
-#   CONFIG    configs/sudoku.py      NAME      diffpo, of request and slice
+#   CONFIG    configs/sudoku.py      NAME      diffpo, name of request and slice
 #   TYPE      v5litepod-16           RUNTIME   v2-alpha-tpuv5-lite, the image for TYPE
-#   SPOT      1; 0 asks for a slice that is not preempted, and costs more
-#   RESTARTS  20, how often `run` asks for another slice
-#   WAIT      86400 seconds for a slice to be granted; POLL: 30 seconds between two looks
+#   SPOT      1 (a spot slice); 0 asks for a slice that is not preempted and costs more
+#   RESTARTS  20, how often `run` starts the run again, on the same slice or another
+#   WAIT      86400, seconds to wait for a slice; POLL: 30, seconds between two polls of its state
 set -euo pipefail
 # shellcheck source=launch/common.sh
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
@@ -32,9 +32,9 @@ source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 NAME=${NAME:-diffpo} TYPE=${TYPE:-v5litepod-16} RUNTIME=${RUNTIME:-v2-alpha-tpuv5-lite}
 CONFIG=${CONFIG:-configs/sudoku.py} SPOT=${SPOT:-1} RESTARTS=${RESTARTS:-20}
 WAIT=${WAIT:-86400} POLL=${POLL:-30}
-REQUESTED= # set while there is a request of ours
-PREEMPTED=76 # the slice is gone; no status of the run's own
-# Without them a connection to a machine that is gone hangs for hours.
+REQUESTED= # set while a request of this call may exist
+PREEMPTED=76 # the slice was taken away; the run never exits with this status
+# Without these options a connection to a machine that was taken away hangs for hours.
 ALIVE=(-o ServerAliveInterval=30 -o ServerAliveCountMax=4)
 
 where() { WHERE=(--project="$PROJECT" --zone="$ZONE"); }
@@ -53,11 +53,11 @@ request() {
   local tier=()
   [[ $SPOT == 0 ]] || tier=(--spot)
   say "requesting $TYPE in $ZONE as $NAME"
-  REQUESTED=1 # from here on, as an interrupted request may have come through
+  REQUESTED=1 # set before the request, which may succeed although it is interrupted
   call gcloud compute tpus queued-resources create "$NAME" "${WHERE[@]}" --node-id="$NAME" \
     --accelerator-type="$TYPE" --runtime-version="$RUNTIME" "${tier[@]}" && return
   REQUESTED=
-  die 1 "the request for $TYPE was refused (see above): check quota, ZONE, TYPE and RUNTIME."
+  die 1 "the request for $TYPE was refused (see above); check quota, ZONE, TYPE and RUNTIME."
 }
 
 wait_until_active() {
@@ -71,12 +71,12 @@ wait_until_active() {
       FAILED | SUSPENDING | SUSPENDED | DELETING) return "$PREEMPTED" ;;
     esac
     ((SECONDS < deadline)) ||
-      die 1 "no slice within WAIT=$WAIT seconds; the request is $now. Another ZONE or TYPE?"
+      die 1 "no slice within WAIT=$WAIT seconds; the request is $now. Try another ZONE or TYPE."
     pause "$POLL"
   done
 }
 
-# Python of its own (the image's is too old for JAX), the commit, and the bucket as a directory.
+# Installs the commit with its own Python (the image's is too old for JAX), and mounts the bucket.
 install() {
   local bundle steps sent=0
   warn_of_changes
@@ -107,24 +107,24 @@ python3 -m uv pip install -q --python .venv/bin/python -e '.[tpu]'"
 
 up() {
   request
-  wait_until_active || die 1 "the request ended before there was a slice: launch/$SCRIPT down," \
-    "then ask again, in another ZONE perhaps."
-  install || die 1 "the slice is there, but installing failed (see above); it is billed until" \
+  wait_until_active || die 1 "the request ended before a slice was granted; run" \
+    "launch/$SCRIPT down, then up again, perhaps in another ZONE."
+  install || die 1 "the slice exists, but installing failed (see above); it is billed until" \
     "launch/$SCRIPT down."
 }
 
 start() {
   local flags run around
-  # The home directory has the same name on every worker, and is not this machine's.
+  # The path is relative to the home directory, because that of the workers is not known here.
   flags=$(quoted --config="$CONFIG" "${FLAGS[@]}")
   run=".venv/bin/python -m diffpo_jax.main --workdir=../$(quoted "$(workdir_under bucket)") $flags"
-  # The shell outlives a SIGTERM, to tell what became of the run.  It holds the bucket open: the
-  # SIGTERM that the run heeds makes gcsfuse unmount what nobody holds.
+  # The shell survives SIGTERM, so that it can write the run's status.  File descriptor 9 keeps the
+  # mount in use: on the SIGTERM that stops the run, gcsfuse unmounts a bucket that nothing uses.
   around='trap : TERM; exec 9<../bucket'
   say "starting on all workers"
   ssh_to all "set -e
 if test -e diffpo.pid && kill -0 \$(cat diffpo.pid) 2>/dev/null; then
-  echo 'a run is going on here; stop it first' >&2
+  echo 'a run is already running here; stop it first' >&2
   exit 1
 fi
 cd diffpo_jax && rm -f ../diffpo.status ../diffpo.stopped
@@ -132,10 +132,10 @@ nohup setsid bash -c $(quoted "$around; $run; echo \$? > ../diffpo.status") \
   > ../diffpo.log 2>&1 < /dev/null & echo \$! > ../diffpo.pid"
 }
 
-# "exit=N" of a run that has ended, "exit=stopped" where `stop` did it, "exit=running", or nothing
-# where worker 0 does not answer.
+# Prints "exit=N" if the run has ended, "exit=stopped" if `stop` ended it, "exit=running" if it
+# runs, and nothing if worker 0 does not answer.
 ended() {
-  # 255: neither running nor ended by itself, as after a reboot.
+  # 255: neither running nor ended normally, for example after a reboot.
   # shellcheck disable=SC2016
   ask exit=0 gcloud compute tpus tpu-vm ssh "$NAME" "${WHERE[@]}" --worker=0 --command='
 if test -e diffpo.status; then
@@ -147,30 +147,30 @@ elif kill -0 "$(cat diffpo.pid)" 2>/dev/null; then echo exit=running
 else echo exit=255; fi' -- "${ALIVE[@]}" | grep -o '^exit=[a-z0-9]*' || true
 }
 
-# Status of the run; PREEMPTED where the slice went away under it, 143 after `stop`.
+# Returns the status of the run, PREEMPTED if its slice was taken away, or 143 after `stop`.
 follow() {
-  local said now from=+1 tries=0
+  local outcome now from=+1 tries=0
   while true; do
     interruptible ssh_to 0 "tail -n $from -F --pid=\$(cat diffpo.pid) diffpo.log" || true
-    from=0 # a connection that was lost goes on where the log is by then
-    said=$(ended)
-    said=${said#exit=}
-    case $said in
-      0 | 2) return "$said" ;; # done, or a mistake that would come again
+    from=0 # after a lost connection, continue at the current end of the log
+    outcome=$(ended)
+    outcome=${outcome#exit=}
+    case $outcome in
+      0 | 2) return "$outcome" ;; # done, or a user's mistake, which would only repeat
       stopped) return "$TERMINATED" ;;
       running) tries=0 && continue ;;
     esac
-    # A host that is taken away fails the run on the others before the state says so.
+    # If a host is taken away, the run on the others fails before the request's state changes.
     now=$(state) || now=unknown
     case $now in FAILED | SUSPENDING | SUSPENDED | DELETING) return "$PREEMPTED" ;; esac
-    ((++tries < 4)) || return "${said:-1}"
-    [[ $said ]] || say "worker 0 does not answer; the request is $now; trying again"
+    ((++tries < 4)) || return "${outcome:-1}"
+    [[ $outcome ]] || say "worker 0 does not answer (the request is $now); trying again"
     pause "$POLL"
   done
 }
 
 stop() {
-  # To the process group: setsid made one, of shell and Python.
+  # The signal goes to the process group of shell and Python, which setsid made.
   # shellcheck disable=SC2016
   ssh_to all 'test ! -e diffpo.pid || { touch diffpo.stopped
 kill -TERM -- "-$(cat diffpo.pid)" 2>/dev/null || true; }'
@@ -179,10 +179,10 @@ kill -TERM -- "-$(cat diffpo.pid)" 2>/dev/null || true; }'
 down() {
   say "deleting $NAME"
   call gcloud compute tpus queued-resources delete "$NAME" "${WHERE[@]}" --force --quiet ||
-    die 1 "$NAME could not be deleted and is billed: try launch/$SCRIPT down again, or the console."
+    die 1 "$NAME could not be deleted and is billed; try launch/$SCRIPT down again, or the console."
 }
 
-finish() { # whatever ends `run`; its status stays
+finish() { # exit trap of `run`: deletes the slice and keeps the exit status
   local status=$?
   trap - EXIT INT TERM HUP
   end_interruptible
@@ -190,7 +190,7 @@ finish() { # whatever ends `run`; its status stays
   exit "$status"
 }
 
-# One slice from request to end: the run's status, or PREEMPTED.
+# Installs and runs on one slice.  Returns the run's status, or PREEMPTED.
 attempt() {
   wait_until_active && install && start && follow
 }
@@ -205,25 +205,26 @@ run() {
     status=0
     attempt || status=$?
     if [[ $status != "$PREEMPTED" && $status != 0 && $status != 2 ]]; then
-      # Installing and starting fail too where the slice is taken away.
+      # Installing and starting also fail if the slice is taken away.
       case $(state || echo unknown) in
         FAILED | SUSPENDING | SUSPENDED | DELETING) status=$PREEMPTED ;;
       esac
     fi
     case $status in
-      0) say "done; everything is in $WORKDIR" && return ;;
+      0) say "done; the results are in $WORKDIR" && return ;;
       "$STOPPED" | "$PREEMPTED") ;;
-      *) die "$status" "the run ended with status $status; its log is above. What it saved is in" \
-        "$WORKDIR, and the same command goes on from there." ;;
+      *) die "$status" "the run ended with status $status; its log is above. Its checkpoints are" \
+        "in $WORKDIR, and the same command continues from there." ;;
     esac
     ((restarts++ < RESTARTS)) ||
-      die 1 "stopped again, and RESTARTS=$RESTARTS are used up; the same command goes on."
+      die 1 "the run was stopped again and all RESTARTS=$RESTARTS are used; the same command" \
+        "continues it."
     if [[ $status == "$STOPPED" ]]; then
-      say "the run was told to stop, and the slice is still there: starting it again (restart" \
+      say "the run got SIGTERM but the slice still exists; starting it again (restart" \
         "$restarts of $RESTARTS)"
       continue
     fi
-    say "the slice is gone; asking for another (restart $restarts of $RESTARTS)"
+    say "the slice was taken away; requesting another (restart $restarts of $RESTARTS)"
     down
     REQUESTED=
     request
@@ -238,7 +239,7 @@ where
 check_workdir() {
   need WORKDIR gs://YOUR_BUCKET/runs/sudoku
   [[ $WORKDIR == gs://* ]] ||
-    die 2 "WORKDIR=$WORKDIR is no gs:// path; hosts of a slice share no other disk."
+    die 2 "WORKDIR=$WORKDIR is not a gs:// path; the hosts of a slice share no other disk."
   workdir_under . >/dev/null
 }
 dispatch check_workdir run up start -- follow stop down state

@@ -1,4 +1,4 @@
-"""A run with all its stages, as small as it comes: overrides of configs/sudoku.py:smoke."""
+"""The smallest run that has all stages, as overrides of configs/sudoku.py:smoke."""
 
 import pathlib
 import sys
@@ -16,7 +16,7 @@ LEAST = {
     "rl.steps": 2,
     "rl.prompts": 4,
     "rl.group": 2,
-    "rl.inner_updates": 1,  # a second has two more programs compiled: old scores, and an update
+    "rl.inner_updates": 1,  # a second would compile two more programs: old scores, and an update
     "rl.micro_batch": 4,
     "task.sudoku.train_examples": 64,
     "task.sudoku.validation_examples": 16,
@@ -30,7 +30,7 @@ LEAST = {
 
 
 def least(**overrides):
-    """Its configuration."""
+    """The configuration of the smallest run, with overrides."""
     values = sudoku.get_config("smoke")
     values.update_from_flattened_dict(LEAST | overrides)
     return convert.from_config_dict(values)

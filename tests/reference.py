@@ -1,4 +1,4 @@
-"""The slow and obvious versions, in numpy and float64, and models small enough for them."""
+"""Slow and obvious versions of the code in numpy and float64, and models small enough for them."""
 
 import itertools
 from fractions import Fraction
@@ -13,7 +13,7 @@ from diffpo_jax.config import ModelConfig, ThresholdConfig
 from diffpo_jax.models.families import make_policy
 from diffpo_jax.models.policy import Policy
 
-# A model that looks its logits up: every state and every prompt token has a row of a table.
+# A model that looks up its logits: every state and every prompt token has a row in a table.
 
 
 def table_policy(length, vocab, mask_id, logit_shift=0):
@@ -21,14 +21,14 @@ def table_policy(length, vocab, mask_id, logit_shift=0):
     place_value = vocab ** np.arange(length)
 
     def hidden(params, tokens, mask):
-        table, of_token = params["denoiser"]["table"], params["denoiser"]["prompt"]
-        size = of_token.shape[0]
+        table, prompt_table = params["denoiser"]["table"], params["denoiser"]["prompt"]
+        size = prompt_table.shape[0]
         code = jnp.sum(tokens[:, size:] * place_value, axis=1)
-        prompt = of_token[jnp.arange(size), tokens[:, :size]]
-        seen = jnp.sum(jnp.where(mask[:, :size, None], prompt, 0), axis=1)
-        # Bidirectional: what stands at the prompt changes with the completion too.
+        prompt = prompt_table[jnp.arange(size), tokens[:, :size]]
+        total = jnp.sum(jnp.where(mask[:, :size, None], prompt, 0), axis=1)
+        # Bidirectional: hidden states of the prompt depend on the completion too.
         prompt = prompt + jnp.mean(table[code], axis=1, keepdims=True)
-        return jnp.concatenate([prompt, table[code] + seen[:, None]], axis=1)
+        return jnp.concatenate([prompt, table[code] + total[:, None]], axis=1)
 
     def logits(params, states):
         return states * params["denoiser"]["scale"]
@@ -41,7 +41,7 @@ def table_policy(length, vocab, mask_id, logit_shift=0):
 
 
 def table_params(seed, prompt_length, length, vocab, spread=1.0):
-    """Random tables; the larger `spread`, the more the entropies differ."""
+    """Random tables; entropies differ more with a larger `spread`."""
     rng = np.random.default_rng(seed)
 
     def normal(*shape):
@@ -58,17 +58,17 @@ def table_params(seed, prompt_length, length, vocab, spread=1.0):
 
 
 def table_hidden(params, prompt, mask, state):
-    """Hidden states of `table_policy` at one state of one row: prompt [P V], completion [L V]."""
+    """Hidden states of `table_policy` in one state of one row: prompt [P V], completion [L V]."""
     tables = {name: np.asarray(x, np.float64) for name, x in params["denoiser"].items()}
     vocab = tables["table"].shape[-1]
     code = sum(int(token) * vocab**k for k, token in enumerate(state))
-    of_state = tables["table"][code]
+    completion = tables["table"][code]
     rows = np.array([tables["prompt"][p, prompt[p]] for p in range(len(prompt))])
-    return rows + of_state.mean(axis=0), of_state + rows[np.asarray(mask)].sum(axis=0)
+    return rows + completion.mean(axis=0), completion + rows[np.asarray(mask)].sum(axis=0)
 
 
 def table_logits(params, prompt, mask, state):
-    """Logits [L V] of `table_policy` at one state of one row."""
+    """Logits [L V] of `table_policy` in one state of one row."""
     return float(params["denoiser"]["scale"]) * table_hidden(params, prompt, mask, state)[1]
 
 
@@ -93,12 +93,12 @@ def log_probs(logits, mask_id, temperature=1.0):
 
 
 def entropy(log_p):
-    """In nats, over the tokens of some probability."""
+    """Entropy in nats, over the tokens of positive probability."""
     return np.array([-sum(np.exp(x) * x for x in row if x > -np.inf) for row in log_p])
 
 
 def committed(entropies, allowed, gamma):
-    """The largest prefix with Σ − max ≤ γ, in exact arithmetic: a set of positions."""
+    """Positions of the largest prefix with Σ − max ≤ γ, in exact arithmetic."""
     order = sorted((p for p in range(len(entropies)) if allowed[p]), key=lambda p: entropies[p])
     best = 0
     for size in range(1, len(order) + 1):
@@ -109,7 +109,7 @@ def committed(entropies, allowed, gamma):
 
 
 class Record(NamedTuple):
-    """What the sampler must have recorded of one row."""
+    """The record that the sampler must give of one row."""
 
     commit_call: np.ndarray
     logprob: np.ndarray
@@ -117,7 +117,7 @@ class Record(NamedTuple):
 
 
 def replay(logits_of, tokens, gamma, mask_id, *, temperature=1.0, block_length=0, max_calls=0):
-    """The record of a row that came out as `tokens`; `logits_of` maps a state to [L V]."""
+    """The record of a row whose completion is `tokens`; `logits_of` maps a state to [L V]."""
     length = len(tokens)
     block_length = block_length or length
     commit_call = np.zeros(length, int)
@@ -139,7 +139,7 @@ def replay(logits_of, tokens, gamma, mask_id, *, temperature=1.0, block_length=0
 
 
 def completions(length, vocab, mask_id):
-    """Every completion [n L]: given γ each is reached by one trajectory and no other."""
+    """Every completion [n L]; given γ each is reached by exactly one trajectory."""
     real = [token for token in range(vocab) if token != mask_id]
     return np.array(list(itertools.product(real, repeat=length)))
 
@@ -161,7 +161,7 @@ def tiny_policy(
 
 
 def random_params(policy, seed):
-    """Values for every leaf, none of them zero or one; nothing is compiled."""
+    """Random values for every leaf, none of them zero or one, without compilation."""
     rng = np.random.default_rng(seed)
 
     def fill(path, x):
@@ -182,7 +182,7 @@ def rms_norm(x, scale, eps):
 
 
 def rotated(x, positions, theta):
-    """Rotary embedding of [S Dh]: entry i and entry i + Dh/2 are the two axes of a plane."""
+    """Rotary embedding of [S Dh], which rotates entries i and i + Dh/2 in their plane."""
     out, half = np.array(x, np.float64), x.shape[-1] // 2
     for row, position in enumerate(positions):
         for i in range(half):
@@ -194,7 +194,7 @@ def rotated(x, positions, theta):
 
 
 def attend(q, k, v, mask):
-    """[S Dh] of one head: softmax over the keys that are no padding."""
+    """Attention of one head, [S Dh], with a softmax over the keys that are not padding."""
     scores = q @ k.T / np.sqrt(q.shape[-1])
     weights = np.exp(scores) * mask
     return weights / weights.sum(-1, keepdims=True) @ v
@@ -211,12 +211,12 @@ def denoiser(params, tokens, mask, config):
         h = rms_norm(x, b["attn_norm"]["scale"], eps)
         heads = []
         for head in range(config.heads):
-            of_q = slice(head * size, (head + 1) * size)
+            columns = slice(head * size, (head + 1) * size)
             kv = head // (config.heads // config.kv_heads)
-            of_kv = slice(kv * size, (kv + 1) * size)
-            q = rotated((h @ b["q"])[:, of_q], positions, config.rope_theta)
-            k = rotated((h @ b["k"])[:, of_kv], positions, config.rope_theta)
-            heads.append(attend(q, k, (h @ b["v"])[:, of_kv], mask))
+            kv_columns = slice(kv * size, (kv + 1) * size)
+            q = rotated((h @ b["q"])[:, columns], positions, config.rope_theta)
+            k = rotated((h @ b["k"])[:, kv_columns], positions, config.rope_theta)
+            heads.append(attend(q, k, (h @ b["v"])[:, kv_columns], mask))
         x = x + np.concatenate(heads, axis=-1) @ b["o"]
         h = rms_norm(x, b["ff_norm"]["scale"], eps)
         gate = h @ b["gate"]

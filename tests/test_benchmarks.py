@@ -1,4 +1,4 @@
-"""The benchmarks run and say what they should; no time is looked at."""
+"""The benchmarks run and report complete results; the times themselves are not checked."""
 
 import json
 import subprocess
@@ -15,12 +15,16 @@ from benchmarks import against_pytorch, published, steps, timing
 ROOT = Path(__file__).parents[1]
 SHAPE = ["--rows=2", "--width=16", "--layers=1", "--heads=2", "--ff=24", "--repeats=1"]
 TINY = [*SHAPE, "--prompt=5", "--length=4", "--calls=4", "--vocab=7", "--threads=1"]
-TWO_LAYERS = [*TINY, "--layers=2", "--calls=2"]  # fewer calls than tokens: the last fills up
+TWO_LAYERS = [
+    *TINY,
+    "--layers=2",
+    "--calls=2",
+]  # fewer calls than tokens: the last call commits the rest
 TIMES = {"seconds", "seconds_min", "seconds_max", "cpu_seconds", "gflops"}
 
 
 def run(tmp_path, script, *args):
-    """(what it printed, what it wrote) of a benchmark as the user starts it."""
+    """Runs a benchmark as a user does; returns (printed text, written JSON)."""
     out = tmp_path / "result.json"
     done = subprocess.run(
         [sys.executable, str(ROOT / "benchmarks" / script), *args, f"--json={out}"],
@@ -48,7 +52,7 @@ def assert_described(result):
 
 
 @pytest.mark.slow
-def test_against_pytorch_compares_the_two_sides(tmp_path):
+def test_against_pytorch_compares_both_sides(tmp_path):
     pytest.importorskip("torch")
     text, result = run(tmp_path, "against_pytorch.py", *TINY)
     assert_described(result)
@@ -57,10 +61,10 @@ def test_against_pytorch_compares_the_two_sides(tmp_path):
     assert result["agreement"]["gradients"] <= against_pytorch.GRADIENT_TOLERANCE
     assert result["agreement"]["tokens"] == 1
     for program in ("gemm", "generate", "update_k1"):
-        of_program = result["results"][program]
-        assert_times(of_program["jax"])
-        assert_times(of_program["torch"])
-        assert of_program["ratio"] > 0
+        by_side = result["results"][program]
+        assert_times(by_side["jax"])
+        assert_times(by_side["torch"])
+        assert by_side["ratio"] > 0
         assert f"{program} torch" in text
     assert_times(result["results"]["update_k2"]["jax"])
     assert "torch" not in result["results"]["update_k2"]
@@ -69,7 +73,7 @@ def test_against_pytorch_compares_the_two_sides(tmp_path):
 
 @pytest.mark.slow
 def test_steps_times_every_part(tmp_path):
-    # 3 does not divide 2 rows and is left out.
+    # A micro-batch of 3 does not divide 2 rows, so it is left out.
     text, result = run(tmp_path, "steps.py", *SHAPE, "--slots=0,1", "--micro=1,3", "--anchors=1")
     assert_described(result)
     parts = {"forward K=1 micro=1", "update K=1 micro=1"}
@@ -141,8 +145,8 @@ def torch_side(jax_side):
 
 
 @pytest.mark.slow
-def test_without_torch_the_jax_side_is_measured_alone(jax_side, monkeypatch):
-    monkeypatch.setitem(sys.modules, "torch", None)  # as where it is not installed
+def test_without_torch_only_the_jax_side_is_measured(jax_side, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)  # as if it were not installed
     monkeypatch.setattr(against_pytorch, "JaxSide", lambda args: jax_side)
     args = against_pytorch.arguments(TWO_LAYERS)
     sides = against_pytorch.make_sides(args)
@@ -150,13 +154,13 @@ def test_without_torch_the_jax_side_is_measured_alone(jax_side, monkeypatch):
     assert_described(result)
     assert result["agreement"] is None
     assert result["threads"] == {"jax": 1}
-    assert all("torch" not in of_program for of_program in result["results"].values())
+    assert all("torch" not in by_side for by_side in result["results"].values())
     assert_times(result["results"]["generate"]["jax"])
     assert "torch is not installed" in against_pytorch.report(result)
 
 
 @pytest.mark.slow
-def test_torch_gives_our_logits_gradients_and_tokens(jax_side, torch_side):
+def test_torch_and_jax_give_equal_logits_gradients_and_tokens(jax_side, torch_side):
     ours = jax_side.logits()
     assert np.abs(ours).max() > 0.1
     np.testing.assert_allclose(torch_side.logits(), ours, atol=1e-5, rtol=0)
@@ -166,7 +170,7 @@ def test_torch_gives_our_logits_gradients_and_tokens(jax_side, torch_side):
 
 
 @pytest.mark.slow
-def test_other_logits_are_refused(jax_side, torch_side, monkeypatch):
+def test_different_logits_are_refused(jax_side, torch_side, monkeypatch):
     other = jax_side.logits() + 1e-3
     for wrong in (other, other * np.nan):
         monkeypatch.setattr(torch_side, "logits", lambda wrong=wrong: wrong)
@@ -175,7 +179,7 @@ def test_other_logits_are_refused(jax_side, torch_side, monkeypatch):
 
 
 @pytest.mark.slow
-def test_other_gradients_are_refused(jax_side, torch_side, monkeypatch):
+def test_different_gradients_are_refused(jax_side, torch_side, monkeypatch):
     other = torch_side.gradients()
     other["blocks"]["gate"] = other["blocks"]["gate"] * 1.01
     monkeypatch.setattr(torch_side, "gradients", lambda: other)
@@ -193,7 +197,7 @@ def test_impossible_sizes_are_refused(argument, capsys):
     assert argument.split("=")[0] in capsys.readouterr().err
 
 
-def test_a_model_that_cannot_be_is_refused_in_one_line(capsys):
+def test_an_impossible_model_is_refused_in_one_line(capsys):
     with pytest.raises(SystemExit) as stopped:
         steps.main(["--heads=3"])
     assert stopped.value.code == 2
@@ -207,17 +211,19 @@ def test_published_runs_a_step_with_random_weights(tmp_path):
     text, result = run(tmp_path, "published.py", config, "--repeats=1", *changes)
     assert result["rows"] == 8 and result["calls"] == 3
     assert result["results"].keys() == {"rollout", "score", "update"}
-    of_call = result["results"]["rollout"]["gflops"] * result["results"]["rollout"]["seconds"] / 3
+    call_operations = (
+        result["results"]["rollout"]["gflops"] * result["results"]["rollout"]["seconds"] / 3
+    )
     for name, one in result["results"].items():
         assert name in text
         assert_times(one)
         assert one["planned_bytes"] > 0 and one["compile_seconds"] > 0
         passes = {"rollout": 3, "score": 2, "update": 3 * 2}[name]  # K = 2
-        assert one["gflops"] * one["seconds"] == pytest.approx(passes * of_call)
+        assert one["gflops"] * one["seconds"] == pytest.approx(passes * call_operations)
 
 
 @pytest.mark.slow
-def test_published_with_rounded_kernels_and_an_adapter(tmp_path):
+def test_published_runs_with_quantised_kernels_and_an_adapter(tmp_path):
     config = f"--config={ROOT / 'configs' / 'sudoku.py'}:smoke,lora"
     changes = [
         "pretrain.steps=0",
@@ -230,14 +236,14 @@ def test_published_with_rounded_kernels_and_an_adapter(tmp_path):
     assert result["results"].keys() == {"rollout"}
 
 
-def test_published_refuses_what_it_has_no_arguments_for(capsys):
+def test_published_refuses_modes_that_it_makes_no_arguments_for(capsys):
     with pytest.raises(SystemExit) as stopped:
         published.main([f"--config={ROOT / 'configs' / 'sudoku.py'}:smoke", "mode=sampler"])
     assert stopped.value.code == 2
-    assert "error: only updates of tokens are measured here" in capsys.readouterr().err
+    assert "error: this benchmark only measures updates of tokens" in capsys.readouterr().err
 
 
-def test_interleave_takes_turns_and_reads_both_clocks():
+def test_interleave_alternates_and_reads_both_clocks():
     order, now = [], iter(range(100))
     calls = {name: lambda name=name: order.append(name) for name in "ab"}
     times = timing.interleave(calls, 2, wall=lambda: next(now), cpu=lambda: 0)
@@ -245,8 +251,8 @@ def test_interleave_takes_turns_and_reads_both_clocks():
     assert times["a"] == timing.Times([1, 1], [0, 0])
 
 
-def test_ratio_pairs_neighbours():
-    # The machine got ten times slower half-way; the ratio did not.
+def test_ratio_pairs_neighbouring_timings():
+    # The machine becomes ten times slower half-way; the ratio stays the same.
     a, b = timing.Times([1.0, 10.0], [2.0, 2.0]), timing.Times([2.0, 20.0], [1.0, 1.0])
     assert timing.ratio(a, b) == {"ratio": 0.5, "ratio_cpu": 2.0}
 
@@ -264,11 +270,11 @@ def test_summary_takes_the_median():
 
 
 def test_forward_flops_by_hand():
-    # A layer: 8 weight matrices' worth of 2*2*2 over 3 tokens, and 3x3 scores of 2 by 2 products.
+    # One layer over 3 tokens: 4 + 3 matrices of 2x2, and two products with 3x3 scores of width 2.
     found = timing.forward_flops(sequence=3, scored=1, width=2, layers=1, ff=2, vocab=5)
     assert found == 3 * 2 * (4 * 4 + 3 * 4) + 2 * (2 * 3 * 3 * 2) + 2 * 2 * 5
 
 
 @pytest.mark.parametrize(("slots", "expected"), [(0, 5), (1, 11), (2, 8), (3, 6), (9, 5)])
-def test_passes_of_a_queue(slots, expected):
+def test_passes_counts_the_passes_of_a_queue(slots, expected):
     assert steps.passes([3, 1, 2, 5], slots) == expected

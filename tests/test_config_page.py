@@ -1,4 +1,4 @@
-"""docs/config.md is what its command writes, and that is what the source says."""
+"""docs/config.md is the output of its script, which describes the source."""
 
 import dataclasses
 import pathlib
@@ -9,7 +9,7 @@ from diffpo_jax.config import Config, convert
 from diffpo_jax.system.errors import UserError
 
 ROOT = pathlib.Path(__file__).parents[1]
-config_page = convert.module_of(ROOT / "docs/config_page.py")
+config_page = convert.load_module(ROOT / "docs/config_page.py")
 
 SOURCE = '''
 class A:
@@ -31,7 +31,7 @@ class B:
 '''
 
 
-def test_the_page_is_what_the_command_writes():
+def test_the_page_is_the_output_of_the_script():
     written = (ROOT / "docs/config.md").read_text(encoding="utf-8")
     assert written == config_page.page(ROOT / "configs"), "run python docs/config_page.py"
 
@@ -55,11 +55,11 @@ def test_every_field_is_on_the_page():
 def test_comments_are_read_from_the_source():
     found = config_page.sections(SOURCE)
     assert found["A"].text == "Numbers; all are our choice."
-    assert found["A"].fields == {"x": ("int", "how many", True)}
+    assert found["A"].fields == {"x": ("how many", True)}
     assert found["B"].fields == {
-        "y": ("tuple[int, ...]", "Above, and on and behind", True),
-        "z": ("float | None", "or nothing", False),
-        "w": ("int", 'after a blank line, "a # b"', False),
+        "y": ("Above, and on and behind", True),
+        "z": ("or nothing", False),
+        "w": ('after a blank line, "a # b"', False),
     }
 
 
@@ -68,7 +68,7 @@ def test_a_field_without_a_comment_is_refused():
         config_page.sections(SOURCE.partition("  # after")[0])
 
 
-def test_changes_are_those_of_nested_values():
+def test_changes_of_nested_values_are_listed():
     values = {"a": 1, "b": {"c": [2, 3], "d": "x"}}
     assert config_page.changes(values, values) == []
     other = {"a": 1, "b": {"c": [2], "d": "y"}}
@@ -78,3 +78,10 @@ def test_changes_are_those_of_nested_values():
 def test_a_directory_without_config_files_is_refused(tmp_path):
     with pytest.raises(UserError, match="holds no config files"):
         config_page.page(tmp_path)
+
+
+def test_choices_and_bounds_are_in_the_type_column():
+    text = config_page.page(ROOT / "configs")
+    assert "| `clip` | ppo or unconditional | `'ppo'` |" in text
+    assert "| `slots` | int (above 0) or None | `64` |" in text
+    assert "| `gammas` | list of float (finite and at least 0) (non-empty) |" in text

@@ -25,7 +25,7 @@ GRID, CLUES = "1234341221434321", "0034341200434321"
 COMMAND = """
 from diffpo_jax import grade
 from diffpo_jax.config import command
-command.entry(grade.main)
+command.run(grade.main)
 """
 
 
@@ -62,7 +62,7 @@ def test_the_command_needs_no_jax(tmp_path):
     path = write(tmp_path / "a.jsonl", sample("<answer>18</answer>"), sample("<answer>7</answer>"))
     program = (
         "import sys; from diffpo_jax import grade; from diffpo_jax.config import command\n"
-        "try: command.entry(grade.main)\n"
+        "try: command.run(grade.main)\n"
         "finally:\n"
         "  print(sorted({m.split('.')[0] for m in sys.modules} & {'jax', 'jaxlib', 'flax'}))\n"
     )

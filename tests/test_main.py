@@ -1,4 +1,4 @@
-"""The command line: every mistake is one line on stderr and exit status 2, before any compile."""
+"""The command line: every mistake gives one line on stderr and exit status 2, before compiling."""
 
 import os
 import pathlib
@@ -26,9 +26,10 @@ def run(*flags: str) -> subprocess.CompletedProcess:
     [
         (["--config.rl.step=3"], "config.rl.step is not a field of the configuration; the nearest"),
         (["--config.rl.steps=many"], "config.rl.steps"),
+        (["--config.rl.micro_batch=many"], "config.rl.micro_batch='many' must be int (above 0)"),
         (["--config.sampler.block_length=3"], "block_length=3 does not divide"),
         (["--config.task.test_file=nowhere.csv"], "nowhere.csv"),
-        (["--config.mesh.data=64"], "64 devices"),
+        (["--config.mesh.data=64"], "config.mesh.fsdp=64 does not divide"),
         (["--config.model.family=gpt"], "config.model.family='gpt' is unknown"),
         (["--config.sampler.prompt_length=8", "--config.model.positions=64"], "prompt_length"),
         (["extra"], "unexpected argument 'extra'"),

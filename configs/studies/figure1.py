@@ -1,8 +1,13 @@
-"""Figure 1 of the paper: how accurate each method ends on each task, and in how many calls.
+"""Figure 1 of the paper: the final accuracy of each method on each task, and its calls.
 
     python -m diffpo_jax.study --config=configs/studies/figure1.py --workdir=runs/figure1
 
-Presets are those of configs/sudoku.py and configs/countdown.py; "study" where none is given.
+Hardware: two CPU cores (AMD EPYC), preset study.
+Time: two to five minutes per run, 30 runs, after 6 base models.
+Score: accuracy@calls, means of three seeds, d1 / DiFFPO joint / joint without weights: Sudoku
+  97.2 %@16.0 / 95.1 %@6.3 / 95.3 %@6.0; docs/results.md and docs/studies/figure1.md have all.
+
+Presets are those of configs/sudoku.py and configs/countdown.py; the default is "study".
 """
 
 import ml_collections
@@ -20,5 +25,5 @@ ARMS = {
 
 
 def get_config(preset: str = "default") -> ml_collections.ConfigDict:
-    """The study with a preset of its tasks."""
+    """Returns the study with a preset of its tasks."""
     return presets.comparison(__file__, preset, title=TITLE, arms=ARMS, reference="d1")

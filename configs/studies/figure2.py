@@ -1,10 +1,15 @@
-"""Figure 2: KL of the surrogates with K anchors by call, on a base model.
+"""Figure 2 of the paper: KL of the surrogates with K anchors by call, on a base model.
 
     python -m diffpo_jax.study --config=configs/studies/figure2.py --workdir=runs/figure2
 
-Presets are those of configs/sudoku.py, as in --config=configs/studies/figure2.py:smoke , or with
-`countdown` among them those of configs/countdown.py.
---config.run.init_from=runs/sudoku measures the base model of a run that is there already.
+Hardware: CPU.
+Time: not recorded.
+Score: KL of a sequence in nats for K = 1, 2, 4, 16: Sudoku 5.4, 4.1, 2.5, 0.47; Countdown 4.6, 3.0,
+  1.7, 0.21; means of three base models (docs/results.md).
+
+Presets are those of configs/sudoku.py, as in --config=configs/studies/figure2.py:smoke ; with
+`countdown` among them, those of configs/countdown.py.
+--config.run.init_from=runs/sudoku measures the base model of a finished run.
 """
 
 import pathlib
@@ -17,7 +22,7 @@ _TASKS = pathlib.Path(__file__).parent.parent
 
 
 def get_config(preset: str = "default") -> ml_collections.ConfigDict:
-    """The study of a task's preset."""
+    """Returns the study of a task's preset."""
     words = preset.split(",")
     task = "countdown" if "countdown" in words else "sudoku"
     rest = ",".join(word for word in words if word != task) or "default"

@@ -1,8 +1,13 @@
-"""Importance weights: how they are truncated, normalised, left out, and added to d1.
+"""Importance weights: truncated, normalised, per sequence, left out, and added to d1.
 
     python -m diffpo_jax.study --config=configs/studies/is_ablation.py --workdir=runs/is_ablation
 
-Presets are those of configs/sudoku.py and configs/countdown.py; "study" where none is given.
+Hardware: two CPU cores (AMD EPYC), preset study.
+Time: two to five minutes per run, 54 runs, after 6 base models.
+Score: C = 2 against none at equal calls, in points: Sudoku -1.4 (-2.0, -0.8), Countdown
+  -3.8 (-5.4, -2.2); docs/results.md, "Importance weights".
+
+Presets are those of configs/sudoku.py and configs/countdown.py; the default is "study".
 """
 
 import ml_collections
@@ -24,5 +29,5 @@ ARMS = {
 
 
 def get_config(preset: str = "default") -> ml_collections.ConfigDict:
-    """The study with a preset of its tasks."""
+    """Returns the study with a preset of its tasks."""
     return presets.comparison(__file__, preset, title=TITLE, arms=ARMS, reference="none")

@@ -1,8 +1,13 @@
-"""The recipe with its parts taken away or changed, one at a time.
+"""The recipe, with one part at a time changed or removed.
 
     python -m diffpo_jax.study --config=configs/studies/recipe.py --workdir=runs/recipe
 
-Presets are those of configs/sudoku.py and configs/countdown.py; "study" where none is given.
+Hardware: two CPU cores (AMD EPYC), preset study.
+Time: two to five minutes per run, 72 runs, after 6 base models.
+Score: the recipe gains +0.6 points on Sudoku and +4.8 on Countdown at its learned thresholds;
+  docs/recipe.md, "One part at a time, three seeds".
+
+Presets are those of configs/sudoku.py and configs/countdown.py; the default is "study".
 """
 
 import ml_collections
@@ -27,5 +32,5 @@ ARMS = {
 
 
 def get_config(preset: str = "default") -> ml_collections.ConfigDict:
-    """The study with a preset of its tasks."""
+    """Returns the study with a preset of its tasks."""
     return presets.comparison(__file__, preset, title=TITLE, arms=ARMS, reference="recipe")

@@ -95,7 +95,7 @@ def read_run(path: str | pathlib.Path, name: str = "") -> Run:
     paths = layout.Workdir(pathlib.Path(path))
     if not paths.config.is_file():
         raise UserError(f"{path} holds no run: there is no {paths.config.name}.")
-    config = convert.flatten(_object(paths.config))
+    config = settings.current_values(convert.flatten(_object(paths.config)))
     if not isinstance(config.get("seed"), int):
         raise UserError(f"{paths.config} is no configuration of a run: it has no seed.")
     summary = _object(paths.report / "summary.json", needed=False)

@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Any
 
-from diffpo_jax.config import METHODS, RANKINGS, Config, convert
+from diffpo_jax.config import METHODS, RANKINGS, Config, convert, values
 
 
 def defaults_of(config: dict[str, Any]) -> dict[str, Any]:
@@ -16,3 +16,12 @@ def defaults_of(config: dict[str, Any]) -> dict[str, Any]:
         plain = dataclasses.replace(plain, sampler=sampler)
     filled = convert.resolve_rule(convert.resolve_method(plain))
     return convert.flatten(dataclasses.asdict(filled))
+
+
+def current_values(config: dict[str, Any]) -> dict[str, Any]:
+    """The configuration with values that only older versions wrote as today's."""
+    hints = values.all_annotations(Config)
+    return {
+        name: values.current(hints[name], value) if name in hints else value
+        for name, value in config.items()
+    }

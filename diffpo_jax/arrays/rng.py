@@ -1,9 +1,10 @@
-"""Keys are derived, never threaded: randomness is a function of (seed, stream, step, row)."""
+"""Random keys, derived from (seed, stream, step, row) and never passed on from use to use."""
 
 import jax
-from jaxtyping import Array, Key
+import jax.numpy as jnp
+from jaxtyping import Array, Int, Key
 
-# One number for each use of randomness.  Never renumber: runs are repeatable by it.
+# One number for each use of randomness.  Never renumber: runs are repeatable by these numbers.
 STREAMS = {"init": 0, "pretrain": 1, "rollout": 2, "draws": 3, "evaluate": 4, "adapter": 5}
 
 
@@ -13,10 +14,21 @@ def key_for(seed: int, stream: str, step: int = 0) -> Key[Array, ""]:
     return jax.random.fold_in(key, step)
 
 
-def row_keys(key: Key[Array, ""], rows: Array) -> Key[Array, "B"]:
-    """One key a row, from the row's own number and never from the layout of the batch.
+def row_keys(key: Key[Array, ""], rows: Int[Array, "B"]) -> Key[Array, "B"]:
+    """One key per row, derived from the row's own number, whatever the layout of the batch.
 
     Args:
-      rows: Int[B], the rows' numbers (a rollout's place in the step, an example's index).
+      rows: the rows' numbers (a rollout's place in the step, an example's index).
     """
     return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, rows)
+
+
+def fold_in_rows(keys: Key[Array, "B"], numbers: Int[Array, "*B"] | int) -> Key[Array, "B"]:
+    """Folds a number into the key of each row: one for all rows, or each row's own."""
+    numbers = jnp.broadcast_to(jnp.asarray(numbers, jnp.int32), keys.shape)
+    return jax.vmap(jax.random.fold_in)(keys, numbers)
+
+
+def position_keys(keys: Key[Array, "B"], positions: Int[Array, "B c"]) -> Key[Array, "B c"]:
+    """One key per position, derived from the row's key and the position's number."""
+    return jax.vmap(jax.vmap(jax.random.fold_in, (None, 0)))(keys, positions)

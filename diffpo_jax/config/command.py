@@ -1,4 +1,4 @@
-"""What the commands share: flags, and messages in one line.  No jax."""
+"""Flags and one-line error messages, shared by the commands.  Needs no jax."""
 
 import errno
 import functools
@@ -13,13 +13,13 @@ from diffpo_jax.config import Config, convert
 from diffpo_jax.system.errors import STOPPED, Stopped, UserError
 
 
-def entry(main: Callable[[Sequence[str]], None], root: type = Config) -> None:
-    """Runs a command; a mistake of the user's is one line and exit status 2.
+def run(main: Callable[[Sequence[str]], None], root: type = Config) -> None:
+    """Runs a command.  A mistake of the user's becomes one line and exit status 2.
 
-    A run that was told to end, and saved what it did, exits with `errors.STOPPED`.
+    A run that was told to stop, and has saved its state, exits with `errors.STOPPED`.
 
     Args:
-      root: the dataclass that --config gives the fields of.
+      root: the dataclass that --config sets the fields of.
     """
     try:
         app.run(main, flags_parser=functools.partial(_parse, root=root))
@@ -37,57 +37,49 @@ def entry(main: Callable[[Sequence[str]], None], root: type = Config) -> None:
         sys.exit(2)
 
 
-def config(
+def read_config(
     argv: Sequence[str],
     required: Sequence[str],
     example: str,
     build: Callable[[Any], Any] = convert.from_config_dict,
 ) -> Any:
-    """The configuration of --config and its overrides, with everything else set up.
+    """Reads the configuration of --config and its overrides, after `require_flags`.
 
     Args:
       required: flags that must be given.
-      example: a command that has them all, for the message.
-      build: what makes the configuration of the ConfigDict and checks it.
+      example: a command with all of them, for the message.
+      build: builds the configuration from the ConfigDict and checks it.
 
     Raises:
-      UserError: a flag is missing, an argument is no flag, the configuration is wrong.
+      UserError: a flag is missing, an argument is no flag, or the configuration is wrong.
     """
-    require(argv, required, example)
+    require_flags(argv, required, example)
     try:
         result = build(flags.FLAGS["config"].value)
-    except OSError as error:  # where the file could not be read, its first use says so
+    except OSError as error:  # absl reports an unreadable file only when its value is used
         path = next((w.partition("=")[2] for w in sys.argv if w.startswith("--config=")), "")
         raise UserError(f"cannot read the config file --config={path}.") from error
-    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")  # we need no PyTorch
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")  # PyTorch is not needed
     return result
 
 
-def require(argv: Sequence[str], required: Sequence[str], example: str) -> None:
-    """Raises `UserError` where a flag is missing or an argument is no flag; quietens libraries."""
+def require_flags(argv: Sequence[str], required: Sequence[str], example: str) -> None:
+    """Raises `UserError` if a flag is missing or an argument is no flag; silences libraries."""
     if len(argv) > 1:
         raise UserError(f"unexpected argument {argv[1]!r}; flags look like --name=value.")
     for name in required:
         if flags.FLAGS[name].value in (None, []):
             raise UserError(f"--{name} is missing. Example: {example}")
     if not flags.FLAGS["verbosity"].present:
-        logging.set_verbosity(logging.WARNING)  # libraries tell of every file they write
+        logging.set_verbosity(logging.WARNING)  # libraries log every file they write
 
 
 def _parse(argv: Sequence[str], root: type) -> list[str]:
+    """Parses the flags.  Errors name the override that failed; ml_collections' often do not."""
     try:
         return flags.FLAGS(list(argv))
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
-        raise UserError(_flag_message(argv, error, root)) from error
-
-
-def _flag_message(argv: Sequence[str], error: Exception, root: type) -> str:
-    """Names the override that failed; ml_collections' own messages do not always."""
-    text = str(error).strip("'\" ").splitlines()[0] if str(error) else type(error).__name__
-    for word in argv[1:]:
-        name = word.lstrip("-").partition("=")[0]
-        if name.startswith("config."):
-            fault = convert.unknown_field(name, root)
-            if fault:
-                return fault
-    return text
+        names = [word.lstrip("-").partition("=")[0] for word in argv[1:]]
+        faults = (convert.unknown_field(x, root) for x in names if x.startswith("config."))
+        text = str(error).strip("'\" ").splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(next(filter(None, faults), text)) from error

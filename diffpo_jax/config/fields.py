@@ -1,35 +1,39 @@
-"""The configuration: frozen dataclasses by section.
+"""The fields of the configuration: frozen dataclasses, one for each section.
 
-`configs/*.py` start from `config_io.as_config_dict(Config())`, change what they need and return
-the ConfigDict, so that `--config.section.field=value` works on every field;
-`config_io.from_config_dict` turns the result into these dataclasses and checks them.
-`experiment`, its parts and the commands see the whole `Config`; everything else one section.
+A file in `configs/` starts from `convert.as_config_dict(Config())`, changes what it needs and
+returns the ConfigDict, so that `--config.section.field=value` works on every field.
+`convert.from_config_dict` turns the result into these dataclasses and checks them.  Functions take
+the smallest section they need; only `run` and the commands take the whole `Config`.
 
-Where a comment says "our choice", the paper is silent.
+Annotations say which values a field may hold (see `values`).  "(our choice)" marks what the paper
+leaves open.
 """
 
 import dataclasses
+import typing
+from typing import Annotated, Literal
 
-MODES = ("model", "sampler", "joint")
-SCHEDULES = ("uniform", "stratified", "even", "batch", "calls")
-WEIGHTS = ("none", "token", "sequence", "normalised")
-RATIOS = ("token", "sequence")
-CLIPS = ("ppo", "unconditional")
-COUNTS = ("sampled", "to_end")
-KL_PLACES = ("loss", "reward")
-KL_ESTIMATORS = ("k1", "k2", "k3")
-SELECTIONS = ("none", "gamma_token", "exact")
-SCOPES = ("prompt", "call")
-AGGREGATIONS = ("sequence", "token", "constant")
-OPTIMIZERS = ("adamw", "adafactor")
-DECAYS = ("none", "linear")
-QUANTIZED = ("int8", "nf4")
-ATTENTIONS = ("auto", "plain", "cudnn", "splash")
-GUARD_ACTIONS = ("warn", "stop", "lower", "off")
-ADVANTAGES = ("mean", "group_std", "batch_std", "leave_one_out", "decoupled")
-SPEED_FORMS = ("multiplicative", "additive")
+from diffpo_jax.config.values import Bound, Was
 
-# Commit rules: what the dial of each is, and what it may rank positions by, the default first.
+PositiveInt = Annotated[int, Bound("above 0", lambda x: x > 0)]
+Count = Annotated[int, Bound("at least 0", lambda x: x >= 0)]
+Positive = Annotated[float, Bound("above 0", lambda x: x > 0)]
+NonNegative = Annotated[float, Bound("at least 0", lambda x: x >= 0)]
+Share = Annotated[float, Bound("at least 0 and below 1", lambda x: 0 <= x < 1)]
+Probability = Annotated[float, Bound("a probability above 0", lambda x: 0 < x <= 1)]
+Nats = Annotated[float, Bound("finite and at least 0", lambda x: 0 <= x < float("inf"))]
+NON_EMPTY = Bound("non-empty", bool)
+WITHOUT_REPEATS = Bound("without repeats", lambda x: len(set(x)) == len(x))
+Calls = Annotated[tuple[Annotated[float, Bound("at least 1", lambda x: x >= 1)], ...], NON_EMPTY]
+OptionalInt = Annotated[PositiveInt | None, Was(0)]  # older versions wrote 0 for None
+OptionalText = Annotated[str | None, Was("")]  # older versions wrote "" for None
+GroupSize = Annotated[int, Bound("at least 2: a group of one learns nothing", lambda x: x >= 2)]
+Decay = Literal["none", "linear"]
+ProtocolName = Literal["default", "d1"]
+AnswerFormat = Literal["text", "tags", "boxed"]
+FloatType = Literal["float32", "bfloat16"]
+
+# Commit rules: the name of each rule's dial, and what it may rank positions by, the default first.
 DIALS = {
     "entropy_bounded": "gamma",
     "top_k": "steps",
@@ -42,17 +46,12 @@ RANKINGS = {
     "random": ("random",),
     "confidence": ("confidence",),
 }
-FALLBACKS = ("most_confident", "leftmost")
-SUPPRESSION = ("none", "never", "while_open", "last")
-CACHES = ("none", "prompt", "dual")
-SUBSETS = ("first", "d1")
-PROTOCOLS = ("default", "d1")
-ANSWERS = ("text", "tags", "boxed")
 
-# The projections of a block: attention's four, and gate, up, down of the SwiGLU.
-PROJECTIONS = ("q", "k", "v", "o", "gate", "up", "down")
+# The kernels of a block: the four of attention, and gate, up and down of the SwiGLU.
+Projection = Literal["q", "k", "v", "o", "gate", "up", "down"]
+PROJECTIONS = typing.get_args(Projection)
 
-# What a method decides, and nothing else: methods are compared with all else equal.
+# The fields that a method decides. It decides no others: methods are compared with all else equal.
 METHODS = {
     "d1": {"anchors": 1, "weights": "none", "prompt_masking": 0.15},
     "d1_is": {"anchors": 1, "weights": "token", "prompt_masking": 0.15},
@@ -63,256 +62,274 @@ METHODS = {
 
 @dataclasses.dataclass(frozen=True)
 class SudokuConfig:
-    size: int = 4  # 4 (2x2 boxes) or 9 (3x3 boxes)
-    blanks_min: int = 4  # fewest empty cells of a generated puzzle
-    blanks_max: int = 14  # most empty cells; every count in between is equally likely
-    unique: bool = False  # True: only puzzles with exactly one completion
-    train_examples: int = 30_000  # generated puzzles to train on
-    validation_examples: int = 512  # generated puzzles for evaluation during training
-    test_examples: int = 2_000  # generated puzzles for the final evaluation
-    data_seed: int = 0  # seed of the generator; not the run's seed: runs share puzzles
+    size: Literal[4, 9] = 4  # Rows of the grid: 4 (2x2 boxes) or 9 (3x3 boxes)
+    blanks_min: int = 4  # Fewest empty cells of a generated puzzle
+    blanks_max: int = 14  # Most empty cells; every count in between is equally likely
+    unique: bool = False  # Whether puzzles with more than one completion are left out
+    train_examples: int = 30_000  # Generated puzzles to train on
+    validation_examples: int = 512  # Generated puzzles for evaluation during training
+    test_examples: int = 2_000  # Generated puzzles for the final evaluation
+    data_seed: int = 0  # Seed of the generator, apart from the run's so that runs share puzzles
 
 
 @dataclasses.dataclass(frozen=True)
 class CountdownConfig:
-    numbers_min: int = 3  # fewest numbers of an instance, 2 to 6; of train_file others are left out
-    numbers_max: int = 3  # most numbers; every count in between is equally likely
-    number_min: int = 1  # smallest number of a generated instance
-    number_max: int = 9  # largest number
-    target_min: int = 1  # smallest target of a generated instance
-    target_max: int = 50  # largest target
-    train_examples: int = 30_000  # generated instances to train on
-    validation_examples: int = 256  # generated instances for evaluation during training
-    test_examples: int = 768  # generated instances for the final evaluation
-    data_seed: int = 0  # seed of the generator; not the run's seed: runs share instances
+    numbers_min: int = 3  # Fewest numbers of an instance, 2 to 6; others in train_file are left out
+    numbers_max: int = 3  # Most numbers of an instance; every count in between is equally likely
+    number_min: int = 1  # Smallest number of a generated instance
+    number_max: int = 9  # Largest number of a generated instance
+    target_min: int = 1  # Smallest target of a generated instance
+    target_max: int = 50  # Largest target of a generated instance
+    train_examples: int = 30_000  # Generated instances to train on
+    validation_examples: int = 256  # Generated instances for evaluation during training
+    test_examples: int = 768  # Generated instances for the final evaluation
+    data_seed: int = 0  # Seed of the generator, apart from the run's so that runs share instances
 
 
 @dataclasses.dataclass(frozen=True)
 class PromptConfig:
-    # The prompt's text, with the task's fields in braces, such as {question}; literal braces are
-    # doubled.  words: the task's own instructions; @FILE: the text of a file.
+    # Text of the prompt, with the task's fields in braces, such as {question}; literal braces are
+    # doubled. "words" stands for the task's own instructions, "@FILE" for the text of a file.
     template: str = "{question}"
-    answer: str = "text"  # how it is marked: text (nothing else), tags (<answer>), boxed (\boxed)
-    chat: bool = False  # the prompt goes through the tokenizer's chat template, as a user's turn
-    prefill: str = ""  # first words of every completion, given to the model
+    answer: AnswerFormat = "text"  # Answers: the whole text, in <answer> tags, or in LaTeX's \boxed
+    chat: bool = False  # Whether the chat template makes the prompt a user's turn
+    prefill: str = ""  # First words of every completion, given to the model
 
 
 @dataclasses.dataclass(frozen=True)
 class TaskConfig:
-    name: str = "sudoku"  # a key of diffpo_jax.tasks.TASKS
-    protocol: str = "default"  # whose verdicts: ours, or those of "d1" with their quirks
-    reward: str = ""  # which of the task's rewards is trained on; empty: the protocol's own
-    data_dir: str = ""  # where generated data lives; empty: WORKDIR/data
-    train_file: str = ""  # read training examples from this file instead
-    test_file: str = ""  # read test examples from this file instead
+    name: str = "sudoku"  # A key of diffpo_jax.tasks.TASKS
+    protocol: ProtocolName = "default"  # Grading rules: our own, or those of d1 with their quirks
+    reward: OptionalText = None  # Name of the task's reward to train on. None: the protocol's
+    data_dir: OptionalText = None  # Directory of generated data. None: WORKDIR/data
+    train_file: OptionalText = None  # File of training examples that replaces the task's own
+    test_file: OptionalText = None  # File of test examples that replaces the task's own
     prompt: PromptConfig = PromptConfig()
     sudoku: SudokuConfig = SudokuConfig()
     countdown: CountdownConfig = CountdownConfig()
-    validation_examples: int = 512  # of published data: training rows held out for validation
-    grader_seconds: float = 5.0  # of algebra an answer may take; then it is given up, and wrong
-    grader_processes: int = 0  # that do algebra side by side; 0: one for each core, at most 16
+    validation_examples: Count = 512  # Training rows of published data held out for validation
+    # Time limit for comparing one answer symbolically, in seconds; on timeout the answer is wrong
+    grader_seconds: Positive = 5.0
+    grader_processes: OptionalInt = None  # Processes of the grader. None: one per core, at most 16
 
 
 @dataclasses.dataclass(frozen=True)
 class TokenizerConfig:
-    # "char": one token a character, built from `alphabet`; or a directory, or a hub name
-    # (OWNER/NAME[@REVISION]), to load.
+    # "char" (a token per character), or a tokenizer to load: a directory or OWNER/NAME[@REVISION]
     name: str = "char"
-    alphabet: str = "0123456789"  # the characters of the "char" tokenizer
-    # Of a loaded one, where it does not say so itself: its class in transformers; some name one of
-    # their own, which is never run.
-    kind: str = ""
-    mask: str = ""  # its mask token, where it does not say so itself
-    pad: str = ""  # the token that fills prompts up, where it does not say so itself
-    ends: tuple[str, ...] = ()  # tokens that end a text; the first fills the rest
-    closing: str = ""  # token that closes the answer of a chat in SFT, before the rest is filled
+    alphabet: str = "0123456789"  # Characters of the "char" tokenizer
+    # Class name in transformers, for loaded tokenizers whose config does not name a usable one:
+    # some name a class of their own, whose code is never run
+    kind: OptionalText = None
+    mask: OptionalText = None  # Mask token, for loaded tokenizers that do not name one
+    pad: OptionalText = None  # Token that fills up prompts, for loaded tokenizers without one
+    ends: tuple[str, ...] = ()  # End tokens; the first fills the rest. Empty: the tokenizer's own
+    closing: OptionalText = None  # Token that closes chat answers in SFT, before the rest is filled
 
 
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
-    family: str = "tiny"  # a key of diffpo_jax.models.families.FAMILIES
-    width: int = 64  # D, hidden size
-    layers: int = 3  # transformer blocks
-    heads: int = 4  # H, attention heads
-    kv_heads: int = 4  # Hk, key/value heads; divides `heads`
-    ff: int = 192  # F, hidden size of the SwiGLU
-    qkv_bias: bool = False  # biases of queries, keys and values (Dream has them)
-    tied: bool = False  # the embedding also gives the logits (iLLaDA)
-    weights: str = ""  # published weights to start from: a directory, or OWNER/NAME[@REVISION]
-    vocab: int = 0  # V, rows of the embedding; 0: as many as the tokenizer has tokens
-    rope_theta: float = 10_000.0  # base of the rotary embedding; short sequences want it small
-    norm_eps: float = 1e-5  # epsilon of the RMSNorms
-    embedding_std: float = 1.0  # initial scale; 0.02 makes RL steps destructive (our choice)
-    positions: int = 0  # learned position embeddings beside RoPE, for so many tokens; 0: none
-    dtype: str = "float32"  # activations: float32 or bfloat16
-    param_dtype: str = "float32"  # parameters: float32 or bfloat16
-    quantized: str = ""  # blocks' kernels, where no training changes them: int8, nf4, or "": no
-    # plain: products and a softmax. Kernels that keep no scores: cudnn, on NVIDIA GPUs, bfloat16,
-    # even lengths, heads of 8 to 128; splash, on TPUs, lengths and heads of whole 128s. auto: cudnn
-    # where it is, else plain.
-    attention: str = "auto"
-    remat: bool = False  # recompute blocks in the backward pass: less memory, more time
-    scan_unroll: int = 3  # blocks unrolled in the scan over layers; 1 compiles fastest
+    family: str = "tiny"  # A key of diffpo_jax.models.families.FAMILIES
+    width: PositiveInt = 64  # Hidden size, D
+    layers: PositiveInt = 3  # Transformer blocks
+    heads: PositiveInt = 4  # Attention heads, H
+    kv_heads: PositiveInt = 4  # Key/value heads, Hk; divides `heads`
+    ff: PositiveInt = 192  # Hidden size of the SwiGLU, F
+    qkv_bias: bool = False  # Whether queries, keys and values have biases, as in Dream
+    tied: bool = False  # Whether the embedding also computes the logits, as in iLLaDA
+    weights: OptionalText = None  # Published weights: a directory or OWNER/NAME[@REVISION]
+    vocab: OptionalInt = None  # Rows of the embedding, V. None: as many as the tokenizer has tokens
+    rope_theta: float = 10_000.0  # Base of the rotary embedding; short sequences need a small one
+    norm_eps: float = 1e-5  # Epsilon of the RMSNorms
+    embedding_std: float = 1.0  # Initial scale; 0.02 makes RL steps destructive (our choice)
+    positions: OptionalInt = None  # Tokens with learned positions besides RoPE. None: only RoPE
+    dtype: FloatType = "float32"  # Type of the activations
+    param_dtype: FloatType = "float32"  # Type of the parameters
+    # Quantisation of frozen block kernels
+    quantized: Annotated[Literal["int8", "nf4"] | None, Was("")] = None
+    # Implementation of attention. "plain" is two products and a softmax. Two kernels store no
+    # scores: "cudnn" (NVIDIA GPUs, bfloat16, even lengths, heads of 8 to 128) and "splash" (TPUs,
+    # lengths and heads that are multiples of 128). "auto" is "cudnn" where it runs, else "plain".
+    attention: Literal["auto", "plain", "cudnn", "splash"] = "auto"
+    remat: bool = False  # Recompute blocks in the backward pass: less memory, more time
+    scan_unroll: PositiveInt = 3  # Blocks unrolled in the scan over layers; 1 compiles fastest
 
 
 @dataclasses.dataclass(frozen=True)
 class LoRAConfig:
-    """An adapter that is trained in place of the denoiser, by SFT and RL (arXiv 2106.09685)."""
+    """An adapter that SFT and RL train in place of the denoiser (arXiv 2106.09685)."""
 
-    rank: int = 0  # r; 0: no adapter, the denoiser itself is trained
-    alpha: float = 64.0  # its part of a product is scaled by alpha / r
-    targets: tuple[str, ...] = PROJECTIONS  # the projections of a block that have one
+    rank: OptionalInt = None  # Rank of the adapter, r. None: no adapter, the denoiser is trained
+    alpha: Positive = 64.0  # The adapter's products are scaled by alpha / r
+    # Projections of a block that have an adapter
+    targets: Annotated[tuple[Projection, ...], NON_EMPTY, WITHOUT_REPEATS] = PROJECTIONS
 
 
 @dataclasses.dataclass(frozen=True)
 class ThresholdConfig:
-    gamma: float = 0.1  # gamma_0, nats: fixed in mode "model", else the head's start (our choice)
-    sigma: float = 0.7  # initial standard deviation of log gamma (our choice)
-    learn_sigma: bool = False  # whether the head also gives sigma; learned, it collapses early
-    sigma_min: float = 0.1  # lower bound on sigma (our choice)
-    sigma_max: float = 1.5  # upper bound on sigma (our choice)
-    hidden: int = 32  # hidden units of the head (our choice)
-    scope: str = "prompt"  # one gamma a rollout; call: drawn afresh at each call (our choice)
+    gamma: Nats = 0.1  # Threshold, nats: fixed in mode "model", else the head's start (our choice)
+    sigma: Positive = 0.7  # Initial standard deviation of log gamma (our choice)
+    learn_sigma: bool = False  # Whether the head also predicts sigma; learned, it collapses early
+    sigma_min: Positive = 0.1  # Lower bound on sigma (our choice)
+    sigma_max: float = 1.5  # Upper bound on sigma (our choice)
+    hidden: PositiveInt = 32  # Hidden units of the head (our choice)
+    scope: Literal["prompt", "call"] = "prompt"  # Gamma is drawn per rollout or call (our choice)
 
 
 @dataclasses.dataclass(frozen=True)
 class SamplerConfig:
-    # T of rollouts and of every log-probability. At 1 RL learned to be sure rather than right:
-    # greedy accuracy fell while sampled accuracy rose (our choice; see docs/method.md).
-    temperature: float = 0.5
-    prompt_length: int = 16  # P, tokens; prompts are left-padded to it
-    length: int = 16  # L, tokens of a completion
-    block_length: int = 16  # semi-autoregressive block; L: fully parallel (our choice)
-    rule: str = "entropy_bounded"  # what a call commits: a key of DIALS
-    ranking: str | None = None  # what comes first: see RANKINGS; None: the rule's default
-    steps: int = 16  # calls a completion takes by "top_k" and "random"
-    confidence: float = 0.9  # probability from which "confidence" commits
-    fallback: str = "most_confident"  # of "confidence", where none is: or "leftmost"
-    max_calls: int = 0  # cap on denoiser calls, the last commits the rest; 0: no cap
-    stop_at_end: bool = False  # a committed end of text ends the row, the rest is filled
-    suppress_end: str = "none"  # or never, while_open, last: see diffusion.end_of_text
-    slots: int = 64  # rows in flight of the continuous batch; 0: one static batch
-    cache: str = "none"  # keys and values kept between calls: none, prompt, dual
-    cache_refresh: int = 0  # calls between refreshes within a block; 1: exact, 0: once a block
-    cache_rows: int = 0  # rows of a refresh pass; 0: all, where one is due
-    vocabulary_chunk: int = 0  # positions of a row whose distributions are held at once; 0: all
+    # Temperature T of rollouts and log-probabilities. At 1 RL learned to be sure, not right: greedy
+    # accuracy fell while sampled accuracy rose (our choice; see docs/method.md, section 2).
+    temperature: Positive = 0.5
+    prompt_length: PositiveInt = 16  # Tokens of a prompt, P; shorter ones are padded on the left
+    length: PositiveInt = 16  # Tokens of a completion, L
+    block_length: PositiveInt = 16  # Semi-autoregressive block size; L: fully parallel (our choice)
+    rule: Literal[*DIALS] = "entropy_bounded"  # Commit rule: which positions a call commits
+    # Criterion that orders positions; RANKINGS lists those of each rule. None: the rule's first
+    ranking: Literal["entropy", "confidence", "margin", "drawn", "random"] | None = None
+    steps: PositiveInt = 16  # Calls per completion under the rules "top_k" and "random"
+    confidence: Probability = 0.9  # Least probability of a token that "confidence" commits
+    # Position that the rule "confidence" commits if no probability is large enough
+    fallback: Literal["most_confident", "leftmost"] = "most_confident"
+    max_calls: OptionalInt = None  # Cap on denoiser calls; the last commits the rest. None: no cap
+    stop_at_end: bool = False  # Whether a committed end of text ends the row; the rest is filled
+    # When end-of-text tokens may not be committed; see diffusion/end_of_text.py
+    suppress_end: Literal["none", "never", "while_open", "last"] = "none"
+    slots: OptionalInt = 64  # Rows in flight of the continuous batch. None: one static batch
+    # Keys and values kept between calls: none, the prompt's, or all but the current block's
+    cache: Literal["none", "prompt", "dual"] = "none"
+    cache_refresh: OptionalInt = None  # Calls between refreshes; 1 is exact. None: once per block
+    cache_rows: OptionalInt = None  # Rows per refresh pass. None: all rows, if one is due
+    # Positions of a row whose token distributions are held at once. None: all
+    vocabulary_chunk: OptionalInt = None
 
 
 @dataclasses.dataclass(frozen=True)
 class DemonstrationsConfig:
     """Prompts and answers that the base model is trained on in place of the task's own."""
 
-    source: str = ""  # a file or a data set of the hub; empty: the task's training examples
-    # A template of its columns, such as {question}, or {attempts[0]} of a list; or @FILE.
+    source: OptionalText = None  # File or hub data set. None: the task's training examples
+    # Template of a prompt with columns such as {question} or, in lists, {attempts[0]}; or @FILE
     prompt: str = "{question}"
-    answer: str = "{answer}"  # a template like it
-    chat: bool = False  # prompts go through the tokenizer's chat template, as a user's turn
-    prompt_length: int = 0  # most tokens of a prompt; 0: sampler.prompt_length
-    length: int = 0  # tokens of an answer, filled up with the end of text; 0: sampler.length
-    truncate: bool = False  # longer answers are cut there; False: refused
+    answer: str = "{answer}"  # Template of an answer, written like that of a prompt
+    chat: bool = False  # Whether the chat template makes the prompts a user's turns
+    prompt_length: OptionalInt = None  # Most tokens of a prompt. None: sampler.prompt_length
+    length: OptionalInt = None  # Tokens of an answer, filled with end of text. None: sampler.length
+    truncate: bool = False  # Whether longer answers are cut; otherwise they are an error
 
 
 @dataclasses.dataclass(frozen=True)
 class PretrainConfig:
-    steps: int = 120  # optimiser steps of masked-diffusion SFT
-    batch: int = 256  # sequences a step
-    micro_batch: int = 0  # sequences a gradient micro-batch, over all devices; 0: all
-    kind: str = "adamw"  # or adafactor, as in OptimizerConfig
-    learning_rate: float = 2e-3  # whichever of the two
-    warmup: int = 10  # steps of linear warm-up
-    decay: str = "none"  # of the rate after it: none, or linear, to 0 after the last step
-    weight_decay: float = 0.0  # on every parameter
-    max_grad_norm: float = 1.0  # gradients of a larger norm are scaled down to it
-    t_min: float = 1e-3  # smallest masking probability (LLaDA)
+    steps: Count = 120  # Optimiser steps of masked-diffusion SFT
+    batch: PositiveInt = 256  # Sequences per step
+    micro_batch: OptionalInt = None  # Sequences per micro-batch, over all devices. None: all
+    kind: Literal["adamw", "adafactor"] = "adamw"  # Optimiser; see rl.optimizer.kind
+    learning_rate: float = 2e-3  # Learning rate of either optimiser
+    warmup: Count = 10  # Steps of linear warm-up
+    decay: Decay = "none"  # Rate after the warm-up: constant, or falling to 0 after the last step
+    weight_decay: float = 0.0  # Weight decay on every parameter
+    max_grad_norm: float = 1.0  # Largest norm of a gradient; larger ones are scaled down to it
+    t_min: float = 1e-3  # Smallest masking probability (LLaDA)
     demonstrations: DemonstrationsConfig = DemonstrationsConfig()
 
 
 @dataclasses.dataclass(frozen=True)
 class LikelihoodConfig:
-    anchors: int | None = None  # K: 1 d1, 2 DiFFPO's 2-MF; 0: every call, exact; None: the method's
-    schedule: str = "uniform"  # where the later anchors lie: see diffusion.anchors (our choice)
-    calls: int = 0  # with anchors=0, score so many calls of a rollout, unbiased; 0: all
-    remat: bool = False  # recompute each anchor's pass backwards; always so for more than two
-    # Share of prompt tokens masked; None: from the method (our choice for K of 2 and more).
-    prompt_masking: float | None = None
-    temperature: float | None = None  # T of scores; None: the sampler's, as ratios need; d1: 1
-    keep_mask: bool = False  # leave the mask token in the scored distributions, as d1 does
+    # Anchors K (1: d1, 2: DiFFPO), or "all" calls for the exact likelihood. None: by the method
+    anchors: Annotated[PositiveInt | Literal["all"] | None, Was(0, "all")] = None
+    # Distribution of the later anchors over a rollout; see diffusion/anchors.py (our choice)
+    schedule: Literal["uniform", "stratified", "even", "batch", "calls"] = "uniform"
+    calls: OptionalInt = None  # Calls scored by anchors="all", an unbiased draw. None: all calls
+    remat: bool = False  # Recompute passes in the backward pass; always so for more than 2 anchors
+    # Share of prompt tokens that are masked. None: by the method (our choice for K of 2 and more)
+    prompt_masking: Share | None = None
+    # Temperature of log-probabilities; d1 has 1. None: the sampler's, as the ratios need
+    temperature: Positive | None = None
+    keep_mask: bool = False  # Whether scored distributions include the mask token, as in d1
 
 
 @dataclasses.dataclass(frozen=True)
 class ObjectiveConfig:
-    weights: str | None = None  # none, token, sequence, normalised; None: from the method
-    truncation: float = 2.0  # C, cap of the importance weights (our choice)
-    ratio: str = "token"  # or sequence: the geometric mean over a sequence's tokens (GSPO)
-    clip: str = "ppo"  # the pessimistic minimum; or unconditional, whatever the advantage's sign
-    clip_low: float = 0.2  # ratios are clipped to [1 - clip_low, 1 + clip_high] (our choice)
-    clip_high: float = 0.2  # the same, upwards (our choice)
-    aggregation: str = "sequence"  # mean over a sequence; token: over the batch; constant: / L
-    count: str = "sampled"  # tokens that count; to_end: none after the first end of text (d1)
-    kl: float = 0.0  # beta, weight of the KL to the reference, the base model (our choice)
-    kl_in: str = "loss"  # or reward: each rollout pays beta times its sequence's estimate
-    kl_estimator: str = "k3"  # k1, k2, k3
-    advantage: str = "batch_std"  # see ADVANTAGES and rl.advantages (our choice)
-    drop_forced: bool = False  # rollouts cut short by sampler.max_calls teach nothing
-    drop_unended: bool = False  # rollouts whose text does not end within L tokens teach nothing
-    # What stands for the sampler: nothing; gamma's density, as one more token (the paper); or the
-    # exact probability of the sets that were committed, see diffusion.selection (our choice).
-    selection: str = "gamma_token"
-    gamma_weight: float = 1.0  # weight of that term (our choice)
-    gamma_entropy: float = 0.0  # weight of the entropy of log gamma (our choice)
+    # Importance weights, surrogate over rollout: none, one per token, one per sequence, or one per
+    # token over the sequence's mean. None: by the method
+    weights: Literal["none", "token", "sequence", "normalised"] | None = None
+    truncation: Positive = 2.0  # Cap on the importance weights, C (our choice)
+    # Ratio of each token, or the geometric mean over a sequence's tokens (GSPO)
+    ratio: Literal["token", "sequence"] = "token"
+    # Clipping as in PPO, the pessimistic minimum; or whatever the sign of the advantage
+    clip: Literal["ppo", "unconditional"] = "ppo"
+    clip_low: NonNegative = 0.2  # Ratios are clipped from below at 1 - clip_low (our choice)
+    clip_high: NonNegative = 0.2  # Ratios are clipped from above at 1 + clip_high (our choice)
+    # Mean over each sequence's tokens, mean over the batch's tokens, or sum divided by L
+    aggregation: Literal["sequence", "token", "constant"] = "sequence"
+    # Tokens in the loss: all that were sampled, or (d1) none after the first end of text
+    count: Literal["sampled", "to_end"] = "sampled"
+    kl: NonNegative = 0.0  # Weight of the KL to the base model, beta (our choice)
+    # Where the KL is subtracted: in the loss, or (beta times a sequence's estimate) in its reward
+    kl_in: Literal["loss", "reward"] = "loss"
+    kl_estimator: Literal["k1", "k2", "k3"] = "k3"  # Estimator of the KL; see rl/objective.py
+    # Normalisation of rewards into advantages; see rl/rewards.py (our choice)
+    advantage: Literal["mean", "group_std", "batch_std", "leave_one_out", "decoupled"] = "batch_std"
+    drop_forced: bool = False  # Leave rollouts cut short by sampler.max_calls out of the loss
+    drop_unended: bool = False  # Leave rollouts without an end of text in L tokens out of the loss
+    # Likelihood of the sampler's choices: none; gamma's density, as one more token (the paper); or
+    # the exact probability of the committed sets, see diffusion/commit_likelihood.py (our choice)
+    selection: Literal["none", "gamma_token", "exact"] = "gamma_token"
+    gamma_weight: float = 1.0  # Weight of the sampler's term in the objective (our choice)
+    gamma_entropy: NonNegative = 0.0  # Weight of the entropy of log gamma (our choice)
 
 
 @dataclasses.dataclass(frozen=True)
 class SpeedConfig:
-    weight: float = 0.3  # lambda, the price of calls in the reward (our choice)
-    # r (1 - lambda NFE/L), or additive: r - lambda NFE/L (our choice).
-    form: str = "multiplicative"
+    weight: NonNegative = 0.3  # Price of denoiser calls in the reward, lambda (our choice)
+    # Reward r (1 - lambda NFE/L), or r - lambda NFE/L (our choice)
+    form: Literal["multiplicative", "additive"] = "multiplicative"
 
 
 @dataclasses.dataclass(frozen=True)
 class OptimizerConfig:
-    # Adam on the denoiser (our choice); held at 1e-4 it costs accuracy in few calls.
+    # Learning rate of the denoiser. Constant at 1e-4 it costs accuracy at few calls (our choice).
     denoiser_lr: float = 5e-5
-    threshold_lr: float = 1e-2  # Adam on the threshold head: must be 10-200x faster (our choice)
-    warmup: int = 5  # updates of linear warm-up, both groups
-    decay: str = "none"  # of both rates after it: none, or linear, to 0 after the last update
-    # The denoiser's: adamw, or adafactor, which keeps no first moment, and of the second its means
-    # over rows and columns: next to nothing.  Their decay is its own (arXiv 1804.04235), not beta2.
-    kind: str = "adamw"
-    mu_dtype: str = "float32"  # of the denoiser's first moment: float32 or bfloat16
-    beta1: float = 0.9  # decay of Adam's first moment
-    beta2: float = 0.99  # and of its second
-    weight_decay: float = 0.0  # on the denoiser only
-    max_grad_norm: float = 1.0  # per group (denoiser, head)
+    threshold_lr: float = 1e-2  # Head's Adam rate; must be 10-200 times the denoiser's (our choice)
+    warmup: Count = 5  # Updates of linear warm-up of both learning rates
+    decay: Decay = "none"  # Rates after warm-up: constant, or falling to 0 after the last update
+    # Optimiser of the denoiser. Adafactor stores no first moment and almost nothing of the second,
+    # its means over rows and columns; it has its own decay (arXiv 1804.04235), not beta2.
+    kind: Literal["adamw", "adafactor"] = "adamw"
+    mu_dtype: FloatType = "float32"  # Type of the denoiser's first moment
+    beta1: float = 0.9  # Decay of Adam's first moment
+    beta2: float = 0.99  # Decay of Adam's second moment
+    weight_decay: float = 0.0  # Weight decay on the denoiser only
+    max_grad_norm: float = 1.0  # Largest gradient norm of each group (denoiser, head)
 
 
 @dataclasses.dataclass(frozen=True)
 class GuardConfig:
-    """Conditions of collapse, against the first `window` steps.
+    """Conditions of collapse, measured against the first `window` steps (our choice).
 
-    Our choice: 60 runs that went well meet none, three made to collapse meet one within 20 steps
-    (docs/recipe.md).
+    60 good runs meet none; three made to collapse meet one within 20 steps (docs/recipe.md).
     """
 
-    action: str = "warn"  # or stop; lower: cut the learning rates; off: no watch is kept
-    window: int = 5  # steps that one look averages over
-    entropy: float = 0.4  # collapsed: entropy at commit below this share of its start
-    tokens_per_call: float = 1.3  # sliding: tokens per call above so many times the start ...
-    accuracy: float = 0.08  # ... while accuracy of rollouts is so far below its start
-    evaluation: float = 0.05  # validation accuracy so far below the best one seen
-    lower: float = 0.3  # factor on the learning rates, once for each condition that is met
+    # Response to a condition: a warning, a stop, or lower learning rates; "off" checks nothing
+    action: Literal["warn", "stop", "lower", "off"] = "warn"
+    window: PositiveInt = 5  # Steps that each mean is taken over
+    entropy: NonNegative = 0.4  # Collapsed: entropy at commit below this share of its start
+    tokens_per_call: Positive = 1.3  # Sliding: tokens per call above this multiple of its start
+    accuracy: NonNegative = 0.08  # Sliding also needs accuracy of rollouts this far below its start
+    evaluation: NonNegative = 0.05  # Validation accuracy this far below its best
+    lower: Positive = 0.3  # Factor on the learning rates for each condition that is met
 
 
 @dataclasses.dataclass(frozen=True)
 class RLConfig:
-    steps: int = 60  # rollout batches; each is followed by `inner_updates` updates
-    prompts: int = 64  # prompts a step, over all hosts (our choice)
-    # Prompts at hand for each one taken; the more, the likelier are those of difficulties whose
-    # groups are mixed, see rl.focus (our choice).
-    candidates: int = 1
-    group: int = 8  # G, rollouts a prompt (our choice)
-    inner_updates: int = 1  # mu, updates on the rollouts of a step (our choice)
-    micro_batch: int = 0  # sequences a gradient micro-batch, over all devices; 0: all
+    steps: Count = 60  # Rollout batches; each is followed by `inner_updates` updates
+    prompts: PositiveInt = 64  # Prompts per step, over all hosts (our choice)
+    # Candidate prompts per prompt used. Above 1, prompts are drawn by how often their difficulty
+    # gave both right and wrong rollouts (our choice).
+    candidates: PositiveInt = 1
+    group: GroupSize = 8  # Rollouts per prompt, G (our choice)
+    inner_updates: PositiveInt = 1  # Updates on the rollouts of a step, mu (our choice)
+    micro_batch: OptionalInt = None  # Sequences per micro-batch, over all devices. None: all
     likelihood: LikelihoodConfig = LikelihoodConfig()
     objective: ObjectiveConfig = ObjectiveConfig()
     speed: SpeedConfig = SpeedConfig()
@@ -322,52 +339,55 @@ class RLConfig:
 
 @dataclasses.dataclass(frozen=True)
 class EvaluationConfig:
-    temperature: float = 0.0  # T of evaluations; 0: argmax (our choice)
-    samples: int = 1  # completions of each prompt, for pass@k; more than one need a temperature
-    block_length: int = 0  # of evaluations; 0: that of rollouts
-    # The frontier's grid, nats (our choice).
-    gammas: tuple[float, ...] = (0.0, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
-    steps: tuple[int, ...] = ()  # the grid of "top_k", "random"; empty: 1, 2, 4 ... a block
-    confidences: tuple[float, ...] = (0.5, 0.7, 0.8, 0.9, 0.95, 0.99)  # the grid of "confidence"
-    factors: tuple[float, ...] = ()  # on the learned γ, points of the final evaluation beside 1
-    batch: int = 512  # sequences a device program
-    examples: int = 1_024  # test prompts of the final frontiers; 0: all
-    subset: str = "first"  # which: the first ones; or d1, those that d1's evaluation draws
-    every: int = 20  # RL steps between evaluations on the validation split; 0: never
-    validation_examples: int = 512  # prompts of those evaluations; 0: all
+    temperature: NonNegative = 0.0  # Temperature of evaluations; 0 is argmax (our choice)
+    samples: PositiveInt = 1  # Completions per prompt, for pass@k; more than 1 needs a temperature
+    block_length: OptionalInt = None  # Block length of evaluations. None: that of rollouts
+    # Frontier points of the rule "entropy_bounded", in nats (our choice)
+    gammas: Annotated[tuple[Nats, ...], NON_EMPTY] = (0.0, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
+    # Frontier points of the rules "top_k" and "random", in calls. None: 1, 2, 4 ... per block
+    steps: Annotated[tuple[PositiveInt, ...] | None, Was(())] = None
+    # Frontier points of the rule "confidence"
+    confidences: Annotated[tuple[Probability, ...], NON_EMPTY] = (0.5, 0.7, 0.8, 0.9, 0.95, 0.99)
+    factors: tuple[Positive, ...] = ()  # Factors on the learned gamma for further final points
+    batch: PositiveInt = 512  # Sequences per batch on the devices
+    examples: OptionalInt = 1_024  # Test prompts of the final frontiers. None: all
+    subset: Literal["first", "d1"] = "first"  # Test prompts: the first, or those of d1's evaluation
+    every: OptionalInt = 20  # RL steps between evaluations on the validation split. None: never
+    validation_examples: OptionalInt = 512  # Validation prompts per evaluation. None: all
 
 
 @dataclasses.dataclass(frozen=True)
 class CheckpointConfig:
-    every: int = 25  # steps between checkpoints; the last step is always saved
-    keep: int = 2  # newest checkpoints kept
-    keep_every: int = 0  # also keep every n-th step for good; 0: none
+    every: PositiveInt = 25  # Steps between checkpoints; the last step is always saved
+    keep: PositiveInt = 2  # Newest checkpoints kept
+    keep_every: OptionalInt = None  # Steps between checkpoints kept for good. None: none kept
 
 
 @dataclasses.dataclass(frozen=True)
 class MeshConfig:
-    data: int = 1  # devices that hold copies of the parameters and split the batch
-    fsdp: int = 1  # devices that split the parameters and the batch
-    tensor: int = 1  # devices that split heads, feed-forward and vocabulary
-    slices: int = 1  # that the data-centre network joins; `data` is laid over them
+    data: PositiveInt = 1  # Devices that hold copies of the parameters and split the batch
+    fsdp: PositiveInt = 1  # Devices that split the parameters and the batch
+    tensor: PositiveInt = 1  # Devices that split heads, feed-forward and vocabulary
+    slices: PositiveInt = 1  # Slices joined by the data-centre network, which `data` spans
 
 
 @dataclasses.dataclass(frozen=True)
 class LoggingConfig:
-    every: int = 1  # steps between lines of metrics.jsonl
-    samples_every: int = 25  # RL steps between files in samples/; 0: none
-    tensorboard: bool = False  # also write TensorBoard events (needs tensorboardX)
-    wandb: str = ""  # also a run in this project of Weights & Biases (needs wandb)
-    trackio: str = ""  # also a run in this project of trackio (needs trackio)
+    every: PositiveInt = 1  # Steps between lines of metrics.jsonl
+    samples_every: OptionalInt = 25  # RL steps between files in samples/. None: no files
+    tensorboard: bool = False  # Whether TensorBoard events are written (needs tensorboardX)
+    wandb: OptionalText = None  # Project of Weights & Biases that the run is sent to (needs wandb)
+    trackio: OptionalText = None  # Project of trackio that the run is sent to (needs trackio)
     profile: tuple[int, ...] = ()  # RL steps that JAX's profiler traces, into WORKDIR/profile
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    seed: int = 0  # everything random derives from (seed, stream, step, row)
-    mode: str = "joint"  # trains: model (gamma fixed), sampler (denoiser frozen), joint
-    method: str = "diffpo"  # d1, d1_is, diffpo_no_is, diffpo: see METHODS
-    init_from: str = ""  # a workdir whose base model is taken instead of pretraining
+    seed: Count = 0  # Everything random derives from (seed, stream, step, row)
+    # Trained parts: the denoiser at a fixed gamma, the threshold head alone, or both
+    mode: Literal["model", "sampler", "joint"] = "joint"
+    method: Literal[*METHODS] = "diffpo"  # Setting of anchors, weights and masking; see METHODS
+    init_from: OptionalText = None  # Workdir of a run whose base model replaces pretraining
     task: TaskConfig = TaskConfig()
     tokenizer: TokenizerConfig = TokenizerConfig()
     model: ModelConfig = ModelConfig()
@@ -383,20 +403,19 @@ class Config:
 
     @property
     def dial(self) -> float:
-        """The commit rule's number where nothing is learned: γ in nats, calls, or a probability."""
-        dials = {
-            "gamma": self.threshold.gamma,
-            "steps": self.sampler.steps,
-            "confidence": self.sampler.confidence,
-        }
-        return float(dials[DIALS[self.sampler.rule]])
+        """The fixed number of the commit rule: gamma in nats, calls, or a probability."""
+        own = self.sampler
+        dials = {"gamma": self.threshold.gamma, "steps": own.steps, "confidence": own.confidence}
+        return float(dials[DIALS[own.rule]])
 
     @property
-    def demonstration_lengths(self) -> tuple[int, int]:
-        """Tokens of prompts and answers in pretraining."""
-        own = self.pretrain.demonstrations
-        prompt = own.prompt_length or self.sampler.prompt_length
-        return prompt, own.length or self.sampler.length
+    def dials(self) -> tuple[float, ...]:
+        """The dials of a frontier's points."""
+        own, size = self.evaluation, self.decoder.block_length
+        blocks = self.sampler.length // size
+        steps = own.steps or [blocks * 2**i for i in range(size.bit_length()) if 2**i <= size]
+        grids = {"gamma": own.gammas, "steps": steps, "confidence": own.confidences}
+        return tuple(float(x) for x in grids[DIALS[self.sampler.rule]])
 
     @property
     def decoder(self) -> SamplerConfig:
@@ -405,48 +424,41 @@ class Config:
         return dataclasses.replace(self.sampler, block_length=size)
 
     @property
-    def dials(self) -> tuple[float, ...]:
-        """The grid of evaluations, of the same kind."""
-        size = self.decoder.block_length
-        blocks = self.sampler.length // size
-        doubling = [blocks * 2**i for i in range(size.bit_length()) if 2**i <= size]
-        grids = {
-            "gamma": self.evaluation.gammas,
-            "steps": self.evaluation.steps or doubling,
-            "confidence": self.evaluation.confidences,
-        }
-        return tuple(float(x) for x in grids[DIALS[self.sampler.rule]])
+    def demonstration_lengths(self) -> tuple[int, int]:
+        """Tokens of a prompt and of an answer in pretraining."""
+        own = self.pretrain.demonstrations
+        prompt = own.prompt_length or self.sampler.prompt_length
+        return prompt, own.length or self.sampler.length
 
 
 @dataclasses.dataclass(frozen=True)
 class Figure2Config:
-    model: str = "base"  # base: the run before RL; or trained
-    prompts: int = 100  # test prompts
-    rollouts: int = 4  # of each prompt
-    draws: int = 64  # of the anchors, for each K
-    anchors: tuple[int, ...] = (1, 2, 4, 16)  # K
-    batch: int = 100  # rollouts whose distributions are held at once
+    model: Literal["base", "trained"] = "base"  # The run's model before RL, or after it
+    prompts: PositiveInt = 100  # Test prompts
+    rollouts: PositiveInt = 4  # Rollouts per prompt
+    draws: PositiveInt = 64  # Draws of the anchors for each K
+    anchors: Annotated[tuple[PositiveInt, ...], NON_EMPTY] = (1, 2, 4, 16)  # Numbers of anchors, K
+    batch: PositiveInt = 100  # Rollouts whose distributions are held at once
 
 
 @dataclasses.dataclass(frozen=True)
 class GridConfig:
     """Runs that are compared: every arm with every seed on every task."""
 
-    title: str = ""  # of the tables and figures
-    tasks: tuple[str, ...] = ()  # config files with their presets, as --config takes them
-    seeds: tuple[int, ...] = (0, 1, 2)  # every arm is run with each, from one base model a seed
-    # Each "LABEL: field=value field=value", set over the task's configuration; a line of the
-    # figures.  A value with spaces stands in quotes.
+    title: str = ""  # Title of the tables and figures
+    tasks: tuple[str, ...] = ()  # Config files with their presets, as --config takes them
+    seeds: tuple[int, ...] = (0, 1, 2)  # Seeds; the arms of a seed start from one base model
+    # Changes of a task's configuration, "LABEL: field=value ..."; each is a line of the figures
     arms: tuple[str, ...] = ()
-    common: tuple[str, ...] = ()  # "field=value", set in all of them, before the arm's own
-    reference: str = ""  # label of the arm that others are compared with; empty: the first
-    calls: tuple[float, ...] = (3.0, 4.0, 5.0, 6.0, 8.0)  # where the frontiers are compared
-    processes: int = 1  # runs at a time on this machine; they share its cores out
+    common: tuple[str, ...] = ()  # "field=value", set in all arms first; quote values with spaces
+    reference: OptionalText = None  # Label of the arm to compare with. None: the first
+    calls: Calls = (3.0, 4.0, 5.0, 6.0, 8.0)  # Denoiser calls at which frontiers are compared
+    processes: PositiveInt = 1  # Runs at a time on this machine, which share its cores
 
 
 @dataclasses.dataclass(frozen=True)
 class StudyConfig:
-    """Runs that are compared, where `grid` has arms; else the surrogates' KL on `run`."""
+    """A comparison of runs if `grid` has arms, else the surrogates' KL on `run`."""
 
     figure2: Figure2Config = Figure2Config()
     run: Config = Config()

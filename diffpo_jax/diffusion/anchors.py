@@ -1,9 +1,9 @@
-"""Which states of a rollout a surrogate looks from: schedules of anchors (METHOD 3).
+"""Anchor schedules: the intermediate states that a surrogate conditions on (docs/method.md, 3).
 
-Anchors are calls 0 = τ_0 ≤ τ_1 ≤ …; equal ones merge by themselves, the tokens between them are
-none.  An anchor must be a stopping time: decided by what has been committed so far, never by the
-number of calls, which is known only at the end.  With a fraction of that number the surrogate
-would not be a distribution (enumerated sums 0.5 to 1.6).
+Anchors are calls 0 = τ_0 ≤ τ_1 ≤ …; equal anchors have no tokens between them and act as one.  An
+anchor must be a stopping time: decided by what has been committed so far, never by the number of
+calls, which is known only at the end.  With anchors at fractions of that number the surrogate would
+not be a distribution (its enumerated sums were 0.5 to 1.6).
 """
 
 import jax
@@ -18,28 +18,28 @@ def draw_anchors(
     count: int,
     schedule: str = "uniform",
 ) -> Int[Array, "B K"]:
-    """τ_0 = 0 and K − 1 later anchors of each row.
+    """Returns τ_0 = 0 and K − 1 later anchors of each row.
 
-    By committed tokens (stopping times): for numbers u in (0, 1), τ is the first call by which at
-    least u·L positions are committed.
+    Three schedules count committed tokens: for numbers u in (0, 1), τ is the first call by which at
+    least u·L positions are committed, a stopping time.
 
       uniform     each row draws its own u ~ U(0, 1)
       stratified  one u in each of K − 1 equal parts of (0, 1)
-      even        u = j/K, nothing random
+      even        u = j/K, without randomness
 
-    By calls:
+    Two schedules count calls:
 
-      batch       K − 1 integers from 1..L−1, the same for all rows (a stopping time too; a row that
-                  is done earlier is seen from the prompt or from an earlier anchor)
-      calls       u_j·N of each row's own N, u as in "uniform": the paper's wording, to reproduce
-                  it.  Not a stopping time.
+      batch       K − 1 integers from 1..L−1, the same for all rows: stopping times too.  Tokens of
+                  a row that is done sooner are scored from the prompt or an earlier anchor
+      calls       u_j·N of each row's own N, with u as in "uniform": the paper's wording, kept to
+                  reproduce it.  Not a stopping time
 
     Args:
-      nfe: N of each row; read by "calls" alone.
+      nfe: N of each row; only "calls" reads it.
       count: K.
 
     Raises:
-      ValueError: an unknown schedule.
+      ValueError: the schedule is unknown.
     """
     batch, length = commit_call.shape
     shape, later = (batch, count - 1), count - 1
@@ -58,9 +58,9 @@ def draw_anchors(
 def first_call_with(
     commit_call: Int[Array, "B L"], share: Float[Array, "B K"]
 ) -> Int[Array, "B K"]:
-    """The first call by which at least this share of the positions is committed."""
+    """First call by which at least this share of the positions is committed."""
     length = commit_call.shape[1]
-    order = jnp.sort(commit_call, axis=1)  # the m-th entry: the call that committed the m-th
+    order = jnp.sort(commit_call, axis=1)  # entry m: the call that committed the m-th token
     place = jnp.clip(jnp.ceil(share * length).astype(jnp.int32) - 1, 0, length - 1)
     return jnp.take_along_axis(order, place, axis=1)
 
@@ -70,17 +70,17 @@ def every_call(batch: int, most: int) -> Int[Array, "B K"]:
     return jnp.broadcast_to(jnp.arange(most, dtype=jnp.int32), (batch, most))
 
 
-def some_calls(
+def draw_calls(
     key: Key[Array, ""], commit_call: Int[Array, "B L"], nfe: Int[Array, "B"], count: int
 ) -> tuple[Int[Array, "B R"], Float[Array, "B L"]]:
-    """R calls of each rollout for an unbiased estimate of the exact sum over its tokens.
+    """Draws R calls of each rollout, for an unbiased estimate of the exact sum over its tokens.
 
-    One call is drawn uniformly in each of R equal parts of the N calls, and its tokens weigh N/R
-    (more than once where two parts give the same call): every call is expected to count once.
+    One call is drawn uniformly in each of R equal parts of the N calls, and its tokens weigh N/R.
+    Weights add up if two parts give the same call, so that every call is expected to count once.
 
     Returns:
-      The states before those calls, as anchors; and the weight of each token, 0 where its call
-      was not drawn.  Tokens of weight 0 are not scored.
+      The states before those calls, as anchors; and the weight of each token, 0 if its call was not
+      drawn.  Tokens of weight 0 are not scored.
     """
     u = jax.random.uniform(key, (nfe.shape[0], count))
     place = (jnp.arange(count) + u) / count

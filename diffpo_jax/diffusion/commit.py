@@ -1,28 +1,15 @@
-"""Commit rules: which masked positions a denoiser call fixes.
+"""Commit rules: which masked positions a denoiser call commits.
 
-A rule is a pure function of what a call says of the positions that may be committed (`Readings`)
-and of one number a row, its dial: a bound, a number of calls, a probability.  At least one
-position is committed where one is open.  Ties are broken by position, leftmost first.
+A rule is a pure function of a call's `Readings` of the positions that may be committed, and of one
+number per row, its dial: a bound, a number of calls or a probability.  It commits at least one
+position of every row that has an open one.  Ties go to the leftmost position.
 """
-
-from typing import NamedTuple
 
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from diffpo_jax.diffusion.settings import Rule
 from diffpo_jax.diffusion.token_distribution import Readings
-
-
-class Rule(NamedTuple):
-    """A rule and its settings; compiled in, the dial is not.
-
-    Attributes:
-      name: a key of `config.DIALS`.
-      fallback: of the rule "confidence", see `by_confidence`.
-    """
-
-    name: str = "entropy_bounded"
-    fallback: str = "most_confident"
 
 
 def choose(
@@ -32,12 +19,12 @@ def choose(
     dial: Float[Array, "B"],
     block_length: int,
 ) -> Bool[Array, "B L"]:
-    """The positions that a rule commits.
+    """Positions that a rule commits.
 
     Args:
-      open_: what may be committed: the masked positions of each row's current block.
-      dial: γ in nats; the calls a whole completion takes ("top_k", "random"); the probability
-        from which a position is committed ("confidence").
+      open_: positions that may be committed, the masked ones of each row's current block.
+      dial: γ in nats; the number of calls for a whole completion ("top_k", "random"); the smallest
+        probability that is committed ("confidence").
     """
     if rule.name == "entropy_bounded":
         return entropy_bounded(readings.entropy, readings.error, open_, dial)
@@ -58,16 +45,16 @@ def entropy_bounded(
     """The entropy-bounded rule (EB sampler, arXiv 2505.24857).
 
     Orders the open positions by an error proxy, ascending, and commits the largest prefix U with
-    Σ_U H − max_U H ≤ γ: at least one, and with entropy as the proxy every position of exactly
-    zero entropy.
+    Σ_U H − max_U H ≤ γ.  That is at least one position and, with entropy as the proxy, every
+    position of exactly zero entropy.
 
     Args:
-      entropy: H, nats, of the untempered distributions.
-      error: the proxy; H itself, or −confidence, or −margin.
+      entropy: H of the untempered distributions, nats.
+      error: the proxy: H itself, −confidence or −margin.
       gamma: the bound, nats; inf commits all.
     """
-    # A model that has diverged gives NaN.  It must not stop the loop over calls from ending: NaN
-    # entropies are committed at once, a NaN bound commits one position.
+    # A diverged model gives NaN, which must not keep the loop over calls from ending: NaN entropies
+    # are committed at once, and a NaN bound commits one position.
     entropy = jnp.where(jnp.isnan(entropy), 0.0, entropy)
     gamma = jnp.where(jnp.isnan(gamma), 0.0, gamma)
     order = _order(error, open_)
@@ -79,9 +66,8 @@ def entropy_bounded(
 def prefix_excess(h: Float[Array, "B L"]) -> Float[Array, "B L"]:
     """Σ − max of every prefix, for non-negative entropies in any order.
 
-    Each new term adds min(h_i, max of those before it).  Summed this way nothing cancels: the
-    excess is exactly 0 only where it should be, which the difference of a sum and a maximum in
-    float32 does not give.
+    Each new term adds min(h_i, max of those before it).  Nothing cancels in this sum: in float32 it
+    is 0 exactly if the excess is 0, which a difference of sum and maximum does not ensure.
     """
     before = jnp.pad(jnp.maximum.accumulate(h, axis=1)[:, :-1], ((0, 0), (1, 0)))
     return jnp.cumsum(jnp.minimum(h, before), axis=1)
@@ -90,22 +76,22 @@ def prefix_excess(h: Float[Array, "B L"]) -> Float[Array, "B L"]:
 def top_k(
     error: Float[Array, "B L"], open_: Bool[Array, "B L"], count: Int[Array, "B"]
 ) -> Bool[Array, "B L"]:
-    """The `count` open positions of least error, or all if there are fewer."""
+    """The `count` open positions with the least error, or all if there are fewer."""
     return (_inverse(_order(error, open_)) < count[:, None]) & open_
 
 
 def transfer_count(
     open_: Bool[Array, "B L"], block_length: int, steps: Float[Array, "B"]
 ) -> Int[Array, "B"]:
-    """How many positions this call commits so that a block takes `steps` calls (LLaDA).
+    """Number of positions this call commits so that a block takes `steps` calls (LLaDA).
 
-    With m = block_length: ⌊m / steps⌋ a call, and one more in each of the first m mod steps.
-    Which call of the block it is follows from how many of its positions are committed.
+    With m = block_length, each call commits ⌊m / steps⌋ positions, and each of the first m mod
+    steps calls one more.  The number of committed positions tells which call of the block it is.
 
     Args:
       open_: the masked positions of the block.
-      steps: calls a block, a whole number; of more than m the calls that would commit nothing
-        are left out, and fewer than 1 count as 1.
+      steps: calls per block, a whole number.  Calls beyond m, which would commit nothing, are left
+        out; less than 1 counts as 1.
     """
     calls = jnp.clip(jnp.nan_to_num(steps, nan=1.0), 1, block_length).astype(jnp.int32)
     least, more = block_length // calls, block_length % calls
@@ -122,8 +108,8 @@ def by_confidence(
     """Every open position of at least this confidence (Fast-dLLM).
 
     Args:
-      fallback: what is committed where none is: the "most_confident" open position, or the
-        "leftmost", which keeps RL from teaching certainty (Fork-dLLM).
+      fallback: the position that is committed if no confidence reaches the level: the
+        "most_confident", or the "leftmost", which keeps RL from teaching certainty (Fork-dLLM).
     """
     passes = open_ & (confidence >= level[:, None])
     if fallback == "leftmost":
@@ -134,20 +120,20 @@ def by_confidence(
 
 
 def current_block(open_: Bool[Array, "B L"], block_length: int) -> Bool[Array, "B L"]:
-    """Positions of the row's first block that is not full; rows move on by themselves."""
+    """Positions of each row's first block that is not full."""
     block = jnp.arange(open_.shape[1]) // block_length
     first = jnp.argmax(open_, axis=1) // block_length
     return block[None, :] == first[:, None]
 
 
 def _order(error: Float[Array, "B L"], open_: Bool[Array, "B L"]) -> Int[Array, "B L"]:
-    """Positions by error, ascending, what is not open at the end."""
-    # NaN first; inf, of what is to come last, still before what is not open.
+    """Positions by error, ascending, with those that are not open at the end."""
+    # NaN comes first; inf, the error of positions to commit last, still before those not open.
     most = jnp.finfo(error.dtype).max
     error = jnp.minimum(jnp.where(jnp.isnan(error), -most, error), most)
     return jnp.argsort(jnp.where(open_, error, jnp.inf), axis=1, stable=True)
 
 
 def _inverse(order: Int[Array, "B L"]) -> Int[Array, "B L"]:
-    """The place of each position in an order."""
+    """The rank of each position in an order."""
     return jnp.argsort(order, axis=1)

@@ -1,38 +1,14 @@
-"""End of text: where a completion is over, and where its token may stand."""
-
-from typing import NamedTuple
+"""End-of-text tokens: where a completion ends, and where such a token may be drawn."""
 
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Int
+from jaxtyping import Array, Bool, Float, Int
+
+from diffpo_jax.arrays.types import Rollout
+from diffpo_jax.diffusion.settings import EndOfText
 
 
-class EndOfText(NamedTuple):
-    """How the sampler treats end-of-text tokens; compiled in.
-
-    Attributes:
-      ids: tokens that end a text (LLaDA has two: end of turn and end of text).
-      fill: what is written after the end, an id of `ids`.
-      stop: a row is done once everything before a committed end is committed; the rest is filled
-        with `fill` and the calls saved do not count.
-      suppress: "none"; "never" removes the ids from every distribution; "while_open" from those
-        of positions that have a masked one before them, so that texts end from left to right;
-        "last" leaves distributions as they are but commits positions drawn as an end after all
-        others of the block (LLaDA's `confidence_eos_eot_inf`).  What "last" commits depends on
-        the tokens drawn: at T > 0 no product of token probabilities is then the exact
-        likelihood of a rollout.
-    """
-
-    ids: tuple[int, ...] = ()
-    fill: int = 0
-    stop: bool = False
-    suppress: str = "none"
-
-
-IGNORED = EndOfText()  # a token like any other
-
-
-def removed(open_: Bool[Array, "B L"], end: EndOfText) -> Bool[Array, "B L"]:
-    """Positions whose distribution lacks the ids, in a state of the sampler.
+def suppressed(open_: Bool[Array, "B L"], end: EndOfText) -> Bool[Array, "B L"]:
+    """Positions at which a state of the sampler lets no end be drawn.
 
     Args:
       open_: the masked positions of the state.
@@ -45,14 +21,13 @@ def removed(open_: Bool[Array, "B L"], end: EndOfText) -> Bool[Array, "B L"]:
     return jnp.zeros(open_.shape, bool)
 
 
-def removed_at_commit(
-    commit_call: Int[Array, "B L"], sampled: Bool[Array, "B L"], end: EndOfText
-) -> Bool[Array, "B L"]:
-    """The same for finished rollouts: of each position, in the state it was drawn from.
+def suppressed_at_commit(rollout: Rollout, end: EndOfText) -> Bool[Array, "B L"]:
+    """Positions whose token was drawn in a state that let no end be drawn there.
 
-    A surrogate looks at a token from an earlier state, where more is masked, but removes what
-    the sampler removed: like the set of positions a call commits, that is taken as it was.
+    A surrogate scores a token from an earlier state, in which more is masked, but suppresses ends
+    only where the sampler did: like the set that a call commits, this is taken as recorded.
     """
+    commit_call, sampled = rollout.commit_call, rollout.sampled
     before = jnp.maximum.accumulate(commit_call, axis=1)[:, :-1]
     before = jnp.pad(before, ((0, 0), (1, 0)))  # the latest call of all positions to the left
     if end.suppress == "never":
@@ -62,11 +37,14 @@ def removed_at_commit(
     return jnp.zeros(commit_call.shape, bool)
 
 
-def without(logits: Array, gone: Array, end: EndOfText) -> Array:
-    """Logits [... V] with -inf at the ids where `gone` [...]."""
+def mask_end_logits(
+    logits: Float[Array, "*N V"], suppressed: Bool[Array, "*N"], end: EndOfText
+) -> Float[Array, "*N V"]:
+    """Logits with -inf at the ids of `end`, at the suppressed positions."""
     if not end.ids or end.suppress not in ("never", "while_open"):
         return logits
-    return jnp.where(gone[..., None] & is_end(jnp.arange(logits.shape[-1]), end), -jnp.inf, logits)
+    masked = suppressed[..., None] & is_end(jnp.arange(logits.shape[-1]), end)
+    return jnp.where(masked, -jnp.inf, logits)
 
 
 def is_end(tokens: Int[Array, "*N"], end: EndOfText) -> Bool[Array, "*N"]:
@@ -75,14 +53,14 @@ def is_end(tokens: Int[Array, "*N"], end: EndOfText) -> Bool[Array, "*N"]:
 
 
 def up_to_end(tokens: Int[Array, "B L"], end: EndOfText) -> Bool[Array, "B L"]:
-    """Positions up to the first end of the text, that one included."""
+    """Positions up to and including the first end of the text."""
     ends = is_end(tokens, end)
     return jnp.cumsum(ends, axis=1) - ends == 0
 
 
-def over(
+def is_finished(
     tokens: Int[Array, "B L"], committed: Bool[Array, "B L"], end: EndOfText
 ) -> Bool[Array, "B"]:
-    """Rows in which an end is committed and so is everything before it."""
-    solid = jnp.cumsum(~committed, axis=1) == 0
-    return jnp.any(solid & is_end(tokens, end), axis=1)
+    """Rows in which an end and everything before it are committed."""
+    up_to_here = jnp.cumsum(~committed, axis=1) == 0
+    return jnp.any(up_to_here & is_end(tokens, end), axis=1)

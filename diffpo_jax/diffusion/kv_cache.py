@@ -1,17 +1,18 @@
-"""Denoiser calls that reuse keys and values of positions that are not worked on.
+"""Denoiser calls that reuse the keys and values of positions they do not compute.
 
-Attention is bidirectional: every token that is committed changes the keys and values of all
-positions, the prompt's too.  A cache therefore holds what a whole pass gave, its refresh, and
-goes stale until the next.  Kinds:
+Attention is bidirectional: every committed token changes the keys and values of all positions, the
+prompt's too.  A cache therefore holds those of one whole pass, its refresh, and is stale until the
+next one.  Kinds:
 
-  prompt  each call runs over the completion, the prompt's keys and values are cached;
-  dual    each call runs over the row's current block, all others are cached (Fast-dLLM's prefix
-          and suffix caches at once).
+  prompt  each call computes the completion; the prompt's keys and values are cached
+  dual    each call computes the row's current block; all others are cached (Fast-dLLM's prefix and
+          suffix caches at once)
 
-A row is refreshed when it enters a block, and after `refresh_every` calls; at 1 every call is
-exact.  Its refreshes depend on that row alone: rows do not see each other's.
+A row is refreshed when it enters a block and, if `refresh_every` is set, after so many calls; at 1
+every call is exact.  A row's refreshes depend only on that row.
 """
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -20,48 +21,30 @@ from jaxtyping import Array, Bool, Float, Int
 
 from diffpo_jax.arrays.types import Params, Prompts
 from diffpo_jax.diffusion import denoise
+from diffpo_jax.diffusion.settings import CacheSettings, SamplerSettings
 from diffpo_jax.models.policy import Policy
-
-
-class CacheSettings(NamedTuple):
-    """Compiled in.
-
-    Attributes:
-      kind: "none", "prompt" or "dual".
-      refresh_every: calls between refreshes within a block; 0: only when a block is entered.
-      refresh_rows: rows of a refresh pass: those due are taken so many at a time, so that a pass
-        costs what the rows that need it cost; 0: all rows pass when one is due.
-    """
-
-    kind: str = "none"
-    refresh_every: int = 0
-    refresh_rows: int = 0
 
 
 class Cache(NamedTuple):
     """What is kept of each row between its calls."""
 
-    kv: Any  # keys and values of every layer and position, from `Policy.fill`: [layers B ...]
-    hidden: Float[Array, "B L D"]  # that predict the completion's positions
+    kv: Any  # all layers' keys and values, from `Policy.hidden_and_kv`: [layers B ...]
+    hidden: Float[Array, "B L D"]  # hidden states that predict the completion's positions
     features: Float[Array, "B D"]
-    block: Int[Array, "B"]  # that it was refreshed in; -1: not yet
-    calls: Int[Array, "B"]  # since then
+    block: Int[Array, "B"]  # the block of the last refresh; -1 before the first
+    calls: Int[Array, "B"]  # calls since the last refresh
 
 
-def empty(policy: Policy, params: Params, prompts: Prompts, completion: Int[Array, "B L"]) -> Cache:
-    """A cache of nothing: every row is due."""
+def empty_cache(
+    policy: Policy, params: Params, prompts: Prompts, completion: Int[Array, "B L"]
+) -> Cache:
+    """A cache of zeros, of which every row is due for a refresh."""
     out, kv = jax.eval_shape(
-        lambda p: denoise.denoise_and_fill(policy, p, prompts, completion), params
+        lambda p: denoise.denoise_with_kv(policy, p, prompts, completion), params
     )
-    zeros = lambda x: jnp.zeros(x.shape, x.dtype)  # noqa: E731
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), (kv, out.hidden, out.features))
     rows = completion.shape[0]
-    return Cache(
-        kv=jax.tree.map(zeros, kv),
-        hidden=zeros(out.hidden),
-        features=zeros(out.features),
-        block=jnp.full(rows, -1, jnp.int32),
-        calls=jnp.zeros(rows, jnp.int32),
-    )
+    return Cache(*zeros, block=jnp.full(rows, -1, jnp.int32), calls=jnp.zeros(rows, jnp.int32))
 
 
 def denoise_cached(
@@ -72,87 +55,91 @@ def denoise_cached(
     cache: Cache,
     block: Int[Array, "B"],
     due: Bool[Array, "B"],
-    settings: CacheSettings,
-    block_length: int,
+    settings: SamplerSettings,
 ) -> tuple[denoise.Denoised, Cache]:
-    """One call: refreshes the rows that are due, then runs every row over its span.
+    """Makes one call: refreshes the rows that are due, then computes every row's span.
 
     Args:
-      block: the row's current block.
+      block: each row's current block.
       due: rows to refresh, from `is_due`.
 
     Returns:
-      Hidden states of the completion, of which those outside the span are of the last refresh;
-      and the cache to give to the next call.
+      Hidden states of the completion, those outside the span from the last refresh; and the cache
+      for the next call.
     """
-    cache = _refresh(policy, params, prompts, completion, cache, block, due, settings)
+    cache = _refresh(policy, params, prompts, completion, cache, block, due, settings.cache)
     prompt_length, length = prompts.tokens.shape[1], completion.shape[1]
-    whole = settings.kind == "prompt"
-    span = length if whole else block_length
-    first = jnp.zeros_like(block) if whole else block * block_length
-    # Where an output predicts the next position, the position before the span counts to it.
+    whole = settings.cache.kind == "prompt"
+    span = length if whole else settings.block_length
+    first = jnp.zeros_like(block) if whole else block * settings.block_length
+    # If outputs predict the next position, the span begins one position earlier.
     start = prompt_length + first - policy.logit_shift
     tokens, mask = denoise.join(prompts, completion)
-    hidden = policy.hidden_within(params, cache.kv, tokens, mask, start, span + policy.logit_shift)[
-        :, :span
-    ]
-    put = jax.vmap(lambda all_, new, at: jax.lax.dynamic_update_slice_in_dim(all_, new, at, 0))
-    cache = cache._replace(hidden=put(cache.hidden, hidden, first), calls=cache.calls + 1)
+    hidden = policy.hidden_within(params, cache.kv, tokens, mask, start, span + policy.logit_shift)
+    put = jax.vmap(lambda x, new, at: jax.lax.dynamic_update_slice_in_dim(x, new, at, 0))
+    hidden = put(cache.hidden, hidden[:, :span], first)
+    cache = cache._replace(hidden=hidden, calls=cache.calls + 1)
     return denoise.Denoised(cache.hidden, cache.features), cache
 
 
 def is_due(
     cache: Cache, block: Int[Array, "B"], working: Bool[Array, "B"], settings: CacheSettings
 ) -> Bool[Array, "B"]:
-    """Rows that enter a block or have used their cache long enough."""
+    """Rows that enter a block, or have used their cache for as many calls as the settings allow."""
     stale = cache.block != block
     if settings.refresh_every:
         stale |= cache.calls >= settings.refresh_every
     return stale & working
 
 
-def _refresh(policy, params, prompts, completion, cache, block, due, settings) -> Cache:
+def _refresh(
+    policy: Policy,
+    params: Params,
+    prompts: Prompts,
+    completion: Int[Array, "B L"],
+    cache: Cache,
+    block: Int[Array, "B"],
+    due: Bool[Array, "B"],
+    settings: CacheSettings,
+) -> Cache:
     rows = due.shape[0]
     size = min(settings.refresh_rows or rows, rows)
 
-    def some(carry: tuple[Bool[Array, "B"], Cache]) -> tuple[Bool[Array, "B"], Cache]:
+    def refresh_some(carry: tuple[Bool[Array, "B"], Cache]) -> tuple[Bool[Array, "B"], Cache]:
         waiting, cache = carry
-        pick = jnp.nonzero(waiting, size=size, fill_value=rows)[0]
-        take = lambda x: x.at[pick].get(mode="clip")  # noqa: E731
-        out, kv = denoise.denoise_and_fill(
+        picked = jnp.nonzero(waiting, size=size, fill_value=rows)[0]
+        take = lambda x: x.at[picked].get(mode="clip")  # noqa: E731
+        out, kv = denoise.denoise_with_kv(
             policy, params, jax.tree.map(take, prompts), take(completion)
         )
         new = Cache(kv, out.hidden, out.features, take(block), jnp.zeros(size, jnp.int32))
-        return waiting.at[pick].set(False, mode="drop"), _put(cache, new, pick)
+        return waiting.at[picked].set(False, mode="drop"), _put(cache, new, picked)
 
-    def all_(cache: Cache) -> Cache:
-        out, kv = denoise.denoise_and_fill(policy, params, prompts, completion)
-        return select(due, Cache(kv, out.hidden, out.features, block, jnp.zeros_like(block)), cache)
+    def refresh_all(cache: Cache) -> Cache:
+        out, kv = denoise.denoise_with_kv(policy, params, prompts, completion)
+        new = Cache(kv, out.hidden, out.features, block, jnp.zeros_like(block))
+        return _select(due, new, cache)
 
     if size == rows:
         # No loop: its body would not change from pass to pass, and XLA would move the pass out
         # of it and make it every time.
-        return jax.lax.cond(jnp.any(due), all_, lambda cache: cache, cache)
-    _, cache = jax.lax.while_loop(lambda carry: jnp.any(carry[0]), some, (due, cache))
+        return jax.lax.cond(jnp.any(due), refresh_all, lambda cache: cache, cache)
+    _, cache = jax.lax.while_loop(lambda carry: jnp.any(carry[0]), refresh_some, (due, cache))
     return cache
 
 
-def select(rows: Bool[Array, "B"], new: Cache, old: Cache) -> Cache:
+def _select(rows: Bool[Array, "B"], new: Cache, old: Cache) -> Cache:
     """`new` in these rows, `old` in the others."""
 
-    def along(axis: int):
-        def one(a: Array, b: Array) -> Array:
-            shape = [1] * a.ndim
-            shape[axis] = -1
-            return jnp.where(rows.reshape(shape), a, b)
+    def one(axis: int, a: Array, b: Array) -> Array:
+        return jnp.where(rows.reshape([-1 if i == axis else 1 for i in range(a.ndim)]), a, b)
 
-        return one
-
-    kv = jax.tree.map(along(1), new.kv, old.kv)
-    return Cache(kv, *jax.tree.map(along(0), new[1:], old[1:]))
+    kv = jax.tree.map(functools.partial(one, 1), new.kv, old.kv)
+    return Cache(kv, *map(functools.partial(one, 0), new[1:], old[1:]))
 
 
 def _put(cache: Cache, new: Cache, rows: Int[Array, "r"]) -> Cache:
+    """`new` written into these rows of the cache."""
     kv = jax.tree.map(lambda a, b: a.at[:, rows].set(b, mode="drop"), cache.kv, new.kv)
     rest = [a.at[rows].set(b, mode="drop") for a, b in zip(cache[1:], new[1:])]
     return Cache(kv, *rest)

@@ -1,23 +1,26 @@
-"""Log-likelihoods of rollouts under mean-field surrogates with K anchors (METHOD 3).
+"""Log-likelihoods of rollouts under surrogates with K anchors (docs/method.md, section 3).
 
-A surrogate evaluates each token at one of a few states the rollout went through, its anchors
-0 = τ_0 < τ_1 < … : token k, committed at call t(k), is seen from the last anchor before it,
+A mean-field surrogate scores each token at one of a few states of the rollout, its anchors
+0 = τ_0 < τ_1 < … : token k, committed at call t(k), is scored at the last anchor before that call,
 
     s(k) = max{ τ_j : τ_j ≤ t(k) − 1 },   log π̂(o_k | c) = log p(o_k | c, z_{s(k)}).
 
-K = 1 is d1's mean field (prompt only), K = 2 DiFFPO's two-times mean field, all calls as anchors
-the exact likelihood.  One function; K is the width of `anchors`.
+K = 1 is d1's mean field (prompt only), K = 2 is DiFFPO's two-times mean field, and all calls as
+anchors give the exact likelihood.  One function computes all of them; K is the width of `anchors`.
 """
+
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from diffpo_jax.arrays.types import Draws, Params, Prompts, Rollout
+from diffpo_jax.config import LikelihoodConfig
 from diffpo_jax.diffusion import end_of_text, token_distribution
-from diffpo_jax.diffusion.anchors import draw_anchors, every_call, some_calls
+from diffpo_jax.diffusion.anchors import draw_anchors, draw_calls, every_call
 from diffpo_jax.diffusion.denoise import denoise
-from diffpo_jax.diffusion.end_of_text import IGNORED, EndOfText
+from diffpo_jax.diffusion.settings import SamplerSettings
 from diffpo_jax.models.policy import Policy
 
 
@@ -26,45 +29,42 @@ def draw(
     rollout: Rollout,
     prompts: Prompts,
     *,
-    anchors: int,
+    anchors: int | Literal["all"],
     prompt_masking: float,
     schedule: str = "uniform",
-    calls: int = 0,
+    calls: int | None = None,
 ) -> Draws:
-    """The random choices of one inner update: anchors, and the prompt tokens d1 hides.
+    """Draws the random choices of one inner update: anchors, and the prompt tokens that d1 hides.
 
     Args:
-      anchors: K; 0: every call, the exact likelihood.
+      anchors: K, or "all" for every call, the exact likelihood.
       prompt_masking: probability that a prompt token is hidden.
-      schedule: of the anchors, see `anchors.draw_anchors`.
-      calls: of the exact likelihood, score the tokens of so many calls only, unbiased (see
-        `anchors.some_calls`); 0: of all.
+      schedule: the anchors' schedule, see `anchors.draw_anchors`.
+      calls: number of calls whose tokens are scored, for an unbiased estimate of the exact
+        likelihood (see `anchors.draw_calls`); None for all calls.
     """
-    for_anchors, for_mask = jax.random.split(key)
-    hidden = jax.random.bernoulli(for_mask, prompt_masking, prompts.tokens.shape) & prompts.mask
+    anchor_key, mask_key = jax.random.split(key)
+    hidden = jax.random.bernoulli(mask_key, prompt_masking, prompts.tokens.shape) & prompts.mask
     commit_call, nfe = rollout.commit_call, rollout.nfe
-    if anchors:
-        drawn = draw_anchors(for_anchors, commit_call, nfe, anchors, schedule)
+    if anchors != "all":
+        drawn = draw_anchors(anchor_key, commit_call, nfe, anchors, schedule)
         return Draws(drawn, hidden)
     if calls:
-        drawn, scale = some_calls(for_anchors, commit_call, nfe, calls)
+        drawn, scale = draw_calls(anchor_key, commit_call, nfe, calls)
         return Draws(drawn, hidden, scale)
     return Draws(every_call(*commit_call.shape), hidden)
 
 
-def segment(commit_call: Int[Array, "B L"], anchors: Int[Array, "B K"]) -> Int[Array, "B L"]:
-    """Which anchor each token is seen from: the j of s(k) = τ_j; -1 where none comes before it."""
+def anchor_index(commit_call: Int[Array, "B L"], anchors: Int[Array, "B K"]) -> Int[Array, "B L"]:
+    """Index of the last anchor before each token's commit call, or -1 if there is none."""
     reached = anchors[:, None, :] <= commit_call[:, :, None] - 1
     return jnp.sum(reached, axis=-1) - 1
 
 
 def state_at(
-    tokens: Int[Array, "B L"],
-    commit_call: Int[Array, "B L"],
-    call: Int[Array, "B"],
-    mask_id: int,
+    tokens: Int[Array, "B L"], commit_call: Int[Array, "B L"], call: Int[Array, "B"], mask_id: int
 ) -> Int[Array, "B L"]:
-    """z_s, the completion after call s, made again from the tokens and their calls."""
+    """z_s, the completion after call s, rebuilt from the tokens and their calls."""
     return jnp.where(commit_call <= call[:, None], tokens, mask_id)
 
 
@@ -74,70 +74,75 @@ def anchored_log_prob(
     prompts: Prompts,
     rollout: Rollout,
     draws: Draws,
-    *,
-    temperature: float,
-    remat: bool = False,
-    end: EndOfText = IGNORED,
-    chunk: int = 0,
-    keep_mask: bool = False,
+    config: LikelihoodConfig,
+    settings: SamplerSettings,
 ) -> Float[Array, "B L"]:
-    """log π̂_θ(o_k | c) of every token of the rollouts, at the rollouts' temperature.
+    """log π̂_θ(o_k | c) of every token of the rollouts.
 
-    Cost: K denoiser calls; of more than two anchors, those that no token of the batch is seen
-    from are skipped.  Tokens that were filled in, or have no anchor before them, get 0.
+    Tokens that were filled in after the end of the text, and tokens without an anchor before their
+    call, get 0.  Cost: K denoiser calls; of more than two anchors, those at which no token of the
+    batch is scored are skipped.
 
     Args:
-      remat: compute each anchor's pass again in the backward pass, so that memory does not grow
-        with K; always so for more than two.
-      end: the sampler's; what it removes from a distribution is removed here as well.
-      chunk: positions of a row whose distributions are held at once; 0: all.
-      keep_mask: leave the mask token in the distributions, as d1 does.
+      config: its `temperature` (the sampler's if None); `keep_mask`; and `remat`, which recomputes
+        each anchor's pass in the backward pass, so that memory does not grow with K.  More than two
+        anchors are always recomputed.
+      settings: the sampler's.  Its `end` and `chunk` hold for scores too.
     """
+    # 1. Hide d1's prompt tokens, and find each token's anchor and its suppressed ends.
     tokens, commit_call = rollout.tokens, rollout.commit_call
-    seen = prompts._replace(tokens=jnp.where(draws.prompt_mask, policy.mask_id, prompts.tokens))
-    of_token = jnp.where(rollout.sampled, segment(commit_call, draws.anchors), -1)
-    gone = end_of_text.removed_at_commit(commit_call, rollout.sampled, end)
+    temperature, end = config.temperature or settings.temperature, settings.end
+    prompts = prompts._replace(tokens=jnp.where(draws.prompt_mask, policy.mask_id, prompts.tokens))
+    index = jnp.where(rollout.sampled, anchor_index(commit_call, draws.anchors), -1)
+    suppressed = end_of_text.suppressed_at_commit(rollout, end)
 
+    # 2. Score the tokens of one anchor, in one pass.
     count = draws.anchors.shape[1]
     many = count > 2
 
-    def of_hidden(hidden: Array, tokens: Array, gone: Array) -> Array:
-        logits = end_of_text.without(policy.logits(params, hidden), gone, end)
-        log_p = token_distribution.log_probs(logits, policy.mask_id, temperature, keep_mask)
+    def log_prob(
+        hidden: Float[Array, "B c D"], tokens: Int[Array, "B c"], suppressed: Bool[Array, "B c"]
+    ) -> Float[Array, "B c"]:
+        logits = end_of_text.mask_end_logits(policy.logits(params, hidden), suppressed, end)
+        log_p = token_distribution.log_probs(logits, policy.mask_id, temperature, config.keep_mask)
         return token_distribution.token_log_prob(log_p, tokens)
 
-    def one_pass(call: Array) -> Array:
+    def one_pass(call: Int[Array, "B"]) -> Float[Array, "B L"]:
         state = state_at(tokens, commit_call, call, policy.mask_id)
-        hidden = denoise(policy, params, seen, state).hidden
-        return token_distribution.by_positions(of_hidden, chunk, hidden, tokens, gone)
+        hidden = denoise(policy, params, prompts, state).hidden
+        arrays = (hidden, tokens, suppressed)
+        return token_distribution.map_positions(log_prob, settings.chunk, *arrays)
 
     zero = jnp.zeros(tokens.shape, rollout.logprob.dtype)
 
-    def one_anchor(total: Array, anchor: tuple[Array | int, Array]) -> tuple[Array, None]:
+    def add_anchor(
+        total: Float[Array, "B L"], anchor: tuple[Int[Array, ""] | int, Int[Array, "B"]]
+    ) -> tuple[Float[Array, "B L"], None]:
         j, call = anchor
-        seen_from = of_token == j
+        scored = index == j
         if many:
-            value = jax.lax.cond(jnp.any(seen_from), one_pass, lambda call: zero, call)
+            value = jax.lax.cond(jnp.any(scored), one_pass, lambda call: zero, call)
         else:
             value = one_pass(call)
-        return total + jnp.where(seen_from, value, 0.0), None
+        return total + jnp.where(scored, value, 0.0), None
 
-    if remat or many:
+    # 3. Add up the anchors.
+    if config.remat or many:
         anchors = (jnp.arange(count), draws.anchors.T)
-        return jax.lax.scan(jax.checkpoint(one_anchor), zero, anchors)[0]
-    # No scan: its derivative takes what is the same for all anchors out of it and keeps that, such
-    # as every kernel in few bits multiplied out.
+        return jax.lax.scan(jax.checkpoint(add_anchor), zero, anchors)[0]
+    # No scan: its derivative would take everything that is the same for all anchors out of the
+    # loop and keep it, such as every dequantized kernel.
     total = zero
     for j in range(count):
-        total, _ = one_anchor(total, (j, draws.anchors[:, j]))
+        total, _ = add_anchor(total, (j, draws.anchors[:, j]))
     return total
 
 
 def is_exact(commit_call: Int[Array, "B L"], anchors: Int[Array, "B K"]) -> Bool[Array, "B L"]:
     """Tokens whose anchor is the very state they were drawn from: s(k) = t(k) − 1.
 
-    Before any update sampler and scorer must agree there to rounding.
+    For these, sampler and scorer must agree to rounding before any update.
     """
-    of_token = segment(commit_call, anchors)
-    calls = jnp.take_along_axis(anchors, jnp.maximum(of_token, 0), axis=1)
-    return (calls == commit_call - 1) & (of_token >= 0)
+    index = anchor_index(commit_call, anchors)
+    calls = jnp.take_along_axis(anchors, jnp.maximum(index, 0), axis=1)
+    return (calls == commit_call - 1) & (index >= 0)

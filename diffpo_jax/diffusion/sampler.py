@@ -1,4 +1,4 @@
-"""Builds the sampler's program: a jittable generate(params, prompts, dial, keys) -> Rollout."""
+"""Builds the sampler's program: generate(params, prompts, dial, keys) -> Rollout, to be jitted."""
 
 from collections.abc import Callable
 
@@ -6,9 +6,8 @@ from jaxtyping import Array, Float, Key
 
 from diffpo_jax.arrays.types import Params, Prompts, Rollout
 from diffpo_jax.config import SamplerConfig
-from diffpo_jax.diffusion import commit, continuous_batch, thresholds, unmask
-from diffpo_jax.diffusion.end_of_text import EndOfText
-from diffpo_jax.diffusion.kv_cache import CacheSettings
+from diffpo_jax.diffusion import continuous_batch, thresholds, unmask
+from diffpo_jax.diffusion.settings import CacheSettings, EndOfText, Rule, SamplerSettings
 from diffpo_jax.models.policy import Policy
 
 Generate = Callable[[Params, Prompts, Float[Array, ""], Key[Array, "B"]], Rollout]
@@ -16,20 +15,20 @@ Generate = Callable[[Params, Prompts, Float[Array, ""], Key[Array, "B"]], Rollou
 
 def make_settings(
     config: SamplerConfig, temperature: float, ends: tuple[int, ...], scope: str = "prompt"
-) -> unmask.SamplerSettings:
-    """What a sampler's program is compiled with.
+) -> SamplerSettings:
+    """Settings of the sampler that a configuration describes.
 
     Args:
-      temperature: of the tokens; rollouts and evaluations differ in it.
+      temperature: T at which tokens are drawn; rollouts and evaluations differ in it.
       ends: the end-of-text ids, the first of which is filled in after an end.
-      scope: of drawn thresholds, config.threshold.scope.
+      scope: config.threshold.scope, for drawn thresholds.
     """
-    return unmask.SamplerSettings(
+    return SamplerSettings(
         length=config.length,
         block_length=config.block_length,
         temperature=temperature,
         max_calls=config.max_calls,
-        rule=commit.Rule(config.rule, config.fallback),
+        rule=Rule(config.rule, config.fallback),
         ranking=config.ranking,
         end=EndOfText(ends, ends[0], config.stop_at_end, config.suppress_end),
         cache=CacheSettings(config.cache, config.cache_refresh, config.cache_rows),
@@ -39,25 +38,25 @@ def make_settings(
 
 
 def make_generate(
-    policy: Policy, settings: unmask.SamplerSettings, *, threshold: str, slots: int = 0
+    policy: Policy, settings: SamplerSettings, *, threshold: str, slots: int | None = None
 ) -> Generate:
-    """generate(params, prompts, dial, keys): one program, whatever the dial.
+    """Builds generate(params, prompts, dial, keys), one program for every value of the dial.
 
     Args:
-      threshold: "fixed": γ, or the number of another rule, is the dial; "drawn": γ from the
-        head's distribution, the dial is not read; "median": γ = dial · exp(μ(c)).
-      slots: rows in flight of the continuous batch; 0: one static batch.
+      threshold: "fixed" takes the dial as γ, or as the number of another rule; "drawn" draws γ
+        from the head's distribution and ignores the dial; "median" takes γ = dial · exp(μ(c)).
+      slots: rows in flight of the continuous batch; None for one static batch.
     """
-    if threshold not in ("fixed", "drawn", "median"):
+    make_threshold = {
+        "fixed": thresholds.fixed,
+        "drawn": lambda dial: thresholds.drawn(policy),
+        "median": lambda dial: thresholds.median(policy, dial),
+    }
+    if threshold not in make_threshold:
         raise ValueError(f"unknown threshold: {threshold!r}")
 
     def generate(params, prompts, dial, keys):
-        make = {
-            "fixed": lambda: thresholds.fixed(dial),
-            "drawn": lambda: thresholds.drawn(policy),
-            "median": lambda: thresholds.median(policy, dial),
-        }
-        gamma = make[threshold]()
+        gamma = make_threshold[threshold](dial)
         if slots:
             return continuous_batch.stream(policy, params, prompts, gamma, keys, settings, slots)
         return unmask.unmask(policy, params, prompts, gamma, keys, settings)

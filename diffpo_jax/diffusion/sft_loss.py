@@ -1,4 +1,4 @@
-"""Masking and loss of masked-diffusion training (LLaDA): t ~ U(0, 1), weight 1/t."""
+"""Masking and loss of masked-diffusion training (LLaDA), with t ~ U(0, 1) and weight 1/t."""
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +13,7 @@ from diffpo_jax.models.policy import Policy
 def corrupt(
     key: Key[Array, ""], target: Int[Array, "B L"], t_min: float
 ) -> tuple[Bool[Array, "B L"], Float[Array, "B"]]:
-    """Masks each answer token with its row's own probability p = (1 − t_min) t + t_min."""
+    """Masks each answer token with its row's own probability p = (1 − t_min) t + t_min; also p."""
     for_t, for_mask = jax.random.split(key)
     t = jax.random.uniform(for_t, target.shape[:1])
     p = (1 - t_min) * t + t_min
@@ -28,22 +28,19 @@ def sft_loss(
     masked: Bool[Array, "B L"],
     p: Float[Array, "B"],
 ) -> tuple[Float[Array, ""], Metrics]:
-    """Σ CE(masked answer tokens) / p, summed over the batch; over B·L it bounds −log p(answer)/L.
+    """Cross-entropy of the masked answer tokens over p, summed over the batch; and metrics.
 
-    The prompt is never masked; the tokens are scored without temperature.
+    Divided by B·L, its expectation bounds −log p(answer)/L from above.  The prompt is never masked;
+    tokens are scored without temperature.
 
     Args:
-      masked, p: from `corrupt`.
-
-    Returns:
-      The sum, and metrics.
+      masked, p: the results of `corrupt`.
     """
     state = jnp.where(masked, policy.mask_id, target)
     logits = policy.logits(params, denoise(policy, params, prompts, state).hidden)
     log_p = token_distribution.log_probs(logits, policy.mask_id, 1.0)
-    weighted = (
-        jnp.where(masked, -token_distribution.token_log_prob(log_p, target), 0.0) / p[:, None]
-    )
+    loss = jnp.where(masked, -token_distribution.token_log_prob(log_p, target), 0.0)
+    weighted = loss / p[:, None]
     hit = masked & (jnp.argmax(log_p, axis=-1) == target)
     metrics = {
         "loss": (jnp.sum(weighted), jnp.asarray(target.size)),

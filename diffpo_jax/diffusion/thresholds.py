@@ -1,4 +1,4 @@
-"""Where the entropy bound γ comes from: given, drawn from the head, or the head's median.
+"""Sources of the entropy bound γ: a given number, a draw from the head, or the head's median.
 
 A threshold is a function (params, features [B D], keys [B]) -> (γ [B] in nats, log-density of
 log γ [B]).  The sampler calls it on the features of its first call.
@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+from jax.scipy.stats import norm
 from jaxtyping import Array, Float, Key
 
 from diffpo_jax.arrays.types import Params
@@ -19,7 +20,7 @@ Threshold = Callable[
 
 
 def fixed(gamma: Float[Array, ""] | float) -> Threshold:
-    """The same γ for every row; no density."""
+    """The same γ for every row, without a density."""
 
     def threshold(params, features, keys):
         del params, keys
@@ -30,7 +31,7 @@ def fixed(gamma: Float[Array, ""] | float) -> Threshold:
 
 
 def drawn(policy: Policy) -> Threshold:
-    """log γ ~ N(μ_φ(c), σ_φ(c)²), each row its own draw: the γ of training rollouts."""
+    """A draw of log γ ~ N(μ_φ(c), σ_φ(c)²) for each row, as training rollouts take it."""
 
     def threshold(params, features, keys):
         mu, sigma = policy.threshold(params, features)
@@ -42,7 +43,7 @@ def drawn(policy: Policy) -> Threshold:
 
 
 def median(policy: Policy, scale: Float[Array, ""] | float = 1.0) -> Threshold:
-    """exp(μ_φ(c)), times a factor: the γ of evaluations; no density."""
+    """The median exp(μ_φ(c)) times a factor, without a density, as evaluations take it."""
 
     def threshold(params, features, keys):
         del keys
@@ -57,7 +58,6 @@ def log_normal_density(
 ) -> Float[Array, "B"]:
     """Log-density of log γ under N(μ, σ²).
 
-    The density of γ itself differs by −log γ, which no ratio sees.
+    The density of γ itself differs by −log γ, which cancels in every ratio.
     """
-    z = (log_gamma - mu) / sigma
-    return -0.5 * z * z - jnp.log(sigma) - 0.5 * jnp.log(2 * jnp.pi)
+    return norm.logpdf(log_gamma, mu, sigma)

@@ -1,11 +1,11 @@
-"""The token distribution: log-probabilities, entropies, draws.
+"""The token distribution: log-probabilities, entropies and draws.
 
-One function gives log-probabilities to the sampler and to the scorer, at one temperature, so
+The sampler and the scorer get their log-probabilities from one function, at one temperature, so
 that the ratio of the two is 1 before any update.
 
-`read` is what a denoiser call says of every position that is asked about.  With vocabularies of
-10^5 tokens its arrays over the vocabulary are the largest of all, so it can take a few positions
-of each row at a time.
+`read` reads a denoiser call at the positions that may be committed.  With vocabularies of 10^5
+tokens its arrays over the vocabulary are the largest of all, so it can take a few positions of each
+row at a time.
 """
 
 from collections.abc import Callable
@@ -15,38 +15,19 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key, Shaped
 
+from diffpo_jax.arrays import rng
 from diffpo_jax.arrays.types import Params
 from diffpo_jax.diffusion import end_of_text
-from diffpo_jax.diffusion.end_of_text import EndOfText
+from diffpo_jax.diffusion.settings import SamplerSettings
 from diffpo_jax.models.policy import Policy
 
 
-class ReadSettings(NamedTuple):
-    """How distributions are read; compiled in.
-
-    Attributes:
-      temperature: T of the tokens; 0: argmax.
-      ranking: what `Readings.error` is: "entropy"; "confidence", the largest probability, and
-        "margin", its lead over the second, with a minus sign; "drawn", minus the probability of
-        the token drawn (LLaDA's remasking; with T > 0 the positions committed then depend on
-        more than the state, and no product of token probabilities is the exact likelihood);
-        "random", uniform on [0, 1).
-      chunk: positions of a row that are read at a time; 0: all of them.
-      end: its suppression changes distributions or errors.
-    """
-
-    temperature: float
-    ranking: str = "entropy"
-    chunk: int = 0
-    end: EndOfText = EndOfText()
-
-
 class Readings(NamedTuple):
-    """What a call says of each position; zeros where nothing was asked.
+    """What a call gives at each position; zeros at positions that were not read.
 
-    `logprob` is the token's at the temperature of the draw; at temperature 0 nothing is drawn
-    and it is taken at temperature 1.  `entropy` and `error` are of the untempered distribution,
-    whatever the tokens are drawn at: tempered entropies vanish with T.
+    `logprob` is the token's at the temperature of the draw; at temperature 0 nothing is drawn, and
+    it is taken at temperature 1.  `entropy` and `error` are always those of the untempered
+    distribution: tempered entropies vanish with T.
     """
 
     token: Int[Array, "*N"]
@@ -62,7 +43,7 @@ def log_probs(
 
     Args:
       temperature: T > 0.
-      keep_mask: leave the mask token in, as d1's scoring does.
+      keep_mask: keep the mask token in the distribution, as d1's scoring does.
     """
     if keep_mask:
         return jax.nn.log_softmax(logits / temperature, axis=-1)
@@ -71,28 +52,30 @@ def log_probs(
 
 
 def token_log_prob(log_p: Float[Array, "*N V"], tokens: Int[Array, "*N"]) -> Float[Array, "*N"]:
-    """The entry of each token."""
+    """The log-probability of each token."""
     return jnp.take_along_axis(log_p, tokens[..., None], axis=-1)[..., 0]
 
 
 def entropy(log_p: Float[Array, "*N V"]) -> Float[Array, "*N"]:
-    """Entropy in nats; entries of -inf count nothing, in the gradient either."""
-    # Double where: p log p at p = 0 is 0, but the gradient of log there is not finite.
+    """Entropy in nats; entries of -inf add nothing to the value and to the gradient."""
+    # Double where: p log p at p = 0 is 0, but the gradient of log is not finite there.
     finite = jnp.where(jnp.isfinite(log_p), log_p, 0.0)
     p = jnp.where(jnp.isfinite(log_p), jnp.exp(finite), 0.0)
     return jnp.maximum(-jnp.sum(p * finite, axis=-1), 0.0)
 
 
-def by_positions(
-    function: Callable[..., Float[Array, "B c"]], chunk: int, *arrays: Shaped[Array, "B L ..."]
+def map_positions(
+    function: Callable[..., Float[Array, "B c"]],
+    chunk: int | None,
+    *arrays: Shaped[Array, "B L ..."],
 ) -> Float[Array, "B L"]:
-    """function(*arrays), a value a position, with arrays over V for `chunk` positions at a time.
+    """Computes function(*arrays) for `chunk` positions of each row at a time, to save memory.
 
-    The chunks are computed again in the backward pass, which holds one at a time too.
+    Chunks are recomputed in the backward pass, which then holds one at a time too.
 
     Args:
-      function: of the arrays at c positions of each row.
-      chunk: c; 0: all L at once.
+      function: maps the arrays at c positions of each row to one value per position.
+      chunk: c; None for all L at once.
     """
     rows, length = arrays[0].shape[:2]
     if not chunk or chunk >= length:
@@ -116,16 +99,16 @@ def sample(
     """Draws a token at every position (Gumbel-max), or takes the argmax at temperature 0.
 
     Args:
-      log_p: from `log_probs`, at the temperature to draw at (at any one for temperature 0).
-      keys: one a row.  A draw depends on the row's key and the position's number alone, not on
-        the batch, nor on which positions are read together.
+      log_p: result of `log_probs` at this temperature (at any temperature, if this is 0).
+      keys: one per row.  A draw depends only on the row's key and the position's number, not on the
+        batch, nor on which positions are read together.
     """
     if temperature == 0:
         return jnp.argmax(log_p, axis=-1).astype(jnp.int32)
-    of_position = jax.vmap(jax.vmap(jax.random.fold_in, (None, 0)))(keys, positions)
     # Flat: XLA's CPU backend takes ten times as long to compile the draw of a matrix.
+    flat = rng.position_keys(keys, positions).reshape(-1)
     draw = jax.vmap(lambda key: jax.random.gumbel(key, log_p.shape[-1:], log_p.dtype))
-    noise = draw(of_position.reshape(-1)).reshape(log_p.shape)
+    noise = draw(flat).reshape(log_p.shape)
     return jnp.argmax(log_p + noise, axis=-1).astype(jnp.int32)
 
 
@@ -136,27 +119,27 @@ def read(
     wanted: Bool[Array, "B L"],
     open_: Bool[Array, "B L"],
     keys: Key[Array, "B"],
-    settings: ReadSettings,
+    settings: SamplerSettings,
 ) -> Readings:
-    """Distributions at the positions that are wanted: a token of each, and what it is worth.
+    """Draws a token at each wanted position, and reads what the commit rules need of it.
 
     Args:
       hidden: final hidden states that predict each position.
       open_: all masked positions of the state, wanted or not.
-      keys: of this call, one a row.
+      keys: the keys of this call, one per row.
     """
-    length, gone = wanted.shape[1], end_of_text.removed(open_, settings.end)
-    at = jnp.broadcast_to(jnp.arange(length, dtype=jnp.int32), wanted.shape)
+    length, suppressed = wanted.shape[1], end_of_text.suppressed(open_, settings.end)
 
-    def of(places: Int[Array, "B c"]) -> Readings:
+    def read_at(places: Int[Array, "B c"]) -> Readings:
         logits = policy.logits(params, jnp.take_along_axis(hidden, places[..., None], axis=1))
-        there = jnp.take_along_axis(gone, places, axis=1)
-        return _of_logits(policy.mask_id, logits, there, keys, places, settings)
+        masked = jnp.take_along_axis(suppressed, places, axis=1)
+        return _read_logits(policy.mask_id, logits, masked, keys, places, settings)
 
     if not settings.chunk or settings.chunk >= length:
         logits = policy.logits(params, hidden)
-        of_all = _of_logits(policy.mask_id, logits, gone, keys, at, settings)
-        return jax.tree.map(lambda x: jnp.where(wanted, x, 0), of_all)
+        everywhere = jnp.broadcast_to(jnp.arange(length, dtype=jnp.int32), wanted.shape)
+        readings = _read_logits(policy.mask_id, logits, suppressed, keys, everywhere, settings)
+        return jax.tree.map(lambda x: jnp.where(wanted, x, 0), readings)
 
     # Each row's wanted positions first; as many chunks as the row with most of them needs.
     order = jnp.argsort(~wanted, axis=1, stable=True).astype(jnp.int32)
@@ -166,8 +149,9 @@ def read(
     def step(carry: tuple[Array, Readings]) -> tuple[Array, Readings]:
         start, readings = carry
         places = jax.lax.dynamic_slice_in_dim(order, start, settings.chunk, axis=1)
-        new = of(places)
-        # The rest of a row's last chunk is not wanted, and padding repeats position 0.
+        new = read_at(places)
+        # The rest of a row's last chunk is not wanted, and padding repeats position 0: both are
+        # written to position L, which is out of bounds and dropped.
         count = jnp.sum(wanted, axis=1, keepdims=True)
         rank = start + jnp.arange(settings.chunk)
         target = jnp.where(rank < count, places, length)
@@ -175,35 +159,44 @@ def read(
         write = lambda all_, some: all_.at[row, target].set(some, mode="drop")  # noqa: E731
         return start + settings.chunk, jax.tree.map(write, readings, new)
 
-    kinds = jax.eval_shape(of, order[:, : settings.chunk])
+    kinds = jax.eval_shape(read_at, order[:, : settings.chunk])
     nothing = jax.tree.map(lambda x: jnp.zeros(wanted.shape, x.dtype), kinds)
     start = jnp.zeros((), most.dtype)
     _, readings = jax.lax.while_loop(lambda carry: carry[0] < most, step, (start, nothing))
     return readings
 
 
-def _of_logits(
+def _read_logits(
     mask_id: int,
     logits: Float[Array, "B c V"],
-    gone: Bool[Array, "B c"],
+    suppressed: Bool[Array, "B c"],
     keys: Key[Array, "B"],
     positions: Int[Array, "B c"],
-    settings: ReadSettings,
+    settings: SamplerSettings,
 ) -> Readings:
-    logits = end_of_text.without(logits, gone, settings.end)
+    logits = end_of_text.mask_end_logits(logits, suppressed, settings.end)
     untempered = log_probs(logits, mask_id, 1.0)
     log_p = untempered
     if settings.temperature not in (0, 1):
         log_p = log_probs(logits, mask_id, settings.temperature)
-    token = sample(log_p, _fold(keys, 0), positions, settings.temperature)
+    token = sample(log_p, rng.fold_in_rows(keys, 0), positions, settings.temperature)
     h = entropy(untempered)
-    error = _error(untempered, token, h, _fold(keys, 1), positions, settings.ranking)
+    error_keys = rng.fold_in_rows(keys, 1)
+    error = _error(untempered, token, h, error_keys, positions, settings.ranking)
     if settings.end.suppress == "last":
         error = jnp.where(end_of_text.is_end(token, settings.end), jnp.inf, error)
     return Readings(token, token_log_prob(log_p, token), h, error)
 
 
-def _error(untempered, token, h, keys, positions, ranking: str) -> Float[Array, "B c"]:
+def _error(
+    untempered: Float[Array, "B c V"],
+    token: Int[Array, "B c"],
+    h: Float[Array, "B c"],
+    keys: Key[Array, "B"],
+    positions: Int[Array, "B c"],
+    ranking: str,
+) -> Float[Array, "B c"]:
+    """The error proxy by which positions are ranked, see `SamplerSettings.ranking`."""
     if ranking == "entropy":
         return h
     if ranking == "confidence":
@@ -214,10 +207,6 @@ def _error(untempered, token, h, keys, positions, ranking: str) -> Float[Array, 
     if ranking == "drawn":
         return -jnp.exp(token_log_prob(untempered, token))
     if ranking == "random":
-        of_position = jax.vmap(jax.vmap(jax.random.fold_in, (None, 0)))(keys, positions)
-        return jax.vmap(jax.vmap(lambda key: jax.random.uniform(key, (), h.dtype)))(of_position)
+        draw = jax.vmap(jax.vmap(lambda key: jax.random.uniform(key, (), h.dtype)))
+        return draw(rng.position_keys(keys, positions))
     raise ValueError(f"unknown ranking: {ranking!r}")
-
-
-def _fold(keys: Key[Array, "B"], number: int) -> Key[Array, "B"]:
-    return jax.vmap(jax.random.fold_in, (0, None))(keys, number)

@@ -1,8 +1,8 @@
 """The unmasking sampler: one call, and the loop over calls.
 
-Every row starts as all mask.  A call of the denoiser gives a distribution at each masked
-position; the commit rule picks positions of the row's current block; tokens are drawn there and
-stay.  Rows that are done change no more.  Nothing returns to Python between calls.
+Every row starts as all mask.  A call of the denoiser gives a distribution at each masked position;
+the commit rule picks positions of the row's current block, and tokens are drawn there and stay.
+Rows that are done no longer change.  Nothing returns to Python between calls.
 """
 
 from typing import NamedTuple
@@ -11,41 +11,27 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
+from diffpo_jax.arrays import rng
 from diffpo_jax.arrays.types import Params, Prompts, Rollout
 from diffpo_jax.diffusion import commit, end_of_text, kv_cache, token_distribution
 from diffpo_jax.diffusion.denoise import Denoised, denoise
-from diffpo_jax.diffusion.end_of_text import EndOfText
-from diffpo_jax.diffusion.kv_cache import Cache, CacheSettings
+from diffpo_jax.diffusion.kv_cache import Cache
+from diffpo_jax.diffusion.settings import EndOfText, SamplerSettings
 from diffpo_jax.diffusion.thresholds import Threshold
 from diffpo_jax.models.policy import Policy
 
 
-class SamplerSettings(NamedTuple):
-    """What is compiled into a sampler; dials, prompts and keys are not."""
-
-    length: int  # L
-    block_length: int  # divides L
-    temperature: float  # of the tokens; 0: argmax
-    max_calls: int = 0  # the call that commits whatever is left; 0: none does
-    rule: commit.Rule = commit.Rule()
-    ranking: str = "entropy"  # see `token_distribution.ReadSettings`
-    end: EndOfText = EndOfText()
-    cache: CacheSettings = CacheSettings()
-    scope: str = "prompt"  # "call": the threshold is asked at every call, not at the first alone
-    chunk: int = 0  # positions of a row whose distributions are held at once; 0: all
-
-
 class Unmasking(NamedTuple):
-    """The state of rows that are being written."""
+    """The state of rows that are being written; fields as in `Rollout`."""
 
     call: Int[Array, "B"]  # calls made for the row
     tokens: Int[Array, "B L"]
-    commit_call: Int[Array, "B L"]  # 0 while masked; above `call` where filled after the end
+    commit_call: Int[Array, "B L"]  # 0 while masked; call + 1 if filled in after the end
     logprob: Float[Array, "B L"]
     entropy: Float[Array, "B L"]
-    gamma: Float[Array, "B"]  # the rule's dial
+    gamma: Float[Array, "B"]
     gamma_logprob: Float[Array, "B"]
-    forced: Bool[Array, "B"]  # the cap on calls committed what the rule would not have
+    forced: Bool[Array, "B"]
     features: Float[Array, "B D"]
 
 
@@ -60,7 +46,7 @@ def unmask(
     """Writes a completion for every prompt in one `lax.while_loop`.
 
     Args:
-      keys: one a row; a row's completion depends on its prompt and its key alone.
+      keys: one per row; a row's completion depends only on its prompt and its key.
     """
 
     def unfinished(carry: tuple[Unmasking, Cache | None]) -> Array:
@@ -76,11 +62,11 @@ def unmask(
 def start(
     policy: Policy, params: Params, prompts: Prompts, settings: SamplerSettings
 ) -> tuple[Unmasking, Cache | None]:
-    """All-mask rows, one for each prompt, and the empty cache of a sampler that has one."""
+    """One all-mask row per prompt, and an empty cache if the sampler has one."""
     batch, shape = prompts.tokens.shape[0], (prompts.tokens.shape[0], settings.length)
     masks = jnp.full(shape, policy.mask_id, jnp.int32)
 
-    # Only shapes and dtypes are asked for: nothing is computed.
+    # Only shapes and dtypes are needed, so nothing is computed.
     def one_pass(params: Params) -> tuple[Array, Array]:
         out = denoise(policy, params, prompts, masks)
         return policy.logits(params, out.hidden), out.features
@@ -99,7 +85,7 @@ def start(
     )
     if settings.cache.kind == "none":
         return rows, None
-    return rows, kv_cache.empty(policy, params, prompts, masks)
+    return rows, kv_cache.empty_cache(policy, params, prompts, masks)
 
 
 def call(
@@ -112,82 +98,77 @@ def call(
     keys: Key[Array, "B"],
     settings: SamplerSettings,
 ) -> tuple[Unmasking, Cache | None]:
-    """One denoiser call for every row; rows with nothing masked come back as they were."""
+    """Makes one denoiser call for every row; rows without a masked position do not change."""
+    # 1. Run the denoiser on the rows as they are.
     open_ = rows.commit_call == 0
     done = ~jnp.any(open_, axis=1)
     number = jnp.where(done, rows.call, rows.call + 1)
-    last = number == settings.max_calls  # never, where that is 0
+    last = number == (settings.max_calls or 0)  # never, without a cap
     allowed = open_ & commit.current_block(open_, settings.block_length)
     out, cache = _denoise(policy, params, prompts, rows, cache, ~done, last, settings)
 
-    # The first call is the all-mask pass: the threshold is read off it, at no extra call.
+    # 2. Get the threshold.  The first call is the all-mask pass, whose features the head reads, so
+    #    that the head costs no call of its own.
     first = rows.call == 0
     features = jnp.where(first[:, None], out.features, rows.features)
     each_call = settings.scope == "call"
-    for_gamma = _fold(keys, 0)
-    of_call = _fold(for_gamma, number) if each_call else for_gamma
-    drawn, gamma_logprob = threshold(params, features, of_call)
+    threshold_keys = rng.fold_in_rows(keys, 0)  # tokens take the call's number, from 1
+    if each_call:
+        threshold_keys = rng.fold_in_rows(threshold_keys, number)
+    drawn, gamma_logprob = threshold(params, features, threshold_keys)
     drawn = drawn.astype(rows.gamma.dtype)
     gamma = jnp.where(first, drawn, rows.gamma)
 
+    # 3. Read the distributions, and draw a token at every position that may be committed.
     wanted = jnp.where(last[:, None], open_, allowed)
-    how = token_distribution.ReadSettings(
-        settings.temperature, settings.ranking, settings.chunk, settings.end
+    readings = token_distribution.read(
+        policy, params, out.hidden, wanted, open_, rng.fold_in_rows(keys, number), settings
     )
-    at = token_distribution.read(
-        policy, params, out.hidden, wanted, open_, _fold(keys, number), how
-    )
+
+    # 4. Choose the positions to commit; the cap commits everything that is left.
     dial = drawn if each_call else gamma
-    chosen = commit.choose(settings.rule, at, allowed, dial, settings.block_length)
-    now = jnp.where(last[:, None], open_, chosen)
+    chosen = commit.choose(settings.rule, readings, allowed, dial, settings.block_length)
+    committed = jnp.where(last[:, None], open_, chosen)
+
+    # 5. Record them, and fill the rows that have reached the end of their text.
     new = Unmasking(
         call=number,
-        tokens=jnp.where(now, at.token, rows.tokens),
-        commit_call=jnp.where(now, number[:, None], rows.commit_call),
-        logprob=jnp.where(now, at.logprob, rows.logprob),
-        entropy=jnp.where(now, at.entropy, rows.entropy),
+        tokens=jnp.where(committed, readings.token, rows.tokens),
+        commit_call=jnp.where(committed, number[:, None], rows.commit_call),
+        logprob=jnp.where(committed, readings.logprob, rows.logprob),
+        entropy=jnp.where(committed, readings.entropy, rows.entropy),
         gamma=gamma,
         gamma_logprob=jnp.where(first, gamma_logprob, rows.gamma_logprob),
-        forced=rows.forced | jnp.any(now & ~chosen, axis=1),
+        forced=rows.forced | jnp.any(committed & ~chosen, axis=1),
         features=features,
     )
     return _fill_after_end(new, settings.end), cache
 
 
 def record(rows: Unmasking) -> Rollout:
-    """The rollout of rows that are done."""
-    return Rollout(
-        tokens=rows.tokens,
-        commit_call=rows.commit_call,
-        sampled=rows.commit_call <= rows.call[:, None],
-        logprob=rows.logprob,
-        entropy=rows.entropy,
-        nfe=rows.call,
-        gamma=rows.gamma,
-        gamma_logprob=rows.gamma_logprob,
-        forced=rows.forced,
-        features=rows.features,
-    )
+    """Returns the rollout of rows that are done."""
+    fields = rows._asdict()
+    nfe = fields.pop("call")
+    return Rollout(**fields, nfe=nfe, sampled=rows.commit_call <= nfe[:, None])
 
 
 def _denoise(
-    policy, params, prompts, rows: Unmasking, cache, working, last, settings: SamplerSettings
+    policy: Policy,
+    params: Params,
+    prompts: Prompts,
+    rows: Unmasking,
+    cache: Cache | None,
+    working: Bool[Array, "B"],
+    last: Bool[Array, "B"],
+    settings: SamplerSettings,
 ) -> tuple[Denoised, Cache | None]:
     if cache is None:
         return denoise(policy, params, prompts, rows.tokens), None
     block = jnp.argmax(rows.commit_call == 0, axis=1).astype(jnp.int32) // settings.block_length
-    due = kv_cache.is_due(cache, block, working, settings.cache)
-    # A call that commits all blocks needs hidden states of all.
+    # The call of the cap commits positions of all blocks, and needs hidden states of all.
+    due = kv_cache.is_due(cache, block, working, settings.cache) | (last & working)
     return kv_cache.denoise_cached(
-        policy,
-        params,
-        prompts,
-        rows.tokens,
-        cache,
-        block,
-        due | (last & working),
-        settings.cache,
-        settings.block_length,
+        policy, params, prompts, rows.tokens, cache, block, due, settings
     )
 
 
@@ -195,14 +176,8 @@ def _fill_after_end(rows: Unmasking, end: EndOfText) -> Unmasking:
     if not end.stop:
         return rows
     open_ = rows.commit_call == 0
-    rest = open_ & end_of_text.over(rows.tokens, ~open_, end)[:, None]
+    rest = open_ & end_of_text.is_finished(rows.tokens, ~open_, end)[:, None]
     return rows._replace(
         tokens=jnp.where(rest, end.fill, rows.tokens),
         commit_call=jnp.where(rest, rows.call[:, None] + 1, rows.commit_call),
     )
-
-
-def _fold(keys: Key[Array, "B"], number: Int[Array, "*B"] | int) -> Key[Array, "B"]:
-    """The keys of one call: 0 for the threshold, the call's number for its tokens."""
-    numbers = jnp.broadcast_to(jnp.asarray(number, jnp.int32), keys.shape)
-    return jax.vmap(jax.random.fold_in)(keys, numbers)

@@ -1,9 +1,9 @@
-"""What is said when JAX's runtime ends a process: a sentence, by a process that listens.
+"""A watcher process that prints a readable error after JAX's runtime aborts this one.
 
-Where one process of a run dies, the runtime of the others aborts them, from a thread of its own
-and with a stack trace of C++; no line of Python runs any more.  But Python's fault handler still
-writes to a descriptor that it was given.  Here that is a pipe, and at its other end waits a
-program of a few lines, this file, which passes on what it reads and adds the sentence.
+When one process of a run dies, the runtime of the others aborts them from a thread of its own, with
+a C++ stack trace; no Python code runs any more. But Python's fault handler still writes to the file
+descriptor it was given. Here that is a pipe to a second process, this file, which copies what it
+reads to standard error and adds a message.
 """
 
 import faulthandler
@@ -14,25 +14,25 @@ import sys
 _ABORTED = b"Fatal Python error: Aborted"
 
 
-def prepare(sentence: str) -> None:
-    """From now on an abort of this process is followed by the sentence, on standard error."""
-    listener = subprocess.Popen(
-        [sys.executable, "-I", __file__, sentence],
+def start(message: str) -> None:
+    """Starts the watcher: if this process aborts, it prints the message on standard error."""
+    watcher = subprocess.Popen(
+        [sys.executable, "-I", __file__, message],
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
-        start_new_session=True,  # it is to hear the end, whatever is sent to this process's group
+        start_new_session=True,  # signals to this process's group must not end the watcher
     )
-    faulthandler.enable(listener.stdin, all_threads=False)
+    faulthandler.enable(watcher.stdin, all_threads=False)
 
 
-def _listen(sentence: str) -> None:
+def _watch(message: str) -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
-    said = sys.stdin.buffer.read()  # until the other process has ended
-    sys.stderr.buffer.write(said)
-    if said.startswith(_ABORTED):
-        print(f"error: {sentence}", file=sys.stderr)
+    output = sys.stdin.buffer.read()  # until the watched process has ended
+    sys.stderr.buffer.write(output)
+    if output.startswith(_ABORTED):
+        print(f"error: {message}", file=sys.stderr)
 
 
 if __name__ == "__main__":
-    _listen(sys.argv[1])
+    _watch(sys.argv[1])

@@ -1,11 +1,11 @@
-"""Whether this machine, or all machines of a run, can do the work: each check a sentence."""
+"""Checks whether this machine, or all machines of a run, can do the work."""
 
 import os
 import pathlib
 import shutil
 import time
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,41 +16,41 @@ from diffpo_jax.distributed import hosts
 from diffpo_jax.system.errors import UserError
 from diffpo_jax.system.files import write_atomic
 
-_ROOM_GIB = 5.0  # less is a warning: checkpoints of a small run fit, those of a large one do not
+_MIN_FREE_GIB = 5.0  # enough for the checkpoints of a small run, but not of a large one
 
 
 class Finding(NamedTuple):
-    """What a check found; `well` is None where it is worth a look but stops nothing."""
+    """The result of a check; `ok` is None for a warning, which does not prevent a run."""
 
     name: str
-    well: bool | None
-    said: str
+    ok: bool | None
+    text: str
 
 
-def accelerators(
+def check_accelerators(
     paths: tuple[str, ...] = ("/dev/nvidia0", "/dev/accel0", "/dev/vfio/0"),
 ) -> Finding:
-    """What JAX sees, against what the machine has.
+    """Compares the devices that JAX finds with those of the machine.
 
     Args:
-      paths: devices of the system that stand for an accelerator.
+      paths: device files that show that there is an accelerator.
     """
     local, kind = jax.local_devices(), jax.local_devices()[0].device_kind
     limit = (local[0].memory_stats() or {}).get("bytes_limit")
     memory = f", {limit / 2**30:.1f} GiB each" if limit else ""
-    said = f"{len(local)} x {kind} ({local[0].platform}){memory}; {jax.device_count()} in all"
-    there = [path for path in paths if os.path.exists(path)]
-    if local[0].platform == "cpu" and there:
-        said += (
-            f". But {there[0]} is there: JAX cannot use it. Install the extra for it (.[cuda] or "
-            ".[tpu]), and look at the driver's version and at who else holds the device"
+    text = f"{len(local)} x {kind} ({local[0].platform}){memory}; {jax.device_count()} in all"
+    present = [path for path in paths if os.path.exists(path)]
+    if local[0].platform == "cpu" and present:
+        text += (
+            f". But {present[0]} exists and JAX cannot use it. Install the extra .[cuda] or "
+            ".[tpu], and check the driver's version and whether another process holds the device"
         )
-        return Finding("devices", False, said)
-    return Finding("devices", True, said)
+        return Finding("devices", False, text)
+    return Finding("devices", True, text)
 
 
-def arithmetic(size: int = 512) -> Finding:
-    """A product on each local device against numpy's, and how fast a device is at it."""
+def check_arithmetic(size: int = 512) -> Finding:
+    """Compares a product on each local device with numpy's, and measures its rate."""
     rng = np.random.default_rng(0)
     a, b = (rng.normal(size=(size, size)).astype(np.float32) for _ in range(2))
     product = jax.jit(lambda x, y: jnp.matmul(x, y, precision="highest"))
@@ -66,44 +66,52 @@ def arithmetic(size: int = 512) -> Finding:
     if wrong:
         return Finding("arithmetic", False, f"products are wrong: {'; '.join(wrong)}")
     slow, fast = max(seconds), min(seconds)
-    said = f"right on each; {2 * size**3 / slow / 1e9:,.0f} GFLOP/s in float32 on the slowest"
-    return Finding("arithmetic", None if slow > 3 * fast else True, said + _uneven(slow, fast))
+    uneven = slow > 3 * fast
+    text = f"correct on each; {2 * size**3 / slow / 1e9:,.0f} GFLOP/s in float32 on the slowest"
+    text += f", {slow / fast:.1f} times slower than the fastest" if uneven else ""
+    return Finding("arithmetic", None if uneven else True, text)
 
 
-def collective() -> Finding:
-    """A sum over all devices of all processes."""
+def check_collectives() -> Finding:
+    """Checks and times a sum over all devices of all processes."""
+    # Not `mesh.make_mesh`: this mesh has one axis and needs no configuration.
     mesh = Mesh(np.asarray(jax.devices()), ("all",))
     count = jax.device_count()
-    spread = NamedSharding(mesh, PartitionSpec("all"))
+    split = NamedSharding(mesh, PartitionSpec("all"))
     numbers = np.arange(count, dtype=np.float32)
-    placed = jax.make_array_from_callback((count,), spread, lambda index: numbers[index])
+    placed = jax.make_array_from_callback((count,), split, lambda index: numbers[index])
     total = jax.jit(jnp.sum, out_shardings=NamedSharding(mesh, PartitionSpec()))
-    got = float(total(placed))
+    result = float(total(placed))
     began = time.perf_counter()
     for _ in range(10):
         jax.block_until_ready(total(placed))
-    each = (time.perf_counter() - began) / 10
-    if got != numbers.sum():
-        return Finding("collectives", False, f"a sum over all devices gave {got}, not its value")
-    return Finding("collectives", True, f"a sum over {count} devices in {1e3 * each:.2f} ms")
+    seconds = (time.perf_counter() - began) / 10
+    if result != numbers.sum():
+        text = f"a sum over all devices gave {result} instead of {numbers.sum()}"
+        return Finding("collectives", False, text)
+    return Finding("collectives", True, f"a sum over {count} devices in {1e3 * seconds:.2f} ms")
 
 
-def processes() -> Finding:
-    """What travels between hosts beside arrays: rewards and verdicts."""
+def check_processes() -> Finding:
+    """Times an exchange of host data between processes, as of rewards and verdicts in a run."""
     count = jax.process_count()
     if count == 1:
-        return Finding("processes", True, "one; nothing to join")
+        return Finding("processes", True, "one; there are no others to join")
     began = time.perf_counter()
     hosts.gather("x" * 2**20)
     seconds = time.perf_counter() - began
-    said = f"{count}; 1 MiB from each to each in {seconds:.2f} s"
-    return Finding("processes", None if seconds > 2 else True, said)
+    text = f"{count}; 1 MiB from each to each in {seconds:.2f} s"
+    return Finding("processes", None if seconds > 2 else True, text)
 
 
-def directory(path: pathlib.Path, seconds: float = 60.0) -> Finding:
-    """Whether a workdir takes files from every process and shows them to all."""
+def check_workdir(path: pathlib.Path, timeout: float = 60.0) -> Finding:
+    """Checks that every process can write to a workdir and sees the files of the others.
+
+    Args:
+      timeout: in seconds, for the answers of the other processes.
+    """
     try:
-        hosts.preflight(path, "", "", seconds)
+        hosts.preflight(path, "", "", timeout)
         path.mkdir(parents=True, exist_ok=True)
         trial = path / f".doctor-{jax.process_index()}"
         began = time.perf_counter()
@@ -114,41 +122,45 @@ def directory(path: pathlib.Path, seconds: float = 60.0) -> Finding:
     except (OSError, UserError) as error:
         return Finding("workdir", False, str(error))
     if not whole:
-        return Finding("workdir", False, f"{path} gave back something else than was written")
-    room = shutil.disk_usage(path).free / 2**30
-    said = f"{path}: 1 MiB written whole in {seconds:.2f} s, {room:,.1f} GiB free"
-    return Finding("workdir", None if room < _ROOM_GIB else True, said)
+        return Finding("workdir", False, f"{path} returned other data than was written")
+    free = shutil.disk_usage(path).free / 2**30
+    text = f"{path}: 1 MiB written and synced in {seconds:.2f} s, {free:,.1f} GiB free"
+    return Finding("workdir", None if free < _MIN_FREE_GIB else True, text)
 
 
-def look(path: pathlib.Path | None) -> list[Finding]:
-    """All checks in order; one that raises is a finding too."""
-    checks: list[Callable[[], Finding]] = [accelerators, arithmetic, collective, processes]
+def run_checks(path: pathlib.Path | None) -> list[Finding]:
+    """Runs all checks in order; a check that raises counts as failed.
+
+    Args:
+      path: a workdir; None skips its check.
+    """
+    checks: list[tuple[str, Callable[[], Finding]]] = [
+        ("devices", check_accelerators),
+        ("arithmetic", check_arithmetic),
+        ("collectives", check_collectives),
+        ("processes", check_processes),
+    ]
     if path is not None:
-        checks.append(lambda: directory(path))
-    found = []
-    for check in checks:
+        checks.append(("workdir", lambda: check_workdir(path)))
+    findings = []
+    for name, check in checks:
         try:
-            found.append(check())
+            findings.append(check())
         except Exception as error:
-            name = getattr(check, "__name__", "workdir")
-            found.append(Finding(name, False, f"{type(error).__name__}: {error}"))
-    return found
+            findings.append(Finding(name, False, f"{type(error).__name__}: {error}"))
+    return findings
 
 
-def verdict(found: list[Finding]) -> tuple[bool, str]:
-    """Whether a run may start, and that in words."""
-    bad = [finding.name for finding in found if finding.well is False]
-    odd = [finding.name for finding in found if finding.well is None]
-    if bad:
-        return False, f"not ready: {', '.join(bad)}."
-    return True, f"ready; worth a look: {', '.join(odd)}." if odd else "ready."
+def verdict(findings: list[Finding]) -> tuple[bool, str]:
+    """Whether a run may start, and a sentence that says so."""
+    failed = [finding.name for finding in findings if finding.ok is False]
+    warnings = [finding.name for finding in findings if finding.ok is None]
+    if failed:
+        return False, f"not ready: {', '.join(failed)}."
+    return True, f"ready, with warnings: {', '.join(warnings)}." if warnings else "ready."
 
 
-def _uneven(slow: float, fast: float) -> str:
-    return f", {slow / fast:.1f} times slower than the fastest" if slow > 3 * fast else ""
-
-
-def lines(found: list[Finding]) -> list[Any]:
-    """A line a finding."""
-    marks = {True: "ok", None: "look", False: "BAD"}
-    return [f"{marks[f.well]:>5}  {f.name:12} {f.said}" for f in found]
+def format_findings(findings: list[Finding]) -> str:
+    """Formats findings, one per line."""
+    marks = {True: "ok", None: "WARN", False: "BAD"}
+    return "\n".join(f"{marks[f.ok]:>5}  {f.name:12} {f.text}" for f in findings)

@@ -1,33 +1,30 @@
-"""What is published of accelerators, and what kinds of them there are for a program."""
+"""Published peak FLOP/s and memory of accelerators, and the platform to compile for."""
 
 from typing import Any, NamedTuple
 
 
 class Chip(NamedTuple):
-    """One chip; rates are peaks, which no program reaches."""
+    """A TPU chip."""
 
-    flops: float  # bfloat16 FLOP/s
-    hbm_gib: float  # a program may take
-    hbm_rate: float  # bytes/s
-    ici_rate: float  # bytes/s out of a chip, over all its links to other chips together
-    axes: int  # of the torus or mesh its slices are cut from
-    megacore: bool = False  # its two cores are one device only where that is asked for
+    flops: float  # peak bfloat16 FLOP/s, which no program reaches
+    hbm_gib: float  # available to a program
+    axes: int  # dimensions of the torus or mesh that its slices are cut from
+    megacore: bool = False  # whether its two cores count as one device only on request
 
 
-# FLOP/s, HBM and ICI bandwidth: the tables "System architecture" of the Google Cloud TPU
-# documentation, a page for each version (cloud.google.com/tpu/docs/v4, v5e, v5p, v6e); they give
-# ICI in Gbit/s a chip: 2400, 1600, 4800, 3584.  HBM there is 32, 16, 95 and 32 GiB; here is what
-# libtpu 0.0.42 says is available when it refuses a program.
+# FLOP/s: the tables "System architecture" of the Google Cloud TPU documentation, a page for each
+# version (cloud.google.com/tpu/docs/v4, v5e, v5p, v6e). HBM there is 32, 16, 95 and 32 GiB; the
+# figures here are what libtpu 0.0.42 calls available when it refuses a program.
 CHIPS = {
-    "v4": Chip(275e12, 30.75, 1228e9, 300e9, 3, megacore=True),
-    "v5e": Chip(197e12, 15.75, 819e9, 200e9, 2),
-    "v5p": Chip(459e12, 95.74, 2765e9, 600e9, 3),
-    "v6e": Chip(918e12, 31.25, 1640e9, 448e9, 2),
+    "v4": Chip(275e12, 30.75, 3, megacore=True),
+    "v5e": Chip(197e12, 15.75, 2),
+    "v5p": Chip(459e12, 95.74, 3),
+    "v6e": Chip(918e12, 31.25, 2),
 }
 
-# How jax names devices, the longer name before one that it begins with.  GPUs: bfloat16 without
-# sparsity, from NVIDIA's data sheets of A100, H100 and H200, which give those of the last two with
-# it, twice as much.
+# By the prefix of JAX's device kind; longer names come before shorter ones. GPUs:
+# bfloat16 without sparsity, from NVIDIA's data sheets of A100, H100 and H200; those of H100 and
+# H200 state twice as much, with sparsity.
 _PEAKS = {
     "TPU v4 lite": None,  # made for inference; its peak is not in those tables
     "TPU v4": CHIPS["v4"].flops,
@@ -46,11 +43,10 @@ _PEAKS = {
 
 
 def platform(device: Any) -> str:
-    """What programs are compiled for.
+    """The platform that programs are compiled for: "cpu", "tpu", "cuda" or "gpu".
 
-    Returns:
-      "cpu", "tpu", "cuda" or "gpu": the first of GPUs is an NVIDIA of Ampere or later, for which
-      cuDNN has an attention kernel, the second any other.
+    "cuda" is an NVIDIA GPU of Ampere or later, for which cuDNN has an attention kernel; "gpu" is
+    any other GPU.
     """
     if device.platform != "gpu":
         return device.platform
@@ -60,13 +56,13 @@ def platform(device: Any) -> str:
 
 
 def peak(device_kind: str) -> float | None:
-    """Most bfloat16 operations a second of a device, a product and a sum being two.
+    """Peak bfloat16 FLOP/s of a device; a product and a sum are two operations.
 
     Args:
-      device_kind: what jax calls it.
+      device_kind: JAX's name of it.
 
     Returns:
-      None: of this device no peak is known here; of a part of a GPU (MIG) none is.
+      None if no peak of this device is known here, as for a part of a GPU (MIG).
     """
     if "MIG" in device_kind:
         return None

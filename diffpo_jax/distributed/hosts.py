@@ -1,8 +1,8 @@
-"""Several processes as one run: joining them, and what must hold before they begin.
+"""Several processes as one run: joining, exchanging host data, and checks before a run starts.
 
-On TPU slices and under Slurm JAX finds the other processes by itself; elsewhere flags say where
-they are.  Every process runs the same program on the same data, and arrays are spread over the
-devices of all.  Process 0 alone writes; checkpoints, which orbax writes together, aside.
+On TPU slices and under Slurm JAX finds the other processes by itself; elsewhere flags name them.
+Every process runs the same program on the same data, and arrays are split over the devices of all.
+Only process 0 writes files, except for checkpoints, which orbax writes from all processes.
 """
 
 import contextlib
@@ -12,7 +12,6 @@ import pathlib
 import secrets
 import signal
 import socket
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -24,21 +23,22 @@ from jax.experimental import multihost_utils
 
 from diffpo_jax.distributed import abort_watcher
 from diffpo_jax.system.errors import UserError
+from diffpo_jax.system.progress import say
 
 T = TypeVar("T")
 
-_SEEN_SECONDS = 20.0  # how long a file of another host may take to be seen
+_VISIBLE_SECONDS = 20.0  # how long a file of another host may take to appear
 
 
 class Join(NamedTuple):
-    """How a process joins the others.
+    """How a process joins the others. The first three are None if JAX is to find them itself.
 
     Attributes:
-      coordinator: HOST:PORT of process 0, reachable from all; None: JAX finds out.
-      processes: how many there are; None like it.
-      process: which of them this is, from 0; None like it.
+      coordinator: HOST:PORT of process 0, reachable from all processes.
+      processes: the number of processes.
+      process: the index of this process, from 0.
       start_seconds: how long processes wait for each other at the start.
-      heartbeat_seconds: after so long without a sign of life a process counts as dead, and the
+      heartbeat_seconds: a process without a sign of life for so long counts as dead, and the
         others end.
     """
 
@@ -50,21 +50,20 @@ class Join(NamedTuple):
 
 
 def initialize(join: Join) -> None:
-    """Joins the processes of this run; before anything else makes JAX look for devices.
+    """Joins the processes of this run. Call it before anything makes JAX look for devices.
 
-    Without flags and without a cluster that JAX knows, this stays a single process; so it does
-    where there is to be one process.
-
-    Where the others do not come in time, this process ends with a sentence and status 2.  Where one
-    of them dies later, JAX's runtime aborts this one, and a sentence follows.
+    This stays a single process if `join.processes` is 1, and if there are neither flags nor a
+    cluster that JAX knows. If the others do not join in time, this process prints an error and
+    exits with status 2. If one of them dies later, JAX's runtime aborts this one, and
+    `abort_watcher` prints an error.
 
     Raises:
-      UserError: flags that say only half of it.
+      UserError: the flags are incomplete or contradict each other.
     """
-    if join.processes == 1:  # an opt-out where JAX would look for a cluster and fail
+    if join.processes == 1:  # for machines on which JAX would look for a cluster and fail
         return
-    told = join[:3]
-    if any(x is not None for x in told) and None in told:
+    address = join[:3]
+    if any(x is not None for x in address) and None in address:
         raise UserError(
             "--coordinator, --num_processes and --process_id go together: give all three, on "
             "every host, or none on a TPU slice or under Slurm."
@@ -82,36 +81,35 @@ def initialize(join: Join) -> None:
     try:
         with _within(join.start_seconds, alone):
             jax.distributed.initialize(
-                *told,
-                # At its own limit the runtime aborts, with a stack trace: ours comes first.
+                *address,
+                # At its own limit the runtime aborts with a stack trace; our limit comes first.
                 initialization_timeout=join.start_seconds + 60,
                 heartbeat_timeout_seconds=join.heartbeat_seconds,
             )
-        # JAX's handler notes SIGTERM and goes on; preemption.py says what is done here instead.
+        # JAX's handler notes SIGTERM and continues; preemption.py explains what we do instead.
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        abort_watcher.prepare(
+        abort_watcher.start(
             f"JAX's runtime has ended this process ({socket.gethostname()}). Most often another "
-            f"process of the run has died, or did not answer for {join.heartbeat_seconds} s: then "
-            "that one's own log says why. The same command on every host goes on from the last "
-            "checkpoint."
+            f"process of the run has died, or did not answer for {join.heartbeat_seconds} s; then "
+            "its log says why. The same command on every host resumes from the last checkpoint."
         )
     except ValueError as error:
-        # What JAX says where it was told nothing and finds no cluster.
+        # JAX's error if it has no address and finds no cluster.
         if join.coordinator is not None or "coordinator_address" not in str(error):
             raise
 
 
 def is_first() -> bool:
-    """Whether this process writes metrics, samples, run_info and the report."""
+    """Whether this is process 0, which writes metrics, samples, run_info and the report."""
     return jax.process_index() == 0
 
 
 def gather(value: Any) -> list[Any]:
-    """A small JSON-like value of every process, in their order, on every process."""
+    """Gathers a small JSON-like value of each process, in their order, on every process."""
     if jax.process_count() == 1:
         return [value]
     text = np.frombuffer(json.dumps(value).encode(), np.uint8)
-    # Arrays that are gathered have one shape: lengths first, then texts as long as the longest.
+    # Gathered arrays must have equal shapes: first the lengths, then texts padded to the longest.
     lengths = multihost_utils.process_allgather(np.int32(text.size))
     padded = np.zeros(lengths.max(), np.uint8)
     padded[: text.size] = text
@@ -120,17 +118,17 @@ def gather(value: Any) -> list[Any]:
 
 
 def any_of(mine: bool) -> bool:
-    """Whether it is true on any process; small enough to be asked at every step."""
+    """Whether a flag is true on any process; cheap enough for every step."""
     if jax.process_count() == 1:
         return mine
     return bool(multihost_utils.process_allgather(np.int32(mine)).any())
 
 
 def spread(rows: Sequence[Any], action: Callable[[Sequence[Any]], list[Any]]) -> list[Any]:
-    """What `action` makes of rows, one JSON-like value each, the work being shared out.
+    """Applies `action` to rows, with the work shared out; it returns a JSON-like value per row.
 
-    Every process gets the values that one of them found: where a time limit decides, two might
-    find different ones, and then train different models.
+    Each value is computed by one process and sent to all. If each process computed all of them, a
+    time limit could give them different values, and they would train different models.
     """
     count = jax.process_count()
     if count == 1:
@@ -140,10 +138,10 @@ def spread(rows: Sequence[Any], action: Callable[[Sequence[Any]], list[Any]]) ->
 
 
 def in_turn(action: Callable[[], T]) -> T:
-    """Does it on process 0, then on the others: what one writes and all read.
+    """Calls `action` on process 0, then on the others, for files that one writes and all read.
 
     Raises:
-      UserError: on every process, where it did on one; nobody waits for who has stopped.
+      UserError: on every process if it is raised on one, so that none waits for a stopped one.
     """
     result, fault = None, None
     for turn in (True, False):
@@ -160,113 +158,101 @@ def in_turn(action: Callable[[], T]) -> T:
 
 
 def preflight(workdir: pathlib.Path, config: str, commit: str, seconds: float) -> None:
-    """Whether all processes are about to do the same, in one directory that they share.
+    """Checks that all processes are about to do the same, in one directory that they share.
 
     Args:
       config: the whole configuration as text, compared between processes.
-      commit: of the code, likewise.
-      seconds: after so long without an answer from all this process ends with status 2.
+      commit: the commit of the code, also compared.
+      seconds: a process that waits longer for the others' answers exits with status 2.
 
     Raises:
-      UserError: the same on every process: what is wrong, on which host, what to do.
+      UserError: the processes differ, or do not share the directory. The message is the same on
+        every process and names the host.
     """
     if jax.process_count() == 1:
         return
     slow = (
         f"process {jax.process_index()} ({socket.gethostname()}) got no answer from all others "
-        f"within {seconds:g} s. One has stopped: its own log says why."
+        f"within {seconds:g} s. One of them has stopped; its log says why."
     )
     with _within(seconds, slow):
-        mine = {
-            "host": socket.gethostname(),
-            "devices": jax.local_device_count(),
-            "config": config,
-            "commit": commit,
-            "token": secrets.token_hex(8),
-        }
-        facts = gather(mine)
-        _raise(difference(facts))
+        # 1. Compare the hosts' facts.
+        facts = gather(
+            {
+                "host": socket.gethostname(),
+                "devices": jax.local_device_count(),
+                "config": config,
+                "commit": commit,
+                "token": secrets.token_hex(8),
+            }
+        )
+        check_same(facts)
+        # 2. Write a file on each host.
         token, index = facts[0]["token"], jax.process_index()
-        names = [f".preflight-{token}-{i}" for i in range(len(facts))]
+        files = [workdir / f".preflight-{token}-{i}" for i in range(len(facts))]
         fault = None
         try:
             workdir.mkdir(parents=True, exist_ok=True)
-            (workdir / names[index]).write_text(token)
+            files[index].write_text(token)
         except OSError as error:
             fault = error.strerror or str(error)
-        hosts = [fact["host"] for fact in facts]
-        _raise(unwritable(gather(fault), hosts, workdir))
-        missing = gather(_unseen(workdir, names))
-        (workdir / names[index]).unlink(missing_ok=True)
-        _raise(unshared(missing, hosts, workdir))
+        names = [f"process {i} ({fact['host']})" for i, fact in enumerate(facts)]
+        for name, reason in zip(names, gather(fault)):
+            if reason:
+                raise UserError(
+                    f"{name} cannot write to the workdir {workdir}: {reason}. Choose a --workdir "
+                    "that all hosts may write to."
+                )
+        # 3. Look for the files of the others.
+        missing = gather(_missing(files))
+        files[index].unlink(missing_ok=True)
+        for name, others in zip(names, missing):
+            if others:
+                raise UserError(
+                    f"{name} does not see in the workdir {workdir} what {names[others[0]]} wrote "
+                    "there: they have different directories. Choose a --workdir on a disk or "
+                    "bucket that all hosts mount."
+                )
 
 
-def difference(facts: Sequence[dict[str, Any]]) -> str | None:
-    """What processes do not agree in, as a sentence; None where they agree."""
+def check_same(facts: Sequence[dict[str, Any]]) -> None:
+    """Raises `UserError` if processes differ in commit, configuration or number of devices."""
     first = facts[0]
     for number, other in enumerate(facts):
         pair = f"process {number} ({other['host']})", f"process 0 ({first['host']})"
         if other["commit"] != first["commit"]:
-            return (
+            raise UserError(
                 f"{pair[0]} runs the code of commit {other['commit']}, {pair[1]} that of "
                 f"{first['commit']}. Install one commit on all hosts."
             )
         if other["config"] != first["config"]:
-            return (
+            raise UserError(
                 f"{pair[0]} has another configuration than {pair[1]}. Start the same command, "
                 "with the same flags and config file, on all hosts."
             )
         if other["devices"] != first["devices"]:
-            return (
+            raise UserError(
                 f"{pair[0]} sees {other['devices']} devices, {pair[1]} {first['devices']}. A "
-                "device is missing or taken: look at that host."
+                "device is missing, or another process holds it: check that host."
             )
-    return None
 
 
-def unwritable(faults: Sequence[str | None], hosts: Sequence[str], workdir: Any) -> str | None:
-    """Who cannot write to the workdir, as a sentence; None where all can."""
-    for number, fault in enumerate(faults):
-        if fault:
-            return (
-                f"process {number} ({hosts[number]}) cannot write to the workdir {workdir}: "
-                f"{fault}. Give it a --workdir that all hosts may write to."
-            )
-    return None
-
-
-def unshared(missing: Sequence[list[int]], hosts: Sequence[str], workdir: Any) -> str | None:
-    """Who does not see what another wrote, as a sentence; None where all see all."""
-    for number, others in enumerate(missing):
-        if others:
-            return (
-                f"process {number} ({hosts[number]}) does not see in the workdir {workdir} what "
-                f"process {others[0]} ({hosts[others[0]]}) wrote there: it is not one directory. "
-                "Choose a --workdir on a disk or bucket that all hosts mount."
-            )
-    return None
-
-
-def _unseen(workdir: pathlib.Path, names: Sequence[str]) -> list[int]:
-    end = time.monotonic() + _SEEN_SECONDS
+def _missing(files: Sequence[pathlib.Path]) -> list[int]:
+    """The indices of files that have not appeared after some time."""
+    end = time.monotonic() + _VISIBLE_SECONDS
     while True:
-        unseen = [i for i, name in enumerate(names) if not (workdir / name).exists()]
-        if not unseen or time.monotonic() > end:
-            return unseen
+        missing = [i for i, file in enumerate(files) if not file.exists()]
+        if not missing or time.monotonic() > end:
+            return missing
         time.sleep(0.2)
 
 
-def _raise(fault: str | None) -> None:
-    if fault:
-        raise UserError(fault)
-
-
 @contextlib.contextmanager
-def _within(seconds: float, sentence: str) -> Iterator[None]:
-    """Ends the process where this takes longer: a collective that waits cannot be interrupted."""
+def _within(seconds: float, message: str) -> Iterator[None]:
+    """Exits if the block takes longer: a waiting collective cannot be interrupted otherwise."""
 
     def end() -> None:
-        print(f"error: {sentence}", file=sys.stderr, flush=True)
+        say(f"error: {message}")
         os._exit(2)
 
     timer = threading.Timer(seconds, end)

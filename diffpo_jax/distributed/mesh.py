@@ -1,4 +1,4 @@
-"""The device mesh: the only place that makes one."""
+"""The device mesh of a configuration, within one slice or over several."""
 
 import collections
 import math
@@ -17,16 +17,16 @@ AXES = ("data", "fsdp", "tensor")
 
 
 def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
-    """A mesh of the first data·fsdp·tensor devices, or of all devices of several slices.
+    """Makes a mesh of the first data·fsdp·tensor devices, or of all devices of several slices.
 
-    Slices are joined by the data-centre network, which is far slower than what joins the devices
-    within one.  Only `data` goes over it: of an update the gradients are summed there.
+    Slices are joined by the data-centre network, which is far slower than the links within a slice.
+    Only the axis `data` spans slices, so that an update only sums gradients over this network.
 
     Args:
-      devices: those of a machine that is not this one; None: all that there are.
+      devices: by default all devices that JAX finds.
 
     Raises:
-      UserError: fewer devices than that, or not in so many slices.
+      UserError: there are too few devices, or they are in another number of slices.
     """
     shape = tuple(getattr(config, axis) for axis in AXES)
     needed = math.prod(shape)
@@ -42,14 +42,17 @@ def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
             f"config.mesh uses {needed} of {len(devices)} devices; with several processes "
             "data x fsdp x tensor must be all of them."
         )
-    grid = _of_slices(config, devices) if config.slices > 1 else _of_one(shape, devices[:needed])
-    # Auto: with the newer default, Explicit, flax.linen's layers do not trace.
+    if config.slices > 1:
+        grid = _multi_slice_grid(config, devices)
+    else:
+        grid = _single_slice_grid(shape, devices[:needed])
+    # Auto, because flax.linen's layers do not trace with the newer default, Explicit.
     return Mesh(grid, AXES, axis_types=(AxisType.Auto,) * len(AXES))
 
 
-def _of_one(shape: tuple[int, ...], devices: Sequence[Any]) -> np.ndarray:
+def _single_slice_grid(shape: tuple[int, ...], devices: Sequence[Any]) -> np.ndarray:
     slices = {getattr(device, "slice_index", 0) for device in devices}
-    # GPUs count each host as a slice; theirs is another network, and no matter here.
+    # GPUs count each host as a slice, but the network between them needs no axis of its own.
     if len(slices) > 1 and devices[0].platform == "tpu":
         raise UserError(
             f"config.mesh.slices=1, but the devices are of {len(slices)} slices. Set "
@@ -58,11 +61,11 @@ def _of_one(shape: tuple[int, ...], devices: Sequence[Any]) -> np.ndarray:
     return np.asarray(devices).reshape(shape)
 
 
-def _of_slices(config: MeshConfig, devices: Sequence[Any]) -> np.ndarray:
+def _multi_slice_grid(config: MeshConfig, devices: Sequence[Any]) -> np.ndarray:
     if not hasattr(devices[0], "slice_index"):
         raise UserError(
-            f"config.mesh.slices={config.slices}, but these devices ({devices[0].platform}) know "
-            "of no slices. Set it to 1."
+            f"config.mesh.slices={config.slices}, but these devices ({devices[0].platform}) have "
+            "no slices. Set it to 1."
         )
     sizes = collections.Counter(device.slice_index for device in devices)
     if len(sizes) != config.slices:

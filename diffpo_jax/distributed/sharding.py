@@ -1,7 +1,7 @@
-"""Which array lies where: rules as data, from path to PartitionSpec.
+"""Shardings of arrays, by a table of rules from paths to PartitionSpecs.
 
-One table serves parameters and optimiser state: an optimiser's moments carry the parameter's
-path.  A path that no rule matches raises; nothing is replicated by accident.
+One table serves parameters and optimiser state, as the path of a moment ends in the parameter's
+path. A path that no rule matches raises an error, so nothing is replicated by accident.
 """
 
 import hashlib
@@ -20,22 +20,22 @@ from diffpo_jax.system.errors import UserError
 
 P = PartitionSpec
 
-# First match wins.  Blocks are stacked: their leading axis is the layer.
+# The first match wins. Blocks are stacked: their leading axis is the layer.
 RULES: tuple[tuple[str, PartitionSpec], ...] = (
-    # Means of squares over rows and columns (Adafactor): small, and whole everywhere.
+    # Means of squares over rows and columns (Adafactor) are small, and replicated.
     (r"/v_(row|col)/", P()),
     (r"denoiser/embed$", P("tensor", "fsdp")),
     (r"denoiser/place$", P(None, "fsdp")),
     (r"denoiser/unembed$", P("fsdp", "tensor")),
-    # A kernel, or of one in few bits its numbers and its scales, a block of inputs each.
+    # A kernel, or the values of a quantised one and its scales, one per block of inputs.
     (r"denoiser/blocks/(q|k|v|gate|up)(/values|/scale)?$", P(None, "fsdp", "tensor")),
     (r"denoiser/blocks/(q|k|v)_bias$", P(None, "tensor")),
     (r"denoiser/blocks/(o|down)(/values|/scale)?$", P(None, "tensor", "fsdp")),
     (r"denoiser/blocks/(attn|ff)_norm/scale$", P()),
     (r"denoiser/norm/scale$", P()),
-    # Of an adapter, what a kernel splits is split the same way; the rank is small, and whole.  Of
-    # a pair the factor on the tensor side is split over fsdp as well, or every device held all of
-    # it and its moments.
+    # An adapter's factors are split like the kernel beside them, and not along the small rank. The
+    # factor on the tensor side is split over fsdp too: otherwise every device would hold all of it
+    # and of its moments.
     (r"adapter/blocks/(q|k|v|gate|up)_a$", P(None, "fsdp", None)),
     (r"adapter/blocks/(q|k|v|gate|up)_b$", P(None, None, ("tensor", "fsdp"))),
     (r"adapter/blocks/(o|down)_a$", P(None, ("tensor", "fsdp"), None)),
@@ -47,13 +47,13 @@ RULES: tuple[tuple[str, PartitionSpec], ...] = (
 BATCH = P(("data", "fsdp"))  # sequences
 
 
-def path_of(key_path: Any) -> str:
-    """A pytree path as names joined by '/'."""
+def path_name(key_path: Any) -> str:
+    """The names of a pytree path, joined by "/"."""
     return jax.tree_util.keystr(key_path, simple=True, separator="/")
 
 
 def spec_for(path: str, shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
-    """The spec of one leaf.
+    """The spec of one leaf, by the rules.
 
     Raises:
       UserError: no rule matches, or an axis does not divide over its mesh axes.
@@ -64,7 +64,7 @@ def spec_for(path: str, shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
             f"no sharding rule matches {path} {shape}; add one to "
             "diffpo_jax/distributed/sharding.py."
         )
-    if shape == (1,):  # where a factored moment keeps nothing
+    if shape == (1,):  # Adafactor's placeholder for a moment that it does not keep
         return P()
     for axis, names in enumerate(spec):
         parts = math.prod(mesh.shape[n] for n in _names(names))
@@ -78,14 +78,14 @@ def spec_for(path: str, shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
 
 
 def shardings(tree: Any, mesh: Mesh) -> Any:
-    """NamedShardings of a pytree of arrays or shapes, by the rules."""
+    """The NamedShardings of a pytree of arrays or shapes, by the rules."""
     return jax.tree_util.tree_map_with_path(
-        lambda path, x: NamedSharding(mesh, spec_for(path_of(path), x.shape, mesh)), tree
+        lambda path, x: NamedSharding(mesh, spec_for(path_name(path), x.shape, mesh)), tree
     )
 
 
 def abstract(tree: Any, mesh: Mesh) -> Any:
-    """The same pytree as shapes with the shardings of the rules."""
+    """The shapes of a pytree, with shardings by the rules."""
     return jax.tree.map(
         lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
         tree,
@@ -94,19 +94,19 @@ def abstract(tree: Any, mesh: Mesh) -> Any:
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """Sequences spread over the data and fsdp axes."""
+    """The sharding of a batch: its rows split over the data and fsdp axes."""
     return NamedSharding(mesh, BATCH)
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """The same on every device."""
+    """The sharding of an array that is whole on every device."""
     return NamedSharding(mesh, P())
 
 
 def place_batch(tree: Any, mesh: Mesh) -> Any:
-    """Host arrays [B ...] -> arrays of all devices, spread over the batch axes.
+    """Places host arrays [B ...] on all devices, split over the batch axes.
 
-    Every process has the whole batch, which is small, and gives its devices their rows.
+    Every process has the whole batch, which is small, and gives its own devices their rows.
     """
     sharding = batch_sharding(mesh)
 
@@ -118,16 +118,16 @@ def place_batch(tree: Any, mesh: Mesh) -> Any:
 
 
 def to_host(tree: Any) -> Any:
-    """Arrays of all devices -> whole numpy arrays, on every process."""
+    """Copies arrays on all devices to whole numpy arrays, on every process."""
     if jax.process_count() == 1:
         return jax.device_get(tree)
     return multihost_utils.process_allgather(tree, tiled=True)
 
 
 def fingerprint(tree: Any) -> str:
-    """Hexadecimal digits that change with the values; the same on every mesh.
+    """A hexadecimal hash of the values in a tree; the same on every mesh.
 
-    Of each array the bit patterns are summed, modulo 2^32: exact in whatever order.
+    The bit patterns of each array are summed modulo 2^32, which is exact in any order.
     """
 
     def total(x: jax.Array) -> jax.Array:
@@ -137,26 +137,26 @@ def fingerprint(tree: Any) -> str:
         return jnp.sum(jax.lax.bitcast_convert_type(x, width).astype(jnp.uint32))
 
     sums = jax.jit(lambda t: jax.tree.map(total, t))(tree)
-    named = {path_of(path): int(x) for path, x in jax.tree_util.tree_leaves_with_path(sums)}
+    named = {path_name(path): int(x) for path, x in jax.tree_util.tree_leaves_with_path(sums)}
     return hashlib.sha256(json.dumps(named, sort_keys=True).encode()).hexdigest() if named else ""
 
 
-def bytes_of(dtype: Any) -> float:
-    """Bytes that a number takes on a device: two of 4 bits share one (numpy gives each its own)."""
+def element_bytes(dtype: Any) -> float:
+    """The bytes per element on a device, where two 4-bit numbers share one (not so in numpy)."""
     if jax.dtypes.issubdtype(dtype, jax.dtypes.prng_key):
-        return 8.0  # threefry: two words
+        return 8.0  # threefry keys are two words
     return 0.5 if dtype == jnp.uint4 else float(np.dtype(dtype).itemsize)
 
 
 def table(tree: Any, mesh: Mesh) -> str:
-    """Text: path, shape, spec and MiB on each device, one line a leaf, and the sum."""
+    """Formats path, shape, spec and MiB on each device, one line per leaf, and the sum."""
     rows, total = [], 0.0
     for path, x in jax.tree_util.tree_leaves_with_path(tree):
-        spec = spec_for(path_of(path), x.shape, mesh)
+        spec = spec_for(path_name(path), x.shape, mesh)
         shard = NamedSharding(mesh, spec).shard_shape(x.shape)
-        mib = math.prod(shard) * bytes_of(x.dtype) / 2**20
+        mib = math.prod(shard) * element_bytes(x.dtype) / 2**20
         total += mib
-        rows.append(f"  {path_of(path):44} {x.shape!s:20} {spec!s:40} {mib:10.3f}")
+        rows.append(f"  {path_name(path):44} {x.shape!s:20} {spec!s:40} {mib:10.3f}")
     return "\n".join([*rows, f"  {'MiB on each device':106} {total:10.3f}"])
 
 

@@ -41,7 +41,7 @@ def make_evaluator(
     tokenizer: Any,
     mesh: Mesh,
     seed: int,
-    slots: int,
+    slots: int | None,
 ) -> Evaluator:
     """Builds the two programs of an evaluation; each is compiled once for all dials."""
     settings = sampler_lib.make_settings(sampler, config.temperature, tokenizers.end_ids(tokenizer))

@@ -1,11 +1,11 @@
-"""The LLaDA block and the denoiser made of it, in flax.linen.
+"""The denoiser, a stack of LLaDA blocks in flax.linen.
 
-Pre-norm transformer, bidirectional: x += o(attention(rope(q), rope(k), v)), then
-x += down(silu(gate(h)) * up(h)), RMSNorm before each.  No biases, or those of q, k and v (Qwen).
-Parameters of the blocks are stacked on a leading axis by `nn.scan`.  A LoRA adapter is a collection
-of its own, "adapter": given, its products are added to the kernels' (see `lora`).
+A bidirectional pre-norm transformer: x += o(attention(rope(q), rope(k), v)), then
+x += down(silu(gate(h)) * up(h)), with an RMSNorm before each.  No biases, or those of q, k and v
+(Qwen).  `nn.scan` stacks the blocks' parameters on a leading axis.  A LoRA adapter is a
+collection of its own, "adapter", whose products are added to those of the kernels (see `lora`).
 
-This file and `threshold_head` are the only ones that import flax.linen.
+Only this file and `threshold_head` import flax.linen.
 """
 
 import dataclasses
@@ -20,60 +20,45 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Bool, Float, Int
 
+from diffpo_jax.config import ModelConfig
 from diffpo_jax.models import attention, quantization
 
 
 @dataclasses.dataclass(frozen=True)
-class Shape:
-    """Sizes and numerics of a denoiser; letters as in `types`."""
+class Shape(ModelConfig):
+    """Sizes and numerics of a denoiser: the configuration's, and what its devices need."""
 
-    vocab: int
-    width: int
-    layers: int
-    heads: int
-    kv_heads: int
-    ff: int
-    qkv_bias: bool
-    rope_theta: float
-    norm_eps: float
-    embedding_std: float
-    positions: int
-    dtype: jnp.dtype
-    param_dtype: jnp.dtype
-    remat: bool
-    scan_unroll: int
-    # XLA's CPU backend fuses the transposition that a weight gradient needs into the
-    # elementwise work before it, and then writes with strides: 2x the whole gradient's time.
-    # A barrier around each product keeps them apart.  Off on GPU and TPU, where fusion wins.
-    barriers: bool
-    attention: str = "plain"  # the way of it, as `attention.attend` names them
-    # Rounded kernels are multiplied out apart from the product that reads them: XLA's GPU compiler
-    # (jax 0.11.2, an H200) fell over nf4's fused into it.  TPU's fuses them, and saves their room.
-    apart: bool = False
-    tied: bool = False  # logits are products with the embedding
-    adapter_scale: float = 0.0  # alpha / r of the adapter, where one is given
-    # How activations lie on several devices, by their rows.  Left to itself XLA takes the split of
-    # the weights' width for that of the activations: every device then works on every row, and
-    # what is summed between devices is activations, many times the weights.  None: one device.
+    # XLA's CPU backend fuses the transposition that a weight gradient needs into the elementwise
+    # work before it, and then writes with strides: 2x the whole gradient's time.  A barrier around
+    # each product keeps them apart.  Off on GPU and TPU, where fusion is faster.
+    barriers: bool = False
+    # Multiplies quantized kernels out apart from the product that reads them: XLA's GPU compiler
+    # (jax 0.11.2, an H200) failed on nf4 fused into it.  TPU's fuses them, which saves memory.
+    separate_kernels: bool = False
+    adapter_scale: float = 0.0  # alpha / r of the adapter, if there is one
+    # Sharding of activations by their rows; None for one device.  Without it XLA splits activations
+    # as the weights' width is split: every device then works on every row, and devices exchange
+    # activations, which are many times the weights.
     rows: NamedSharding | None = None
 
 
-class Seen(NamedTuple):
-    """What every block is given beside its input: the whole rows it attends over."""
+class RowContext(NamedTuple):
+    """What every block gets besides its input: the whole rows over which it attends."""
 
     mask: Bool[Array, "B S"]
-    rope: tuple[Float[Array, "B 1 q Dh2"], Float[Array, "B 1 q Dh2"]]  # of the positions at work
-    start: Int[Array, "B"] | None  # the first of them, where they are only part of the row
+    rope: tuple[Float[Array, "B 1 q Dh2"], Float[Array, "B 1 q Dh2"]]  # at the computed positions
+    start: Int[Array, "B"] | None  # the first of them; None if they are the whole row
 
 
 class Denoiser(nn.Module):
-    """tokens Int[B S], mask Bool[B S] -> normalised hidden states [B S D]; `logits` reads them.
+    """Maps tokens Int[B S] and mask Bool[B S] to normalised hidden states [B S D], for `logits`.
 
-    With `keeps`, also every layer's keys and values, [layers B Hk S Dh] each, for `within`.
+    With `return_kv` it also returns every layer's keys and values, [layers B Hk S Dh] each, for
+    `hidden_within`.
     """
 
     shape: Shape
-    keeps: bool = False
+    return_kv: bool = False
 
     def setup(self) -> None:
         s = self.shape
@@ -91,7 +76,7 @@ class Denoiser(nn.Module):
             in_axes=(nn.broadcast, 0),
             length=s.layers,
             unroll=min(s.scan_unroll, s.layers),
-        )(s, self.keeps)
+        )(s, self.return_kv)
         self.norm = RMSNorm(s)
         if not s.tied:
             init = _fan_in_init()
@@ -101,11 +86,11 @@ class Denoiser(nn.Module):
         self, tokens: Int[Array, "B S"], mask: Bool[Array, "B S"]
     ) -> Float[Array, "B S D"] | tuple[Float[Array, "B S D"], tuple[Array, Array]]:
         positions = _positions(mask)
-        seen = Seen(mask, _rope_table(positions, self.shape), None)
-        x, kept = self.blocks(self._embedded(tokens, positions), seen, None)
-        return (self.norm(x), kept) if self.keeps else self.norm(x)
+        context = RowContext(mask, _rope_table(positions, self.shape), None)
+        x, kv = self.blocks(self._embed(tokens, positions), context, None)
+        return (self.norm(x), kv) if self.return_kv else self.norm(x)
 
-    def within(
+    def hidden_within(
         self,
         kv: tuple[Array, Array],
         tokens: Int[Array, "B S"],
@@ -113,59 +98,61 @@ class Denoiser(nn.Module):
         start: Int[Array, "B"],
         span: int,
     ) -> Float[Array, "B q D"]:
-        """Hidden states of `span` positions a row, from its `start` on.
+        """Hidden states of `span` positions of each row, from its `start` on.
 
         Args:
-          kv: what `keeps` gave; the positions outside the span are attended to as they were then.
+          kv: keys and values from an earlier `return_kv`, used at the positions outside the span.
         """
         part = jax.vmap(lambda row, at: jax.lax.dynamic_slice_in_dim(row, at, span))
         positions = part(_positions(mask), start)
-        seen = Seen(mask, _rope_table(positions, self.shape), start)
-        x, _ = self.blocks(self._embedded(part(tokens, start), positions), seen, kv)
+        context = RowContext(mask, _rope_table(positions, self.shape), start)
+        x, _ = self.blocks(self._embed(part(tokens, start), positions), context, kv)
         return self.norm(x)
 
-    def _embedded(self, tokens: Array, positions: Array) -> Array:
+    def _embed(
+        self, tokens: Int[Array, "B q"], positions: Int[Array, "B q"]
+    ) -> Float[Array, "B q D"]:
         x = jnp.take(self.embed, tokens, axis=0)
         if self.shape.positions:
             x = x + jnp.take(self.place, positions, axis=0)
-        return _by_rows(x.astype(self.shape.dtype), self.shape)
+        return _shard_rows(x.astype(self.shape.dtype), self.shape)
 
     def logits(self, hidden: Float[Array, "*N D"]) -> Float[Array, "*N V"]:
         """Logits in at least float32."""
         kernel = self.embed.T if self.shape.tied else self.unembed
-        logits = _project(_by_rows(hidden, self.shape), kernel, self.shape)
+        logits = _project(_shard_rows(hidden, self.shape), kernel, self.shape)
         return logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
 
     def initialise(self, tokens: Array, mask: Array) -> Array:
-        """Touches every parameter; for `init` only."""
+        """Uses every parameter, so that `init` makes all of them."""
         return self.logits(self(tokens, mask))
 
 
 class Block(nn.Module):
-    """One transformer block, in the (carry, out) form that `nn.scan` wants."""
+    """One transformer block, in the (carry, out) form of `nn.scan`."""
 
     shape: Shape
-    keeps: bool = False
+    return_kv: bool = False
 
     @nn.compact
     def __call__(
-        self, x: Array, seen: Seen, kv: tuple[Array, Array] | None
-    ) -> tuple[Array, tuple[Array, Array] | None]:
+        self, x: Float[Array, "B q D"], context: RowContext, kv: tuple[Array, Array] | None
+    ) -> tuple[Float[Array, "B q D"], tuple[Array, Array] | None]:
         with jax.named_scope("attention"):
-            y, kv = self._attention(RMSNorm(self.shape, name="attn_norm")(x), seen, kv)
-            x = _by_rows(x + y, self.shape)
+            y, kv = self._attention(RMSNorm(self.shape, name="attn_norm")(x), context, kv)
+            x = _shard_rows(x + y, self.shape)
         with jax.named_scope("feed_forward"):
             x = x + self._feed_forward(RMSNorm(self.shape, name="ff_norm")(x))
-            x = _by_rows(x, self.shape)
-        return x, kv if self.keeps else None
+            x = _shard_rows(x, self.shape)
+        return x, kv if self.return_kv else None
 
     def _attention(
-        self, x: Array, seen: Seen, kv: tuple[Array, Array] | None
-    ) -> tuple[Array, tuple[Array, Array]]:
+        self, x: Float[Array, "B q D"], context: RowContext, kv: tuple[Array, Array] | None
+    ) -> tuple[Float[Array, "B q D"], tuple[Array, Array]]:
         s = self.shape
         width = s.width // s.heads
 
-        def split(name: str, heads: int) -> Array:  # [B S D] -> [B heads S Dh]
+        def split(name: str, heads: int) -> Float[Array, "B heads q Dh"]:
             y = self._linear(name, x, heads * width)
             if s.qkv_bias:
                 bias = self.param(
@@ -174,30 +161,30 @@ class Block(nn.Module):
                 y = y + bias.astype(s.dtype)
             return jnp.swapaxes(y.reshape(*y.shape[:-1], heads, width), 1, 2)
 
-        q = _rotate(split("q", s.heads), seen.rope)
-        k, v = _rotate(split("k", s.kv_heads), seen.rope), split("v", s.kv_heads)
+        q = _rotate(split("q", s.heads), context.rope)
+        k, v = _rotate(split("k", s.kv_heads), context.rope), split("v", s.kv_heads)
         if kv is not None:
             put = jax.vmap(lambda all_, new, at: jax.lax.dynamic_update_slice(all_, new, at))
-            at = jnp.zeros((x.shape[0], 3), jnp.int32).at[:, 1].set(seen.start)
+            at = jnp.zeros((x.shape[0], 3), jnp.int32).at[:, 1].set(context.start)
             k, v = put(kv[0], k, at), put(kv[1], v, at)
         q, k, v = _barrier((q, k, v), s)
-        y = attention.attend(s.attention, q, k, v, seen.mask, s.rows)
+        y = attention.attend(s.attention, q, k, v, context.mask, s.rows)
         y = jnp.swapaxes(y, 1, 2)
         return self._linear("o", y.reshape(*y.shape[:2], -1), s.width), (k, v)
 
-    def _feed_forward(self, x: Array) -> Array:
+    def _feed_forward(self, x: Float[Array, "B q D"]) -> Float[Array, "B q D"]:
         s = self.shape
         gate, up = self._linear("gate", x, s.ff), self._linear("up", x, s.ff)
         return self._linear("down", nn.silu(gate) * up, s.width)
 
-    def _linear(self, name: str, x: Array, out: int) -> Array:
+    def _linear(self, name: str, x: Float[Array, "B q i"], out: int) -> Float[Array, "B q o"]:
         s = self.shape
         y = _project(x, self._kernel(name, (x.shape[-1], out)), s)
         if self.has_variable("adapter", f"{name}_a"):
             a, b = (self.get_variable("adapter", f"{name}_{part}") for part in "ab")
-            # Of the two sides of the kernel, the one that is split over the tensor axis.
+            # Each factor is split over the tensor axis like its side of the kernel.
             inner, outer = ("tensor", None) if name in ("o", "down") else (None, "tensor")
-            a, b = _gathered(a, P(inner, None), s), _gathered(b, P(None, outer), s)
+            a, b = _place_factor(a, P(inner, None), s), _place_factor(b, P(None, outer), s)
             y = y + s.adapter_scale * _project(_project(x, a, s), b, s)
         return y
 
@@ -205,13 +192,14 @@ class Block(nn.Module):
         if self.has_variable("params", name):
             stored = self.get_variable("params", name)
             if isinstance(stored, quantization.Quantized):
-                kernel = quantization.kernel_of(stored, self.shape.dtype)
-                return jax.lax.optimization_barrier(kernel) if self.shape.apart else kernel
+                kernel = quantization.dequantize(stored, self.shape.dtype)
+                separate = self.shape.separate_kernels
+                return jax.lax.optimization_barrier(kernel) if separate else kernel
         return self.param(name, _fan_in_init(), shape, self.shape.param_dtype)
 
 
 class RMSNorm(nn.Module):
-    """Root-mean-square normalisation; the variance in at least float32, as LLaDA does."""
+    """Root-mean-square normalisation, with the variance in at least float32 as in LLaDA."""
 
     shape: Shape
 
@@ -224,51 +212,51 @@ class RMSNorm(nn.Module):
 
 
 def _positions(mask: Bool[Array, "B S"]) -> Int[Array, "B S"]:
-    # Real tokens only are counted: a row's result does not depend on its padding.
+    # Only real tokens count, so that a row's result does not depend on its padding.
     return jnp.maximum(jnp.cumsum(mask, axis=1) - 1, 0)
 
 
-def _rope_table(positions: Int[Array, "B S"], shape: Shape) -> tuple[Array, Array]:
-    """cos and sin, [B 1 S Dh/2], in float32."""
+def _rope_table(positions: Int[Array, "B q"], shape: Shape) -> tuple[Array, Array]:
+    """cos and sin of the rotary angles, [B 1 q Dh/2], in float32."""
     half = shape.width // shape.heads // 2
     frequency = shape.rope_theta ** (-jnp.arange(half, dtype=jnp.float32) / half)
     angle = positions[:, None, :, None] * frequency
     return jnp.cos(angle), jnp.sin(angle)
 
 
-def _rotate(x: Float[Array, "B H S Dh"], rope: tuple[Array, Array]) -> Array:
-    """Rotary embedding, half-split convention (LLaDA, Qwen): pairs (i, i + Dh/2)."""
+def _rotate(x: Float[Array, "B H q Dh"], rope: tuple[Array, Array]) -> Float[Array, "B H q Dh"]:
+    """Rotary embedding in the half-split convention (LLaDA, Qwen): pairs (i, i + Dh/2)."""
     cos, sin = rope
     a, b = jnp.split(x, 2, axis=-1)
     return jnp.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1).astype(x.dtype)
 
 
-def _project(x: Array, kernel: Array, shape: Shape) -> Array:
-    # Flat: the weight gradient then sums over one axis. Over two, XLA's CPU backend transposes
-    # the cotangent first and takes a slow product.
+def _project(
+    x: Float[Array, "*N i"], kernel: Float[Array, "i o"], shape: Shape
+) -> Float[Array, "*N o"]:
+    # Flat, so that the weight gradient sums over one axis.  Over two, XLA's CPU backend transposes
+    # the cotangent first and uses a slow product.
     flat = _barrier(x.reshape(-1, x.shape[-1]), shape)
     y = _barrier(flat @ kernel.astype(shape.dtype), shape)
     return y.reshape(*x.shape[:-1], -1)
 
 
-def _by_rows(x: Float[Array, "B *N"], shape: Shape) -> Array:
-    # A single row, as `init` has, or some of a batch's, as a cache refreshes, may not divide.
-    if shape.rows is None or x.shape[0] % _parts(shape.rows):
+def _shard_rows(x: Float[Array, "B *N"], shape: Shape) -> Float[Array, "B *N"]:
+    # The single row of `init`, or the few rows of a cache's refresh, may not divide by the devices.
+    if shape.rows is None:
+        return x
+    if x.shape[0] % math.prod(shape.rows.mesh.shape[axis] for axis in shape.rows.spec[0]):
         return x
     return jax.lax.with_sharding_constraint(x, shape.rows)
 
 
-def _gathered(factor: Float[Array, "i o"], spec: P, shape: Shape) -> Array:
-    # A factor is small.  Left to itself XLA multiplies with a part of it at a time, which passes
-    # over the activations as often as there are devices.
+def _place_factor(factor: Float[Array, "i o"], spec: P, shape: Shape) -> Float[Array, "i o"]:
+    # Without this XLA multiplies with a part of the small factor at a time, and passes over the
+    # activations as many times as there are devices.
     factor = factor.astype(shape.dtype)
     if shape.rows is None:
         return factor
     return jax.lax.with_sharding_constraint(factor, NamedSharding(shape.rows.mesh, spec))
-
-
-def _parts(rows: NamedSharding) -> int:
-    return math.prod(rows.mesh.shape[axis] for axis in rows.spec[0])
 
 
 def _barrier(x: Array | tuple[Array, ...], shape: Shape) -> Array | tuple[Array, ...]:

@@ -1,4 +1,4 @@
-"""Model families: shapes and conventions of the networks we know."""
+"""Model families: names, settings and conventions of the networks that can be loaded."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -17,14 +17,14 @@ from diffpo_jax.system.errors import UserError
 
 
 class Family(NamedTuple):
-    """What the checkpoints of a family share, beyond their sizes."""
+    """What the checkpoints of a family share, besides their sizes."""
 
-    logit_shift: int  # 1: position i predicts token i + 1
-    weights: Mapping[str, str]  # path below params["denoiser"] -> published name; {i}: the layer
+    logit_shift: int  # 1 if position i predicts token i + 1, else 0
+    weights: Mapping[str, str]  # path below params["denoiser"] -> published name; {i} is the layer
     settings: Mapping[str, str]  # field of ModelConfig -> key of config.json
-    tying: str  # key of config.json that says whether the embedding also gives the logits
-    marks: Mapping[str, Any]  # what else config.json says of every checkpoint of the family
-    fixed: Mapping[str, Any]  # fields of ModelConfig that are the same in all of them
+    tying: str  # key of config.json for whether the embedding also gives the logits
+    marks: Mapping[str, Any]  # other keys of config.json, equal in every checkpoint of the family
+    fixed: Mapping[str, Any]  # fields of ModelConfig that are equal in every checkpoint
 
 
 _LLADA_BLOCK = "model.transformer.blocks.{i}"
@@ -89,8 +89,8 @@ _DREAM_SETTINGS = {
     "norm_eps": "rms_norm_eps",
     "vocab": "vocab_size",
 }
-# Ours have no published form: LLaDA's names, and a model_type that LLaDA's code refuses, because
-# it has no learned positions.
+# Tiny models have no published form.  They take LLaDA's names, and a model_type that LLaDA's code
+# refuses, because it has no learned positions.
 _TINY_EXTRA = {f"blocks/{n}_bias": f"{_LLADA_BLOCK}.{n}_proj.bias" for n in "qkv"}
 
 FAMILIES = {
@@ -108,7 +108,7 @@ FAMILIES = {
         settings=_LLADA_SETTINGS,
         tying="weight_tying",
         marks={"model_type": "llada", "include_qkv_bias": False} | _LLADA_MARKS,
-        fixed={"qkv_bias": False, "positions": 0},
+        fixed={"qkv_bias": False, "positions": None},
     ),
     "dream": Family(
         logit_shift=1,
@@ -116,7 +116,7 @@ FAMILIES = {
         settings=_DREAM_SETTINGS,
         tying="tie_word_embeddings",
         marks={"model_type": "Dream", "hidden_act": "silu"},
-        fixed={"qkv_bias": True, "positions": 0},
+        fixed={"qkv_bias": True, "positions": None},
     ),
 }
 
@@ -134,53 +134,39 @@ def make_policy(
     """Builds the policy of a configuration.
 
     Args:
-      lora: the adapter that RL trains, if it trains one.
-      vocab: V, the tokenizer's, or that of published weights, which may have more rows.
+      lora: the adapter that is trained, if any.
+      vocab: V of the tokenizer, or of published weights, which may have more rows.
       mask_id: the tokenizer's mask token.
-      platform: what the programs will be compiled for, as `distributed.chips.platform` names it.
-      rows: how sequences lie on several devices; None: there is one.
+      platform: the platform to compile for, as `distributed.chips.platform` names it.
+      rows: sharding of sequences over devices; None for one device.
 
     Raises:
-      UserError: unknown family; an attention that is not there on this platform.
+      UserError: the family is unknown, or the attention does not exist on this platform.
     """
     if model.family not in FAMILIES:
         raise UserError(
             f"config.model.family={model.family!r} is unknown; use one of: {', '.join(FAMILIES)}."
         )
-    family = FAMILIES[model.family]
-    adapts = lora is not None and lora.rank > 0
+    adapts = lora is not None and bool(lora.rank)
+    fields = vars(model) | {
+        "vocab": vocab,
+        "attention": _choose_attention(model.attention, platform),
+    }
     shape = Shape(
-        vocab=vocab,
-        width=model.width,
-        layers=model.layers,
-        heads=model.heads,
-        kv_heads=model.kv_heads,
-        ff=model.ff,
-        qkv_bias=model.qkv_bias,
-        tied=model.tied,
-        rope_theta=model.rope_theta,
-        norm_eps=model.norm_eps,
-        embedding_std=model.embedding_std,
-        positions=model.positions,
-        dtype=jnp.dtype(model.dtype),
-        param_dtype=jnp.dtype(model.param_dtype),
-        remat=model.remat,
-        scan_unroll=model.scan_unroll,
+        **fields,
         barriers=platform == "cpu",
-        attention=_way_of_attention(model.attention, platform),
-        apart=platform in ("cuda", "gpu"),
+        separate_kernels=platform in ("cuda", "gpu"),
         adapter_scale=lora.alpha / lora.rank if adapts else 0.0,
         rows=rows,
     )
-    denoiser, keeping = Denoiser(shape), Denoiser(shape, keeps=True)
+    denoiser, denoiser_with_kv = Denoiser(shape), Denoiser(shape, return_kv=True)
     head = ThresholdHead(threshold)
 
     def init(key):
         tokens, mask = jnp.zeros((1, 2), jnp.int32), jnp.ones((1, 2), bool)
-        variables = denoiser.init(key, tokens, mask, method="initialise")
         features = jnp.zeros((1, model.width), jnp.float32)
         return {
-            "denoiser": variables["params"],
+            "denoiser": denoiser.init(key, tokens, mask, method="initialise")["params"],
             "threshold": head.init(key, features)["params"],
         }
 
@@ -195,11 +181,13 @@ def make_policy(
     def hidden(params: Params, tokens, mask):
         return denoiser.apply(variables(params), tokens, mask)
 
-    def fill(params: Params, tokens, mask):
-        return keeping.apply(variables(params), tokens, mask)
+    def hidden_and_kv(params: Params, tokens, mask):
+        return denoiser_with_kv.apply(variables(params), tokens, mask)
 
     def hidden_within(params: Params, kv, tokens, mask, start, span: int):
-        return denoiser.apply(variables(params), kv, tokens, mask, start, span, method="within")
+        return denoiser.apply(
+            variables(params), kv, tokens, mask, start, span, method="hidden_within"
+        )
 
     def logits(params: Params, states):
         return denoiser.apply({"params": params["denoiser"]}, states, method="logits")
@@ -208,21 +196,21 @@ def make_policy(
         return head.apply({"params": params["threshold"]}, features)
 
     return Policy(
-        mask_id,
-        vocab,
-        family.logit_shift,
-        init,
-        hidden,
-        logits,
-        gamma_distribution,
-        fill,
-        hidden_within,
-        init_adapter if adapts else None,
+        mask_id=mask_id,
+        vocab=vocab,
+        logit_shift=FAMILIES[model.family].logit_shift,
+        init=init,
+        hidden=hidden,
+        logits=logits,
+        threshold=gamma_distribution,
+        hidden_and_kv=hidden_and_kv,
+        hidden_within=hidden_within,
+        init_adapter=init_adapter if adapts else None,
     )
 
 
-def _way_of_attention(name: str, platform: str) -> str:
-    """A way of `models.attention`.  Raises `UserError` for one that is not there on the devices."""
+def _choose_attention(name: str, platform: str) -> str:
+    """The kind for `attention.attend`; raises `UserError` if the platform does not have it."""
     if name == "auto":
         return "cudnn" if platform == "cuda" else "plain"
     wanted = {
@@ -230,10 +218,10 @@ def _way_of_attention(name: str, platform: str) -> str:
         "splash": ("tpu", "TPUs"),
         "plain": (platform, ""),
     }
-    kind, words = wanted[name]
-    if kind != platform:
+    needed, devices = wanted[name]
+    if needed != platform:
         raise UserError(
-            f"config.model.attention={name!r} is for {words}, and these devices are others "
-            f"({platform}); leave it auto."
+            f"config.model.attention={name!r} is for {devices}, but these devices are others "
+            f"({platform}): set it to 'auto'."
         )
     return name

@@ -70,7 +70,7 @@ def call_flops(network: Network, *, tokens: int, keys: int, read: int) -> CallFl
     }
     all_blocks = 2.0 * tokens * model.layers
     block = sum(ins * outs for ins, outs in ins_outs.values())
-    adapter = lora.rank * sum(sum(ins_outs[name]) for name in lora.targets)
+    adapter = (lora.rank or 0) * sum(sum(ins_outs[name]) for name in lora.targets)
     return CallFlops(
         weights=all_blocks * block + 2.0 * read * model.width * network.vocab,
         adapter=all_blocks * adapter,
@@ -111,7 +111,8 @@ def update_passes(nfe: np.ndarray, config: RLConfig, *, compared: bool) -> Passe
     # longest row has calls.
     size = config.micro_batch or nfe.size
     longest = np.sort(nfe).reshape(-1, size)[:, -1]
-    most = likelihood.anchors or likelihood.calls or nfe.max()
+    exact = likelihood.anchors == "all"
+    most = (likelihood.calls or nfe.max()) if exact else likelihood.anchors
     each = most if most <= 2 else np.minimum(most, longest).mean()
     sets = mu * longest.mean() if config.objective.selection == "exact" else 0
     return Passes(float((mu - 1 + with_reference) * each), float(mu * each + sets))
@@ -148,7 +149,7 @@ def throughput(
     return result
 
 
-def _refreshes(commit_call: np.ndarray, nfe: np.ndarray, size: int, every: int) -> int:
+def _refreshes(commit_call: np.ndarray, nfe: np.ndarray, size: int, every: int | None) -> int:
     """Refreshes of a cache: one when a row enters a block, and one after each `every` calls."""
     drawn = np.where(commit_call <= nfe[:, None], commit_call, 0)
     last = drawn.reshape(len(nfe), -1, size).max(axis=2)

@@ -1,8 +1,8 @@
-"""Published weights: directories of safetensors files, read into sharded arrays and written.
+"""Reads directories of published safetensors files into sharded arrays, and writes them.
 
-Reading goes tensor by tensor and, of the stacked blocks, layer by layer: a host holds a device's
-part of one published tensor at a time, and reads no more of a file than its devices need.
-Published kernels are [out, in], ours [in, out]; the embedding is [V D] in both.
+Tensors are read one at a time, of stacked blocks one layer at a time: a host holds a device's part
+of one published tensor at a time, and reads only the parts of a file that its devices need.
+Published kernels are [out, in] and the denoiser's [in, out]; the embedding is [V D] in both.
 """
 
 import contextlib
@@ -32,17 +32,17 @@ from diffpo_jax.system.errors import UserError
 
 SINGLE, INDEX, CONFIG = "model.safetensors", "model.safetensors.index.json", "config.json"
 LINEAGE = "lineage.json"
-# Beside the weights what an export is to hand on: code is copied, never run.
-_WANTED = ["*.safetensors", "*.json", "*.py", "*.txt", "*.model", "*.jinja"]
+# Files besides the weights that an export copies; code is copied, never run.
+_COMPANIONS = (".json", ".py", ".txt", ".model", ".jinja")
 NOT_TRANSPOSED = ("embed", "place")  # tables of rows, not kernels
 
 
 class Tensor(NamedTuple):
-    """A published tensor and its place among ours."""
+    """A published tensor, and the parameter that it belongs to."""
 
     name: str
-    path: str  # below params["denoiser"]
-    layer: int | None  # of the stacked blocks
+    path: str  # the parameter's path below params["denoiser"]
+    layer: int | None  # index in stacked blocks, None for other tensors
     shape: tuple[int, ...]  # as published
     transposed: bool
 
@@ -50,21 +50,22 @@ class Tensor(NamedTuple):
 def locate(source: str) -> pathlib.Path:
     """The directory of a checkpoint: `source` itself, or a download of that hub name.
 
-    "OWNER/NAME@REVISION" is that commit, branch or tag of it.
+    "OWNER/NAME@REVISION" names a commit, branch or tag.
 
     Raises:
-      UserError: neither a directory nor a name the hub gives us.
+      UserError: `source` is neither a directory nor a name that can be downloaded.
     """
     path = pathlib.Path(source)
     if path.is_dir():
         return path
     name, revision = hub_names.split(source)
     if len(pathlib.Path(name).parts) != 2 or path.is_absolute() or revision == "":
-        raise UserError(f"{source} is not a directory, nor a hub name (owner/name[@revision]).")
+        raise UserError(f"{source} is neither a directory nor a hub name (owner/name[@revision]).")
     from huggingface_hub import snapshot_download
 
+    patterns = [f"*{suffix}" for suffix in (".safetensors", *_COMPANIONS)]
     try:
-        return pathlib.Path(snapshot_download(name, revision=revision, allow_patterns=_WANTED))
+        return pathlib.Path(snapshot_download(name, revision=revision, allow_patterns=patterns))
     except Exception as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(
@@ -73,34 +74,35 @@ def locate(source: str) -> pathlib.Path:
         ) from error
 
 
-def model_config(directory: pathlib.Path, family: str) -> dict[str, Any]:
+def read_model_config(directory: pathlib.Path, family: str) -> dict[str, Any]:
     """Fields of `ModelConfig` that a checkpoint's config.json determines.
 
     Raises:
-      UserError: no such file, another family, a field that is missing.
+      UserError: the file is missing, lacks a key, or belongs to another family.
     """
-    path, of = directory / CONFIG, FAMILIES[family]
+    path, known = directory / CONFIG, FAMILIES[family]
     values = _json(path)
-    for key, value in of.marks.items():
-        # Keys that a checkpoint leaves out have the family's value; not the one that names it.
+    for key, value in known.marks.items():
+        # A missing key has the family's value, except the key that names the family.
         given = values.get(key, None if key == "model_type" else value)
         if given != value:
             raise UserError(
-                f"{path} is no checkpoint of family {family!r}: {key} is {given!r} there and "
-                f"{value!r} in the family. Set config.model.family to what it is."
+                f"{path} is no checkpoint of family {family!r}: its {key} is {given!r}, the "
+                f"family's is {value!r}. Set config.model.family to the checkpoint's family."
             )
-    missing = [key for key in of.settings.values() if key not in values]
+    missing = [key for key in known.settings.values() if key not in values]
     if missing:
         raise UserError(f"{path} lacks {', '.join(missing)}: is it the published config.json?")
-    sizes = {field: values[key] for field, key in of.settings.items()}
-    return sizes | {"tied": bool(values.get(of.tying, False))} | dict(of.fixed)
+    sizes = {field: values[key] for field, key in known.settings.items()}
+    sizes["positions"] = sizes.get("positions") or None  # files have 0 for None
+    return sizes | {"tied": bool(values.get(known.tying, False))} | dict(known.fixed)
 
 
-def adopt(model: ModelConfig) -> ModelConfig:
-    """The configuration with family and sizes of the weights it names; without weights, as it is.
+def adopt_sizes(model: ModelConfig) -> ModelConfig:
+    """The section with the family and sizes of the weights it names; unchanged if it names none.
 
     Raises:
-      UserError: no such weights, or of a family that we do not know.
+      UserError: the weights are missing, or their family is unknown.
     """
     if not model.weights:
         return model
@@ -110,23 +112,23 @@ def adopt(model: ModelConfig) -> ModelConfig:
     if not named:
         known = ", ".join(str(family.marks["model_type"]) for family in FAMILIES.values())
         raise UserError(
-            f"{directory / CONFIG}: model_type {kind!r} is of no family we know; "
-            f"there are: {known}."
+            f"{directory / CONFIG}: model_type {kind!r} belongs to no known family; use one of: "
+            f"{known}."
         )
-    fields = model_config(directory, named[0])
+    fields = read_model_config(directory, named[0])
     return dataclasses.replace(model, family=named[0], **fields)
 
 
-def read_into(directory: pathlib.Path, denoiser: Params, family: str) -> Params:
-    """The weights of a checkpoint as arrays of the dtypes and shardings asked for.
+def read_weights(directory: pathlib.Path, denoiser: Params, family: str) -> Params:
+    """Reads the weights of a checkpoint into arrays of the given dtypes and shardings.
 
     Args:
       denoiser: params["denoiser"] as shapes with shardings; layers are not split over devices.
-        A kernel that is `Quantized` is rounded as it is read, a layer at a time.
+        `Quantized` kernels are quantized as they are read, a layer at a time.
 
     Raises:
-      UserError: a file is missing or cut short; tensors are missing, unexpected or of another
-        shape (all are listed, before any is read).
+      UserError: a file is missing or cut short; or tensors are missing, unexpected or of another
+        shape, all of which are listed before any is read.
     """
     leaves = _by_path(denoiser)
     plan = _tensors(leaves, family)
@@ -136,23 +138,23 @@ def read_into(directory: pathlib.Path, denoiser: Params, family: str) -> Params:
         arrays: dict[str, jax.Array | Quantized] = {}
         for tensor in plan:
             leaf = leaves[tensor.path]
-            where = jax.tree.map(lambda x: x.sharding, leaf)
-            lies = where.values if isinstance(leaf, Quantized) else where
-            spec = lies.spec if tensor.layer is None else lies.spec[1:]
-            one = _read(stored, tensor, NamedSharding(lies.mesh, PartitionSpec(*spec)))
+            placed = jax.tree.map(lambda x: x.sharding, leaf)
+            kernel = placed.values if isinstance(leaf, Quantized) else placed
+            spec = kernel.spec if tensor.layer is None else kernel.spec[1:]
+            one = _read(stored, tensor, NamedSharding(kernel.mesh, PartitionSpec(*spec)))
             if tensor.layer is None:
-                turn = jax.jit(_turned, static_argnums=(1, 2), out_shardings=where)
-                arrays[tensor.path] = turn(one, tensor.transposed, leaf.dtype).block_until_ready()
+                cast = jax.jit(_transpose_and_cast, static_argnums=(1, 2), out_shardings=placed)
+                arrays[tensor.path] = cast(one, tensor.transposed, leaf.dtype).block_until_ready()
                 continue
             if tensor.layer == 0:
-                zeros = jax.jit(functools.partial(_zeros, leaf), out_shardings=where)
+                zeros = jax.jit(functools.partial(_zeros, leaf), out_shardings=placed)
                 arrays[tensor.path] = zeros()
-            put = jax.jit(_put, static_argnums=3, donate_argnums=0, out_shardings=where)
-            # Waited for: layers that are read ahead of the devices would pile up.
+            put = jax.jit(_put_layer, static_argnums=3, donate_argnums=0, out_shardings=placed)
+            # Wait for the devices: layers that are read ahead of them would pile up.
             arrays[tensor.path] = jax.block_until_ready(
                 put(arrays[tensor.path], one, tensor.layer, tensor.transposed)
             )
-    paths, tree = jax.tree_util.tree_flatten_with_path(denoiser, is_leaf=_whole)
+    paths, tree = jax.tree_util.tree_flatten_with_path(denoiser, is_leaf=_is_quantized)
     return jax.tree.unflatten(tree, [arrays[_name(path)] for path, _ in paths])
 
 
@@ -166,44 +168,45 @@ def write(
     dtype: str = "",
     shard_bytes: int = 2 * 10**9,
 ) -> None:
-    """Writes a checkpoint in the published form; it gets its name when all of it is written.
+    """Writes a checkpoint in the published form; it appears under its name once it is complete.
 
     Args:
       denoiser: params["denoiser"], whole on this host.
-      lineage: what the weights came from, JSON-like; beside them as lineage.json.
-      source: the published checkpoint the weights began as: its config.json, tokenizer and code
-        are this one's too.
-      dtype: of the files; "": the parameters' own.
-      shard_bytes: most bytes of tensors in a file, which the host holds at once; a larger tensor
-        has one to itself.
+      lineage: origin of the weights, JSON-like, written to lineage.json.
+      source: the published checkpoint that training started from; its config.json, tokenizer and
+        code are copied.
+      dtype: dtype of the files; "" for the parameters' own.
+      shard_bytes: largest size of a file's tensors, which the host holds at once; a larger tensor
+        gets a file of its own.
 
     Raises:
-      UserError: the directory exists.
+      UserError: the directory already exists.
     """
     leaves = _by_path(denoiser)
     plan = _tensors(leaves, model.family)
     sizes = {t.name: int(np.prod(t.shape)) * _dtype(leaves[t.path], dtype).itemsize for t in plan}
-    shards = _shards(plan, sizes, shard_bytes)
+    shards = _split_into_shards(plan, sizes, shard_bytes)
     with files.new_directory(directory) as temporary:
-        where: dict[str, str] = {}
+        file_of: dict[str, str] = {}
         for number, shard in enumerate(shards, start=1):
             file = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
-            values = {t.name: _published(leaves[t.path], t, dtype) for t in shard}
+            values = {t.name: _published_array(leaves[t.path], t, dtype) for t in shard}
             save_file(values, temporary / file, metadata={"format": "pt"})
-            where |= {t.name: file for t in shard}
-        index = {"metadata": {"total_size": sum(sizes.values())}, "weight_map": where}
+            file_of |= {t.name: file for t in shard}
+        index = {"metadata": {"total_size": sum(sizes.values())}, "weight_map": file_of}
         files.write_json(temporary / INDEX, index)
-        written = _config_json(model, leaves, dtype)
+        config = _config_json(model, leaves, dtype)
         if source is not None:
-            for path in _beside(source):
-                shutil.copyfile(path, temporary / path.name)
-            written = _json(source / CONFIG) | {"torch_dtype": written["torch_dtype"]}
-        files.write_json(temporary / CONFIG, written)
+            for path in sorted(source.iterdir()):
+                if path.suffix in _COMPANIONS and path.name not in (INDEX, CONFIG, LINEAGE):
+                    shutil.copyfile(path, temporary / path.name)
+            config = _json(source / CONFIG) | {"torch_dtype": config["torch_dtype"]}
+        files.write_json(temporary / CONFIG, config)
         files.write_json(temporary / LINEAGE, dict(lineage))
 
 
 def fingerprint(directory: pathlib.Path) -> str:
-    """SHA-256 of a checkpoint's files of weights, name by name, in hexadecimal."""
+    """SHA-256 of a checkpoint's names and files of weights, in hexadecimal."""
     total = hashlib.sha256()
     for path in sorted(directory.glob("*.safetensors")):
         with path.open("rb") as file:
@@ -212,45 +215,39 @@ def fingerprint(directory: pathlib.Path) -> str:
     return total.hexdigest()
 
 
-def _beside(source: pathlib.Path) -> list[pathlib.Path]:
-    """What a published checkpoint has beside its weights and config.json: tokenizer, code."""
-    kinds = {".json", ".py", ".txt", ".model", ".jinja"}
-    ours = {INDEX, CONFIG, LINEAGE}
-    return [x for x in sorted(source.iterdir()) if x.suffix in kinds and x.name not in ours]
-
-
 def _tensors(leaves: Mapping[str, Any], family: str) -> list[Tensor]:
-    """Every published tensor of these parameters, layer by layer within each of ours."""
+    """Every published tensor of these parameters; those of stacked blocks layer by layer."""
     plan, names = [], FAMILIES[family].weights
     for path, leaf in leaves.items():
         if path not in names:
             raise UserError(
-                f"family {family!r} publishes no weights for {path}: check config.model.positions "
-                "and config.model.qkv_bias."
+                f"family {family!r} has no published weights for {path}: check "
+                "config.model.positions and config.model.qkv_bias."
             )
         stacked = path.startswith("blocks/")
         shape = tuple(leaf.shape[1:] if stacked else leaf.shape)
-        turn = len(shape) == 2 and path not in NOT_TRANSPOSED
+        transposed = len(shape) == 2 and path not in NOT_TRANSPOSED
+        published = shape[::-1] if transposed else shape
         for layer in range(leaf.shape[0]) if stacked else (None,):
             name = names[path].format(i=layer)
-            plan.append(Tensor(name, path, layer, shape[::-1] if turn else shape, turn))
+            plan.append(Tensor(name, path, layer, published, transposed))
     return plan
 
 
 def _open(directory: pathlib.Path, stack: contextlib.ExitStack) -> dict[str, Any]:
-    """Published name -> the open file that holds it."""
+    """Maps each published name to the open file that holds it."""
     single, index = directory / SINGLE, directory / INDEX
     if index.exists():
         names = sorted(set(_json(index).get("weight_map", {}).values()))
     elif single.exists():
         names = [SINGLE]
     else:
-        raise UserError(f"{directory} has neither {INDEX} nor {SINGLE}: no checkpoint to read.")
+        raise UserError(f"{directory} has neither {INDEX} nor {SINGLE}: it is no checkpoint.")
     stored: dict[str, Any] = {}
     for name in names:
         path = directory / name
         if not path.exists():
-            raise UserError(f"{index} names {name}, which is not there: copy the whole checkpoint.")
+            raise UserError(f"{index} names {name}, which is missing: copy the whole checkpoint.")
         try:
             file = stack.enter_context(safetensors.safe_open(path, framework="np"))
         except (safetensors.SafetensorError, OSError) as error:
@@ -274,20 +271,18 @@ def _check_coverage(directory: pathlib.Path, plan: list[Tensor], stored: Mapping
 
 
 def _read(stored: Mapping[str, Any], tensor: Tensor, sharding: NamedSharding) -> jax.Array:
-    """A published tensor as it is stored, split so that, turned, it lies as `sharding` says."""
-    dims = len(tensor.shape)
-    spec = (*sharding.spec, *[None] * (dims - len(sharding.spec)))
-    where = NamedSharding(
-        sharding.mesh, PartitionSpec(*(spec[::-1] if tensor.transposed else spec))
-    )
+    """A published tensor as stored, split so that it has this sharding once it is transposed."""
+    spec = (*sharding.spec, *[None] * (len(tensor.shape) - len(sharding.spec)))
+    spec = PartitionSpec(*(spec[::-1] if tensor.transposed else spec))
+    where = NamedSharding(sharding.mesh, spec)
     view = stored[tensor.name].get_slice(tensor.name)
     return jax.make_array_from_callback(tensor.shape, where, lambda index: view[index])
 
 
-# Turned and cast on the devices: numpy is slow at both, and would hold a copy of each.
+# Transposed and cast on the devices: numpy is slow at both, and would hold a copy of each tensor.
 
 
-def _turned(one: jax.Array, transposed: bool, dtype: Any) -> jax.Array:
+def _transpose_and_cast(one: jax.Array, transposed: bool, dtype: Any) -> jax.Array:
     return (one.T if transposed else one).astype(dtype)
 
 
@@ -295,11 +290,11 @@ def _zeros(shapes: Any) -> Any:
     return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
 
 
-def _put(stacked: Any, one: jax.Array, layer: Any, transposed: bool) -> Any:
+def _put_layer(stacked: Any, one: jax.Array, layer: Any, transposed: bool) -> Any:
     if isinstance(stacked, Quantized):
-        new = quantization.quantize(_turned(one, transposed, jnp.float32), stacked.kind)
+        new = quantization.quantize(_transpose_and_cast(one, transposed, jnp.float32), stacked.kind)
     else:
-        new = _turned(one, transposed, stacked.dtype)
+        new = _transpose_and_cast(one, transposed, stacked.dtype)
 
     def put(all_: jax.Array, part: jax.Array) -> jax.Array:
         return jax.lax.dynamic_update_index_in_dim(all_, part, layer, 0)
@@ -307,12 +302,14 @@ def _put(stacked: Any, one: jax.Array, layer: Any, transposed: bool) -> Any:
     return jax.tree.map(put, stacked, new)
 
 
-def _published(leaf: Any, tensor: Tensor, dtype: str) -> np.ndarray:
+def _published_array(leaf: Any, tensor: Tensor, dtype: str) -> np.ndarray:
     value = np.asarray(leaf if tensor.layer is None else leaf[tensor.layer])
     return np.ascontiguousarray(value.T if tensor.transposed else value).astype(_dtype(leaf, dtype))
 
 
-def _shards(plan: list[Tensor], sizes: Mapping[str, int], most: int) -> list[list[Tensor]]:
+def _split_into_shards(
+    plan: list[Tensor], sizes: Mapping[str, int], most: int
+) -> list[list[Tensor]]:
     shards: list[list[Tensor]] = [[]]
     room = most
     for tensor in plan:
@@ -327,6 +324,8 @@ def _shards(plan: list[Tensor], sizes: Mapping[str, int], most: int) -> list[lis
 def _config_json(model: ModelConfig, leaves: Mapping[str, Any], dtype: str) -> dict[str, Any]:
     family = FAMILIES[model.family]
     values = {key: getattr(model, field) for field, key in family.settings.items()}
+    if "positions" in values:
+        values["positions"] = model.positions or 0
     values |= {family.tying: model.tied, family.settings["vocab"]: leaves["embed"].shape[0]}
     return {**family.marks, **values, "torch_dtype": str(_dtype(leaves["embed"], dtype))}
 
@@ -349,9 +348,9 @@ def _name(path: Any) -> str:
 
 
 def _by_path(tree: Any) -> dict[str, Any]:
-    leaves = jax.tree_util.tree_leaves_with_path(tree, is_leaf=_whole)
+    leaves = jax.tree_util.tree_leaves_with_path(tree, is_leaf=_is_quantized)
     return {_name(path): x for path, x in leaves}
 
 
-def _whole(x: Any) -> bool:
+def _is_quantized(x: Any) -> bool:
     return isinstance(x, Quantized)

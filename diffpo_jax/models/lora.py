@@ -1,10 +1,10 @@
-"""LoRA: a product of two narrow matrices beside each kernel of a block (arXiv 2106.09685).
+"""LoRA: a product of two narrow matrices added to each kernel of a block (arXiv 2106.09685).
 
     y = x W + (alpha / r) (x A) B,   A [in, r], B [r, out]
 
-B starts at zero, so that an adapter starts as nothing.  Adapters are stacked over layers like
-the blocks: params["adapter"]["blocks"] = {"q_a": [layers, in, r], "q_b": [layers, r, out], ...}.
-There is no dropout: a sampler that does not drop what the scorer drops would be another policy.
+B starts at zero, so a new adapter changes nothing.  Adapters are stacked over layers like the
+blocks: params["adapter"]["blocks"] = {"q_a": [layers, in, r], "q_b": [layers, r, out], ...}.  There
+is no dropout: with it in only one of sampler and scorer, the two would be different policies.
 """
 
 import jax
@@ -16,15 +16,15 @@ from diffpo_jax.config import LoRAConfig
 
 
 def init(key: Key[Array, ""], denoiser: Params, config: LoRAConfig) -> Params:
-    """An adapter for a denoiser, in float32 whatever the kernels' own.
+    """A new adapter for a denoiser, in float32 whatever the dtype of the kernels.
 
     Args:
-      denoiser: params["denoiser"], arrays or shapes.
+      denoiser: params["denoiser"], as arrays or shapes.
     """
     blocks: Params = {}
     for number, name in enumerate(config.targets):
         layers, width, out = denoiser["blocks"][name].shape
-        # PEFT's start: uniform in +-1/sqrt(in).
+        # As in PEFT, uniform in +-1/sqrt(in).
         a = jax.random.uniform(
             jax.random.fold_in(key, number), (layers, width, config.rank), minval=-1.0
         )
@@ -34,14 +34,14 @@ def init(key: Key[Array, ""], denoiser: Params, config: LoRAConfig) -> Params:
 
 
 def merge(denoiser: Params, adapter: Params, config: LoRAConfig, dtype: str = "") -> Params:
-    """The denoiser whose kernels have the adapter's products added, in float32.
+    """The denoiser with the adapter's products added to its kernels, in float32.
 
     Args:
-      dtype: the merged kernels are rounded to; "": the kernels' own.  bfloat16 has 8 bits: of a
-        change much smaller than the kernel most is lost.
+      dtype: dtype of the merged kernels; "" for the kernels' own.  bfloat16 keeps only 8 bits and
+        loses most of a change that is much smaller than the kernel.
     """
 
-    def merged(name: str) -> Array:
+    def merge_kernel(name: str) -> Array:
         a, b = (adapter["blocks"][f"{name}_{part}"] for part in "ab")
         kernel = denoiser["blocks"][name]
         wide = jnp.promote_types(kernel.dtype, jnp.float32)
@@ -49,5 +49,5 @@ def merge(denoiser: Params, adapter: Params, config: LoRAConfig, dtype: str = ""
         whole = kernel.astype(wide) + config.alpha / config.rank * product
         return whole.astype(dtype or kernel.dtype)
 
-    kernels = {name: merged(name) for name in config.targets}
+    kernels = {name: merge_kernel(name) for name in config.targets}
     return {**denoiser, "blocks": {**denoiser["blocks"], **kernels}}

@@ -1,4 +1,4 @@
-"""An adapter as a directory that PEFT loads: adapter_model.safetensors and adapter_config.json."""
+"""Writes an adapter for PEFT: a directory of adapter_model.safetensors and adapter_config.json."""
 
 import pathlib
 import re
@@ -14,7 +14,7 @@ from diffpo_jax.models.families import FAMILIES
 from diffpo_jax.system import files, hub_names
 
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
-_PREFIX = "base_model.model."  # what PEFT's wrapper puts before every name
+_PREFIX = "base_model.model."  # PEFT's wrapper puts it before every name
 
 
 def write(
@@ -26,18 +26,19 @@ def write(
     base: str,
     lineage: Mapping[str, Any],
 ) -> None:
-    """Writes an adapter; the directory gets its name when all of it is written.
+    """Writes an adapter; the directory appears under its name once it is complete.
 
     Args:
       adapter: params["adapter"], whole on this host.
-      base: directory or hub name of the model it belongs to.
-      lineage: what it came from, JSON-like; beside it as lineage.json.
+      base: directory or hub name of the model that the adapter belongs to.
+      lineage: origin of the adapter, JSON-like, written to lineage.json.
 
     Raises:
-      UserError: the directory exists.
+      UserError: the directory already exists.
     """
     values = {
-        _PREFIX + name: np.ascontiguousarray(value) for name, value in _named(adapter, family)
+        _PREFIX + name: np.ascontiguousarray(value)
+        for name, value in _named_tensors(adapter, family)
     }
     with files.new_directory(directory) as temporary:
         save_file(values, temporary / WEIGHTS, metadata={"format": "pt"})
@@ -45,8 +46,8 @@ def write(
         files.write_json(temporary / "lineage.json", dict(lineage))
 
 
-def _named(adapter: Params, family: str):
-    """(name, value) of each published tensor; PEFT's are [r, in] and [out, r]."""
+def _named_tensors(adapter: Params, family: str):
+    """Yields (name, value) of each published tensor; PEFT's shapes are [r, in] and [out, r]."""
     for path, stacked in adapter["blocks"].items():
         projection, part = path.rsplit("_", 1)
         name = FAMILIES[family].weights[f"blocks/{projection}"].removesuffix(".weight")
@@ -58,7 +59,7 @@ def _config_json(config: LoRAConfig, family: str, base: str) -> dict[str, Any]:
     weights = FAMILIES[family].weights
     base, revision = hub_names.split(base)
     names = [weights[f"blocks/{x}"].removesuffix(".weight") for x in config.targets]
-    # A pattern of whole names, not a list of last parts: LLaDA calls its head ff_out too.
+    # A pattern of whole names, not a list of their last parts: LLaDA's head is called ff_out too.
     patterns = [re.escape(name).replace(re.escape("{i}"), r"\d+") for name in names]
     return {
         "peft_type": "LORA",

@@ -1,4 +1,4 @@
-"""A policy is a record of pure functions: what the sampler and the losses see of a network."""
+"""The policy, a record of pure functions through which the sampler and the losses use a network."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -9,22 +9,22 @@ from diffpo_jax.arrays.types import Params
 
 
 class Policy(NamedTuple):
-    """Functions of (params, arrays); no state, no flax.
+    """Functions of (params, arrays), without state and without flax.
 
     Attributes:
-      mask_id: token that stands for a position not yet written.
+      mask_id: token of positions that are not yet written.
       vocab: V.
-      logit_shift: 1 where the output at position i predicts token i+1 (Dream), else 0.
+      logit_shift: 1 if the output at position i predicts token i+1 (Dream), else 0.
       init: key -> params {"denoiser", "threshold"}.
-      init_adapter: key -> params["adapter"], where the policy is trained through one (LoRA);
-        functions of params use the adapter wherever it is among them.
+      init_adapter: key -> params["adapter"], if an adapter (LoRA) is trained.  All functions of
+        params use the adapter if params have one.
       hidden: (params, tokens [B S], mask [B S]) -> hidden states [B S D].
       logits: (params, hidden [... D]) -> logits [... V], float32 or wider.
-      fill: (params, tokens [B S], mask [B S]) -> (hidden states, kv): `hidden` and every layer's
-        keys and values, arrays [layers B ...], for `hidden_within`.
+      hidden_and_kv: (params, tokens [B S], mask [B S]) -> (hidden states, kv): `hidden`, and every
+        layer's keys and values, arrays [layers B ...], for `hidden_within`.
       hidden_within: (params, kv, tokens [B S], mask [B S], start [B], span) -> hidden states
-        [B span D] of the positions from `start` on; those outside are attended to as `kv` has
-        them.
+        [B span D] of the positions from `start` on; for the others it takes keys and values from
+        `kv`.
       threshold: (params, features [B D]) -> (mu [B], sigma [B]) of log gamma (gamma in nats).
     """
 
@@ -35,6 +35,6 @@ class Policy(NamedTuple):
     hidden: Callable[[Params, Int[Array, "B S"], Bool[Array, "B S"]], Float[Array, "B S D"]]
     logits: Callable[[Params, Float[Array, "*N D"]], Float[Array, "*N V"]]
     threshold: Callable[[Params, Float[Array, "B D"]], tuple[Float[Array, "B"], Float[Array, "B"]]]
-    fill: Callable[..., tuple[Float[Array, "B S D"], Any]] | None = None
+    hidden_and_kv: Callable[..., tuple[Float[Array, "B S D"], Any]] | None = None
     hidden_within: Callable[..., Float[Array, "B q D"]] | None = None
     init_adapter: Callable[[Key[Array, ""]], Params] | None = None

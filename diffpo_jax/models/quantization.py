@@ -1,14 +1,14 @@
-"""Kernels of a denoiser that is not trained, in 8 or 4 bits.
+"""Kernels of frozen denoisers in 8 or 4 bits.
 
-A column of a kernel [in, out] is cut into blocks of 64 inputs; a block's weights share a scale, its
-largest magnitude (int8: over 127.5).  Kinds:
+Each column of a kernel [in, out] is cut into blocks of 64 inputs.  The weights of a block share a
+scale: their largest magnitude, for int8 divided by 127.5.  Kinds:
 
-    int8   integers, 8.5 bits a weight with its share of a scale
-    nf4    16 levels, the quantiles of a normal distribution (QLoRA, arXiv 2305.14314), 4.5 bits
+    int8   integers; 8.5 bits per weight, with its share of a scale
+    nf4    16 levels, the quantiles of a normal distribution (QLoRA, arXiv 2305.14314); 4.5 bits
 
-qwix, of the extra `quantized`, rounds; what reads the weights in every product is here.  Values are
-multiplied out in the activations' dtype just before a product, block by block of the network: what
-stays in memory is the few bits.
+qwix, of the extra `quantized`, rounds the weights; this module reads them in every product.  Just
+before a product a kernel is multiplied out in the activations' dtype, one block of the network at a
+time, so that only the few bits stay in memory.
 """
 
 import math
@@ -24,7 +24,7 @@ from diffpo_jax.system.errors import UserError
 BLOCK = 64
 _VALUES = {"int8": jnp.int8, "nf4": jnp.uint4}
 
-# Appendix E of QLoRA; uint4 numbers them.
+# Appendix E of QLoRA, in the order of the uint4 numbers.
 NF4 = (
     -1.0,
     -0.6961928009986877,
@@ -46,24 +46,24 @@ NF4 = (
 
 
 class Quantized(NamedTuple):
-    """A kernel, or a stack of them."""
+    """A quantized kernel, or a stack of them."""
 
-    values: Shaped[Array, "*N in out"]  # int8; or uint4, numbers of levels
+    values: Shaped[Array, "*N in out"]  # int8, or the uint4 numbers of levels
     scale: Float[Array, "*N blocks out"]  # float32
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of the kernel."""
+        """Shape of the kernel."""
         return self.values.shape
 
     @property
     def kind(self) -> str:
-        """A key of `_VALUES`."""
+        """Kind of quantization, a key of `_VALUES`."""
         return next(kind for kind, dtype in _VALUES.items() if self.values.dtype == dtype)
 
 
-def quantize_blocks(params: Params, kind: str) -> Params:
-    """Parameters with the kernels of the denoiser's blocks rounded; "": as they are."""
+def quantize_blocks(params: Params, kind: str | None) -> Params:
+    """Parameters with the kernels of the denoiser's blocks quantized; unchanged without a kind."""
     if not kind:
         return params
     blocks = params["denoiser"]["blocks"]
@@ -72,17 +72,17 @@ def quantize_blocks(params: Params, kind: str) -> Params:
 
 
 def quantize(kernel: Float[Array, "*N in out"], kind: str) -> Quantized:
-    """Rounds a kernel; blocks are of 64 inputs, or of the largest divisor they share with 64.
+    """Quantizes a kernel in blocks of gcd(64, inputs) inputs.
 
     Raises:
       UserError: qwix is not installed.
     """
     try:
-        import qwix  # takes seconds to import, and few runs want it
+        import qwix  # takes seconds to import, and few runs need it
     except ImportError as error:
         raise UserError(
-            f"config.model.quantized={kind!r} needs qwix: pip install qwix, or the extra "
-            "`quantized` of this package."
+            f"config.model.quantized={kind!r} needs qwix: pip install qwix, or install this "
+            "package with the extra `quantized`."
         ) from error
     inputs = kernel.ndim - 2
     others = [axis for axis in range(kernel.ndim) if axis != inputs]
@@ -95,18 +95,20 @@ def quantize(kernel: Float[Array, "*N in out"], kind: str) -> Quantized:
     return Quantized(rounded.qvalue, rounded.scale)
 
 
-def kernel_of(stored: Quantized, dtype: Any) -> Float[Array, "*N in out"]:
+def dequantize(stored: Quantized, dtype: Any) -> Float[Array, "*N in out"]:
     """The kernel, multiplied out in float32 and rounded to `dtype`."""
-    levels = _nf4(stored.values) if stored.kind == "nf4" else stored.values.astype(jnp.float32)
+    levels = (
+        _nf4_levels(stored.values) if stored.kind == "nf4" else stored.values.astype(jnp.float32)
+    )
     *rest, inputs, out = levels.shape
     blocks = stored.scale.shape[-2]
     cut = levels.reshape(*rest, blocks, inputs // blocks, out)
     return (cut * stored.scale[..., None, :]).reshape(levels.shape).astype(dtype)
 
 
-def _nf4(numbers: Shaped[Array, "*N"]) -> Float[Array, "*N"]:
-    # By the bits, lowest first, 15 selections: elementwise, so that it is fused and shards as the
-    # kernel does.  A table look-up is a gather, which TPUs do one number at a time.
+def _nf4_levels(numbers: Shaped[Array, "*N"]) -> Float[Array, "*N"]:
+    # 15 selections by the bits, lowest first: elementwise, so they fuse, and shard like the kernel.
+    # A table look-up would be a gather, which TPUs do one number at a time.
     bits = [(numbers.astype(jnp.int32) >> bit) & 1 for bit in range(4)]
     levels = [jnp.float32(level) for level in NF4]
     for bit in bits:

@@ -1,4 +1,4 @@
-"""Bytes on each device: what stays there during a run, and what a program takes besides."""
+"""Bytes on each device: what a run keeps there throughout, and what each program adds."""
 
 import math
 import re
@@ -12,46 +12,50 @@ from diffpo_jax.planning.programs import Compiled, Program, Step
 _UNITS = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
-def on_each(tree: Any) -> float:
-    """Bytes that a pytree of shapes with shardings takes on each device."""
+def bytes_per_device(tree: Any) -> float:
+    """The bytes that a pytree of shapes with shardings takes on each device."""
     return sum(
-        math.prod(x.sharding.shard_shape(x.shape)) * sharding.bytes_of(x.dtype)
+        math.prod(x.sharding.shard_shape(x.shape)) * sharding.element_bytes(x.dtype)
         for x in jax.tree.leaves(tree)
     )
 
 
-def staying(step: Step) -> dict[str, float]:
-    """What a run holds all the time, whatever program runs."""
-    trained = on_each(step.state.params)
+def resident_bytes(step: Step) -> dict[str, float]:
+    """The bytes per device that a run holds throughout, whichever program runs."""
+    trained = bytes_per_device(step.state.params)
     return {
-        "weights": trained + on_each(step.frozen),
-        "optimiser": on_each(step.state) - trained,
-        # A KL compares with the model before RL at each update; what is frozen is there already.
-        "reference": on_each(step.reference),
+        "weights": trained + bytes_per_device(step.frozen),
+        "optimiser": bytes_per_device(step.state) - trained,
+        # With a KL term, updates compare with the model before RL. Frozen parameters are shared
+        # with it, so only the trained ones have a second copy.
+        "reference": bytes_per_device(step.reference),
     }
 
 
-def of_program(
-    program: Program, compiled: Compiled, staying: dict[str, int], limit: float | None
+def program_bytes(
+    program: Program, compiled: Compiled, resident: dict[str, float], limit: float | None
 ) -> dict[str, Any]:
-    """Bytes while a program runs, by what they are.
+    """The bytes per device while a program runs, by kind.
 
     Returns:
-      the parts by name; `sum`, and `over`: how far that is above the limit (below: negative).  Of a
-      program that the compiler refused, `temporaries` is what it asked for, or None where it did
-      not say, and so are `sum` and `over`.
+      The resident parts, `batch`, `temporaries`, `results` and `code`; their `sum`; and `over`, by
+      how much the sum exceeds the limit (negative if it fits, None without a limit). For a program
+      that the compiler refused, `temporaries` is what the compiler asked for; if its message does
+      not say, `temporaries`, `sum` and `over` are None.
     """
-    batch = on_each(program.arguments) - _of_state(program, staying)
-    parts: dict[str, Any] = dict(staying) | {"batch": batch}
+    # Arguments that are resident: the whole state, or the weights alone.
+    whole_state = hasattr(program.arguments[0], "opt_state")
+    counted = resident["weights"] + (resident["optimiser"] if whole_state else 0)
+    batch = bytes_per_device(program.arguments) - counted
+    parts: dict[str, Any] = dict(resident) | {"batch": batch}
     if compiled.executable is None:
-        parts |= {"temporaries": asked_for(compiled.refusal, batch + _of_state(program, staying))}
-        parts |= {"results": 0, "code": 0}
+        requested = requested_temporaries(compiled.refusal, batch + counted)
+        parts |= {"temporaries": requested, "results": 0, "code": 0}
     else:
         stats = compiled.executable.memory_analysis()
-        # Of what is padded on the device the padding counts too; weights that a program does not
-        # read, such as the head's when it scores, are no arguments of it.
-        padded = stats.argument_size_in_bytes - _of_state(program, staying)
-        parts["batch"] = max(padded, batch)
+        # The compiler's figure includes padding, but not weights that the program does not read,
+        # such as the threshold head's when it scores: the larger of the two is right.
+        parts["batch"] = max(stats.argument_size_in_bytes - counted, batch)
         parts["temporaries"] = stats.temp_size_in_bytes
         parts["results"] = stats.output_size_in_bytes - stats.alias_size_in_bytes
         parts["code"] = stats.generated_code_size_in_bytes
@@ -61,16 +65,14 @@ def of_program(
     return parts | {"sum": total, "over": over}
 
 
-def asked_for(refusal: str, arguments: int) -> float | None:
-    """Bytes of temporaries that the compiler named when it refused a program."""
-    if found := re.search(r"temporaries \(([\d.]+)([KMGT])\) exceeds", refusal):
-        return float(found[1]) * _UNITS[found[2]]
-    if found := re.search(r"Used ([\d.]+)([KMGT]) of [\d.]+[KMGT] hbm", refusal):
-        return float(found[1]) * _UNITS[found[2]] - arguments
+def requested_temporaries(refusal: str, argument_bytes: float) -> float | None:
+    """The bytes of temporaries named in a compiler's refusal; None if it names none.
+
+    Args:
+      argument_bytes: bytes of the program's arguments, which some messages include.
+    """
+    if match := re.search(r"temporaries \(([\d.]+)([KMGT])\) exceeds", refusal):
+        return float(match[1]) * _UNITS[match[2]]
+    if match := re.search(r"Used ([\d.]+)([KMGT]) of [\d.]+[KMGT] hbm", refusal):
+        return float(match[1]) * _UNITS[match[2]] - argument_bytes
     return None
-
-
-def _of_state(program: Program, staying: dict[str, int]) -> int:
-    """What of the arguments is weights and optimiser state: the whole state, or the weights."""
-    whole = hasattr(program.arguments[0], "opt_state")
-    return staying["weights"] + (staying["optimiser"] if whole else 0)

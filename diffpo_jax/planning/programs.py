@@ -1,7 +1,7 @@
-"""The programs of an RL step, compiled for devices that need not be there.
+"""The programs of an RL step, compiled for devices that need not be present.
 
-Arguments are shapes with shardings; nothing is allocated.  The programs are those of
-`rl.step.make_programs`, which a run uses.
+Arguments are shapes with shardings, so nothing is allocated. The programs are those of a run, from
+`rl.step.make_programs`.
 """
 
 import functools
@@ -26,41 +26,40 @@ from diffpo_jax.run import setup, trained
 
 
 class Program(NamedTuple):
-    """One program and what it is called with."""
+    """A program and the shapes of its arguments."""
 
     function: Any  # jitted
     arguments: tuple[Any, ...]  # shapes with shardings
-    times: int  # in an RL step
+    times: int  # runs per RL step
 
 
 class Step(NamedTuple):
-    """The programs of an RL step by name; those that are not needed are absent."""
+    """The programs of an RL step and the shapes, with shardings, of what a run keeps."""
 
-    state: TrainState  # shapes with shardings, of what is trained
+    state: TrainState  # the trained parameters and the optimiser's state
     frozen: Params  # the other parameters
-    reference: Params  # those of which a run keeps a second copy, for a KL
-    programs: dict[str, Program]
-    run: rl_step.Programs  # all of a run's, those too small to plan among them
+    reference: Params  # parameters of which a run keeps a second copy, for a KL term
+    programs: dict[str, Program]  # by name; programs that are not needed are absent
+    run: rl_step.Programs  # all programs of a run, also those too small to plan
 
 
 class Compiled(NamedTuple):
-    """What the compiler made of a program, or what it said."""
+    """A compiled program, or the compiler's refusal."""
 
-    executable: Any  # None: refused for want of memory
-    refusal: str  # the compiler's sentence then
-    seconds: float  # of compilation
+    executable: Any  # None if the compiler refused for lack of memory
+    refusal: str  # the compiler's message if it refused, else ""
+    seconds: float  # compilation time
 
 
 def make_step(config: Config, mesh: Mesh) -> Step:
-    """Traces nothing yet but shapes.
+    """The programs `rollout`, `score` (old and reference log-probabilities) and `update`.
 
-    Returns:
-      rollout, score (of old and reference log-probabilities) and update.
+    Nothing is compiled yet; shapes alone are traced.
 
     Raises:
       UserError: the vocabulary is not known, or an array does not divide over the mesh.
     """
-    words = vocabulary.of_config(config)
+    words = vocabulary.make_vocabulary(config)
     policy = families.make_policy(
         config.model,
         config.threshold,
@@ -87,7 +86,7 @@ def make_step(config: Config, mesh: Mesh) -> Step:
 def _with_arguments(
     run: rl_step.Programs, state: TrainState, frozen: Params, config: Config, mesh: Mesh
 ) -> dict[str, Program]:
-    """The programs with the arguments that `rl.step.run_step` gives them."""
+    """The programs with the shapes that a run calls them with, as in `rl.step.run_step`."""
     rl, params = config.rl, frozen | state.params
     rows, batch = rl.prompts * rl.group, sharding.batch_sharding(mesh)
     everywhere = functools.partial(_shape, placed=sharding.replicated(mesh))
@@ -104,18 +103,19 @@ def _with_arguments(
         out = jax.eval_shape(function, *arguments)
         return jax.tree.map(lambda x: _shape(x, placed=batch), out)
 
-    of_rollout = (params, prompts, scalar, everywhere(keys))
-    programs = {"rollout": Program(run.generate, of_rollout, 1)}
-    rollout = result(run.generate, *of_rollout)
+    rollout_inputs = (params, prompts, scalar, everywhere(keys))
+    programs = {"rollout": Program(run.generate, rollout_inputs, 1)}
+    rollout = result(run.generate, *rollout_inputs)
     draws = old = reference = None
     if config.mode != "sampler":
         draws = result(run.draw, key, rollout, prompts)
-        of_score = (params, prompts, rollout, draws)
-        old = result(run.score, *of_score)
-        if scored := _scored(config):
-            programs["score"] = Program(run.score, of_score, scored)
+        score_inputs = (params, prompts, rollout, draws)
+        old = result(run.score, *score_inputs)
+        if times := _scorings(config):
+            programs["score"] = Program(run.score, score_inputs, times)
         reference = old if rl.objective.kl and rl.objective.kl_in == "loss" else None
-        # The first update takes its own values, and is as large.
+        # The first update of a step takes its own log-probabilities for the old ones. The planned
+        # program is that of the later updates, which is as large.
         old = old if rl.inner_updates > 1 else None
     exact = rl.objective.selection == "exact"
     sets = result(run.old_selection, params, rollout) if exact else None
@@ -125,8 +125,8 @@ def _with_arguments(
     return programs
 
 
-def _scored(config: Config) -> int:
-    """How often log-probabilities are taken in a step, of θ_old and of the reference."""
+def _scorings(config: Config) -> int:
+    """Scorings per step, for the log-probabilities under θ_old and under the reference."""
     updates, objective = config.rl.inner_updates, config.rl.objective
     if objective.kl and objective.kl_in == "reward":
         return updates + 1
@@ -134,7 +134,7 @@ def _scored(config: Config) -> int:
 
 
 def compile_program(program: Program) -> Compiled:
-    """Compiles; a refusal for want of memory is a result."""
+    """Compiles a program. A refusal for lack of memory is a result and raises nothing."""
     began = time.perf_counter()
     lowered = program.function.lower(*program.arguments)
     try:

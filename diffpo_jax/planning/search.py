@@ -1,4 +1,4 @@
-"""The largest batch that fits, by bisection."""
+"""Searches for the largest batch that fits, by bisection."""
 
 import dataclasses
 import math
@@ -9,61 +9,58 @@ from diffpo_jax.planning import planner
 from diffpo_jax.planning.topology import Topology
 from diffpo_jax.system.progress import say
 
-_MOST_PROMPTS = 64  # times those of the configuration
+_MAX_PROMPTS_FACTOR = 64  # the largest number of prompts tried, as a multiple of the configured one
 
 
 def search(config: Config, topology: Topology) -> dict[str, int | None]:
-    """The largest micro-batch of the configuration's rollouts, and the most prompts with it.
+    """Finds the largest micro-batch, and then the most prompts per step with that micro-batch.
 
     Returns:
-      `micro_batch` and `prompts`; None where not even the smallest fits.
+      `micro_batch` and `prompts`; None if not even the smallest fits.
     """
 
-    def with_(**changes: int) -> Config:
-        return dataclasses.replace(config, rl=dataclasses.replace(config.rl, **changes))
+    def fits(names: tuple[str, ...], **changes: int) -> bool:
+        changed = dataclasses.replace(config, rl=dataclasses.replace(config.rl, **changes))
+        verdict = planner.programs_fit(changed, topology, names)
+        settings = " ".join(f"{name}={value}" for name, value in changes.items())
+        say(f"{settings} {'fits' if verdict else 'does not fit'}")
+        return verdict
 
-    def updates(micro: int) -> bool:
-        return planner.judge(with_(micro_batch=micro), topology, ("update", "score"))
-
-    micro = largest(micro_batches(config), _said("micro_batch", updates))
+    micro = largest(micro_batches(config), lambda n: fits(("update", "score"), micro_batch=n))
     if micro is None:
         return {"micro_batch": None, "prompts": None}
-
-    def rolls_out(prompts: int) -> bool:
-        changed = with_(prompts=prompts, micro_batch=micro)
-        return planner.judge(changed, topology, ("rollout",))
-
-    return {
-        "micro_batch": micro,
-        "prompts": largest(prompts(config, micro), _said("prompts", rolls_out)),
-    }
+    most = largest(
+        prompts(config, micro), lambda n: fits(("rollout",), prompts=n, micro_batch=micro)
+    )
+    return {"micro_batch": micro, "prompts": most}
 
 
 def micro_batches(config: Config) -> list[int]:
-    """Those that divide the rollouts of a step and are divided by the devices that share them."""
+    """The micro-batches that divide a step's rollouts and are multiples of the batch's devices."""
     rows, shards = config.rl.prompts * config.rl.group, config.mesh.data * config.mesh.fsdp
     return [n for n in range(shards, rows + 1, shards) if rows % n == 0]
 
 
 def prompts(config: Config, micro: int) -> list[int]:
-    """Numbers of prompts whose rollouts fall into whole micro-batches, up to many times as many."""
+    """The numbers of prompts whose rollouts are whole micro-batches, in increasing order."""
     unit = micro // math.gcd(micro, config.rl.group)
-    most = _MOST_PROMPTS * config.rl.prompts
+    most = _MAX_PROMPTS_FACTOR * config.rl.prompts
     return list(range(unit, max(most, unit) + 1, unit))
 
 
 def largest(candidates: Sequence[int], fits: Callable[[int], bool]) -> int | None:
-    """The last candidate that fits, where none fits after one that does not; None: none.
+    """The last candidate that fits, or None if none does.
 
-    Doubles the place first: large candidates take long to compile.
+    Candidates must be in increasing order: none may fit after one that does not. The index is
+    doubled before it is bisected, as large candidates take long to compile.
     """
-    low, high = -1, len(candidates)  # fits; does not, or is not there
-    place = 0
-    while place < high:
-        if not fits(candidates[place]):
-            high = place
+    low, high = -1, len(candidates)  # the last index known to fit, the first that does not
+    index = 0
+    while index < high:
+        if not fits(candidates[index]):
+            high = index
             break
-        low, place = place, max(2 * place, place + 1)
+        low, index = index, max(2 * index, index + 1)
     while high - low > 1:
         middle = (low + high) // 2
         if fits(candidates[middle]):
@@ -71,13 +68,3 @@ def largest(candidates: Sequence[int], fits: Callable[[int], bool]) -> int | Non
         else:
             high = middle
     return candidates[low] if low >= 0 else None
-
-
-def _said(name: str, fits: Callable[[int], bool]) -> Callable[[int], bool]:
-    def judge(value: int) -> bool:
-        verdict = fits(value)
-        word = "fits" if verdict else "does not fit"
-        say(f"{name}={value} {word}")
-        return verdict
-
-    return judge

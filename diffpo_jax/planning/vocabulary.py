@@ -1,4 +1,4 @@
-"""The vocabulary of a configuration, without its tokenizer where that is not at hand."""
+"""The vocabulary of a configuration, without downloading a published model's tokenizer."""
 
 from typing import NamedTuple
 
@@ -7,23 +7,27 @@ from diffpo_jax.data import tokenizers
 
 
 class Vocabulary(NamedTuple):
-    """What a program is compiled with."""
+    """What a program needs to know of a vocabulary."""
 
     size: int  # V
-    mask: int
-    ends: tuple[int, ...]  # end-of-text ids
+    mask: int  # id of the mask token
+    ends: tuple[int, ...]  # ids that end a text
 
 
 # By config.model.family, from the config.json of GSAI-ML/LLaDA-8B and Dream-org/Dream-v0-7B.  A
-# plan needs no network, so neither their tokenizers.
+# plan needs no network, so it cannot ask their tokenizers.
 _PUBLISHED = {
     "llada": Vocabulary(126_464, 126_336, (126_081,)),
     "dream": Vocabulary(152_064, 151_666, (151_643,)),
 }
 
 
-def of_config(config: Config) -> Vocabulary:
-    """That of the published family, or the tokenizer's.  Raises what `make_tokenizer` raises."""
+def make_vocabulary(config: Config) -> Vocabulary:
+    """The vocabulary of the published family, or else of config.tokenizer.
+
+    Raises:
+      UserError: as `tokenizers.make_tokenizer` does.
+    """
     if config.model.family in _PUBLISHED:
         return _PUBLISHED[config.model.family]
     tokenizer = tokenizers.make_tokenizer(config.tokenizer)

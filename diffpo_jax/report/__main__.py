@@ -22,7 +22,7 @@ _OUT = flags.DEFINE_string("out", None, "File of the page; default: WORKDIR/repo
 
 
 def main(argv: Sequence[str]) -> None:
-    command.require(argv, ("workdir",), __doc__.splitlines()[2].strip())
+    command.require_flags(argv, ("workdir",), __doc__.splitlines()[2].strip())
     out = build.destination(_WORKDIR.value, _OUT.value)
     report = build.gather(_WORKDIR.value)
     try:
@@ -34,4 +34,4 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    command.entry(main)
+    command.run(main)

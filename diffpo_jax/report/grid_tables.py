@@ -13,12 +13,14 @@ from diffpo_jax.analysis.comparison import Finished, Spread
 Table = dict[str, Any]
 
 
-def tables(runs: Sequence[Finished], calls: Sequence[float], reference: str = "") -> list[Table]:
+def tables(
+    runs: Sequence[Finished], calls: Sequence[float], reference: str | None = None
+) -> list[Table]:
     """Three tables for each task, in the order of the runs.
 
     Args:
       calls: where the frontiers are compared.
-      reference: the arm that the others are compared with; empty: a task's first.
+      reference: the arm that the others are compared with; None: a task's first.
     """
     found = []
     for task in dict.fromkeys(run.task for run in runs):
@@ -101,7 +103,7 @@ def at_equal_calls(runs: Sequence[Finished], task: str, calls: Sequence[float]) 
 
 
 def against_reference(
-    runs: Sequence[Finished], task: str, calls: Sequence[float], reference: str
+    runs: Sequence[Finished], task: str, calls: Sequence[float], reference: str | None
 ) -> Table:
     """Paired differences to one arm, with bootstrap intervals."""
     arms = comparison.by_arm(runs)

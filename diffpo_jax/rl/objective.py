@@ -17,7 +17,7 @@ from jaxtyping import Array, Bool, Float, Int
 from diffpo_jax.arrays.masked import masked_mean, masked_sum
 from diffpo_jax.config import ObjectiveConfig
 from diffpo_jax.diffusion import end_of_text
-from diffpo_jax.diffusion.end_of_text import EndOfText
+from diffpo_jax.diffusion.settings import EndOfText
 
 
 def counted_tokens(

@@ -15,7 +15,8 @@ from diffpo_jax.arrays.types import Draws, Params, Prompts, Rollout, TrainState
 from diffpo_jax.config import RLConfig, SamplerConfig
 from diffpo_jax.data import tokenizers
 from diffpo_jax.data.prompts import EncodedBatch
-from diffpo_jax.diffusion import likelihood, sampler, unmask
+from diffpo_jax.diffusion import likelihood, sampler
+from diffpo_jax.diffusion.settings import SamplerSettings
 from diffpo_jax.distributed import chips, sharding
 from diffpo_jax.evaluation import grading
 from diffpo_jax.models import flops
@@ -76,11 +77,11 @@ def make_programs(
     policy: Policy,
     optimizer: optax.GradientTransformation,
     config: RLConfig,
-    settings: unmask.SamplerSettings,
+    settings: SamplerSettings,
     groups: tuple[str, ...],
     mesh: Mesh,
     state: TrainState,
-    slots: int,
+    slots: int | None,
 ) -> Programs:
     """Builds and jits what a step runs on the devices.
 
@@ -88,7 +89,7 @@ def make_programs(
       settings: of the sampler of rollouts.
       groups: of parameters that are trained.
       state: arrays or shapes, for the shardings of an update's result.
-      slots: of the continuous batch in rollouts; 0 for a static batch.
+      slots: of the continuous batch in rollouts; None for a static batch.
     """
     threshold = "drawn" if "threshold" in groups else "fixed"
     batch = sharding.batch_sharding(mesh)

@@ -1,9 +1,9 @@
 """One optimiser update: sharded, micro-batched, one jitted program.
 
-1. split the batch into micro-batches, each spread over all devices;
-2. for each: surrogate log-likelihoods, objective, gradient of the sum over its sequences;
-3. divide once by the number of sequences; apply the optimiser;
-4. keep the old state where no sequence has an advantage.
+1. Split the batch into micro-batches, each spread over all devices.
+2. For each: surrogate log-likelihoods, objective, gradient of the sum over its sequences.
+3. Divide once by the number of sequences; apply the optimiser.
+4. Keep the old state if no sequence has an advantage.
 """
 
 from collections.abc import Callable
@@ -12,20 +12,20 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from diffpo_jax.arrays import microbatch
 from diffpo_jax.arrays.masked import pair
 from diffpo_jax.arrays.types import Draws, Metrics, Params, Prompts, Rollout, TrainState
 from diffpo_jax.config import LikelihoodConfig, ObjectiveConfig
 from diffpo_jax.diffusion import commit_likelihood, likelihood, thresholds
-from diffpo_jax.diffusion.unmask import SamplerSettings
+from diffpo_jax.diffusion.settings import SamplerSettings
 from diffpo_jax.models.policy import Policy
 from diffpo_jax.rl import diagnostics, objective
 
 
 class Batch(NamedTuple):
-    """What one update learns from.  None: not needed (see `make_update`)."""
+    """What one update learns from.  None means not needed (see `make_update`)."""
 
     prompts: Prompts
     rollout: Rollout
@@ -34,29 +34,32 @@ class Batch(NamedTuple):
     old: Float[Array, "B L"] | None  # log π̂_old for these draws
     reference: Float[Array, "B L"] | None  # log π̂_ref for these draws
     old_selection: Float[Array, "B N"] | None = None  # log P_old of each call's set
-    tokens: Float[Array, "B"] | None = None  # counted tokens a sequence, mean over the batch
+    tokens: Float[Array, "B"] | None = None  # mean number of counted tokens per sequence
+
+
+Term = tuple[Float[Array, "B"], Metrics]  # a term of J for each sequence, and metrics
 
 
 def init_state(params: Params, optimizer: optax.GradientTransformation) -> TrainState:
-    """A state at step 0, of the groups of parameters that are trained."""
+    """Returns the state at step 0 of the trained groups of parameters."""
     return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params))
 
 
 def make_score(
-    policy: Policy, config: LikelihoodConfig, settings: SamplerSettings, micro_batch: int
+    policy: Policy, config: LikelihoodConfig, settings: SamplerSettings, micro_batch: int | None
 ) -> Callable[[Params, Prompts, Rollout, Draws], Float[Array, "B L"]]:
-    """score(params, prompts, rollout, draws) -> log π̂ of every token [B L]."""
+    """Builds score(params, prompts, rollout, draws) -> log π̂ of every token [B L]."""
 
     def score(params: Params, prompts: Prompts, rollout: Rollout, draws: Draws) -> Array:
-        def one(part):
-            return likelihood.anchored_log_prob(policy, params, *part, **_scoring(config, settings))
+        def score_part(part):
+            return likelihood.anchored_log_prob(policy, params, *part, config, settings)
 
         rows = rollout.nfe.shape[0]
-        whole = (prompts, rollout, draws)
         order = _order(rollout, micro_batch or rows)
-        parts = microbatch.split(_take(whole, order), micro_batch or rows)
-        scored = microbatch.merge(jax.lax.map(one, parts))
-        return jnp.zeros_like(scored).at[order].set(scored)
+        batch = _take((prompts, rollout, draws), order)
+        parts = microbatch.split(batch, micro_batch or rows)
+        scores = microbatch.merge(jax.lax.map(score_part, parts))
+        return jnp.zeros_like(scores).at[order].set(scores)
 
     return score
 
@@ -64,7 +67,7 @@ def make_score(
 def make_divergence(
     config: ObjectiveConfig, settings: SamplerSettings
 ) -> Callable[[Array, Array, Rollout], Float[Array, "B"]]:
-    """divergence(old, reference, rollout): the KL of each sequence, for a price in its reward."""
+    """Builds divergence(old, reference, rollout): each sequence's KL, a price in its reward."""
 
     def divergence(old: Array, reference: Array, rollout: Rollout) -> Array:
         counted = _counted(rollout, config, settings)
@@ -76,10 +79,10 @@ def make_divergence(
 def make_old_selection(
     policy: Policy, settings: SamplerSettings
 ) -> Callable[[Params, Rollout], Float[Array, "B N"]]:
-    """old_selection(params, rollout) -> log P_old of each call's set, from the record alone."""
+    """Builds old_selection(params, rollout) -> log P_old of each call's set, without any pass."""
 
     def old_selection(params: Params, rollout: Rollout) -> Array:
-        lo, hi = commit_likelihood.recorded_bounds(rollout, **_of_sets(settings))
+        lo, hi = commit_likelihood.recorded_bounds(rollout, settings)
         mu, sigma = policy.threshold(params, rollout.features)
         return commit_likelihood.log_selection(lo, hi, mu, sigma, settings.scope)
 
@@ -94,99 +97,107 @@ def make_update(
     *,
     groups: tuple[str, ...],
     settings: SamplerSettings,
-    micro_batch: int = 0,
+    micro_batch: int | None = None,
 ) -> Callable[..., tuple[TrainState, Metrics]]:
     """Builds update(state, frozen, batch, rate=1) -> (state, metrics), to be jitted.
 
-    `state` has the groups that are trained, and may be donated; `frozen` has the others.  `rate` is
-    a factor on the learning rates.
+    `state` has the trained groups and may be donated; `frozen` has the others.  `rate` is a factor
+    on the learning rates.
 
-    Where `batch.old` is None the update is the first on these rollouts: θ is θ_old, and the old
-    log-probabilities are the new ones, with no gradient.  `batch.draws` is None where no token is
-    trained (mode "sampler"); `batch.reference` where no KL is in the loss.
+    `batch.old` is None in the first update on these rollouts: θ is θ_old then, and the old
+    log-probabilities are the new ones without a gradient.  `batch.draws` is None if no token is
+    trained (mode "sampler"), `batch.reference` if there is no KL in the loss.
 
     Args:
-      groups: the names of what is trained (`optimizer.trained_groups`).
-      micro_batch: sequences at a time, 0 for all; divides B.
-      settings: of the sampler: likelihoods are of the distributions it drew from.
+      groups: keys of the trained parameters (`optimizer.trained_groups`).
+      micro_batch: sequences at a time, None for all; divides B.
+      settings: of the sampler; likelihoods are those of the distributions it drew from.
     """
     tokens_trained = trains_tokens(groups)
 
     def loss(params: Params, batch: Batch) -> tuple[Array, Metrics]:
         value, metrics = jnp.zeros_like(batch.advantage), {}
         if tokens_trained:
-            tokens, metrics = _tokens(policy, params, batch, likelihood_config, config, settings)
-            value += tokens
+            value, metrics = _token_term(policy, params, batch, likelihood_config, config, settings)
         if config.selection == "exact":
-            sets, of_sets = _selection(policy, params, batch, config, settings, tokens_trained)
-            value, metrics = value + sets, metrics | of_sets
+            term = _selection_term(policy, params, batch, config, settings, tokens_trained)
+            value, metrics = value + term[0], metrics | term[1]
         elif "threshold" in groups and config.selection == "gamma_token":
-            gamma, of_gamma = _gamma(policy, params, batch, config)
-            value, metrics = value + gamma, metrics | of_gamma
+            term = _threshold_term(policy, params, batch, config)
+            value, metrics = value + term[0], metrics | term[1]
         metrics["objective"] = (jnp.sum(value), jnp.asarray(value.shape[0]))
         return -jnp.sum(value), metrics
 
     def update(
         state: TrainState, frozen: Params, batch: Batch, rate: Float[Array, ""] | float = 1.0
     ) -> tuple[TrainState, Metrics]:
-        # Only what is trained is differentiated: a frozen denoiser costs no backward pass.
+        # Differentiates the trained groups only: a frozen denoiser costs no backward pass.
         def gradient(part: Batch) -> tuple[Params, Metrics]:
             return jax.grad(lambda p: loss(frozen | p, part), has_aux=True)(state.params)
 
+        # 1. Order the rows for micro-batches.  The mean number of tokens is the whole batch's.
         rows = batch.advantage.shape[0]
-        # Of the whole batch, whatever the micro-batches.
         tokens = jnp.sum(_counted(batch.rollout, config, settings)) / rows
         batch = batch._replace(tokens=jnp.full(rows, tokens, batch.advantage.dtype))
         batch = _take(batch, _order(batch.rollout, micro_batch or rows))
+        # 2. Gradients, summed over micro-batches and divided once.
         total, metrics = microbatch.accumulate(gradient, batch, micro_batch)
         grads = jax.tree.map(lambda g: g / rows, total)
+        # 3. Apply the optimiser.
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         updates = jax.tree.map(lambda u: u * jnp.asarray(rate, u.dtype), updates)
         params = optax.apply_updates(state.params, updates)
         for name in groups:
-            metrics[f"grad_norm/{name}"] = _one(optax.tree.norm(grads[name]))
+            metrics[f"grad_norm/{name}"] = _single(optax.tree.norm(grads[name]))
             ratio = optax.tree.norm(updates[name]) / optax.tree.norm(state.params[name])
-            metrics[f"update_ratio/{name}"] = _one(ratio)
-        # No advantage, no update: momentum must not move the parameters either.
+            metrics[f"update_ratio/{name}"] = _single(ratio)
+        # 4. Without any advantage keep the old state: momentum must not move the parameters.
         learn = jnp.any(batch.advantage != 0)
         new = TrainState(state.step + 1, params, opt_state)
         kept = state._replace(step=state.step + 1)
         state = jax.tree.map(lambda a, b: jnp.where(learn, a, b), new, kept)
-        return state, metrics | {"skipped": _one(1.0 - learn)}
+        return state, metrics | {"skipped": _single(1.0 - learn)}
 
     return update
 
 
 def trains_tokens(groups: tuple[str, ...]) -> bool:
-    """Whether the model that writes is among what is trained, itself or by an adapter."""
+    """Whether the trained groups include the denoiser or its adapter."""
     return "denoiser" in groups or "adapter" in groups
 
 
-def _order(rollout: Rollout, micro_batch: int) -> Array:
-    """Rows of as many calls together: a micro-batch is passed as often as its longest row."""
-    return microbatch.neighbours(rollout.nfe, micro_batch)
+def _order(rollout: Rollout, micro_batch: int) -> Int[Array, "B"]:
+    """An order that puts rows with similar numbers of calls in one micro-batch.
+
+    A micro-batch makes as many passes as its longest row has calls.
+    """
+    return microbatch.group_similar(rollout.nfe, micro_batch)
 
 
-def _take(tree: Any, order: Array) -> Any:
+def _take(tree: Any, order: Int[Array, "B"]) -> Any:
     return jax.tree.map(lambda x: x[order], tree)
 
 
-def _tokens(policy, params, batch, likelihood_config, config, settings):
+def _token_term(
+    policy: Policy,
+    params: Params,
+    batch: Batch,
+    likelihood_config: LikelihoodConfig,
+    config: ObjectiveConfig,
+    settings: SamplerSettings,
+) -> Term:
+    """The token term of J and its metrics."""
+    rollout, draws = batch.rollout, batch.draws
     new = likelihood.anchored_log_prob(
-        policy,
-        params,
-        batch.prompts,
-        batch.rollout,
-        batch.draws,
-        **_scoring(likelihood_config, settings),
+        policy, params, batch.prompts, rollout, draws, likelihood_config, settings
     )
     first = batch.old is None
     old = jax.lax.stop_gradient(new) if first else batch.old
-    counted, scale = _counted(batch.rollout, config, settings), batch.draws.scale
+    counted, scale = _counted(rollout, config, settings), draws.scale
     value = objective.token_objective(
         new,
         old,
-        batch.rollout.logprob,
+        rollout.logprob,
         batch.reference,
         counted,
         batch.advantage,
@@ -197,46 +208,28 @@ def _tokens(policy, params, batch, likelihood_config, config, settings):
     scored = counted if scale is None else counted & (scale > 0)
     metrics = diagnostics.ratio_metrics(new, old, batch.reference, scored, batch.advantage, config)
     if first:
-        exact = likelihood.is_exact(batch.rollout.commit_call, batch.draws.anchors)
-        metrics |= diagnostics.surrogate_metrics(old, batch.rollout, scored, exact, config)
+        exact = likelihood.is_exact(rollout.commit_call, draws.anchors)
+        metrics |= diagnostics.surrogate_metrics(old, rollout, scored, exact, config)
     return value, metrics
 
 
-def _scoring(config: LikelihoodConfig, settings: SamplerSettings) -> dict[str, Any]:
-    """How tokens are scored: as the sampler drew them, where the configuration does not differ."""
-    return {
-        "temperature": config.temperature or settings.temperature,
-        "remat": config.remat,
-        "end": settings.end,
-        "chunk": settings.chunk,
-        "keep_mask": config.keep_mask,
-    }
+def _selection_term(
+    policy: Policy,
+    params: Params,
+    batch: Batch,
+    config: ObjectiveConfig,
+    settings: SamplerSettings,
+    tokens_trained: bool,
+) -> Term:
+    """The term of the committed sets and its metrics.
 
-
-def _counted(rollout: Rollout, config: ObjectiveConfig, settings: SamplerSettings) -> Array:
-    return objective.counted_tokens(rollout.tokens, rollout.sampled, settings.end, config.count)
-
-
-def _of_sets(settings: SamplerSettings) -> dict[str, int]:
-    most = settings.max_calls or settings.length
-    return {"block_length": settings.block_length, "max_calls": settings.max_calls, "most": most}
-
-
-def _selection(policy, params, batch, config, settings, tokens_trained):
-    """The sets' part: entropies under θ where the denoiser is trained, otherwise as recorded."""
+    Entropies are recomputed under θ if the denoiser is trained, otherwise taken from the record.
+    """
     rollout = batch.rollout
     if tokens_trained:
-        lo, hi = commit_likelihood.call_bounds(
-            policy,
-            params,
-            batch.prompts,
-            rollout,
-            end=settings.end,
-            chunk=settings.chunk,
-            **_of_sets(settings),
-        )
+        lo, hi = commit_likelihood.call_bounds(policy, params, batch.prompts, rollout, settings)
     else:
-        lo, hi = commit_likelihood.recorded_bounds(rollout, **_of_sets(settings))
+        lo, hi = commit_likelihood.recorded_bounds(rollout, settings)
     mu, sigma = policy.threshold(params, rollout.features)
     new = commit_likelihood.log_selection(lo, hi, mu, sigma, settings.scope)
     old = batch.old_selection
@@ -246,20 +239,21 @@ def _selection(policy, params, batch, config, settings, tokens_trained):
     value += config.gamma_entropy * jnp.log(sigma)
     bounds = (config.clip_low, config.clip_high, config.clip)
     clipped = objective.is_clipped(new - old, batch.advantage[:, None], *bounds)
-    made, rows = new != 0, jnp.asarray(mu.shape[0])
+    uncertain, rows = new != 0, jnp.asarray(mu.shape[0])
     metrics = {
-        "clip/selection": pair(clipped, made),
+        "clip/selection": pair(clipped, uncertain),
         "selection/logprob": (jnp.sum(new), rows),
-        "selection/off": pair(jnp.abs(new - old), made),
-        "gamma/mu": (jnp.sum(mu), rows),
-        "gamma/sigma": (jnp.sum(sigma), rows),
+        "selection/off": pair(jnp.abs(new - old), uncertain),
     }
-    return value, metrics
+    return value, metrics | _head_metrics(mu, sigma)
 
 
-def _gamma(policy, params, batch, config):
-    # The features are what the head saw when γ was drawn: its observation.  Read that way the
-    # density and its gradient in φ are exact; the denoiser gets none through it (our choice).
+def _threshold_term(policy: Policy, params: Params, batch: Batch, config: ObjectiveConfig) -> Term:
+    """The term of γ as one more token, and its metrics.
+
+    The features are what the head read when γ was drawn: its observation.  With them the density
+    and its gradient in φ are exact, and the denoiser gets no gradient through them (our choice).
+    """
     mu, sigma = policy.threshold(params, batch.rollout.features)
     log_gamma = jnp.log(batch.rollout.gamma)
     new = thresholds.log_normal_density(log_gamma, mu, sigma)
@@ -267,14 +261,21 @@ def _gamma(policy, params, batch, config):
     value = objective.threshold_objective(new, old, sigma, batch.advantage, config)
     bounds = (config.clip_low, config.clip_high, config.clip)
     clipped = objective.is_clipped(new - old, batch.advantage, *bounds)
+    metrics = {"clip/gamma": (jnp.sum(clipped), jnp.asarray(mu.shape[0]))}
+    return value, metrics | _head_metrics(mu, sigma)
+
+
+def _head_metrics(mu: Float[Array, "B"], sigma: Float[Array, "B"]) -> Metrics:
     rows = jnp.asarray(mu.shape[0])
-    metrics = {
-        "clip/gamma": (jnp.sum(clipped), rows),
-        "gamma/mu": (jnp.sum(mu), rows),
-        "gamma/sigma": (jnp.sum(sigma), rows),
-    }
-    return value, metrics
+    return {"gamma/mu": (jnp.sum(mu), rows), "gamma/sigma": (jnp.sum(sigma), rows)}
 
 
-def _one(x) -> tuple[Array, Array]:
+def _counted(
+    rollout: Rollout, config: ObjectiveConfig, settings: SamplerSettings
+) -> Bool[Array, "B L"]:
+    return objective.counted_tokens(rollout.tokens, rollout.sampled, settings.end, config.count)
+
+
+def _single(x: Array) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    """A number as a metric (sum, count)."""
     return jnp.asarray(x, jnp.float32), jnp.ones((), jnp.float32)

@@ -1,7 +1,7 @@
 """The base model, from which RL starts: where it comes from, and how it is read again.
 
 1. `config.init_from`: the base model of the run in that workdir;
-2. otherwise `config.model.weights`, published weights, or random ones if that is empty;
+2. otherwise `config.model.weights`, published weights, or random ones if that is None;
 3. then masked-diffusion SFT on those of 2, unless `config.pretrain.steps` is 0.
 
 Only step 3 writes checkpoints; a run without it reads its base model from the same place again.
@@ -52,7 +52,7 @@ def make(setup: Setup) -> Params:
     return _merge(frozen, pretrain.train(setup, frozen, new_adapter), config)
 
 
-def read(workdir: pathlib.Path, policy: Policy, mesh: Mesh, quantized: str = "") -> Params:
+def read(workdir: pathlib.Path, policy: Policy, mesh: Mesh, quantized: str | None = None) -> Params:
     """Reads the base model of the run in a workdir.
 
     Args:
@@ -63,7 +63,7 @@ def read(workdir: pathlib.Path, policy: Policy, mesh: Mesh, quantized: str = "")
       UserError: there is no run, or no such checkpoint or weights, or they have other shapes.
     """
     paths = layout.Workdir(workdir)
-    config = layout.config_of(paths)
+    config = layout.read_config(paths)
     if config.init_from or not config.pretrain.steps:
         return _without_sft(config, policy, mesh, quantized)
     say(f"base model: from {paths.base}")
@@ -77,7 +77,9 @@ def read(workdir: pathlib.Path, policy: Policy, mesh: Mesh, quantized: str = "")
     return _quantize(whole, policy, mesh, quantized)
 
 
-def restore(workdir: str, model: str, policy: Policy, mesh: Mesh, quantized: str = "") -> Params:
+def restore(
+    workdir: str, model: str, policy: Policy, mesh: Mesh, quantized: str | None = None
+) -> Params:
     """Reads the parameters of a run's model, laid out over a mesh.
 
     Args:
@@ -91,7 +93,7 @@ def restore(workdir: str, model: str, policy: Policy, mesh: Mesh, quantized: str
     paths = layout.Workdir(pathlib.Path(workdir))
     if model == "base":
         return read(paths.root, policy, mesh, quantized)
-    shapes = trained.rl_params(layout.config_of(paths), policy, mesh)
+    shapes = trained.rl_params(layout.read_config(paths), policy, mesh)
     own = checkpoints.restore_params(paths.rl, shapes)
     if {"denoiser", "threshold"} <= own.keys():
         return own
@@ -99,8 +101,8 @@ def restore(workdir: str, model: str, policy: Policy, mesh: Mesh, quantized: str
     return read(paths.root, policy, mesh, quantized) | own
 
 
-def weights_of(config: Config) -> str:
-    """The published weights that a run began from, through any runs before it; "" for none."""
+def weights_of(config: Config) -> str | None:
+    """The published weights that a run began from, through any runs before it, if any."""
     return _origin(config).model.weights
 
 
@@ -113,18 +115,18 @@ def is_published(config: Config) -> bool:
 def _origin(config: Config) -> Config:
     """The configuration of the run that made the base model, through any runs before it."""
     while config.init_from:
-        config = layout.config_of(layout.Workdir(pathlib.Path(config.init_from)))
+        config = layout.read_config(layout.Workdir(pathlib.Path(config.init_from)))
     return config
 
 
-def _without_sft(config: Config, policy: Policy, mesh: Mesh, quantized: str) -> Params:
+def _without_sft(config: Config, policy: Policy, mesh: Mesh, quantized: str | None) -> Params:
     """The base model of a run that does no SFT of its own."""
     if config.init_from:
         return read(pathlib.Path(config.init_from), policy, mesh, quantized)
     return _untrained(config, policy, mesh, quantized)
 
 
-def _untrained(config: Config, policy: Policy, mesh: Mesh, quantized: str = "") -> Params:
+def _untrained(config: Config, policy: Policy, mesh: Mesh, quantized: str | None = None) -> Params:
     """Published weights, or random ones, sharded from the start: no device holds all of them."""
     shapes = trained.shapes(policy, mesh, quantized)
     random = shapes if not config.model.weights else {"threshold": shapes["threshold"]}
@@ -138,12 +140,12 @@ def _untrained(config: Config, policy: Policy, mesh: Mesh, quantized: str = "") 
     if config.model.weights:
         directory = huggingface.locate(config.model.weights)
         say(f"base model: from {directory}")
-        denoiser = huggingface.read_into(directory, shapes["denoiser"], config.model.family)
+        denoiser = huggingface.read_weights(directory, shapes["denoiser"], config.model.family)
         params = {"denoiser": denoiser, **params}
     return params
 
 
-def _quantize(params: Params, policy: Policy, mesh: Mesh, quantized: str) -> Params:
+def _quantize(params: Params, policy: Policy, mesh: Mesh, quantized: str | None) -> Params:
     if not quantized:
         return params
     shardings = trained.shardings(trained.shapes(policy, mesh, quantized))

@@ -40,7 +40,7 @@ def complete(
     """
     # 1. Read the run's model and encode the prompts.
     _check_dial(config, dial)
-    run_config = layout.config_of(layout.Workdir(pathlib.Path(workdir)))
+    run_config = layout.read_config(layout.Workdir(pathlib.Path(workdir)))
     config = setup.with_network_of(config, run_config)
     tokenizer = tokenizers.make_tokenizer(config.tokenizer)
     prompt = config.task.prompt

@@ -28,7 +28,7 @@ def export(path: str, out: str, *, model: str, dtype: str = "", adapter: bool = 
     directory = pathlib.Path(out)
     if directory.exists():
         raise UserError(f"{out} exists already: choose another directory, or remove it.")
-    config = layout.config_of(layout.Workdir(pathlib.Path(path)))
+    config = layout.read_config(layout.Workdir(pathlib.Path(path)))
     if adapter:
         _check_adapter(path, config, model)
     # 2. Read the model.
@@ -42,7 +42,7 @@ def export(path: str, out: str, *, model: str, dtype: str = "", adapter: bool = 
     lineage = {
         "workdir": path,
         "model": model,
-        "base": weights or config.init_from,
+        "base": weights or config.init_from or "",
         "base_sha256": huggingface.fingerprint(source) if source else "",
         "commit": provenance.commit(),
         "config": json.loads(convert.to_json(config)),

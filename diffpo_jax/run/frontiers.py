@@ -70,8 +70,7 @@ def validate(setup: Setup, params: Params) -> dict[str, float]:
     It decodes at its learned threshold, or at the fixed dial in mode "model".
     """
     config = setup.config
-    most = config.evaluation.validation_examples
-    examples = setup.task.examples("validation")[: most or None]
+    examples = setup.task.examples("validation")[: config.evaluation.validation_examples]
     kind, dial = threshold.threshold_in_use(config)
     graded = getattr(setup.evaluator, kind)(params, dial, examples)
     point = evaluator.point(graded, config.sampler.rule, samples=config.evaluation.samples)

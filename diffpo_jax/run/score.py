@@ -5,7 +5,7 @@ import json
 import pathlib
 from typing import Any
 
-from diffpo_jax.config import DIALS, Config
+from diffpo_jax.config import DIALS, Config, values
 from diffpo_jax.evaluation import evaluator, grading, threshold
 from diffpo_jax.models import huggingface
 from diffpo_jax.run import base_model
@@ -37,8 +37,8 @@ def score(config: Config, out: str, *, run: str = "", which: str = "trained") ->
     # 1. Take the network of the run, and read the model.
     which = which if run else "published"
     stage = dataclasses.replace(config.pretrain, steps=0)
-    run_config = layout.config_of(layout.Workdir(pathlib.Path(run))) if run else config
-    config = dataclasses.replace(config, pretrain=stage, init_from=run)
+    run_config = layout.read_config(layout.Workdir(pathlib.Path(run))) if run else config
+    config = dataclasses.replace(config, pretrain=stage, init_from=run or None)
     config = run_setup.with_weights(run_setup.with_network_of(config, run_config))
     workdir = layout.open_workdir(out, config, overwrite=False)
     setup = run_setup.prepare(config, workdir)
@@ -53,11 +53,13 @@ def score(config: Config, out: str, *, run: str = "", which: str = "trained") ->
         "run": run,
         "which": which,
         "step": _step(run, which),
-        "weights": weights,
+        "weights": weights or "",
         "sha256": huggingface.fingerprint(source) if source else "",
     }
     # `asked` has the fields that a workdir may change between two runs of one configuration.
-    asked = {"model": model, "test_file": config.task.test_file} | vars(config.evaluation)
+    # Points of older versions compare as equal: `former_values` writes None as they did.
+    asked = {"model": model, "test_file": config.task.test_file or ""}
+    asked |= values.former_values(config.evaluation)
     asked = json.loads(json.dumps(asked))
     # 3. Evaluate the points that are missing.
     examples = evaluator.choose(setup.task.examples("test"), config.evaluation)

@@ -108,7 +108,7 @@ def with_weights(config: Config) -> Config:
     Raises:
       UserError: there are no such weights, or their sizes do not fit the rest.
     """
-    config = dataclasses.replace(config, model=huggingface.adopt(config.model))
+    config = dataclasses.replace(config, model=huggingface.adopt_sizes(config.model))
     check.check(config)
     return config
 
@@ -171,11 +171,11 @@ def write_samples(setup: Setup, name: str, rows: list[dict[str, Any]]) -> None:
         files.write_jsonl(setup.workdir.samples / f"{name}.jsonl", rows)
 
 
-def slots(config: Config) -> int:
-    """Slots of the continuous batch in rollouts and evaluations; 0 for a static batch."""
+def slots(config: Config) -> int | None:
+    """Slots of the continuous batch in rollouts and evaluations; None for a static batch."""
     # The slots of one queue cannot be spread evenly over several devices; with a static batch the
     # rows of all devices wait for the slowest together.
-    return config.sampler.slots if config.mesh.data * config.mesh.fsdp == 1 else 0
+    return config.sampler.slots if config.mesh.data * config.mesh.fsdp == 1 else None
 
 
 def _encode_all(examples: Sequence[Example], tokenizer: Any, encoding: dict[str, Any]) -> None:

@@ -48,7 +48,7 @@ def for_pretraining(config: Config, policy: Policy, mesh: Mesh) -> Trained:
     return Trained(tuple(params), optimizer, _state_shapes(params, optimizer, mesh))
 
 
-def shapes(policy: Policy, mesh: Mesh, quantized: str = "") -> Params:
+def shapes(policy: Policy, mesh: Mesh, quantized: str | None = None) -> Params:
     """All parameters as shapes with the shardings of a mesh.
 
     Args:

@@ -1,10 +1,9 @@
-"""A grid of runs: every arm of a study with every seed on every task.
+"""The grid of a study: every arm with every seed on every task.
 
-Arms of one task and seed begin from one base model, which is a job of its own.  A job's directory
-is named after what it computes, so that studies with the same store share their runs.
+Arms of one task and seed start from one base model, which is a separate job. The name of a job's
+directory is a hash of what the job computes, so that studies with the same store share their runs.
 """
 
-import dataclasses
 import hashlib
 import json
 import pathlib
@@ -12,25 +11,25 @@ import shlex
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from diffpo_jax.config import Config, GridConfig, convert
+from diffpo_jax.config import Config, GridConfig, convert, values
 from diffpo_jax.system.errors import UserError
 
-# What decides the base model; the rest of a configuration begins to matter after it.
+# The sections and fields that determine the base model; the others only matter after it.
 _BASE = ("seed", "task", "tokenizer", "model", "lora", "pretrain")
 _BASE_FIELDS = ("sampler.prompt_length", "sampler.length")
-# What changes no number of a run.
+# The sections that change no number of a run.
 _FREE = ("mesh", "logging", "checkpoint")
 
 
 class Job(NamedTuple):
-    """One process to run.
+    """A process of a study.
 
     Attributes:
-      id: names its directory in the store, and its configuration.
-      kind: "base", a base model, or "run".
-      arm: label of its arm; "base" for a base model.
-      flags: of `python -m diffpo_jax.main`, without --workdir.
-      needs: id of the base model it begins from; "" where it makes its own.
+      id: the name of its directory in the store, a hash of its configuration.
+      kind: "base" for a base model, or "run".
+      arm: the label of its arm; "base" for a base model.
+      flags: the flags of `python -m diffpo_jax.main`, without --workdir.
+      needs: the id of the base model that it starts from; "" if it makes its own.
     """
 
     id: str
@@ -43,116 +42,117 @@ class Job(NamedTuple):
 
     @property
     def name(self) -> str:
-        """What it is called in messages: "sudoku d1 seed 0"."""
+        """The name in messages, for example "sudoku d1 seed 0"."""
         return f"{self.task} {self.arm} seed {self.seed}"
 
 
 def arms(config: GridConfig) -> dict[str, tuple[str, ...]]:
-    """The overrides of every arm by its label, those common to all before its own.
+    """The overrides of every arm by its label; the common ones come before its own.
 
     Raises:
-      UserError: an arm has no label or a word that is no "field=value"; two have the same label;
-        the reference is none of them.
+      UserError: an arm has no label, or the label of another; its words cannot be split; the
+        reference is not an arm.
     """
-    found: dict[str, tuple[str, ...]] = {}
+    result: dict[str, tuple[str, ...]] = {}
     for text in config.arms:
         label, colon, words = text.partition(":")
         label = label.strip()
-        if not colon or not label or label in found:
+        if not colon or not label or label in result:
             raise UserError(
-                f"config.grid.arms: {text!r} must be 'LABEL: field=value ...', its label its own."
+                f"config.grid.arms: {text!r} must be 'LABEL: field=value ...' with a unique label."
             )
         try:
             own = shlex.split(words)
         except ValueError as error:
             raise UserError(f"config.grid.arms: {text!r}: {error}.") from error
-        found[label] = (*config.common, *own)
-    if config.reference and config.reference not in found:
+        result[label] = (*config.common, *own)
+    if config.reference and config.reference not in result:
         raise UserError(
-            f"config.grid.reference={config.reference!r} is no arm; there are: {', '.join(found)}."
+            f"config.grid.reference={config.reference!r} is not an arm. The arms are: "
+            f"{', '.join(result)}."
         )
-    return found
+    return result
 
 
 def task_name(spec: str) -> str:
-    """What a task is called: its config file's name, with the presets if there are any."""
+    """The name of a task in messages: its config file's, with the presets if there are any."""
     path, _, preset = spec.partition(":")
     stem = pathlib.PurePath(path).stem
     return f"{stem}:{preset}" if preset else stem
 
 
 def jobs(config: GridConfig, store: str) -> list[Job]:
-    """All jobs of a grid, base models before the runs that need them; each once.
+    """All jobs of a grid, each once, with base models before the runs that need them.
 
     Args:
-      store: directory of the runs, as the processes see it.
+      store: the directory of the runs, as the processes see it.
 
     Raises:
-      UserError: an arm's field or value is wrong; two arms are the same run.
+      UserError: a field or value of an arm is wrong; two arms are the same run.
     """
     result: dict[str, Job] = {}
     for spec in config.tasks:
         for seed in config.seeds:
-            seen: dict[str, str] = {}
+            labels: dict[str, str] = {}
             for label, overrides in arms(config).items():
                 words = (*overrides, f"seed={seed}", f"task.data_dir={store}/data")
-                for job in _jobs_of(spec, label, seed, words, store):
-                    if job.kind == "run" and job.id in seen:
+                for job in _arm_jobs(spec, label, seed, words, store):
+                    if job.kind == "run" and job.id in labels:
                         raise UserError(
-                            f"config.grid.arms: {seen[job.id]!r} and {label!r} are the same run "
+                            f"config.grid.arms: {labels[job.id]!r} and {label!r} are the same run "
                             f"of {spec}."
                         )
                     if job.kind == "run":
-                        seen[job.id] = label
+                        labels[job.id] = label
                     result.setdefault(job.id, job)
     return sorted(result.values(), key=lambda job: job.kind != "base")
 
 
-def _jobs_of(spec: str, label: str, seed: int, overrides: Sequence[str], store: str) -> list[Job]:
-    """The run of one arm and seed, after its base model if that is a job of its own."""
+def _arm_jobs(spec: str, label: str, seed: int, overrides: Sequence[str], store: str) -> list[Job]:
+    """The run of one arm and seed, after its base model if that is a separate job."""
     try:
         config = convert.from_file(spec, overrides)
     except UserError as error:
         raise UserError(f"{task_name(spec)}, arm {label!r}: {error}") from error
-    found, needs = [], ""
+    result, needs = [], ""
     if config.pretrain.steps and not config.init_from:
-        words = tuple(w for w in overrides if _of_base(w))
+        words = tuple(w for w in overrides if _affects_base(w))
         base = convert.from_file(spec, words)
         needs = _id("base", _base_values(base))
-        found.append(Job(needs, "base", task_name(spec), "base", seed, _flags(spec, words), ""))
+        result.append(Job(needs, "base", task_name(spec), "base", seed, _flags(spec, words), ""))
         overrides = (*overrides, f"init_from={store}/{needs}")
-    values = _values(config) | {"base": needs}
-    id_ = _id("run", values)
-    found.append(Job(id_, "run", task_name(spec), label, seed, _flags(spec, overrides), needs))
-    return found
+    id_ = _id("run", _values(config) | {"base": needs})
+    result.append(Job(id_, "run", task_name(spec), label, seed, _flags(spec, overrides), needs))
+    return result
 
 
-def _of_base(override: str) -> bool:
+def _affects_base(override: str) -> bool:
+    """Whether an override determines the base model."""
     field = override.partition("=")[0]
     return field.partition(".")[0] in _BASE or field in _BASE_FIELDS
 
 
 def _flags(spec: str, overrides: Sequence[str]) -> tuple[str, ...]:
-    # The last of several values of a field counts, as on a command line.
+    # As on a command line, the last of several values of a field counts.
     last = {word.partition("=")[0]: word for word in overrides}
     return (f"--config={spec}", *(f"--config.{word}" for word in last.values()))
 
 
 def _values(config: Config) -> dict[str, Any]:
-    """What decides a run's numbers, as JSON-like values."""
-    values = dataclasses.asdict(config)
+    """The fields that determine the numbers of a run, written as older versions did: ids stay."""
+    decisive = values.former_values(config)
     for name in _FREE:
-        del values[name]
-    del values["task"]["data_dir"]
-    return values
+        del decisive[name]
+    del decisive["task"]["data_dir"]
+    return decisive
 
 
 def _base_values(config: Config) -> dict[str, Any]:
-    values = _values(config)
-    lengths = {name: values["sampler"][name] for name in ("prompt_length", "length")}
-    return {name: values[name] for name in _BASE} | lengths
+    decisive = _values(config)
+    lengths = {name: decisive["sampler"][name] for name in ("prompt_length", "length")}
+    return {name: decisive[name] for name in _BASE} | lengths
 
 
-def _id(kind: str, values: dict[str, Any]) -> str:
-    text = json.dumps([kind, values], sort_keys=True)
+def _id(kind: str, decisive: dict[str, Any]) -> str:
+    text = json.dumps([kind, decisive], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]

@@ -1,8 +1,8 @@
-"""The jobs of a grid as processes of this machine, some at a time, each resumable by itself.
+"""Runs the jobs of a grid as processes of this machine; each can be resumed on its own.
 
-A job writes to STORE/ID and what it prints to STORE/ID.log; it holds STORE/ID.lock while it runs,
-also where the study that started it is gone.  A study that finds the lock taken waits for that
-process and uses what it leaves.  A job that fails is remembered and the others go on.
+A job writes to STORE/ID, and what it prints goes to STORE/ID.log. It holds STORE/ID.lock while it
+runs, even after the study that started it has ended. A study that finds the lock taken waits for
+that process and uses its results. If a job fails, this is recorded and the others continue.
 """
 
 import contextlib
@@ -22,32 +22,30 @@ from diffpo_jax.system.errors import STOPPED, Stopped, UserError
 from diffpo_jax.system.progress import Progress
 
 POLL_SECONDS = 1.0
-TOLD_SECONDS = 60.0  # between two reports of what the jobs are doing
-
-Tell = Callable[[str], None]
+REPORT_SECONDS = 60.0  # between two reports of what the jobs print
 
 
 class State(NamedTuple):
-    """How far a job is: pending, running, done or failed, and why it failed."""
+    """The state of a job: pending, running, done or failed, and the reason for a failure."""
 
     name: str = "pending"
     error: str | None = None
 
 
 def command(job: Job, store: str | pathlib.Path) -> list[str]:
-    """What a job runs, without the interpreter."""
+    """The command line of a job, without the interpreter."""
     only = ["--base_only"] if job.kind == "base" else []
     return ["-m", "diffpo_jax.main", *job.flags, *only, f"--workdir={store}/{job.id}"]
 
 
 def is_done(job: Job, store: pathlib.Path) -> bool:
-    """Whether a job has left everything it is to leave."""
+    """Whether a job has written all its results."""
     mark = "base_model" if job.kind == "base" else "report/summary.json"
     return (store / job.id / mark).exists()
 
 
 def states(jobs: Sequence[Job], store: pathlib.Path) -> dict[str, State]:
-    """How far jobs are by what is on disk: done or pending."""
+    """The states of jobs according to the files in the store: done or pending."""
     return {job.id: State("done") if is_done(job, store) else State() for job in jobs}
 
 
@@ -55,42 +53,45 @@ def run(
     jobs: Sequence[Job],
     store: pathlib.Path,
     processes: int,
-    changed: Callable[[dict[str, State]], None] = lambda states: None,
+    on_change: Callable[[dict[str, State]], None] = lambda states: None,
 ) -> dict[str, State]:
-    """Runs the jobs that are not done, base models before what needs them.
+    """Runs the jobs that are not done, base models before the runs that need them.
 
     Args:
-      processes: at a time; the cores of this machine are shared out among them.
-      changed: told all states whenever one changes.
+      processes: the number of processes at a time, which share this machine's cores.
+      on_change: called with all states whenever one has changed.
 
     Returns:
       The state of every job by its id: done or failed.
 
     Raises:
-      Stopped: told to end by SIGTERM or an interrupt; the processes have saved and ended.
+      Stopped: after SIGTERM or an interrupt, when the processes have saved and ended.
       UserError: the store cannot be written.
     """
     try:
         store.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(
-            f"cannot make {store}: {error.strerror}. Choose another --store."
+            f"cannot create {store}: {error.strerror}. Choose another --store."
         ) from error
     state = states(jobs, store)
-    changed(state)
+    on_change(state)
     children: dict[int, _Child] = {}
     done = sum(s.name == "done" for s in state.values())
-    with Progress("study", len(jobs), unit="run", initial=done) as progress, _told() as told:
+    progress = Progress("study", len(jobs), unit="run", initial=done)
+    with progress, _caught_signals() as signals:
         try:
-            _until_over(jobs, store, processes, state, children, told, progress, changed)
+            _run_pending(jobs, store, processes, state, children, signals, progress, on_change)
         except BaseException:
-            _end(children, [*told] or [signal.SIGTERM])
+            if not signals:
+                signals.append(signal.SIGTERM)
+            _stop(children, signals)
             raise
     return state
 
 
 def last_line(path: pathlib.Path) -> str:
-    """The last line of a log that is not empty; "" where there is none."""
+    """The last line of a log that is not empty; "" if there is none."""
     try:
         with open(path, "rb") as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - 4_096))
@@ -111,7 +112,7 @@ class _Child(NamedTuple):
 
 
 def _start(job: Job, store: pathlib.Path, cores: set[int]) -> _Child | None:
-    """The process of a job; None where another has its lock."""
+    """Starts the process of a job; returns None if another process holds its lock."""
     lock = os.open(store / f"{job.id}.lock", os.O_RDWR | os.O_CREAT, 0o666)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -131,17 +132,17 @@ def _start(job: Job, store: pathlib.Path, cores: set[int]) -> _Child | None:
             stderr=subprocess.STDOUT,
             # Inherited, so that the lock is held as long as the process lives.
             pass_fds=(lock,),
-            # An interrupt at the terminal reaches it through us, as a SIGTERM that it heeds.
+            # The process gets an interrupt at the terminal from us, as a SIGTERM.
             start_new_session=True,
         )
     if cores:
-        with contextlib.suppress(OSError):  # it may have ended already
+        with contextlib.suppress(OSError):  # the process may have ended already
             os.sched_setaffinity(process.pid, cores)
     return _Child(job, process, lock)
 
 
 def _cores(slot: int, processes: int) -> set[int]:
-    """The share of one of several processes in this machine's cores; empty: all of them."""
+    """The cores of this machine for one of several processes; empty for no restriction."""
     if not hasattr(os, "sched_getaffinity"):
         return set()
     cores = sorted(os.sched_getaffinity(0))
@@ -150,33 +151,40 @@ def _cores(slot: int, processes: int) -> set[int]:
     return set(cores[slot * len(cores) // processes : (slot + 1) * len(cores) // processes])
 
 
-def _until_over(
+def _run_pending(
     jobs: Sequence[Job],
     store: pathlib.Path,
     processes: int,
     state: dict[str, State],
-    children: dict[int, "_Child"],
-    told: list[int],
+    children: dict[int, _Child],
+    signals: list[int],
     progress: Progress,
-    changed: Callable[[dict[str, State]], None],
+    on_change: Callable[[dict[str, State]], None],
 ) -> None:
-    """Starts and watches the jobs until every state, changed in place, is done or failed."""
-    last_told = time.monotonic()
+    """Starts and watches jobs until all are done or failed; changes `state` and `children`."""
+    last_report = time.monotonic()
     while any(s.name in ("pending", "running") for s in state.values()):
-        if told:
-            raise Stopped("The study was told to stop; the same command goes on from there.")
+        if signals:
+            raise Stopped("The study was stopped; the same command resumes there.")
         before = dict(state)
+        # 1. Collect the processes that have ended.
         for slot, child in list(children.items()):
             if (code := child.process.poll()) is not None:
                 children.pop(slot).close()
                 state[child.job.id] = _outcome(child.job, code, store)
-        _skip(jobs, state)
+        # 2. Fail the runs whose base model failed.
+        for job in jobs:
+            if job.needs and state[job.id].name == "pending" and state[job.needs].name == "failed":
+                reason = f"its base model failed: {state[job.needs].error}"
+                state[job.id] = State("failed", reason)
+        # 3. Start as many of the pending jobs as there are free slots.
         for job in jobs:
             if len(children) == processes:
                 break
-            if state[job.id].name != "pending" or not _ready(job, state):
+            ready = not job.needs or state[job.needs].name == "done"
+            if state[job.id].name != "pending" or not ready:
                 continue
-            if is_done(job, store):  # by another study, meanwhile
+            if is_done(job, store):  # another study has finished it in the meantime
                 state[job.id] = State("done")
                 continue
             slot = next(i for i in range(processes) if i not in children)
@@ -185,39 +193,30 @@ def _until_over(
                 children[slot] = child
                 state[job.id] = State("running")
                 progress.say(f"started {job.name}: {store / job.id}")
+        # 4. Report.
         if state != before:
-            _tell(jobs, before, state, progress)
-            changed(state)
-        if time.monotonic() - last_told > TOLD_SECONDS:
-            last_told = time.monotonic()
+            _report_changes(jobs, before, state, progress)
+            on_change(state)
+        if time.monotonic() - last_report > REPORT_SECONDS:
+            last_report = time.monotonic()
             for child in children.values():
                 progress.say(f"{child.job.name}: {last_line(store / f'{child.job.id}.log')}")
         time.sleep(POLL_SECONDS)
 
 
-def _ready(job: Job, state: dict[str, State]) -> bool:
-    return not job.needs or state[job.needs].name == "done"
-
-
-def _skip(jobs: Sequence[Job], state: dict[str, State]) -> None:
-    """Fails, in place, what needs a base model that failed."""
-    for job in jobs:
-        if job.needs and state[job.id].name == "pending" and state[job.needs].name == "failed":
-            state[job.id] = State("failed", f"its base model failed: {state[job.needs].error}")
-
-
 def _outcome(job: Job, code: int, store: pathlib.Path) -> State:
+    """The state of a job whose process has ended with an exit status."""
     if code == 0 and job.kind == "base":
         files.write_atomic(store / job.id / "base_model", "done\n")
     if code == 0 and is_done(job, store):
         return State("done")
     line = last_line(store / f"{job.id}.log") or f"exit status {code}"
     if code == STOPPED:
-        line = f"told to stop, and resumable: {line}"
+        line = f"stopped, and resumable: {line}"
     return State("failed", line.removeprefix("error: "))
 
 
-def _tell(
+def _report_changes(
     jobs: Sequence[Job], before: dict[str, State], after: dict[str, State], progress: Progress
 ) -> None:
     for job in jobs:
@@ -230,27 +229,27 @@ def _tell(
 
 
 @contextlib.contextmanager
-def _told() -> Iterator[list[int]]:
-    """Signals to end that came within the block, instead of their actions."""
-    told: list[int] = []
+def _caught_signals() -> Iterator[list[int]]:
+    """Collects SIGTERM and SIGINT in a list within the block, instead of their actions."""
+    signals: list[int] = []
 
     def note(number: int, frame: Any) -> None:
-        told.append(number)
+        signals.append(number)
 
     before = {n: signal.signal(n, note) for n in (signal.SIGTERM, signal.SIGINT)}
     try:
-        yield told
+        yield signals
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
 
 
-def _end(children: dict[int, _Child], told: list[int]) -> None:
-    """Tells every process to end and waits; each further signal to us is passed on as well."""
+def _stop(children: dict[int, _Child], signals: list[int]) -> None:
+    """Sends SIGTERM to every process and waits; sends it again at each further signal to us."""
     sent = 0
     while any(child.process.poll() is None for child in children.values()):
-        if sent < len(told):
-            sent = len(told)
+        if sent < len(signals):
+            sent = len(signals)
             for child in children.values():
                 child.process.terminate()
         time.sleep(POLL_SECONDS / 10)

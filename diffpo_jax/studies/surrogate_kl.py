@@ -1,10 +1,10 @@
-"""Figure 2 of the paper: how far each surrogate is from the sampler, call by call.
+"""Figure 2 of the paper: the KL between the sampler and each surrogate, call by call.
 
-1. the model: the run's base, or the run trained;
-2. rollouts of test prompts, as in training;
-3. for each token its KL from every earlier state (`diffusion.divergence`): one matrix, whatever K;
-4. for each K, anchors drawn many times; means by call; Theorem 1's slack;
-5. whether the assumption of the paper's Theorem 3 holds: that a later state is never worse.
+1. Make the model: the run's base model, or the trained one.
+2. Roll out test prompts as in training.
+3. Compute each token's KL from every earlier state (`diffusion.state_kl`): one matrix for all K.
+4. For each K, draw anchors many times; take means by call, and Theorem 1's slack.
+5. Check the assumption of the paper's Theorem 3, that a later state is never worse.
 """
 
 import functools
@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Bool, Float
 
 from diffpo_jax.arrays import rng
 from diffpo_jax.arrays.types import Params, Prompts, Rollout
@@ -31,11 +32,11 @@ from diffpo_jax.run import setup as run_setup
 from diffpo_jax.system import files
 from diffpo_jax.workdir import layout, provenance
 
-_GROWTH = 1e-6  # nats; below it a difference is rounding
+_ROUNDING = 1e-6  # nats; a smaller increase counts as rounding
 
 
 class Measured(NamedTuple):
-    """The matrix of KLs and what it is read with; rows are rollouts, a prompt's together."""
+    """The matrix of KLs and the record of its rollouts; those of a prompt are adjacent rows."""
 
     matrix: np.ndarray  # [B L N] nats
     commit_call: np.ndarray  # [B L]
@@ -44,10 +45,10 @@ class Measured(NamedTuple):
 
 
 def run(config: StudyConfig, workdir: str) -> dict[str, Any]:
-    """Runs or resumes the study in a workdir; the run it measures is in WORKDIR/run.
+    """Runs or resumes the study in a workdir; the measured run is in WORKDIR/run.
 
     Returns:
-      What is in report/figure2.json.
+      The contents of report/figure2.json.
     """
     root = pathlib.Path(workdir)
     paths = layout.open_workdir(str(root / "run"), config.run, overwrite=False)
@@ -80,7 +81,8 @@ def run(config: StudyConfig, workdir: str) -> dict[str, Any]:
 
 
 def measure(setup: run_setup.Setup, params: Params, config: Figure2Config) -> Measured:
-    """Rollouts of the first test prompts, drawn as in training, and their matrices."""
+    """Rolls out the first test prompts as in training, and computes the matrix of their KLs."""
+    # 1. Encode the prompts, each repeated for its rollouts.
     run = setup.config
     examples = setup.task.examples("test")[: config.prompts]
     encoded = next(
@@ -94,6 +96,7 @@ def measure(setup: run_setup.Setup, params: Params, config: Figure2Config) -> Me
     )
     repeated = jax.tree.map(lambda x: np.repeat(x, config.rollouts, axis=0), encoded)
     prompts = Prompts(jnp.asarray(repeated.tokens), jnp.asarray(repeated.mask))
+    # 2. Roll out.
     settings = sampler.make_settings(
         run.sampler, run.sampler.temperature, tokenizers.end_ids(setup.tokenizer)
     )
@@ -103,18 +106,12 @@ def measure(setup: run_setup.Setup, params: Params, config: Figure2Config) -> Me
     keys = rng.row_keys(rng.key_for(run.seed, "rollout", 0), jnp.arange(rows))
     rollout = sample(params, prompts, jnp.float32(run.dial), keys)
 
-    matrix_of = jax.jit(
-        functools.partial(
-            state_kl.kl_from_states,
-            setup.policy,
-            temperature=settings.temperature,
-            end=settings.end,
-        )
-    )
+    # 3. Compute the matrix in batches.
+    matrix_of = jax.jit(functools.partial(state_kl.kl_from_states, setup.policy, settings=settings))
     size = min(config.batch, rows)
     parts = []
     for start in range(0, rows, size):
-        # The last part overlaps the one before it: one shape, one compilation.
+        # The last part overlaps the one before it, so that one compilation serves all.
         first = min(start, rows - size)
         part = jax.tree.map(lambda x, i=first: x[i : i + size], (prompts, rollout))
         matrix = np.asarray(matrix_of(params, *part))
@@ -124,81 +121,77 @@ def measure(setup: run_setup.Setup, params: Params, config: Figure2Config) -> Me
 
 
 def summarise(measured: Measured, run: Config, config: Figure2Config) -> dict[str, Any]:
-    """Means by K and call, and what Theorem 3 assumes, from the matrix.
+    """Means by K and call, and statistics of Theorem 3's assumption, from the matrix.
 
-    Standard errors are over prompts: rollouts of one prompt are not independent.
+    Standard errors are over prompts, as rollouts of one prompt are not independent.
     """
     by_k = {}
     for count in config.anchors:
         kl = surrogate_kl(measured, run, config, count)
-        by_k[str(count)] = _by_call(kl, measured, config.rollouts) | _overall(
-            kl, measured, config.rollouts
-        )
-    return {"surrogates": by_k, "assumption": assumption(measured)}
+        by_k[str(count)] = _statistics(kl, measured, config.rollouts)
+    return {"surrogates": by_k, "assumption": check_assumption(measured)}
 
 
 def surrogate_kl(measured: Measured, run: Config, config: Figure2Config, count: int) -> np.ndarray:
-    """D[k, s(k)] of every token for K = `count`, the mean over draws of the anchors: [B L]."""
+    """D[k, s(k)] of every token [B L] for K = `count`, averaged over draws of the anchors."""
     calls, nfe = jnp.asarray(measured.commit_call), jnp.asarray(measured.nfe)
     schedule = run.rl.likelihood.schedule
 
     @jax.jit
-    def seen_from(key):
+    def draw_states(key):
         anchors = anchor_lib.draw_anchors(key, calls, nfe, count, schedule)
-        of_token = jnp.maximum(likelihood.segment(calls, anchors), 0)
-        return jnp.take_along_axis(anchors, of_token, axis=1)
+        index = jnp.maximum(likelihood.anchor_index(calls, anchors), 0)
+        return jnp.take_along_axis(anchors, index, axis=1)
 
     total = np.zeros(measured.commit_call.shape)
     for i in range(config.draws):
         key = jax.random.fold_in(rng.key_for(run.seed, "draws", count), i)
-        state = np.minimum(np.asarray(seen_from(key)), measured.matrix.shape[2] - 1)
+        state = np.minimum(np.asarray(draw_states(key)), measured.matrix.shape[2] - 1)
         total += np.take_along_axis(measured.matrix, state[..., None], axis=2)[..., 0]
     return total / config.draws
 
 
-def assumption(measured: Measured) -> dict[str, Any]:
-    """How often a token's KL grows where the state it is seen from is a later one.
+def check_assumption(measured: Measured) -> dict[str, Any]:
+    """How often a token's KL increases from one state to the next.
 
     Returns:
-      pairs: neighbouring states (s, s+1) before a token's own, over all tokens; pairs_growing:
-      the share where the KL grows; tokens_holding: the share of tokens for which it never does;
-      mean_by_state: for each s the mean KL of tokens seen from it, and of the same tokens from
-      s+1.
+      pairs: the number of adjacent states (s, s+1) up to each token's own state, over all tokens;
+      pairs_growing: the share of pairs for which the KL increases; tokens_holding: the share of
+      tokens for which it never does; mean_by_state: for each s, the mean KL of tokens from s and
+      of the same tokens from s+1.
     """
     matrix = measured.matrix
     own = np.where(measured.sampled, measured.commit_call - 1, 0)  # index of a token's own state
     states = np.arange(matrix.shape[2] - 1)
-    there = states < own[..., None]
-    grows = (matrix[..., 1:] > matrix[..., :-1] + _GROWTH) & there
-    any_pair = there.any(axis=-1)
+    is_pair = states < own[..., None]
+    grows = (matrix[..., 1:] > matrix[..., :-1] + _ROUNDING) & is_pair
+    has_pair = is_pair.any(axis=-1)
     by_state = []
     for s in states:
-        if (of := there[..., s]).any():
-            now, then = matrix[..., s][of], matrix[..., s + 1][of]
-            by_state.append({"state": int(s), "kl": _mean(now), "kl_next": _mean(then)})
+        if (tokens := is_pair[..., s]).any():
+            kl, kl_next = (float(matrix[..., i][tokens].mean()) for i in (s, s + 1))
+            by_state.append({"state": int(s), "kl": kl, "kl_next": kl_next})
     return {
-        "pairs": int(there.sum()),
-        "pairs_growing": float(grows.sum() / max(there.sum(), 1)),
-        "tokens_holding": float(1 - grows.any(axis=-1)[any_pair].mean()) if any_pair.any() else 1.0,
+        "pairs": int(is_pair.sum()),
+        "pairs_growing": float(grows.sum() / max(is_pair.sum(), 1)),
+        "tokens_holding": float(1 - grows.any(axis=-1)[has_pair].mean()) if has_pair.any() else 1.0,
         "mean_by_state": by_state,
     }
 
 
-def _by_call(kl: np.ndarray, measured: Measured, group: int) -> dict[str, Any]:
-    points = []
+def _statistics(kl: Float[np.ndarray, "B L"], measured: Measured, group: int) -> dict[str, Any]:
+    """Means by call, per token and per sequence, and Theorem 1's slack."""
+    by_call = []
     for call in range(1, int(measured.nfe.max()) + 1):
-        there = measured.sampled & (measured.commit_call == call)
-        if there.any():
-            mean, error = _mean_and_error(kl, there, group)
-            tokens = int(there.sum())
-            points.append({"call": call, "kl": mean, "standard_error": error, "tokens": tokens})
-    return {"by_call": points}
-
-
-def _overall(kl: np.ndarray, measured: Measured, group: int) -> dict[str, float]:
+        counted = measured.sampled & (measured.commit_call == call)
+        if counted.any():
+            mean, error = _mean_and_error(kl, counted, group)
+            tokens = int(counted.sum())
+            by_call.append({"call": call, "kl": mean, "standard_error": error, "tokens": tokens})
     mean, error = _mean_and_error(kl, measured.sampled, group)
     sequence = float(np.where(measured.sampled, kl, 0).sum(axis=1).mean())
     return {
+        "by_call": by_call,
         "kl_token": mean,
         "standard_error": error,
         "kl_sequence": sequence,
@@ -206,17 +199,15 @@ def _overall(kl: np.ndarray, measured: Measured, group: int) -> dict[str, float]
     }
 
 
-def _mean_and_error(kl: np.ndarray, there: np.ndarray, group: int) -> tuple[float, float]:
-    """Mean over tokens, and its standard error over prompts (of a ratio of two sums)."""
-    total = np.where(there, kl, 0).sum(axis=1).reshape(-1, group).sum(axis=1)
-    count = there.sum(axis=1).reshape(-1, group).sum(axis=1)
+def _mean_and_error(
+    kl: Float[np.ndarray, "B L"], counted: Bool[np.ndarray, "B L"], group: int
+) -> tuple[float, float]:
+    """The mean over counted tokens, and its standard error over prompts, as of a ratio of sums."""
+    total = np.where(counted, kl, 0).sum(axis=1).reshape(-1, group).sum(axis=1)
+    count = counted.sum(axis=1).reshape(-1, group).sum(axis=1)
     mean = total.sum() / count.sum()
     if total.size < 2:
         return float(mean), math.nan
     residual = total - mean * count
     variance = total.size / (total.size - 1) * (residual**2).sum() / count.sum() ** 2
     return float(mean), float(math.sqrt(variance))
-
-
-def _mean(x: np.ndarray) -> float:
-    return float(x.mean())

@@ -1,20 +1,19 @@
-"""The exceptions a user is meant to read.
+"""The exceptions whose messages are written for users.
 
-Everything a user can get wrong (a config field, a data file, a workdir, a mesh) raises
-`UserError` with one line that says what is wrong, where, and what to do.  `main` prints
-that line and exits with status 2.  `Stopped` is no mistake: a run that was told to end has saved
-what it did, and exits with `STOPPED`.  Any other exception is a defect of ours and keeps its
-traceback.
+Every mistake of a user (in a config field, a data file, a workdir or a mesh) raises `UserError`
+with one line that says what is wrong, where, and what to do; `config.command.run` prints that
+line and exits with status 2. `Stopped` is no mistake: the run was asked to stop, has saved its work
+and exits with status `STOPPED`. Any other exception is a bug and keeps its traceback.
 """
 
 
 class UserError(Exception):
-    """A mistake in what the user gave us; `str(error)` is the whole message."""
+    """A mistake in the user's input; `str(error)` is the whole message."""
 
 
-# EX_TEMPFAIL of sysexits.h: nothing is wrong, try again later.
+# EX_TEMPFAIL in sysexits.h: a temporary failure, to be tried again later.
 STOPPED = 75
 
 
 class Stopped(Exception):
-    """The run was told to end and can go on from here; `str(error)` is the whole message."""
+    """The run was asked to stop and can be resumed; `str(error)` is the whole message."""

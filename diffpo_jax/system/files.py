@@ -1,4 +1,4 @@
-"""Files that are always whole: the old content or the new one, whenever the run is killed."""
+"""Writes files that hold either the old content or the new one, even if the run is killed."""
 
 import contextlib
 import json
@@ -13,13 +13,13 @@ from diffpo_jax.system.errors import UserError
 
 
 def write_atomic(path: str | os.PathLike, content: str | bytes) -> None:
-    """Replaces the file at `path` by `content` (text as UTF-8), making its directory.
+    """Replaces the content of the file at `path` (text as UTF-8); creates missing directories.
 
-    A reader sees the old file or the new one, never a part.  The content is written to a
-    temporary file beside `path`, so that the rename stays within one file system.
+    Readers see the old file or the new one, never a part. The content is written to a temporary
+    file beside `path`, so that the rename stays within one file system.
 
     Raises:
-      OSError: for example no space left; the old file is untouched and the temporary one is
+      OSError: for example, no space is left. The old file is untouched and the temporary one
         removed.
     """
     path = os.fspath(path)
@@ -27,7 +27,7 @@ def write_atomic(path: str | os.PathLike, content: str | bytes) -> None:
     directory, name = os.path.split(path)
     directory = directory or os.curdir
     os.makedirs(directory, exist_ok=True)
-    # A random name: two runs that share a data directory may write the same file at once.
+    # A random name, because two runs that share a data directory may write a file at once.
     temporary = os.path.join(directory, f".{name}.{secrets.token_hex(4)}.tmp")
     try:
         with open(temporary, "xb") as file:
@@ -43,27 +43,29 @@ def write_atomic(path: str | os.PathLike, content: str | bytes) -> None:
 
 
 def write_json(path: str | os.PathLike, value: Any) -> None:
-    """Writes `value` as indented JSON ending in a newline, like `write_atomic`.
+    """Writes `value` as indented JSON that ends in a newline, like `write_atomic`.
 
     Raises:
-      ValueError: a number is NaN or infinite (JSON has no such numbers).
-      TypeError: a value that JSON cannot hold.
+      ValueError: a number is NaN or infinite, which JSON cannot represent.
+      TypeError: JSON cannot represent a value.
     """
     write_atomic(path, json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
 
 
 def write_jsonl(path: str | os.PathLike, rows: Sequence[dict[str, Any]]) -> None:
-    """Writes one JSON object a line, like `write_atomic`.  Raises what `write_json` raises."""
+    """Writes one JSON object per line, like `write_atomic`. Raises what `write_json` does."""
     lines = [json.dumps(row, allow_nan=False, ensure_ascii=False) + "\n" for row in rows]
     write_atomic(path, "".join(lines))
 
 
 @contextlib.contextmanager
 def new_directory(path: str | os.PathLike) -> Iterator[pathlib.Path]:
-    """A directory to fill that gets the name `path` when all of it is written.
+    """Yields a temporary directory that is renamed to `path` at the end of the `with` block.
+
+    If the block raises, the directory is removed.
 
     Raises:
-      UserError: there is something of that name already.
+      UserError: `path` exists already.
     """
     path = pathlib.Path(path)
     if path.exists():
@@ -81,7 +83,7 @@ def new_directory(path: str | os.PathLike) -> Iterator[pathlib.Path]:
 
 
 def _sync_directory(directory: str) -> None:
-    """Makes the rename itself durable; file systems that cannot are left as they are."""
+    """Makes a rename durable, if the file system can."""
     with contextlib.suppress(OSError):
         descriptor = os.open(directory, os.O_RDONLY)
         try:

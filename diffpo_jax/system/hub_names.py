@@ -1,12 +1,12 @@
-"""Names on the Hugging Face hub, with the revision they are pinned to."""
+"""Names on the Hugging Face hub with the revisions that they are pinned to."""
 
 import pathlib
 
 
 def split(source: str) -> tuple[str, str | None]:
-    """ "OWNER/NAME@REVISION" -> the name and a commit, branch or tag; None where none is given.
+    """Splits "OWNER/NAME@REVISION" into the name and the revision: a commit, branch or tag.
 
-    A path that is there is itself, whatever is in its name.
+    The revision is None if the source has none, or if it is an existing path.
     """
     if "@" not in source or pathlib.Path(source).exists():
         return source, None

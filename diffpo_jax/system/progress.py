@@ -1,4 +1,4 @@
-"""How far a stage has come, on standard error: a bar on a terminal, plain lines elsewhere."""
+"""Progress on standard error: a bar on a terminal, plain lines elsewhere."""
 
 import sys
 import time
@@ -21,20 +21,20 @@ def say(text: str) -> None:
 
 
 class Progress:
-    """Shows stage, share done, rate, time left and a few numbers while a stage runs.
+    """Shows the name, share done, rate, time left and a few numbers of a stage while it runs.
 
-    A context manager.  On a terminal it is a bar redrawn in place; on anything else (a log
-    file) it prints a full line at most every `LINE_SECONDS` seconds.  Both end with a line
-    that gives the total time.
+    A context manager. On a terminal it redraws a bar in place; elsewhere, as in a log file, it
+    prints a full line at most every `LINE_SECONDS` seconds. Both end with a line that gives the
+    total time.
 
     Args:
-      stage: what is going on, e.g. "rl".
-      total: how many units there are, those already done included.
-      unit: what is counted, in the singular.
-      initial: units done before this process, e.g. by the run being resumed; they do not
-        count towards the rate.
-      stream: where to write; standard error if not given.
-      clock: seconds that only grow.
+      stage: the name of the stage, for example "rl".
+      total: the number of units, including those already done.
+      unit: the name of a unit, in the singular.
+      initial: units done before this process, for example before a resume; they do not count
+        towards the rate.
+      stream: the output; standard error by default.
+      clock: returns seconds that never decrease.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class Progress:
         return self
 
     def update(self, n: int = 1, **shown: float | str) -> None:
-        """Counts `n` more units; `shown` numbers stay on display until given anew."""
+        """Counts `n` more units; numbers in `shown` are displayed until they are replaced."""
         self._done += n
         self._shown |= {name: _short(value) for name, value in shown.items()}
         if self._bar is not None:
@@ -82,7 +82,7 @@ class Progress:
             self._print(self._line())
 
     def say(self, text: str) -> None:
-        """Writes a line of its own, without disturbing the bar."""
+        """Prints a separate line without disturbing the bar."""
         if self._bar is not None:
             self._bar.write(text, file=self._stream)
         else:
@@ -99,7 +99,7 @@ class Progress:
         return tqdm.format_meter(
             n=self._done,
             total=self._total,
-            # A clock that has not moved yet would divide by zero.
+            # Not zero, which would be a divisor, before the clock has moved.
             elapsed=max(self._clock() - self._start, 1e-9),
             prefix=self._stage,
             unit=self._unit,

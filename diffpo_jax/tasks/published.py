@@ -27,7 +27,7 @@ class Published(BaseTask, abc.ABC):
     """A task whose rows hold a question and a solution.
 
     Attributes:
-      TRAIN, TEST: data sets to read if `train_file` or `test_file` is empty (see `hub.load`).
+      TRAIN, TEST: data sets to read if `train_file` or `test_file` is None (see `hub.load`).
       COLUMNS: columns that every row must have; the first holds the question.
     """
 

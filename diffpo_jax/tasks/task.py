@@ -123,12 +123,12 @@ class Task(Protocol):
         ...
 
 
-def choose_reward(reward: str, rewards: Sequence[str], default: str) -> str:
-    """The name of the reward to train on: `reward`, or `default` if that is empty.
+def choose_reward(reward: str | None, rewards: Sequence[str], default: str) -> str:
+    """The name of the reward to train on: `reward`, or `default` if that is None.
 
     Raises `UserError` if it is not one of `rewards`, the names of the task's rewards.
     """
-    reward = reward or default
+    reward = default if reward is None else reward
     if reward not in rewards:
         raise UserError(
             f"config.task.reward={reward!r} is unknown; use one of: {', '.join(rewards)}."

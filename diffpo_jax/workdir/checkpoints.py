@@ -1,7 +1,7 @@
 """Checkpoints by orbax: parameters, optimiser, data iterator and meta in one atomic step.
 
-A step is written to a temporary directory and renamed: a kill, or a full disk, leaves the
-steps before it whole.
+A step is written to a temporary directory and then renamed, so a kill or a full disk leaves all
+earlier steps whole.
 """
 
 import contextlib
@@ -21,12 +21,12 @@ from diffpo_jax.system.errors import UserError
 
 
 class Checkpoints:
-    """The checkpoints of one stage, in one directory; `with` waits for what is being written."""
+    """The checkpoints of one stage in one directory. Leaving its `with` block waits for writes."""
 
     def __init__(self, directory: pathlib.Path, config: CheckpointConfig, last_step: int):
         """
         Args:
-          last_step: the stage's last step, always saved.
+          last_step: the last step of the stage, which is always saved.
         """
         self.directory = directory.absolute()
         self._every, self._last = config.every, last_step
@@ -35,7 +35,7 @@ class Checkpoints:
             keep.append(checkpoint_managers.EveryNSteps(config.keep_every))
         options = ocp.CheckpointManagerOptions(
             preservation_policy=checkpoint_managers.AnyPreservationPolicy(keep),
-            # Which steps are saved is decided in `save`, the same on every host.
+            # `save` decides which steps are saved, the same on every host.
             save_decision_policy=checkpoint_managers.FixedIntervalPolicy(1),
             cleanup_tmp_directories=True,
         )
@@ -50,21 +50,21 @@ class Checkpoints:
         self._manager.close()
 
     def latest(self) -> int | None:
-        """The newest whole step, None where there is none."""
+        """The newest whole step; None if there is none."""
         return self._manager.latest_step()
 
     def save(
         self, step: int, state: TrainState, data: Any, meta: dict[str, Any], due: bool = False
     ) -> None:
-        """Saves the step if it is due.  The writing goes on behind the next steps.
+        """Saves the step if it is due; writing continues during the next steps.
 
         Args:
-          data: grain iterator; its state is what is saved.
-          meta: JSON-like.
-          due: save it in any case.
+          data: a grain iterator, whose position is saved.
+          meta: a JSON-like value.
+          due: saves the step whatever its number.
 
         Raises:
-          UserError: this or the save before it failed (no space left, say).
+          UserError: this save or the one before it failed, for example for lack of space.
         """
         if step % self._every and step != self._last and not due:
             return
@@ -78,11 +78,11 @@ class Checkpoints:
             self._manager.save(step, args=ocp.args.Composite(**items))
 
     def restore(self, step: int, state: TrainState, data: Any) -> tuple[TrainState, dict[str, Any]]:
-        """The state and meta of a step; `data` is set to its position.
+        """Restores the state and meta of a step, and sets `data` to its position.
 
         Args:
-          state: arrays or shapes with the shardings to restore to; need not be those it was
-            saved with, nor be of as many processes.
+          state: arrays or shapes with the shardings to restore to. Shardings and the number of
+            processes may differ from those at the time of saving.
 
         Raises:
           UserError: the checkpoint cannot be read as such a state.
@@ -102,19 +102,21 @@ class Checkpoints:
         return TrainState(opt["step"], out["params"], opt["state"]), out["meta"]
 
     def wait(self) -> None:
-        """Until everything saved is on disk.  Raises `UserError` like `save`."""
+        """Waits until everything saved is on disk. Raises `UserError` like `save`."""
         with self._explained("a checkpoint"):
             self._manager.wait_until_finished()
             self._manager.check_for_errors()
 
     @contextlib.contextmanager
     def _explained(self, what: str) -> Iterator[None]:
-        """Turns a failed save into one line that names the last good checkpoint."""
+        """Turns a failed save into a `UserError` that names the last good checkpoint."""
         try:
             yield
         except Exception as error:
-            steps = _whole_steps(self.directory)
-            good = f"step {steps[-1]} is the last good one" if steps else "there is none before it"
+            last = latest_step(self.directory)
+            good = (
+                "there is none before it" if last is None else f"step {last} is the last good one"
+            )
             reason = (str(error).strip() or repr(error)).splitlines()[0]
             raise UserError(
                 f"saving {what} to {self.directory} failed: {reason}; {good}. "
@@ -123,41 +125,49 @@ class Checkpoints:
 
 
 def restore_params(directory: pathlib.Path, params: Params, step: int | None = None) -> Params:
-    """The parameters of the newest step in a directory of checkpoints.
+    """Restores the parameters of the newest step in a directory of checkpoints.
 
     Args:
       params: arrays or shapes with the shardings to restore to.
-      step: the last one of a stage that must have ended; None: any will do.
+      step: the last step of a stage that must be complete; None accepts any step.
 
     Raises:
-      UserError: no checkpoint there, one of another shape, or the stage has not ended.
+      UserError: there is no checkpoint, its shapes differ, or the stage is not complete.
     """
     directory = directory.absolute()
     if not directory.is_dir():
         raise UserError(f"no checkpoints in {directory}: it is not a directory.")
-    steps = _whole_steps(directory)
-    if not steps:
+    latest = latest_step(directory)
+    if latest is None:
         raise UserError(f"no whole checkpoint in {directory}.")
-    if step is not None and steps[-1] < step:
+    if step is not None and latest < step:
         raise UserError(
-            f"{directory} stops at step {steps[-1]} of {step}: run the command of that run again "
-            "first, it goes on from there."
+            f"{directory} ends at step {latest} of {step}. Run the command of that run again "
+            "first; it resumes there."
         )
-    path = directory / str(steps[-1]) / "params"
+    path = directory / str(latest) / "params"
     with ocp.StandardCheckpointer() as reader:
         try:
             saved = reader.metadata(path).item_metadata.tree
         except Exception as error:
             raise UserError(f"cannot read the checkpoint {path}: {error}") from error
-        _same_shapes(saved, params, str(path))
+        _check_same_shapes(saved, params, path)
         return reader.restore(path, jax.tree.map(_abstract, params))
+
+
+def latest_step(directory: pathlib.Path) -> int | None:
+    """The newest whole step in a directory of checkpoints; None if there is none."""
+    if not directory.is_dir():
+        return None
+    # The directory of a step gets its final name once all of it is written.
+    return max((int(p.name) for p in directory.iterdir() if p.name.isdigit()), default=None)
 
 
 def _data_state(directory: pathlib.Path) -> dict[str, Any]:
     """The position of a grain iterator, as grain saved it: a file for each process.
 
-    Every process has the whole batch, so all files say the same.  grain itself would look for this
-    process's among as many as there are now, and refuse another number.
+    Every process has the whole batch, so all files are equal. grain itself would look for this
+    process's file among as many as there are processes now, and refuse another number of them.
     """
     files = sorted(directory.glob("process_*-of-*.json"))
     if not files:
@@ -165,28 +175,17 @@ def _data_state(directory: pathlib.Path) -> dict[str, Any]:
     return json.loads(files[0].read_text())
 
 
-def latest_step(directory: pathlib.Path) -> int | None:
-    """The newest whole step in a directory of checkpoints; None where there is none."""
-    steps = _whole_steps(directory) if directory.is_dir() else []
-    return steps[-1] if steps else None
-
-
-def _whole_steps(directory: pathlib.Path) -> list[int]:
-    # A step's directory gets its final name when all of it is written.
-    return sorted(int(p.name) for p in directory.iterdir() if p.name.isdigit())
-
-
-def _same_shapes(saved: Any, wanted: Any, where: str) -> None:
+def _check_same_shapes(saved: Any, wanted: Any, path: pathlib.Path) -> None:
     def shapes(tree: Any) -> dict[str, tuple[int, ...]]:
         leaves = jax.tree_util.tree_leaves_with_path(tree)
         keys = jax.tree_util.keystr
-        return {keys(path, simple=True, separator="/"): tuple(x.shape) for path, x in leaves}
+        return {keys(key, simple=True, separator="/"): tuple(x.shape) for key, x in leaves}
 
     old, new = shapes(saved), shapes(wanted)
     for name in sorted(old.keys() | new.keys()):
         if old.get(name) != new.get(name):
             raise UserError(
-                f"the checkpoint {where} does not fit config.model, mode and lora: {name} is "
+                f"the checkpoint {path} does not fit config.model, mode and lora: {name} is "
                 f"{old.get(name, 'missing')} there and {new.get(name, 'missing')} here."
             )
 

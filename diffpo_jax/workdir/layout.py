@@ -1,7 +1,7 @@
-"""The directory of a run: what is in it, whether it may be used, what it says about the run.
+"""The directory of a run: the paths in it, and whether a run may use it.
 
 config.json  run_info.json  metrics.jsonl  checkpoints/{base,rl}/  samples/  report/  profile/
-data/, and of trackers: trackers.json  tensorboard/  wandb/
+data/, and for trackers: trackers.json  tensorboard/  wandb/
 """
 
 import pathlib
@@ -27,7 +27,7 @@ CONTENT = (
 
 
 class Workdir:
-    """Paths of a run.  Made by `open_workdir`, which checks them."""
+    """The paths of a run. `open_workdir` checks the directory as well."""
 
     def __init__(self, root: pathlib.Path):
         self.root = root
@@ -42,11 +42,11 @@ class Workdir:
         self.data = root / "data"
 
 
-def config_of(paths: Workdir) -> Config:
-    """The configuration of the run that is there.
+def read_config(paths: Workdir) -> Config:
+    """Reads the configuration of the run in a workdir.
 
     Raises:
-      UserError: there is none.
+      UserError: the workdir holds no run.
     """
     try:
         return convert.from_json(paths.config.read_text())
@@ -55,22 +55,25 @@ def config_of(paths: Workdir) -> Config:
 
 
 def open_workdir(path: str, config: Config, *, overwrite: bool) -> Workdir:
-    """The workdir of a run with this configuration: a new one, or the same run's.
+    """Creates the workdir of a run, or reopens it if it holds a run of this configuration.
+
+    Args:
+      overwrite: removes the run that the directory holds first.
 
     Raises:
-      UserError: cannot be written; holds a run of another configuration.
+      UserError: the directory cannot be written, or holds a run of another configuration.
     """
     check_path(path)
     workdir = Workdir(pathlib.Path(path))
     try:
         workdir.root.mkdir(parents=True, exist_ok=True)
         if overwrite:
-            _remove(workdir.root)
+            _remove_run(workdir.root)
         old = workdir.config.read_text() if workdir.config.exists() else None
         if old is not None:
-            _same_run(convert.from_json(old), config, workdir)
+            _check_same_run(convert.from_json(old), config, workdir)
         new = convert.to_json(config)
-        if old != new:  # of several processes the first has written it
+        if old != new:  # of several processes the first has written it already
             files.write_atomic(workdir.config, new)
         workdir.samples.mkdir(exist_ok=True)
     except OSError as error:
@@ -82,24 +85,24 @@ def open_workdir(path: str, config: Config, *, overwrite: bool) -> Workdir:
 
 
 def check_path(path: str) -> None:
-    """Raises `UserError` for a gs:// path: it would become a directory of each host's own disk."""
+    """Raises `UserError` for a URL such as gs://..., which would become a local directory."""
     if "://" in path:
         raise UserError(
-            f"--workdir={path} is no directory. Mount the bucket and give the path there, as the "
-            "scripts in launch/ do."
+            f"--workdir={path} is not a directory. Mount the bucket and give the path of the "
+            "mount, as the scripts in launch/ do."
         )
 
 
-def _same_run(old: Config, new: Config, workdir: Workdir) -> None:
+def _check_same_run(old: Config, new: Config, workdir: Workdir) -> None:
     lines = convert.differences(old, new)
     if lines:
         raise UserError(
             f"{workdir.root} holds a run of another configuration ({'; '.join(lines)}). "
-            "Choose another --workdir, or --overwrite to begin anew."
+            "Choose another --workdir, or start over with --overwrite."
         )
 
 
-def _remove(root: pathlib.Path) -> None:
+def _remove_run(root: pathlib.Path) -> None:
     for name in CONTENT:
         path = root / name
         if path.is_dir():

@@ -1,11 +1,11 @@
-"""Metrics: how they are averaged, and `metrics.jsonl`, where they are kept.
+"""Metrics: their means, and the file `metrics.jsonl` that keeps them.
 
-A metric leaves a device program as a pair (sum, count), so that micro-batches, devices and
-hosts add up exactly whatever the split; `means` divides once, at the very end.
+A metric leaves a device program as a pair (sum, count), so that micro-batches, devices and hosts
+add up exactly however they split the batch. `means` divides once, at the very end.
 
 A line of `metrics.jsonl` is `{"stage": ..., "step": ..., names in order ..., "time/...": ...}`.
-Only fields whose name starts with `time/` may differ between two runs of one configuration
-and between a run and the same run killed and resumed.
+Only fields whose names start with `time/` may differ between two runs of one configuration, or
+between a run and the same run killed and resumed.
 """
 
 import contextlib
@@ -13,7 +13,6 @@ import errno
 import json
 import math
 import os
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ import numpy as np
 
 from diffpo_jax.system.errors import UserError
 from diffpo_jax.system.files import write_atomic
+from diffpo_jax.system.progress import say
 from diffpo_jax.workdir.trackers import Tracker
 
 _OWN_FIELDS = ("stage", "step")
@@ -31,8 +31,8 @@ _TIME = "time/"
 def means(metrics: Mapping[str, tuple[Any, Any]]) -> dict[str, float]:
     """The mean of each metric from its (sum, count), divided once in float64.
 
-    Sum and count are scalars of any kind (numbers, numpy or device arrays).  A metric that
-    counted nothing is left out: it has no mean.
+    Sum and count are scalars of any kind (numbers, numpy or device arrays). A metric with a count
+    of 0 has no mean and is left out.
     """
     result = {}
     for name, (total, count) in metrics.items():
@@ -43,22 +43,22 @@ def means(metrics: Mapping[str, tuple[Any, Any]]) -> dict[str, float]:
 
 
 class MetricsWriter:
-    """Appends lines to `metrics.jsonl`, and gives them to trackers.
+    """Appends lines to `metrics.jsonl` and passes them to trackers.
 
-    A line goes out in a single append, so a kill leaves at most one torn line, the last,
-    which every reader here ignores and the next writer removes.  The file is opened, synced and
-    closed for each line: a bucket that is mounted as a directory takes a file when it is closed,
-    and what it has not taken a preemption loses.  One writer a file.
+    Each line is one append, so that a kill leaves at most one torn line, the last, which every
+    reader here ignores and the next writer removes. The file is opened, synced and closed for each
+    line: a bucket mounted as a directory stores a file when it is closed, and a preemption loses
+    what is not stored. Only one writer may use a file at a time.
 
-    The file is what counts: a tracker that fails, for want of a network say, is given up with one
-    warning, and the run goes on.
+    If a tracker fails, for example without a network, it is dropped with one warning and the run
+    goes on: the file has everything.
     """
 
     def __init__(self, path: str | os.PathLike, trackers: Sequence[Tracker] = ()):
-        """Makes the file if there is none, and its directory; removes a torn last line.
+        """Creates the file and its directory if they are missing; removes a torn last line.
 
         Raises:
-          UserError: a damaged file.
+          UserError: the file is damaged.
         """
         self._path = Path(path)
         self._trackers = list(trackers)
@@ -67,38 +67,35 @@ class MetricsWriter:
         os.close(self._open())
 
     def cut_back(self, keep: Callable[[dict[str, Any]], bool]) -> None:
-        """Drops the lines that `keep` refuses; raises like the function `cut_back`."""
+        """Drops the lines for which `keep(line)` is false; raises what `cut_back` below does."""
         cut_back(self._path, keep)
 
     def write(
         self, stage: str, step: int, values: Mapping[str, float], times: Mapping[str, float]
     ) -> None:
-        """Appends the line of one step.
+        """Appends the line of one step; equal numbers give equal text.
 
-        Equal numbers give equal text.  The names of `times` (seconds, or rates that depend on
-        them) get the prefix `time/`.
+        Args:
+          times: seconds, or rates that depend on them; their names get the prefix `time/`.
 
         Raises:
-          ValueError: a number that is NaN or infinite: the run has diverged, and stopping
-            here keeps it from saving the damage; or a name that is taken.
-          OSError: the line could not be written whole (disk full); what was written of it is
-            taken back.
+          ValueError: a name is reserved, or a number is NaN or infinite: the run has diverged,
+            and stopping here keeps it from saving the damage.
+          OSError: the line could not be written whole (disk full); the part written is removed.
         """
-        where = f"metrics of stage {stage!r}, step {step}"
+        place = f"metrics of stage {stage!r}, step {step}"
         for name in values:
             if name in _OWN_FIELDS or name.startswith(_TIME):
-                raise ValueError(f"{where}: the name {name!r} is reserved.")
-        numbers = {name: _finite(values[name], name, where) for name in sorted(values)}
-        seconds = {_TIME + name: _finite(times[name], name, where) for name in sorted(times)}
-        row = {"stage": stage, "step": int(step)} | numbers | seconds
+                raise ValueError(f"{place}: the name {name!r} is reserved.")
+        numbers = {name: _finite(values[name], name, place) for name in sorted(values)}
+        numbers |= {_TIME + name: _finite(times[name], name, place) for name in sorted(times)}
+        row = {"stage": stage, "step": int(step)} | numbers
         self._append((json.dumps(row, allow_nan=False) + "\n").encode("utf-8"))
-        for tracker in tuple(self._trackers):
-            self._guarded(tracker, lambda to: to.write(stage, int(step), numbers | seconds))
+        self._for_each_tracker(lambda tracker: tracker.write(stage, int(step), numbers))
 
     def close(self) -> None:
         """Closes the trackers; a second call does nothing."""
-        for tracker in tuple(self._trackers):
-            self._guarded(tracker, lambda to: to.close())
+        self._for_each_tracker(lambda tracker: tracker.close())
         self._trackers = []
 
     def __enter__(self) -> "MetricsWriter":
@@ -107,18 +104,17 @@ class MetricsWriter:
     def __exit__(self, *exception: object) -> None:
         self.close()
 
-    def _guarded(self, tracker: Tracker, act: Callable[[Tracker], None]) -> None:
-        try:
-            act(tracker)
-        except Exception as error:  # of other people's packages, and of networks
-            self._trackers.remove(tracker)
-            said = str(error).strip().partition("\n")[0] or type(error).__name__
-            name = type(tracker).__name__
-            print(
-                f"warning: {name} failed and gets no more lines ({said}); {self._path} has all.",
-                file=sys.stderr,
-                flush=True,
-            )
+    def _for_each_tracker(self, action: Callable[[Tracker], None]) -> None:
+        for tracker in tuple(self._trackers):
+            try:
+                action(tracker)
+            except Exception as error:  # any error of a foreign package or of the network
+                self._trackers.remove(tracker)
+                reason = str(error).strip().partition("\n")[0] or type(error).__name__
+                say(
+                    f"warning: {tracker.name} failed and gets no more lines ({reason}); "
+                    f"{self._path} has all."
+                )
 
     def _open(self) -> int:
         return os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
@@ -130,7 +126,7 @@ class MetricsWriter:
             try:
                 self._write_whole(file, line)
             except OSError:
-                with contextlib.suppress(OSError):  # the first fault is the one to tell
+                with contextlib.suppress(OSError):  # report the first error
                     os.ftruncate(file, before)
                 raise
         finally:
@@ -147,7 +143,7 @@ class MetricsWriter:
         try:
             os.fsync(file)
         except OSError as error:
-            if error.errno != errno.EINVAL:  # a device, /dev/null say, has nothing to sync
+            if error.errno != errno.EINVAL:  # a device such as /dev/null has nothing to sync
                 raise
 
 
@@ -164,8 +160,8 @@ def read(path: str | os.PathLike) -> list[dict[str, Any]]:
 def cut_back(path: str | os.PathLike, keep: Callable[[dict[str, Any]], bool]) -> None:
     """Rewrites the file, atomically, with the whole lines for which `keep(line)` is true.
 
-    Kept lines stay as they are, byte for byte; a torn last line goes.  A missing file is
-    fine, and a file that would not change is not touched.
+    These lines stay the same byte for byte, and a torn last line is dropped. A missing file is
+    allowed, and a file that would not change is not touched.
 
     Raises:
       UserError: a line other than the last is damaged.
@@ -180,7 +176,7 @@ def cut_back(path: str | os.PathLike, keep: Callable[[dict[str, Any]], bool]) ->
 
 
 def _whole_lines(path: Path) -> list[tuple[bytes, dict[str, Any]]]:
-    """Each whole line's bytes, newline included, with what it says."""
+    """The bytes of each whole line, with the newline, and the object in it."""
     # Split at "\n" alone: bytes.splitlines would also split at a stray carriage return.
     *lines, rest = path.read_bytes().split(b"\n")
     result = []
@@ -190,8 +186,8 @@ def _whole_lines(path: Path) -> list[tuple[bytes, dict[str, Any]]]:
             if i == len(lines) - 1 and not rest:
                 break
             raise UserError(
-                f"{path}: line {i + 1} is not a JSON object though others follow it; the file "
-                "was damaged by something other than a kill. Remove that line."
+                f"{path}: line {i + 1} is not a JSON object but other lines follow it, so a kill "
+                "did not cause this damage. Remove that line."
             )
         result.append((line + b"\n", row))
     return result
@@ -209,8 +205,8 @@ def _scalar(value: Any) -> float:
     return np.asarray(value).astype(np.float64).item()
 
 
-def _finite(value: Any, name: str, where: str) -> float:
+def _finite(value: Any, name: str, place: str) -> float:
     number = _scalar(value)
     if not math.isfinite(number):
-        raise ValueError(f"{where}: {name} is {number}; the run has diverged.")
-    return number + 0.0  # -0.0 equals 0.0 and must read the same
+        raise ValueError(f"{place}: {name} is {number}; the run has diverged.")
+    return number + 0.0  # -0.0 equals 0.0 and must give the same text

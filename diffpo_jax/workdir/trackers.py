@@ -1,9 +1,9 @@
-"""Where metrics go besides `metrics.jsonl`, if asked: TensorBoard, Weights & Biases, trackio.
+"""Optional destinations of metrics beside `metrics.jsonl`: TensorBoard, Weights & Biases, trackio.
 
-A tracker has two methods: `write`, of the numbers of one step, and `close`.  It begins at its
-first line, so that a command which only reads a run makes none.  A run that resumes goes on in the
-same run of Weights & Biases and of trackio: its id stays in the workdir.  Steps between the
-checkpoint and the kill are then there twice, which cannot be taken back as in `metrics.jsonl`.
+A tracker starts with its first line, so a command that only reads a run starts none. A resumed run
+continues the same run of Weights & Biases and of trackio, whose id is kept in the workdir. The
+steps between the checkpoint and the kill then appear twice there: unlike lines of `metrics.jsonl`,
+they cannot be removed.
 """
 
 import importlib
@@ -19,7 +19,9 @@ from diffpo_jax.system.files import write_json
 
 
 class Tracker(Protocol):
-    """What takes the lines.  Either method may raise anything; see `metrics.MetricsWriter`."""
+    """Takes lines of metrics. Both methods may raise anything; see `metrics.MetricsWriter`."""
+
+    name: str  # for messages
 
     def write(self, stage: str, step: int, numbers: Mapping[str, float]) -> None: ...
 
@@ -29,11 +31,11 @@ class Tracker(Protocol):
 def make(
     logging: LoggingConfig, root: pathlib.Path, configuration: Mapping[str, Any]
 ) -> list[Tracker]:
-    """The trackers that are asked for; nothing is sent or written yet.
+    """The trackers that the configuration asks for; none has written or sent anything yet.
 
     Args:
       root: the workdir.
-      configuration: of the run, for those that show it.
+      configuration: that of the run, for trackers that display it.
 
     Raises:
       UserError: a package is missing.
@@ -41,15 +43,16 @@ def make(
     made: list[Tracker] = []
     if logging.tensorboard:
         made.append(TensorBoard(_package("tensorboardX", "tensorboard"), root / "tensorboard"))
-    if logging.wandb:
-        made.append(Wandb(_package("wandb", "wandb"), logging.wandb, root, configuration))
-    if logging.trackio:
-        made.append(Trackio(_package("trackio", "trackio"), logging.trackio, root, configuration))
+    for name, project in (("wandb", logging.wandb), ("trackio", logging.trackio)):
+        if project:
+            made.append(RunTracker(name, _package(name, name), project, root, configuration))
     return made
 
 
 class TensorBoard:
-    """Events in tensorboard/STAGE."""
+    """Writes event files to tensorboard/STAGE."""
+
+    name = "TensorBoard"
 
     def __init__(self, package: Any, directory: pathlib.Path):
         self._package, self._directory = package, directory
@@ -57,10 +60,10 @@ class TensorBoard:
 
     def write(self, stage: str, step: int, numbers: Mapping[str, float]) -> None:
         if stage not in self._events:
-            # A directory a stage: `purge_step` hides what a killed run wrote from this step on,
-            # and it knows steps only, not stages.
-            where = str(self._directory / stage)
-            self._events[stage] = self._package.SummaryWriter(where, purge_step=step)
+            # `purge_step` hides what a killed run wrote from this step on. It knows steps but not
+            # stages, so each stage has a directory of its own.
+            directory = str(self._directory / stage)
+            self._events[stage] = self._package.SummaryWriter(directory, purge_step=step)
         for name, value in numbers.items():
             self._events[stage].add_scalar(name, value, step)
         self._events[stage].flush()
@@ -71,67 +74,55 @@ class TensorBoard:
         self._events = {}
 
 
-class Wandb:
-    """A run of Weights & Biases; each stage has its own axis of steps."""
+class RunTracker:
+    """Sends metrics to a run of wandb or of trackio, whose packages share one interface.
+
+    They differ in two ways. wandb knows runs by their ids and trackio by their names; and in wandb
+    each stage gets its own axis of steps, as wandb's own count must never decrease.
+    """
 
     def __init__(
-        self, package: Any, project: str, root: pathlib.Path, configuration: Mapping[str, Any]
+        self,
+        name: str,
+        package: Any,
+        project: str,
+        root: pathlib.Path,
+        configuration: Mapping[str, Any],
     ):
+        self.name = name
         self._package, self._project, self._root = package, project, root
-        self._configuration, self._run, self._stages = configuration, None, set()
+        self._configuration = configuration
+        self._run: Any = None
+        self._stages: set[str] = set()
 
     def write(self, stage: str, step: int, numbers: Mapping[str, float]) -> None:
         if self._run is None:
-            self._run = self._package.init(
-                project=self._project,
-                id=run_id(self._root),
-                name=self._root.name,
-                resume="allow",
-                dir=str(self._root),
-                config=dict(self._configuration),
-            )
+            self._run = self._start()
+        values = {f"{stage}/{name}": value for name, value in numbers.items()}
+        if self.name == "trackio":
+            self._run.log(values, step=step)
+            return
         if stage not in self._stages:
-            # Its own count of lines must never go back, as steps do from stage to stage.
             self._run.define_metric(f"{stage}/*", step_metric=f"{stage}/step")
             self._stages.add(stage)
-        self._run.log(
-            {f"{stage}/{name}": value for name, value in numbers.items()} | {f"{stage}/step": step}
-        )
+        self._run.log(values | {f"{stage}/step": step})
 
     def close(self) -> None:
         if self._run is not None:
             self._run.finish()
             self._run = None
 
-
-class Trackio:
-    """A run of trackio, which knows runs by their names."""
-
-    def __init__(
-        self, package: Any, project: str, root: pathlib.Path, configuration: Mapping[str, Any]
-    ):
-        self._package, self._project, self._root = package, project, root
-        self._configuration, self._run = configuration, None
-
-    def write(self, stage: str, step: int, numbers: Mapping[str, float]) -> None:
-        if self._run is None:
-            self._run = self._package.init(
-                project=self._project,
-                name=f"{self._root.name}-{run_id(self._root)}",
-                resume="allow",
-                config=dict(self._configuration),
-                embed=False,
-            )
-        self._run.log({f"{stage}/{name}": value for name, value in numbers.items()}, step=step)
-
-    def close(self) -> None:
-        if self._run is not None:
-            self._run.finish()
-            self._run = None
+    def _start(self) -> Any:
+        root, id_ = self._root, run_id(self._root)
+        own = {"name": root.name, "id": id_, "dir": str(root)}
+        if self.name == "trackio":
+            own = {"name": f"{root.name}-{id_}", "embed": False}
+        config = dict(self._configuration)
+        return self._package.init(project=self._project, resume="allow", config=config, **own)
 
 
 def run_id(root: pathlib.Path) -> str:
-    """The id of a workdir's run in the eyes of trackers, made once and kept there."""
+    """The id of a workdir's run for trackers, created once and kept in trackers.json."""
     path = root / "trackers.json"
     if path.exists():
         return json.loads(path.read_text())["id"]
@@ -146,5 +137,5 @@ def _package(name: str, field: str) -> Any:
     except ImportError as error:
         raise UserError(
             f"config.logging.{field} needs the package {name}: pip install "
-            f"'diffpo-jax[{field}]', or leave the field out."
+            f"'diffpo-jax[{field}]', or leave the field empty."
         ) from error

@@ -6,10 +6,11 @@
 #         --config=configs/sudoku.py --workdir=runs/sudoku
 #
 # The CUDA libraries come with JAX's wheels; the host needs the driver and the container toolkit.
-# --init: a first process hears no SIGTERM by itself; a step and its checkpoint take their time.
+# --init: otherwise process 1 of a container ignores SIGTERM.  --stop-timeout: the time to finish a
+# step and save it.
 FROM python:3.12-slim
 WORKDIR /diffpo_jax
-# What a run says about itself includes the commit.
+# A run records its commit, which needs git.
 RUN apt-get update && apt-get install -y --no-install-recommends git && rm -rf /var/lib/apt/lists/*
 COPY . .
 RUN pip install --no-cache-dir --editable ".[cuda]"

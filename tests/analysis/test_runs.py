@@ -53,7 +53,19 @@ def test_a_field_that_the_run_s_code_did_not_have_is_at_its_default(tmp_path):
     values["gone"] = {"since": 1}
     file.write_text(json.dumps(values))
     got = runs.read_run(path).config
-    assert (got["lora.rank"], got["rl.likelihood.anchors"], got["gone.since"]) == (0, 1, 1)
+    assert (got["lora.rank"], got["rl.likelihood.anchors"], got["gone.since"]) == (None, 1, 1)
+
+
+def test_values_of_older_versions_are_read_as_todays(tmp_path):
+    path = made_runs.run(tmp_path / "a")
+    file = tmp_path / "a" / "config.json"
+    values = json.loads(file.read_text())
+    values["rl"]["micro_batch"], values["init_from"] = 0, ""
+    values["rl"]["likelihood"]["anchors"], values["evaluation"]["steps"] = 0, []
+    file.write_text(json.dumps(values))
+    got = runs.read_run(path).config
+    assert (got["rl.micro_batch"], got["init_from"], got["evaluation.steps"]) == (None, None, None)
+    assert got["rl.likelihood.anchors"] == "all"
 
 
 @pytest.mark.parametrize(

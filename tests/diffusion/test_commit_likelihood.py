@@ -1,4 +1,4 @@
-"""The probability of the sets that calls commit, against enumeration and finite differences."""
+"""The probability of committed sets, against enumeration and finite differences."""
 
 import functools
 
@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from diffpo_jax.arrays.types import Draws, Prompts, Rollout
+from diffpo_jax.config import LikelihoodConfig
 from diffpo_jax.diffusion import anchors as anchor_lib
 from diffpo_jax.diffusion import commit, commit_likelihood, likelihood
-from diffpo_jax.diffusion.end_of_text import EndOfText
+from diffpo_jax.diffusion.settings import EndOfText, SamplerSettings
 
 LENGTH, VOCAB, MASK_ID, PROMPT, END = 3, 4, 1, 2, 3
 POLICY = reference.table_policy(LENGTH, VOCAB, MASK_ID)
@@ -28,7 +29,7 @@ def in_float64():
         yield
 
 
-# The interval's probability.
+# The probability of an interval.
 
 
 @pytest.mark.parametrize(
@@ -36,9 +37,9 @@ def in_float64():
     [(0.0, np.inf), (0.0, 0.3), (0.2, np.inf), (0.2, 0.3), (0.1, 4.0), (1e-9, 1e9), (0.5, 0.5001)],
 )
 @pytest.mark.parametrize(("mu", "sigma"), [(0.0, 1.0), (-2.3, 0.7), (3.0, 0.1)])
-def test_log_interval_against_scipy(lo, hi, mu, sigma):
+def test_log_interval_equals_scipy(lo, hi, mu, sigma):
     a, b = ((np.log(x) - mu) / sigma if x > 0 else -np.inf for x in (lo, hi))
-    # On the side where the numbers do not cancel.
+    # Computed on the side on which the numbers do not cancel.
     p = stats.norm.sf(a) - stats.norm.sf(b) if a > 0 else stats.norm.cdf(b) - stats.norm.cdf(a)
     got = commit_likelihood.log_interval(*map(jnp.float64, (lo, hi, mu, sigma)))
     if p > 1e-290:
@@ -57,7 +58,7 @@ value_and_gradients = jax.jit(
     mu=st.sampled_from([-8.0, -2.0, 0.0, 3.0]),
 )
 @settings(max_examples=60)
-def test_values_and_gradients_are_finite_in_float32(lo, size, mu):
+def test_log_interval_and_its_gradients_are_finite_in_float32(lo, size, mu):
     args = [jnp.asarray(x, jnp.float32) for x in (lo, lo + size, mu, 0.7)]
     value, grads = value_and_gradients(*args)
     assert np.isfinite(value)
@@ -65,7 +66,7 @@ def test_values_and_gradients_are_finite_in_float32(lo, size, mu):
     assert all(np.isfinite(g) for g in grads)
 
 
-def test_intervals_that_part_the_line_sum_to_one():
+def test_probabilities_of_adjacent_intervals_sum_to_one():
     edges = jnp.asarray([0.0, 0.01, 0.2, 0.21, 1.0, 7.0, np.inf])
     mu, sigma = jnp.full(6, -1.0), jnp.full(6, 0.7)
     total = jnp.exp(commit_likelihood.log_interval(edges[:-1], edges[1:], mu, sigma)).sum()
@@ -77,7 +78,7 @@ def test_intervals_that_part_the_line_sum_to_one():
 
 @given(st.integers(0, 1000), st.floats(0.01, 4.0))
 @settings(max_examples=60)
-def test_the_rule_commits_a_set_where_gamma_is_within_its_bounds(seed, gamma):
+def test_rule_commits_a_set_iff_gamma_is_within_its_bounds(seed, gamma):
     rng = np.random.default_rng(seed)
     h = jnp.asarray(rng.uniform(0, 1.5, (1, 5)))
     open_ = jnp.asarray(rng.random((1, 5)) < 0.7).at[0, 0].set(True)
@@ -93,7 +94,7 @@ def test_the_rule_commits_a_set_where_gamma_is_within_its_bounds(seed, gamma):
         assert (again & ~chosen).any()
 
 
-# Enumeration: every way to write a completion, with its probability.
+# Enumeration of every way to write a completion, with its probability.
 
 
 def paths(params, scope, block_length, stop, mu=MU, sigma=SIGMA):
@@ -115,8 +116,8 @@ def paths(params, scope, block_length, stop, mu=MU, sigma=SIGMA):
         return [(order[: n + 1], bounds[n], bounds[n + 1]) for n in range(len(order))], log_p
 
     def interval(lo, hi):
-        of = [stats.norm.cdf((np.log(x) - mu) / sigma) if x > 0 else 0.0 for x in (lo, hi)]
-        return of[1] - of[0]
+        low, high = (stats.norm.cdf((np.log(x) - mu) / sigma) if x > 0 else 0.0 for x in (lo, hi))
+        return high - low
 
     def go(state, calls, number, p, lo, hi):
         choices, log_p = sets(tuple(state))
@@ -130,20 +131,20 @@ def paths(params, scope, block_length, stop, mu=MU, sigma=SIGMA):
                 continue
             real = [t for t in range(VOCAB) if t != MASK_ID]
             for drawn in np.ndindex(*[len(real)] * len(chosen)):
-                new, of_call, q = list(state), list(calls), p * share
+                new, new_calls, q = list(state), list(calls), p * share
                 for k, i in zip(chosen, drawn):
-                    new[k], of_call[k] = real[i], number
+                    new[k], new_calls[k] = real[i], number
                     q *= np.exp(log_p[k, real[i]])
                 first = next((k for k in range(LENGTH) if new[k] == END), LENGTH)
-                over = stop and first < LENGTH and MASK_ID not in new[:first]
-                if over or MASK_ID not in new:
-                    sampled = [c > 0 for c in of_call]
-                    done = [c or number + 1 for c in of_call]
+                finished = stop and first < LENGTH and MASK_ID not in new[:first]
+                if finished or MASK_ID not in new:
+                    sampled = [c > 0 for c in new_calls]
+                    done = [c or number + 1 for c in new_calls]
                     tokens = [t if s else END for t, s in zip(new, sampled)]
                     total = q * (interval(*now) if scope == "prompt" else 1.0)
                     out.append((tokens, done, sampled, number, total))
                 else:
-                    go(new, of_call, number + 1, q, *now)
+                    go(new, new_calls, number + 1, q, *now)
 
     go([MASK_ID] * LENGTH, [0] * LENGTH, 1, 1.0, 0.0, np.inf)
     return out
@@ -169,15 +170,14 @@ def rollout_of(listed):
 
 @functools.partial(jax.jit, static_argnames=("scope", "block_length", "stop"))
 def log_probability(params, prompts, rollout, scope, block_length, stop):
-    """Tokens and sets together, by the code under test."""
+    """Log-probability of tokens and sets together, by the code under test."""
     rows, end = rollout.nfe.shape[0], EndOfText((END,), END, stop)
+    settings = SamplerSettings(LENGTH, block_length, 1.0, end=end)
     draws = Draws(anchor_lib.every_call(rows, LENGTH), jnp.zeros((rows, PROMPT), bool))
     tokens = likelihood.anchored_log_prob(
-        POLICY, params, prompts, rollout, draws, temperature=1.0, end=end
+        POLICY, params, prompts, rollout, draws, LikelihoodConfig(), settings
     )
-    lo, hi = commit_likelihood.call_bounds(
-        POLICY, params, prompts, rollout, block_length=block_length, most=LENGTH, end=end
-    )
+    lo, hi = commit_likelihood.call_bounds(POLICY, params, prompts, rollout, settings)
     mu, sigma = jnp.full(rows, MU), jnp.full(rows, SIGMA)
     sets = commit_likelihood.log_selection(lo, hi, mu, sigma, scope)
     return jnp.sum(jnp.where(rollout.sampled, tokens, 0), axis=1) + jnp.sum(sets, axis=1)
@@ -194,7 +194,7 @@ def model(seed):
 
 @pytest.mark.parametrize(("scope", "block_length", "stop"), CASES)
 @pytest.mark.parametrize("seed", [0, 1])
-def test_tokens_and_sets_together_are_a_distribution(scope, block_length, stop, seed):
+def test_tokens_and_sets_together_sum_to_one(scope, block_length, stop, seed):
     params = model(seed)
     listed = paths(params, scope, block_length, stop)
     prompts, rollout, p = rollout_of(listed)
@@ -204,7 +204,7 @@ def test_tokens_and_sets_together_are_a_distribution(scope, block_length, stop, 
 
 
 @pytest.mark.parametrize(("scope", "block_length", "stop"), CASES)
-def test_its_score_gradient_is_that_of_the_expected_reward(scope, block_length, stop):
+def test_score_gradient_equals_that_of_the_expected_reward(scope, block_length, stop):
     params, step = model(2), 1e-5
     listed = paths(params, scope, block_length, stop)
     prompts, rollout, p = rollout_of(listed)
@@ -226,19 +226,20 @@ def test_its_score_gradient_is_that_of_the_expected_reward(scope, block_length, 
 
     table = params["denoiser"]["table"]
     gradient, rng = np.asarray(jax.grad(weighted)(jnp.asarray(table))), np.random.default_rng(1)
-    towards = rng.normal(size=table.shape)  # every entry takes part
-    slope = (expected(table + step * towards) - expected(table - step * towards)) / (2 * step)
-    assert (gradient * towards).sum() == pytest.approx(slope, abs=1e-6)
+    direction = rng.normal(size=table.shape)  # changes every entry
+    slope = (expected(table + step * direction) - expected(table - step * direction)) / (2 * step)
+    assert (gradient * direction).sum() == pytest.approx(slope, abs=1e-6)
     if (scope, block_length, stop) != CASES[0]:
         return
 
-    # Without the sets' part it is another one.
+    # Without the sets' part the gradient differs.
     def tokens_only(table):
         changed = params | {"denoiser": params["denoiser"] | {"table": table}}
         rows = rollout.nfe.shape[0]
         draws = Draws(anchor_lib.every_call(rows, LENGTH), jnp.zeros((rows, PROMPT), bool))
+        settings = SamplerSettings(LENGTH, LENGTH, 1.0)
         log_p = likelihood.anchored_log_prob(
-            POLICY, changed, prompts, rollout, draws, temperature=1.0
+            POLICY, changed, prompts, rollout, draws, LikelihoodConfig(), settings
         )
         return jnp.sum((p * rewards)[:, None] * jnp.where(rollout.sampled, log_p, 0))
 
@@ -246,19 +247,19 @@ def test_its_score_gradient_is_that_of_the_expected_reward(scope, block_length, 
     assert np.linalg.norm(other - gradient) > 0.03 * np.linalg.norm(gradient)
 
 
-def test_calls_that_the_cap_forced_bound_nothing():
+def test_calls_forced_by_the_cap_have_no_bounds():
     params = model(0)
     prompts, rollout, _ = rollout_of(paths(params, "call", LENGTH, False))
     forced = rollout._replace(forced=rollout.nfe == 2)
     free, capped = (
         commit_likelihood.call_bounds(
-            POLICY, params, prompts, r, block_length=LENGTH, most=LENGTH, max_calls=2
+            POLICY, params, prompts, r, SamplerSettings(LENGTH, LENGTH, 1.0, max_calls=cap)
         )
-        for r in (rollout, forced)
+        for r, cap in ((rollout, 0), (forced, 2))
     )
     at = np.asarray(forced.forced)
     np.testing.assert_array_equal(capped[0][at, 1], 0)
     np.testing.assert_array_equal(capped[1][at, 1], np.inf)
-    np.testing.assert_array_equal(capped[0][~at], free[0][~at])
+    np.testing.assert_array_equal(capped[0][~at], free[0][~at, :2])
     np.testing.assert_array_equal(capped[0][:, 0], free[0][:, 0])
-    assert np.isinf(free[1][rollout.nfe < 3, 2]).all()  # calls that were not made
+    assert np.isinf(free[1][rollout.nfe < 3, 2]).all()  # of calls that were not made

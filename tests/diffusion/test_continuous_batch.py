@@ -1,3 +1,5 @@
+"""The continuous batch gives every row as the static batch does, without idle slots."""
+
 import functools
 
 import jax
@@ -6,7 +8,7 @@ import pytest
 import reference
 
 from diffpo_jax.diffusion import sampler as generate
-from diffpo_jax.diffusion import unmask
+from diffpo_jax.diffusion.settings import SamplerSettings
 
 LENGTH, VOCAB, MASK_ID, PROMPT = 4, 4, 1, 2
 QUEUE = 7
@@ -19,14 +21,14 @@ calls = []
 
 
 def counted(params, tokens, mask):
-    """The policy's hidden states; notes each time they are computed."""
+    """The policy's hidden states; counts how often they are computed."""
     jax.debug.callback(lambda: calls.append(1))
     return POLICY.hidden(params, tokens, mask)
 
 
 @functools.cache
 def sampler(slots):
-    settings = unmask.SamplerSettings(LENGTH, LENGTH, 1.0, 0)
+    settings = SamplerSettings(LENGTH, LENGTH, 1.0, 0)
     policy = POLICY._replace(hidden=counted)
     program = generate.make_generate(policy, settings, threshold="drawn", slots=slots)
     run = jax.jit(program)
@@ -52,18 +54,18 @@ def assert_same_rows(rollout, expected):
         np.testing.assert_allclose(getattr(rollout, name), getattr(expected, name), atol=1e-5)
 
 
-def test_the_rows_differ_enough_to_tell_them_apart(static):
+def test_rows_of_the_test_differ(static):
     assert len(set(static.nfe.tolist())) >= 3
     assert len(set(static.gamma.tolist())) == QUEUE
     assert len(set(map(tuple, static.tokens.tolist()))) >= QUEUE - 1
 
 
 @pytest.mark.parametrize("slots", [1, 3, QUEUE])
-def test_equals_the_static_batch_row_by_row(static, slots):
+def test_stream_equals_the_static_batch_row_by_row(static, slots):
     assert_same_rows(sampler(slots)(PROMPTS, KEYS)[0], static)
 
 
-def test_the_order_of_the_queue_changes_no_row(static):
+def test_order_of_the_queue_changes_no_row(static):
     order = np.random.default_rng(3).permutation(QUEUE)
     prompts = jax.tree.map(lambda x: x[order], PROMPTS)
     rollout = sampler(3)(prompts, KEYS[order])[0]
@@ -71,7 +73,7 @@ def test_the_order_of_the_queue_changes_no_row(static):
 
 
 @pytest.mark.parametrize("slots", [1, 3, QUEUE])
-def test_a_free_slot_takes_the_next_prompt_at_once(static, slots):
+def test_free_slot_takes_the_next_prompt_at_once(static, slots):
     ends = [0] * slots
     for needed in static.nfe.tolist():
         first = ends.index(min(ends))

@@ -1,4 +1,4 @@
-"""End of text: when a row is over, what is filled, and where the token may stand."""
+"""End of text: when a row is finished, what is filled in, and where an end may be drawn."""
 
 import functools
 
@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from diffpo_jax.arrays.types import Draws
+from diffpo_jax.config import LikelihoodConfig
 from diffpo_jax.diffusion import end_of_text, likelihood, token_distribution, unmask
-from diffpo_jax.diffusion.end_of_text import IGNORED, EndOfText
+from diffpo_jax.diffusion.settings import EndOfText, SamplerSettings
 
 LENGTH, VOCAB, MASK_ID, PROMPT, END = 4, 4, 1, 2, 3
 ROWS = 64
@@ -30,7 +31,7 @@ flags = hnp.arrays(bool, (2, LENGTH))
 @functools.cache
 def rollouts(**how):
     block, how = how.pop("block_length", LENGTH), {"ids": (END,), "fill": END} | how
-    settings = unmask.SamplerSettings(LENGTH, block, 1.0, end=EndOfText(**how))
+    settings = SamplerSettings(LENGTH, block, 1.0, end=EndOfText(**how))
 
     def threshold(params, features, keys):
         return GAMMAS, jnp.zeros_like(GAMMAS)
@@ -40,8 +41,8 @@ def rollouts(**how):
 
 
 @given(rows_of, flags)
-def test_over_means_an_end_with_nothing_masked_before_it(tokens, committed):
-    got = end_of_text.over(jnp.asarray(tokens), jnp.asarray(committed), EndOfText((END, 2)))
+def test_row_is_finished_at_an_end_with_nothing_masked_before_it(tokens, committed):
+    got = end_of_text.is_finished(jnp.asarray(tokens), jnp.asarray(committed), EndOfText((END, 2)))
     for row in range(2):
         expected = any(
             tokens[row, k] in (END, 2) and committed[row, : k + 1].all() for k in range(LENGTH)
@@ -50,7 +51,7 @@ def test_over_means_an_end_with_nothing_masked_before_it(tokens, committed):
 
 
 @pytest.mark.parametrize("block_length", [LENGTH, 2])
-def test_the_rest_is_filled_and_not_counted(block_length):
+def test_rest_is_filled_and_not_counted(block_length):
     stopped = rollouts(stop=True, block_length=block_length)
     whole = rollouts(block_length=block_length)
     early = 0
@@ -58,7 +59,7 @@ def test_the_rest_is_filled_and_not_counted(block_length):
         tokens, calls = stopped.tokens[row], stopped.commit_call[row]
         sampled, nfe = stopped.sampled[row], stopped.nfe[row]
         np.testing.assert_array_equal(sampled, calls <= nfe)
-        # What was drawn is what would have been drawn without the stop, call by call.
+        # The drawn tokens are those of a rollout without the stop, call by call.
         np.testing.assert_array_equal(tokens[sampled], whole.tokens[row][sampled])
         np.testing.assert_array_equal(calls[sampled], whole.commit_call[row][sampled])
         assert sorted(set(calls[sampled])) == list(range(1, nfe + 1))
@@ -74,33 +75,33 @@ def test_the_rest_is_filled_and_not_counted(block_length):
     assert 5 < early < ROWS
 
 
-def test_a_stop_comes_at_the_first_call_that_allows_it():
+def test_row_stops_at_the_first_call_that_allows_it():
     stopped = rollouts(stop=True)
     for row in range(ROWS):
         tokens, calls, nfe = stopped.tokens[row], stopped.commit_call[row], stopped.nfe[row]
-        for call in range(1, nfe):  # after these there was something left to do
+        for call in range(1, nfe):  # after these calls something was left to do
             before = [k for k in range(LENGTH) if tokens[k] == END and calls[k] <= call]
             assert not any((calls[: k + 1] <= call).all() for k in before)
 
 
-def test_never_draws_no_end():
+def test_suppression_never_draws_no_end():
     assert not (rollouts(suppress="never").tokens == END).any()
     assert (rollouts().tokens == END).any()
 
 
 @pytest.mark.parametrize("stop", [False, True])
-def test_while_open_draws_an_end_only_where_nothing_is_masked_before(stop):
+def test_suppression_while_open_draws_ends_only_after_committed_positions(stop):
     rollout = rollouts(suppress="while_open", stop=stop)
-    found = 0
+    ends = 0
     for row in range(ROWS):
         for k in np.flatnonzero((rollout.tokens[row] == END) & rollout.sampled[row]):
             calls = rollout.commit_call[row]
             assert (calls[:k] < calls[k]).all()
-            found += 1
-    assert found > 3
+            ends += 1
+    assert ends > 3
 
 
-def test_last_commits_ends_after_all_else():
+def test_suppression_last_commits_ends_after_all_others():
     one_a_call = np.asarray(GAMMAS == 0)
 
     def mean_call(rollout):
@@ -108,13 +109,13 @@ def test_last_commits_ends_after_all_else():
         return rollout.commit_call[ends].mean()
 
     assert mean_call(rollouts(suppress="last")) > mean_call(rollouts()) + 0.7
-    # The error of what was drawn as an end is the largest there is; nothing else changes.
-    how = token_distribution.ReadSettings(1.0, end=EndOfText((END,), suppress="last"))
+    # Positions drawn as an end get the largest error; nothing else changes.
+    settings = SamplerSettings(LENGTH, LENGTH, 1.0, end=EndOfText((END,), suppress="last"))
     hidden = jax.random.normal(jax.random.key(4), (ROWS, LENGTH, VOCAB))
     all_ = jnp.ones((ROWS, LENGTH), bool)
-    at = token_distribution.read(POLICY, PARAMS, hidden, all_, all_, KEYS, how)
+    at = token_distribution.read(POLICY, PARAMS, hidden, all_, all_, KEYS, settings)
     free = token_distribution.read(
-        POLICY, PARAMS, hidden, all_, all_, KEYS, how._replace(end=IGNORED)
+        POLICY, PARAMS, hidden, all_, all_, KEYS, settings._replace(end=EndOfText())
     )
     np.testing.assert_array_equal(at.token, free.token)
     ends = np.asarray(at.token == END)
@@ -125,23 +126,23 @@ def test_last_commits_ends_after_all_else():
 
 @pytest.mark.parametrize("suppress", ["none", "never", "while_open", "last"])
 @pytest.mark.parametrize("stop", [False, True])
-def test_the_scorer_gives_what_the_sampler_recorded(suppress, stop):
+def test_scorer_gives_the_recorded_log_probs(suppress, stop):
     rollout = rollouts(suppress=suppress, stop=stop)
     anchors = jnp.tile(jnp.arange(LENGTH, dtype=jnp.int32), (ROWS, 1))
     draws = Draws(anchors, jnp.zeros((ROWS, PROMPT), bool))
-    end = EndOfText((END,), END, stop, suppress)
+    settings = SamplerSettings(LENGTH, LENGTH, 1.0, end=EndOfText((END,), END, stop, suppress))
 
     def score(params, draws):
         return likelihood.anchored_log_prob(
             POLICY, params, PROMPTS, jax.tree.map(jnp.asarray, rollout), draws,
-            temperature=1.0, end=end,
+            LikelihoodConfig(), settings,
         )  # fmt: skip
 
     got = np.asarray(score(PARAMS, draws))
     sampled = rollout.sampled
     np.testing.assert_allclose(got[sampled], rollout.logprob[sampled], atol=1e-5)
 
-    # From the prompt alone nothing becomes impossible, and every gradient is finite.
+    # Scored from the prompt, no token is impossible and every gradient is finite.
     one = draws._replace(anchors=anchors[:, :1])
     surrogate = np.asarray(score(PARAMS, one))
     assert np.isfinite(surrogate).all()

@@ -1,4 +1,4 @@
-"""Cached calls: what they compute, when they are exact, and that rows stay apart."""
+"""Cached calls: what they compute, when they are exact, and that rows are independent."""
 
 import functools
 
@@ -10,8 +10,7 @@ import reference
 
 from diffpo_jax.config import ModelConfig
 from diffpo_jax.diffusion import sampler as generate
-from diffpo_jax.diffusion import unmask
-from diffpo_jax.diffusion.kv_cache import CacheSettings
+from diffpo_jax.diffusion.settings import CacheSettings, SamplerSettings
 
 LENGTH, PROMPT, ROWS, VOCAB, MASK_ID, BLOCK = 6, 4, 5, 6, 5, 2
 SIZES = {"layers": 2, "heads": 4, "kv_heads": 2, "width": 16, "ff": 16}
@@ -22,7 +21,7 @@ KEYS = jax.random.split(jax.random.key(3), ROWS)
 
 @functools.cache
 def sampler(kind="none", every=0, rows=0, slots=0, shift=0, max_calls=0):
-    settings = unmask.SamplerSettings(
+    settings = SamplerSettings(
         LENGTH, BLOCK, 0.8, max_calls, cache=CacheSettings(kind, every, rows)
     )
     policy = POLICY._replace(logit_shift=shift)
@@ -46,7 +45,7 @@ def some_tokens(seed):
 
 
 def keys_and_values(params, x, positions, layer, config):
-    """Of one row: [S Hk Dh] each."""
+    """Keys and values of one row, [S Hk Dh] each."""
     b = jax.tree.map(lambda leaf: np.asarray(leaf[layer], np.float64), params["denoiser"]["blocks"])
     h, size = reference.rms_norm(x, b["attn_norm"]["scale"], config.norm_eps), 4
     k, v = (np.reshape(h @ b[name], (len(x), -1, size)) for name in ("k", "v"))
@@ -59,43 +58,42 @@ def block(b, x, h, k, v, positions, mask, config):
     """One block for the positions of `x`, attending over k and v [S Hk Dh]."""
     q, size, heads = h @ b["q"], 4, []
     for head in range(config.heads):
-        of_q = reference.rotated(
+        head_q = reference.rotated(
             q[:, head * size : (head + 1) * size], positions, config.rope_theta
         )
         kv = head // (config.heads // config.kv_heads)
-        heads.append(reference.attend(of_q, k[:, kv], v[:, kv], mask))
+        heads.append(reference.attend(head_q, k[:, kv], v[:, kv], mask))
     x = x + np.concatenate(heads, axis=-1) @ b["o"]
     h = reference.rms_norm(x, b["ff_norm"]["scale"], config.norm_eps)
     gate = h @ b["gate"]
     return x + (gate / (1 + np.exp(-gate)) * (h @ b["up"])) @ b["down"]
 
 
-def test_positions_outside_the_span_are_seen_as_they_were():
+def test_positions_outside_the_span_keep_their_keys_and_values():
     config = ModelConfig(**SIZES)
     (old, mask), (new, _) = some_tokens(0), some_tokens(1)
     span, start = 3, np.array([0, 2, 7, 5, 4])
-    _, kv = POLICY.fill(PARAMS, old, mask)
+    _, kv = POLICY.hidden_and_kv(PARAMS, old, mask)
     got = POLICY.hidden_within(PARAMS, kv, new, mask, jnp.asarray(start), span)
     embed = np.asarray(PARAMS["denoiser"]["embed"], np.float64)
     scale = np.asarray(PARAMS["denoiser"]["norm"]["scale"], np.float64)
     for row in range(ROWS):
-        of_row = np.asarray(mask[row])
-        positions = np.maximum(np.cumsum(of_row) - 1, 0)
+        row_mask = np.asarray(mask[row])
+        positions = np.maximum(np.cumsum(row_mask) - 1, 0)
         at = slice(start[row], start[row] + span)
         stale, x = embed[np.asarray(old[row])], embed[np.asarray(new[row])[at]]
         for layer in range(config.layers):
-            b, of_stale, k, v = keys_and_values(PARAMS, stale, positions, layer, config)
-            stale = block(b, stale, of_stale, k, v, positions, of_row, config)
-            _, h, of_span_k, of_span_v = keys_and_values(PARAMS, x, positions[at], layer, config)
-            k[at], v[at] = of_span_k, of_span_v
-            x = block(b, x, h, k, v, positions[at], of_row, config)
+            b, stale_h, k, v = keys_and_values(PARAMS, stale, positions, layer, config)
+            stale = block(b, stale, stale_h, k, v, positions, row_mask, config)
+            _, h, k[at], v[at] = keys_and_values(PARAMS, x, positions[at], layer, config)
+            x = block(b, x, h, k, v, positions[at], row_mask, config)
         expected = reference.rms_norm(x, scale, config.norm_eps)
         np.testing.assert_allclose(got[row], expected, atol=2e-5)
 
 
-def test_a_fresh_cache_gives_the_whole_pass():
+def test_fresh_cache_equals_a_whole_pass():
     tokens, mask = some_tokens(0)
-    hidden, kv = POLICY.fill(PARAMS, tokens, mask)
+    hidden, kv = POLICY.hidden_and_kv(PARAMS, tokens, mask)
     np.testing.assert_array_equal(hidden, POLICY.hidden(PARAMS, tokens, mask))
     for start in (0, 3, 8):
         at = jnp.full(ROWS, start)
@@ -106,16 +104,16 @@ def test_a_fresh_cache_gives_the_whole_pass():
 @pytest.mark.parametrize("shift", [0, 1])
 @pytest.mark.parametrize("kind", ["prompt", "dual"])
 @pytest.mark.parametrize("rows", [0, 1, 3])
-def test_refreshed_at_every_call_a_cache_is_exact(kind, rows, shift):
+def test_cache_refreshed_at_every_call_is_exact(kind, rows, shift):
     assert_same(sampler(kind, 1, rows, shift=shift)(), sampler(shift=shift)())
 
 
 @pytest.mark.parametrize("kind", ["prompt", "dual"])
-def test_a_cap_on_calls_commits_what_a_whole_pass_says(kind):
+def test_forced_call_commits_the_tokens_of_a_whole_pass(kind):
     capped = sampler(max_calls=2)()
     assert capped.forced.any()
     assert_same(sampler(kind, 1, max_calls=2)(), capped)
-    # The call that commits all the blocks left needs a refresh whatever the cadence.
+    # The call that commits all remaining blocks needs a refresh, however rare refreshes are.
     stale = sampler(kind, 0, max_calls=2)()
     assert (stale.commit_call[stale.forced] <= 2).all()
     assert (stale.tokens != MASK_ID).all()
@@ -124,32 +122,32 @@ def test_a_cap_on_calls_commits_what_a_whole_pass_says(kind):
 @pytest.mark.parametrize("kind", ["prompt", "dual"])
 @pytest.mark.parametrize("every", [0, 2])
 class TestStale:
-    def test_a_stale_cache_gives_other_distributions(self, kind, every):
+    def test_stale_cache_changes_distributions(self, kind, every):
         exact, stale = sampler()(), sampler(kind, every)()
         assert np.abs(stale.logprob - exact.logprob).max() > 1e-3
-        np.testing.assert_allclose(stale.gamma, exact.gamma, rtol=1e-5)  # of the first call
+        np.testing.assert_allclose(stale.gamma, exact.gamma, rtol=1e-5)  # drawn at the first call
 
-    def test_a_row_does_not_depend_on_its_batch(self, kind, every):
+    def test_row_does_not_depend_on_its_batch(self, kind, every):
         rollout = sampler(kind, every)()
         order = np.random.default_rng(3).permutation(ROWS)
         moved = sampler(kind, every)(jax.tree.map(lambda x: x[order], PROMPTS), KEYS[order])
         assert_same(moved, jax.tree.map(lambda x: x[order], rollout))
 
     @pytest.mark.parametrize(("rows", "slots"), [(1, 0), (3, 0), (0, 2), (2, 3)])
-    def test_refreshes_in_parts_and_streams_change_no_row(self, kind, every, rows, slots):
+    def test_partial_refreshes_and_streams_change_no_row(self, kind, every, rows, slots):
         assert_same(sampler(kind, every, rows, slots)(), sampler(kind, every)())
 
 
-def test_only_rows_that_are_due_are_passed():
+def test_refreshes_pass_only_the_due_rows():
     sizes = []
 
-    def fill(params, tokens, mask):
+    def counted(params, tokens, mask):
         jax.debug.callback(lambda: sizes.append(tokens.shape[0]))
-        return POLICY.fill(params, tokens, mask)
+        return POLICY.hidden_and_kv(params, tokens, mask)
 
-    settings = unmask.SamplerSettings(LENGTH, BLOCK, 0.8, cache=CacheSettings("dual", 0, 1))
-    policy = POLICY._replace(fill=fill)
+    settings = SamplerSettings(LENGTH, BLOCK, 0.8, cache=CacheSettings("dual", 0, 1))
+    policy = POLICY._replace(hidden_and_kv=counted)
     run = jax.jit(generate.make_generate(policy, settings, threshold="drawn"))
     jax.block_until_ready(run(PARAMS, PROMPTS, np.float32(0), KEYS))
     jax.effects_barrier()
-    assert sizes == [1] * (ROWS * LENGTH // BLOCK)  # one pass a row and block
+    assert sizes == [1] * (ROWS * LENGTH // BLOCK)  # one pass per row and block

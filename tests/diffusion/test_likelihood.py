@@ -1,3 +1,5 @@
+"""Anchors and surrogate likelihoods, token by token, as distributions, and in memory."""
+
 import functools
 
 import jax
@@ -10,10 +12,12 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from diffpo_jax.arrays.types import Draws, Prompts, Rollout
+from diffpo_jax.config import LikelihoodConfig
 from diffpo_jax.diffusion import anchors as anchor_lib
 from diffpo_jax.diffusion import likelihood, unmask
+from diffpo_jax.diffusion.settings import SamplerSettings
 
-# Two tokens and a mask, four positions: 16 completions and 81 states.
+# Two tokens and a mask at four positions give 16 completions and 81 states.
 LENGTH, VOCAB, MASK_ID, PROMPT = 4, 3, 1, 2
 ROWS = 8
 PARAMS = reference.table_params(11, PROMPT, LENGTH, VOCAB)
@@ -30,7 +34,7 @@ def logits_of(row, prompts=PROMPTS):
 
 @functools.cache
 def rollouts(temperature=1.0):
-    settings = unmask.SamplerSettings(LENGTH, LENGTH, temperature, 0)
+    settings = SamplerSettings(LENGTH, LENGTH, temperature, 0)
     keys = jax.random.split(jax.random.key(2), ROWS)
     gammas = jnp.array([0.0, 0.1, 0.2, 0.3, 0.4, 0.6, 1.0, jnp.inf])
 
@@ -43,10 +47,10 @@ def rollouts(temperature=1.0):
 
 @functools.cache
 def program(temperature=1.0, remat=False):
-    score = functools.partial(
-        likelihood.anchored_log_prob, POLICY, temperature=temperature, remat=remat
+    config, settings = LikelihoodConfig(remat=remat), SamplerSettings(LENGTH, LENGTH, temperature)
+    return jax.jit(
+        functools.partial(likelihood.anchored_log_prob, POLICY, config=config, settings=settings)
     )
-    return jax.jit(score)
 
 
 def score(anchors, prompt_mask=NO_MASK, prompts=PROMPTS, temperature=1.0, remat=False):
@@ -56,27 +60,27 @@ def score(anchors, prompt_mask=NO_MASK, prompts=PROMPTS, temperature=1.0, remat=
 
 
 def expected_score(rollout, anchors, prompts, temperature=1.0):
-    """Token by token: the state after the last anchor before it was committed."""
+    """Scores each token in the state after the last anchor before its commit call."""
     tokens, calls = np.asarray(rollout.tokens), np.asarray(rollout.commit_call)
     out = np.zeros(tokens.shape)
     for row, k in np.ndindex(*tokens.shape):
-        seen_at = max(a for a in np.asarray(anchors[row]) if a <= calls[row, k] - 1)
-        state = np.where(calls[row] <= seen_at, tokens[row], MASK_ID)
+        anchor = max(a for a in np.asarray(anchors[row]) if a <= calls[row, k] - 1)
+        state = np.where(calls[row] <= anchor, tokens[row], MASK_ID)
         log_p = reference.log_probs(logits_of(row, prompts)(state), MASK_ID, temperature)
         out[row, k] = log_p[k, tokens[row, k]]
     return out
 
 
-# Segments, states and anchors.
+# Anchors and states.
 
 
-def test_segment_by_hand():
+def test_anchor_index_by_hand():
     calls = jnp.array([[1, 2, 3, 5, 6], [1, 1, 2, 1, 2]])
     anchors = jnp.array([[0, 2, 5], [0, 1, 1]])
-    # A token of call t is seen from the last anchor up to t - 1.
+    # A token of call t is scored at the last anchor up to t - 1.
     expected = [[0, 0, 1, 1, 2], [0, 0, 2, 0, 2]]
-    np.testing.assert_array_equal(likelihood.segment(calls, anchors), expected)
-    at_zero = likelihood.segment(calls, jnp.zeros((2, 1), jnp.int32))
+    np.testing.assert_array_equal(likelihood.anchor_index(calls, anchors), expected)
+    at_zero = likelihood.anchor_index(calls, jnp.zeros((2, 1), jnp.int32))
     np.testing.assert_array_equal(at_zero, np.zeros((2, 5)))
 
 
@@ -87,10 +91,10 @@ def test_state_at_by_hand():
     np.testing.assert_array_equal(got[1], [[4, 5, 0], [7, 0, 9]])
 
 
-@pytest.mark.parametrize("calls", [0, 2])
-def test_the_exact_likelihood_and_its_sample_are_the_sampler_s_own(calls):
+@pytest.mark.parametrize("calls", [None, 2])
+def test_exact_likelihood_and_its_sample_equal_the_samplers(calls):
     rollout = rollouts()
-    kind = {"anchors": 0, "prompt_masking": 0.0, "calls": calls}
+    kind = {"anchors": "all", "prompt_masking": 0.0, "calls": calls}
     draws = likelihood.draw(jax.random.key(5), rollout, PROMPTS, **kind)
     got = np.asarray(program()(PARAMS, PROMPTS, rollout, draws))
     scored = np.ones(got.shape, bool) if not calls else np.asarray(draws.scale) > 0
@@ -99,18 +103,18 @@ def test_the_exact_likelihood_and_its_sample_are_the_sampler_s_own(calls):
     assert np.asarray(likelihood.is_exact(rollout.commit_call, draws.anchors))[scored].all()
 
 
-def test_anchors_no_token_is_seen_from_cost_no_pass():
+def test_anchors_without_tokens_cost_no_pass():
     passes = []
 
     def hidden(params, tokens, mask):
         jax.debug.callback(lambda: passes.append(1))
         return POLICY.hidden(params, tokens, mask)
 
-    policy = POLICY._replace(hidden=hidden)
+    policy, settings = POLICY._replace(hidden=hidden), SamplerSettings(LENGTH, LENGTH, 1.0)
     draws = Draws(jnp.tile(jnp.arange(8, dtype=jnp.int32), (ROWS, 1)), NO_MASK)
     jax.jit(
         lambda: likelihood.anchored_log_prob(
-            policy, PARAMS, PROMPTS, rollouts(), draws, temperature=1.0
+            policy, PARAMS, PROMPTS, rollouts(), draws, LikelihoodConfig(), settings
         )
     )()
     jax.effects_barrier()
@@ -124,7 +128,7 @@ def test_is_exact_by_hand():
 
 
 def contiguous(raw):
-    """Any numbers -> calls 1..N, each of them used."""
+    """Maps any numbers to calls 1..N, each of which is used."""
     return np.stack([np.unique(row, return_inverse=True)[1] + 1 for row in raw]).astype(np.int32)
 
 
@@ -145,7 +149,7 @@ def test_anchors_are_the_first_calls_with_enough_committed(seed, calls):
     anchors = np.asarray(draw_three(jax.random.key(seed), jnp.asarray(calls), 3))
     assert anchors.dtype == np.int32
     np.testing.assert_array_equal(anchors[:, 0], 0)
-    # The same numbers, from the same key; float32 as in the program.
+    # The program's own numbers, from the same key, in float32.
     u = np.sort(np.asarray(jax.random.uniform(jax.random.key(seed), (3, 2))), axis=1)
     for row in range(3):
         for j in range(2):
@@ -163,18 +167,18 @@ def test_anchors_are_the_first_calls_with_enough_committed(seed, calls):
     later=hnp.arrays(np.int32, (3, 5), elements=st.integers(1, 5)),
 )
 @settings(max_examples=60)
-def test_anchors_are_decided_by_what_is_committed_up_to_them(schedule, seed, calls, later):
+def test_anchors_are_stopping_times(schedule, seed, calls, later):
     key = jax.random.key(seed)
     anchors = np.asarray(draw_three(key, jnp.asarray(calls), 3, schedule))
     for j in (1, 2):
         reached = anchors[:, j : j + 1]
-        # What happens after the anchor is changed at will, the number of calls with it.
+        # Everything after the anchor changes, and the number of calls with it.
         other = np.where(calls <= reached, calls, reached + later).astype(np.int32)
         again = np.asarray(draw_three(key, jnp.asarray(other), 3, schedule))
         np.testing.assert_array_equal(again[:, : j + 1], anchors[:, : j + 1])
 
 
-def test_the_paper_s_fraction_of_the_calls_is_not_decided_so():
+def test_fractions_of_the_calls_are_no_stopping_times():
     key, few = jax.random.key(0), jnp.asarray([[1, 1, 2, 2]] * 50, jnp.int32)
     many = jnp.asarray([[1, 1, 3, 9]] * 50, jnp.int32)
     a, b = (np.asarray(draw_anchors(key, calls, 2, "calls"))[:, 1] for calls in (few, many))
@@ -185,11 +189,11 @@ def test_the_paper_s_fraction_of_the_calls_is_not_decided_so():
 
 def test_schedules_by_hand():
     calls = jnp.asarray([[1, 1, 2, 3, 3, 3, 4, 5]], jnp.int32)
-    # Shares 1/4, 2/4, 3/4 of 8: two, four, six committed by calls 1, 3, 3.
+    # Shares 1/4, 2/4, 3/4 of 8 are two, four, six positions, committed by calls 1, 3, 3.
     np.testing.assert_array_equal(draw_anchors(jax.random.key(0), calls, 4, "even"), [[0, 1, 3, 3]])
     drawn = np.asarray(draw_anchors(jax.random.key(0), jnp.tile(calls, (500, 1)), 3, "stratified"))
     assert set(drawn[:, 1]) == {1, 2, 3}  # from the first half of the tokens
-    assert set(drawn[:, 2]) == {3, 4, 5}  # and from the second
+    assert set(drawn[:, 2]) == {3, 4, 5}  # from the second half
     shared = np.asarray(draw_anchors(jax.random.key(0), jnp.tile(calls, (9, 1)), 4, "batch"))
     assert (shared == shared[0]).all()
     assert (np.diff(shared[0]) >= 0).all()
@@ -198,13 +202,13 @@ def test_schedules_by_hand():
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])
-def test_some_calls_estimate_the_sum_over_all(count):
+def test_drawn_calls_estimate_the_sum_over_all_calls(count):
     calls = jnp.asarray([[1, 1, 2, 3, 3, 4, 5, 5], [1, 1, 1, 1, 2, 2, 2, 2]], jnp.int32)
     nfe, value = jnp.max(calls, axis=1), np.random.default_rng(0).normal(size=(2, 8))
-    draw = jax.jit(jax.vmap(lambda key: anchor_lib.some_calls(key, calls, nfe, count)))
+    draw = jax.jit(jax.vmap(lambda key: anchor_lib.draw_calls(key, calls, nfe, count)))
     before, scale = map(np.asarray, draw(jax.random.split(jax.random.key(1), 4000)))
     assert ((before >= 0) & (before < np.asarray(nfe)[:, None])).all()
-    # What is scored are the tokens of the calls after these states, N/R for each time drawn.
+    # The tokens of the calls after these states are scored, with N/R for each time drawn.
     for t in range(1, 6):
         times = (before == t - 1).sum(axis=-1)
         weight = times[:, :, None] * np.asarray(nfe)[:, None] / count
@@ -214,7 +218,7 @@ def test_some_calls_estimate_the_sum_over_all(count):
     assert (np.abs(estimate.mean(axis=0) - value.sum(axis=-1)) < 5 * error).all()
 
 
-def test_every_call_can_be_an_anchor_and_rows_draw_their_own():
+def test_every_call_can_be_an_anchor_and_rows_are_independent():
     calls = jnp.tile(jnp.arange(1, 6, dtype=jnp.int32), (400, 1))
     anchors = np.asarray(draw_anchors(jax.random.key(0), calls, 2))[:, 1]
     counts = np.bincount(anchors, minlength=6)
@@ -227,7 +231,7 @@ def test_one_anchor_is_the_start():
     np.testing.assert_array_equal(got, [[0], [0]])
 
 
-def test_draw_hides_real_prompt_tokens_alone_and_about_as_many_as_asked():
+def test_draw_hides_the_given_share_of_real_prompt_tokens():
     prompts = Prompts(jnp.zeros((300, 4), jnp.int32), jnp.arange(1200).reshape(300, 4) % 3 > 0)
     ones = jnp.ones((300, 2), jnp.int32)
     rollout = Rollout(*[None] * len(Rollout._fields))._replace(commit_call=ones, nfe=ones[:, 0])
@@ -243,12 +247,12 @@ def test_draw_hides_real_prompt_tokens_alone_and_about_as_many_as_asked():
 # Log-probabilities.
 
 
-def test_the_rollouts_have_different_numbers_of_calls():
+def test_rollouts_of_the_test_differ_in_their_calls():
     assert len(set(np.asarray(rollouts().nfe).tolist())) >= 3
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
-def test_all_calls_as_anchors_give_the_samplers_own(temperature):
+def test_all_calls_as_anchors_give_the_recorded_log_probs(temperature):
     got, recorded = score(EVERY_CALL, temperature=temperature), rollouts(temperature).logprob
     np.testing.assert_allclose(got, recorded, atol=1e-5)
     np.testing.assert_allclose(got.sum(1), np.sum(recorded, axis=1), atol=1e-5)
@@ -260,25 +264,25 @@ def test_one_anchor_is_one_pass_over_the_masked_completion():
     for row in range(ROWS):
         log_p = reference.log_probs(logits_of(row)([MASK_ID] * LENGTH), MASK_ID)
         np.testing.assert_allclose(got[row], log_p[np.arange(LENGTH), tokens[row]], atol=1e-5)
-    # It is not the sampler's where a token was drawn later.
+    # It differs from the sampler's for tokens drawn in later calls.
     later = np.asarray(rollouts().commit_call) > 1
     assert np.abs(got - rollouts().logprob)[later].max() > 0.1
     np.testing.assert_allclose(got[~later], rollouts().logprob[~later], atol=1e-5)
 
 
 @pytest.mark.parametrize("count", [2, 3])
-def test_anchors_in_between_token_by_token(count):
+def test_few_anchors_token_by_token(count):
     anchors = draw_anchors(jax.random.key(4), rollouts().commit_call, count)
     expected = expected_score(rollouts(), anchors, PROMPTS)
     np.testing.assert_allclose(score(anchors), expected, atol=1e-5)
 
 
-def test_anchors_that_coincide_merge():
+def test_equal_anchors_act_as_one():
     once, twice = np.array([[0, 2]] * ROWS), np.array([[0, 0, 2, 2]] * ROWS)
     np.testing.assert_allclose(score(once), score(twice), atol=1e-6)
 
 
-def test_the_prompt_mask_hides_prompt_tokens():
+def test_prompt_mask_hides_prompt_tokens():
     hidden = np.asarray(PROMPTS.mask) & (np.arange(ROWS)[:, None] % 2 == 0)
     anchors = np.array([[0, 2]] * ROWS)
     by_hand = PROMPTS._replace(tokens=jnp.where(hidden, MASK_ID, PROMPTS.tokens))
@@ -307,15 +311,17 @@ def test_remat_changes_neither_value_nor_gradient():
 
 
 @pytest.mark.parametrize("chunk", [1, 3, 4])
-def test_chunks_of_positions_change_neither_value_nor_gradient(chunk):
+def test_chunks_change_neither_value_nor_gradient(chunk):
     draws = Draws(jnp.array([[0, 1]] * ROWS, jnp.int32), NO_MASK)
     weights = jnp.asarray(np.random.default_rng(6).normal(size=(ROWS, LENGTH)), jnp.float32)
     rollout = rollouts()
 
     def value_and_grad(chunk):
+        settings = SamplerSettings(LENGTH, LENGTH, 0.7, chunk=chunk)
+
         def value(params):
             log_p = likelihood.anchored_log_prob(
-                POLICY, params, PROMPTS, rollout, draws, temperature=0.7, chunk=chunk
+                POLICY, params, PROMPTS, rollout, draws, LikelihoodConfig(), settings
             )
             return jnp.sum(weights * log_p)
 
@@ -326,8 +332,8 @@ def test_chunks_of_positions_change_neither_value_nor_gradient(chunk):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), cut[1], plain[1])
 
 
-def test_the_gradient_s_memory_grows_neither_with_anchors_nor_with_the_vocabulary():
-    """At LLaDA's vocabulary, by the compiled program's own account of its memory."""
+def test_gradient_memory_grows_neither_with_anchors_nor_with_the_vocabulary():
+    """At LLaDA's vocabulary, by the memory analysis of the compiled program."""
     rows, length, prompt = 2, 64, 2
     policy, params = reference.tiny_policy(vocab=126_464, mask_id=126_336, width=8)
 
@@ -343,12 +349,11 @@ def test_the_gradient_s_memory_grows_neither_with_anchors_nor_with_the_vocabular
         )
         draws = Draws(jax.ShapeDtypeStruct((rows, anchors), jnp.int32), prompts.mask)
 
+        config = LikelihoodConfig(remat=True)
+        settings = SamplerSettings(length, length, 1.0, chunk=chunk)
+
         def value(params, *args):
-            return jnp.sum(
-                likelihood.anchored_log_prob(
-                    policy, params, *args, temperature=1.0, chunk=chunk, remat=True
-                )
-            )
+            return jnp.sum(likelihood.anchored_log_prob(policy, params, *args, config, settings))
 
         compiled = jax.jit(jax.grad(value)).lower(params, prompts, rollout, draws).compile()
         return compiled.memory_analysis().temp_size_in_bytes
@@ -356,18 +361,18 @@ def test_the_gradient_s_memory_grows_neither_with_anchors_nor_with_the_vocabular
     one_array = 4 * rows * length * 126_464
     assert memory(2, chunk=0) > one_array
     few, many = memory(4, chunk=2), memory(16, chunk=2)
-    assert few < one_array / 2  # the parameters' gradients for the most part
+    assert few < one_array / 2  # mostly the gradients of the parameters
     assert many < 1.01 * few
 
 
-# The surrogate as a distribution: all trajectories of one prompt, one row each.
+# The surrogate as a distribution, over all trajectories of one prompt, one row each.
 
-GAMMA = 0.2  # trajectories take 3 or 4 calls; later tokens decide which
+GAMMA = 0.2  # trajectories take 3 or 4 calls, depending on later tokens
 
 
 @functools.cache
 def trajectories(gamma):
-    """Every completion with the calls the true sampler commits it at."""
+    """Every completion, with the calls at which the true sampler commits its tokens."""
     tokens = reference.completions(LENGTH, VOCAB, MASK_ID)
     records = [reference.replay(logits_of(0), t, gamma, MASK_ID) for t in tokens]
     prompts = Prompts(*(jnp.repeat(x[:1], len(tokens), axis=0) for x in PROMPTS))
@@ -388,24 +393,24 @@ def total_probability(gamma, anchors):
 
 
 @pytest.mark.parametrize("gamma", [0.0, GAMMA])
-def test_the_exact_likelihood_sums_to_one(gamma):
+def test_exact_likelihood_sums_to_one(gamma):
     anchors = jnp.tile(jnp.arange(LENGTH, dtype=jnp.int32), (16, 1))
     assert total_probability(gamma, anchors) == pytest.approx(1, abs=1e-5)
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])
 @pytest.mark.parametrize("seed", range(4))
-def test_the_surrogate_sums_to_one_at_stopping_times(seed, count):
+def test_surrogate_sums_to_one_at_stopping_times(seed, count):
     calls = trajectories(GAMMA)[1].commit_call
     assert len(set(np.asarray(calls).max(1).tolist())) >= 2
 
-    def of_one(row):  # the same draw for every trajectory
+    def anchors_of(row):  # the same draw for every trajectory
         return draw_anchors(jax.random.key(seed), row[None], count)[0]
 
-    assert total_probability(GAMMA, jax.vmap(of_one)(calls)) == pytest.approx(1, abs=1e-5)
+    assert total_probability(GAMMA, jax.vmap(anchors_of)(calls)) == pytest.approx(1, abs=1e-5)
 
 
-def test_an_anchor_that_knows_the_number_of_calls_would_not_sum_to_one():
+def test_surrogate_with_anchors_from_the_number_of_calls_does_not_sum_to_one():
     calls = trajectories(GAMMA)[1].commit_call
     half = calls.max(axis=1, keepdims=True) // 2
     total = total_probability(GAMMA, jnp.concatenate([jnp.zeros_like(half), half], axis=1))

@@ -1,4 +1,4 @@
-"""LLaDA's published sampler, re-derived from its description, against the rule "top_k"."""
+"""The rule "top_k" against LLaDA's published sampler, written again from its description."""
 
 import functools
 
@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import reference
 
-from diffpo_jax.diffusion import commit, unmask
 from diffpo_jax.diffusion import sampler as generate
+from diffpo_jax.diffusion.settings import Rule, SamplerSettings
 
 LENGTH, PROMPT, ROWS, VOCAB, MASK_ID = 12, 5, 4, 6, 5
 POLICY, PARAMS = reference.tiny_policy(seed=3, vocab=VOCAB, mask_id=MASK_ID)
@@ -25,17 +25,17 @@ def logits_at(completion):
 
 
 def llada(block_length, steps):
-    """x = masks; by block, by step: argmax everywhere, commit the n_i most confident masks."""
+    """From all mask, in every step of every block, commits the argmax at the n_i surest masks."""
     x = np.full((ROWS, LENGTH), MASK_ID)
     blocks = LENGTH // block_length
-    steps_of_block = steps // blocks
+    block_steps = steps // blocks
     calls = np.zeros((ROWS, LENGTH), int)
     call = 0
     for block in range(blocks):
         end = (block + 1) * block_length
         masks = (x[:, :end] == MASK_ID).sum(axis=1)
-        base, rest = masks // steps_of_block, masks % steps_of_block
-        for step in range(steps_of_block):
+        base, rest = masks // block_steps, masks % block_steps
+        for step in range(block_steps):
             call += 1
             logits = np.array(logits_at(x.astype(np.int32)), np.float64)
             logits[..., MASK_ID] = -np.inf  # a trained LLaDA never predicts the mask
@@ -55,18 +55,16 @@ def llada(block_length, steps):
 
 @functools.cache
 def sampler(block_length, ranking):
-    settings = unmask.SamplerSettings(
-        LENGTH, block_length, 0.0, rule=commit.Rule("top_k"), ranking=ranking
-    )
+    settings = SamplerSettings(LENGTH, block_length, 0.0, rule=Rule("top_k"), ranking=ranking)
     return jax.jit(generate.make_generate(POLICY, settings, threshold="fixed"))
 
 
-@pytest.mark.parametrize("ranking", ["confidence", "drawn"])  # at T = 0 the same
+@pytest.mark.parametrize("ranking", ["confidence", "drawn"])  # equal at T = 0
 @pytest.mark.parametrize(
     ("block_length", "steps"),
     [(12, 1), (12, 5), (12, 6), (12, 12), (6, 2), (6, 8), (4, 3), (4, 6), (3, 4), (3, 12), (1, 12)],
 )
-def test_token_for_token_at_temperature_zero(block_length, steps, ranking):
+def test_top_k_equals_llada_token_for_token_at_temperature_zero(block_length, steps, ranking):
     tokens, calls = llada(block_length, steps)
     run = sampler(block_length, ranking)
     rollout = jax.device_get(run(PARAMS, PROMPTS, jnp.float32(steps), KEYS))

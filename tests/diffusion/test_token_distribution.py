@@ -1,3 +1,5 @@
+"""Log-probabilities, entropies, draws and readings, against numpy and by hand."""
+
 import math
 
 import jax
@@ -7,6 +9,7 @@ import pytest
 import reference
 
 from diffpo_jax.diffusion import token_distribution
+from diffpo_jax.diffusion.settings import SamplerSettings
 
 MASK_ID = 2
 LOGITS = np.random.default_rng(0).normal(scale=2, size=(3, 4, 5)).astype(np.float32)
@@ -24,14 +27,14 @@ def test_log_probs_sum_to_one_without_the_mask(temperature):
     np.testing.assert_allclose(got, reference.log_probs(LOGITS, MASK_ID, temperature), atol=1e-5)
 
 
-def test_the_mask_logit_is_never_read():
+def test_mask_logit_is_never_read():
     other = LOGITS.copy()
     other[..., MASK_ID] = 1e4
     np.testing.assert_array_equal(log_p(), log_p(logits=other))
 
 
 def test_temperature_by_hand():
-    # Two tokens 2 apart, and the mask: at T = 0.5 the odds are e^4.
+    # Two logits that differ by 2, and the mask: at T = 0.5 the odds are e^4.
     logits = jnp.array([0.0, 2.0, 7.0])
     got = token_distribution.log_probs(logits, 2, 0.5)
     np.testing.assert_allclose(got[1] - got[0], 4.0, rtol=1e-6)
@@ -91,12 +94,12 @@ def draw(log_p, keys, temperature=1.0):
 
 def test_temperature_zero_takes_the_most_likely_token():
     got = draw(log_p(), KEYS, 0.0)
-    without = np.where(np.arange(5) == MASK_ID, -np.inf, LOGITS)
-    np.testing.assert_array_equal(got, without.argmax(-1))
+    unmasked = np.where(np.arange(5) == MASK_ID, -np.inf, LOGITS)
+    np.testing.assert_array_equal(got, unmasked.argmax(-1))
     np.testing.assert_array_equal(got, draw(log_p(), KEYS[::-1], 0.0))
 
 
-def test_a_row_is_drawn_by_its_key_alone():
+def test_draws_of_a_row_depend_only_on_its_key():
     together = draw(log_p(), KEYS, 1.0)
     alone = [draw(log_p()[i : i + 1], KEYS[i : i + 1], 1.0)[0] for i in range(3)]
     np.testing.assert_array_equal(together, alone)
@@ -114,14 +117,14 @@ def test_draws_follow_the_distribution():
     p = np.exp(np.asarray(one[0], np.float64))
     for position in range(4):
         share = np.bincount(drawn[:, position], minlength=5) / rows
-        # Five standard deviations of each share; no draw of the mask at all.
+        # Within five standard deviations; the mask is never drawn.
         assert (np.abs(share - p[position]) <= 5 * np.sqrt(p[position] / rows)).all()
-    # Positions are independent: the joint of two is the product of their shares.
+    # Positions are independent: the joint share of two is the product of their shares.
     both = np.mean((drawn[:, 0] == 0) & (drawn[:, 1] == 0))
     assert abs(both - p[0, 0] * p[1, 0]) < 5 * np.sqrt(p[0, 0] * p[1, 0] / rows) + 1e-3
 
 
-# What a call says of its positions.
+# Readings of a call at its positions.
 
 ROWS, LENGTH, SIZE = 3, 7, 9
 POLICY, PARAMS = reference.tiny_policy(vocab=SIZE, mask_id=2)
@@ -130,16 +133,16 @@ WANTED = jnp.asarray(np.random.default_rng(6).random((ROWS, LENGTH)) < 0.6).at[2
 
 
 def read(wanted=WANTED, **how):
-    how = token_distribution.ReadSettings(**({"temperature": 1.0} | how))
+    settings = SamplerSettings(LENGTH, LENGTH, **({"temperature": 1.0} | how))
     run = jax.jit(
-        lambda: token_distribution.read(POLICY, PARAMS, HIDDEN, wanted, wanted, KEYS, how)
+        lambda: token_distribution.read(POLICY, PARAMS, HIDDEN, wanted, wanted, KEYS, settings)
     )
     return jax.device_get(run())
 
 
 @pytest.mark.parametrize("ranking", ["entropy", "confidence", "margin", "drawn", "random"])
 @pytest.mark.parametrize("temperature", [0.0, 0.5])
-def test_readings_against_numpy(ranking, temperature):
+def test_readings_equal_numpy(ranking, temperature):
     at = read(ranking=ranking, temperature=temperature)
     logits = np.asarray(POLICY.logits(PARAMS, HIDDEN))
     for row, k in zip(*np.nonzero(WANTED)):
@@ -173,14 +176,14 @@ def test_random_errors_are_uniform_and_differ_by_row_and_position():
 
 @pytest.mark.parametrize("chunk", [1, 2, 3, LENGTH, 100])
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
-def test_chunks_change_nothing(chunk, temperature):
+def test_chunks_do_not_change_readings(chunk, temperature):
     whole, parts = read(temperature=temperature), read(temperature=temperature, chunk=chunk)
     np.testing.assert_array_equal(parts.token, whole.token)
     for a, b in zip(parts[1:], whole[1:]):
         np.testing.assert_allclose(a, b, atol=1e-6)
 
 
-def test_only_chunks_that_hold_a_wanted_position_are_read():
+def test_only_chunks_with_a_wanted_position_are_read():
     counted = []
 
     def logits(params, states):
@@ -188,15 +191,17 @@ def test_only_chunks_that_hold_a_wanted_position_are_read():
         return POLICY.logits(params, states)
 
     most = int(WANTED.sum(axis=1).max())
-    how = token_distribution.ReadSettings(1.0, chunk=2)
+    settings = SamplerSettings(LENGTH, LENGTH, 1.0, chunk=2)
     policy = POLICY._replace(logits=logits)
-    jax.jit(lambda: token_distribution.read(policy, PARAMS, HIDDEN, WANTED, WANTED, KEYS, how))()
+    jax.jit(
+        lambda: token_distribution.read(policy, PARAMS, HIDDEN, WANTED, WANTED, KEYS, settings)
+    )()
     jax.effects_barrier()
     assert counted == [2] * -(-most // 2)
 
 
-def test_with_chunks_no_array_holds_every_distribution():
-    """At LLaDA's vocabulary, by the compiled program's own account of its memory."""
+def test_chunks_avoid_an_array_of_all_distributions():
+    """At LLaDA's vocabulary, by the memory analysis of the compiled program."""
     rows, length, width, vocab, chunk = 2, 64, 8, 126_464, 2
     policy, params = reference.tiny_policy(vocab=vocab, mask_id=126_336, width=width)
     flags = jax.ShapeDtypeStruct((rows, length), bool)
@@ -204,11 +209,11 @@ def test_with_chunks_no_array_holds_every_distribution():
     keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), rows))
 
     def memory(chunk):
-        how = token_distribution.ReadSettings(1.0, chunk=chunk)
-        run = jax.jit(lambda p, *args: token_distribution.read(policy, p, *args, how))
+        settings = SamplerSettings(length, length, 1.0, chunk=chunk)
+        run = jax.jit(lambda p, *args: token_distribution.read(policy, p, *args, settings))
         compiled = run.lower(params, hidden, flags, flags, keys).compile()
         return compiled.memory_analysis().temp_size_in_bytes
 
     one_array = 4 * rows * length * vocab
     assert memory(0) > one_array
-    assert memory(chunk) < one_array / 4  # a few arrays of 1/32
+    assert memory(chunk) < one_array / 4  # a few arrays of 1/32 the size

@@ -1,3 +1,5 @@
+"""The sampler, against a slow replay and the enumerated distribution of completions."""
+
 import functools
 import itertools
 
@@ -11,6 +13,7 @@ from scipy import stats
 from diffpo_jax.arrays.types import Prompts
 from diffpo_jax.diffusion import denoise, thresholds, unmask
 from diffpo_jax.diffusion import sampler as generate
+from diffpo_jax.diffusion.settings import SamplerSettings
 
 LENGTH, VOCAB, MASK_ID, PROMPT = 4, 4, 1, 2
 ROWS = 12
@@ -20,7 +23,7 @@ KEYS = jax.random.split(jax.random.key(2), ROWS)
 GAMMAS = jnp.asarray([0.0, 0.4, 0.8, 1.3, 2.0, jnp.inf] * 2, jnp.float32)
 
 
-def of_rows(gammas):
+def threshold_of(gammas):
     """A threshold that gives each row of the batch its own bound."""
     return lambda params, features, keys: (gammas, jnp.zeros_like(gammas))
 
@@ -28,11 +31,11 @@ def of_rows(gammas):
 @functools.cache
 def sampler(block_length=LENGTH, temperature=1.0, max_calls=0, length=LENGTH):
     policy = reference.table_policy(length, VOCAB, MASK_ID)
-    settings = unmask.SamplerSettings(length, block_length, temperature, max_calls)
+    settings = SamplerSettings(length, block_length, temperature, max_calls)
 
     @jax.jit
     def run(params, prompts, gammas, keys):
-        return unmask.unmask(policy, params, prompts, of_rows(gammas), keys, settings)
+        return unmask.unmask(policy, params, prompts, threshold_of(gammas), keys, settings)
 
     return lambda *args: jax.device_get(run(*args))
 
@@ -59,7 +62,7 @@ def logits_of(row, prompts=PROMPTS, params=PARAMS):
     return lambda state: reference.table_logits(params, tokens, mask, state)
 
 
-def test_the_record_is_that_of_a_slow_replay(variant):
+def test_record_equals_that_of_a_slow_replay(variant):
     settings, _, rollout = variant
     settings = {**settings, "temperature": settings.get("temperature", 1.0) or 1.0}
     for row in range(ROWS):
@@ -80,16 +83,16 @@ def test_calls_are_contiguous_and_counted(variant):
     np.testing.assert_array_equal(rollout.gamma, GAMMAS)
 
 
-def test_a_row_does_not_depend_on_its_batch(variant):
+def test_row_does_not_depend_on_its_batch(variant):
     _, run, rollout = variant
     order = np.random.default_rng(3).permutation(ROWS)
-    of = jax.tree.map(lambda x: x[order], (PROMPTS, GAMMAS, KEYS))
-    other = run(PARAMS, *of)
+    inputs = jax.tree.map(lambda x: x[order], (PROMPTS, GAMMAS, KEYS))
+    other = run(PARAMS, *inputs)
     for name in ("tokens", "commit_call", "nfe", "logprob", "entropy"):
         np.testing.assert_array_equal(getattr(other, name), getattr(rollout, name)[order])
 
 
-def test_the_shortest_and_the_longest_rollouts(variant):
+def test_shortest_and_longest_rollouts(variant):
     settings, _, rollout = variant
     blocks = LENGTH // settings.get("block_length", LENGTH)
     cap = settings.get("max_calls", 0) or LENGTH
@@ -107,34 +110,36 @@ def test_blocks_are_filled_from_left_to_right(variant):
     assert ((last < first) | forced).all()
 
 
-def test_one_row_alone_gives_the_same():
+def test_row_alone_equals_the_row_in_a_batch():
     run = sampler()
     together = run(PARAMS, PROMPTS, GAMMAS, KEYS)
     for row in (1, 5):
-        of = jax.tree.map(lambda x, row=row: x[row : row + 1], (PROMPTS, GAMMAS, KEYS))
-        alone = run(PARAMS, *of)
+        inputs = jax.tree.map(lambda x, row=row: x[row : row + 1], (PROMPTS, GAMMAS, KEYS))
+        alone = run(PARAMS, *inputs)
         jax.tree.map(
             lambda a, b, row=row: np.testing.assert_array_equal(a[0], b[row]), *(alone, together)
         )
 
 
-def test_rows_that_are_done_never_change():
+def test_finished_rows_and_committed_tokens_never_change():
     policy = reference.table_policy(LENGTH, VOCAB, MASK_ID)
-    settings = unmask.SamplerSettings(LENGTH, LENGTH, 1.0, 0)
+    settings = SamplerSettings(LENGTH, LENGTH, 1.0, 0)
 
     def start():
         return unmask.start(policy, PARAMS, PROMPTS, settings)[0]
 
     @jax.jit
     def step(rows):
-        return unmask.call(policy, PARAMS, PROMPTS, rows, None, of_rows(GAMMAS), KEYS, settings)[0]
+        return unmask.call(
+            policy, PARAMS, PROMPTS, rows, None, threshold_of(GAMMAS), KEYS, settings
+        )[0]
 
-    rows, seen = jax.device_get(jax.jit(start)()), []
+    rows, finished = jax.device_get(jax.jit(start)()), []
     for number in range(1, LENGTH + 2):
         before, rows = rows, jax.device_get(step(rows))
         committed = before.commit_call > 0
         done = committed.all(axis=1)
-        seen.append(done.sum())
+        finished.append(done.sum())
         for old, new in zip(before, rows):
             np.testing.assert_array_equal(old[done], new[done])
         for name in ("tokens", "commit_call", "logprob", "entropy"):
@@ -142,14 +147,14 @@ def test_rows_that_are_done_never_change():
             np.testing.assert_array_equal(old[committed], new[committed])
         assert (rows.tokens[rows.commit_call == 0] == MASK_ID).all()
         np.testing.assert_array_equal(rows.call[~done], number)
-    assert seen[0] == 0
-    assert 0 < seen[1] < ROWS  # some are done while others go on
-    assert seen[-1] == ROWS
+    assert finished[0] == 0
+    assert 0 < finished[1] < ROWS  # some rows are done while others go on
+    assert finished[-1] == ROWS
 
 
-def test_the_threshold_is_read_off_the_first_call():
+def test_threshold_reads_the_features_of_the_first_call():
     policy = reference.table_policy(LENGTH, VOCAB, MASK_ID)
-    settings = unmask.SamplerSettings(LENGTH, LENGTH, 1.0, 0)
+    settings = SamplerSettings(LENGTH, LENGTH, 1.0, 0)
     run = jax.jit(generate.make_generate(policy, settings, threshold="drawn"))
     rollout = jax.device_get(run(PARAMS, PROMPTS, jnp.float32(7), KEYS))
     for row in range(ROWS):
@@ -176,8 +181,8 @@ def test_each_call_draws_with_its_own_key():
             logits_of(row)(np.where(calls < number, tokens, MASK_ID)), MASK_ID
         )
         key = jax.random.fold_in(jax.random.fold_in(KEYS[row], number), 0)
-        of_position = [jax.random.fold_in(key, p) for p in range(LENGTH)]
-        noise = np.stack([jax.random.gumbel(k, (VOCAB,)) for k in of_position])
+        position_keys = [jax.random.fold_in(key, p) for p in range(LENGTH)]
+        noise = np.stack([jax.random.gumbel(k, (VOCAB,)) for k in position_keys])
         now = calls == number
         np.testing.assert_array_equal(tokens[now], (log_p + noise).argmax(-1)[now])
 
@@ -194,7 +199,7 @@ def test_fixed_and_median_thresholds():
     np.testing.assert_array_equal(density, [0.0] * 3)
 
 
-def test_a_family_with_a_shift_reads_one_position_earlier():
+def test_shifted_families_are_read_one_position_earlier():
     completion = jnp.asarray([[0, 1, 1, 3]] * 3, jnp.int32)
     prompts = jax.tree.map(lambda x: x[:3], PROMPTS)
     shifted = reference.table_policy(LENGTH, VOCAB, MASK_ID, logit_shift=1)
@@ -204,11 +209,11 @@ def test_a_family_with_a_shift_reads_one_position_earlier():
     np.testing.assert_allclose(out[:, 1:], expected[:, :-1], atol=1e-6)
     for row in range(3):
         prompt, mask = np.asarray(prompts.tokens[row]), np.asarray(prompts.mask[row])
-        of_prompt, _ = reference.table_hidden(PARAMS, prompt, mask, completion[row].tolist())
-        np.testing.assert_allclose(out[row, 0], 1.25 * of_prompt[-1], atol=1e-6)
+        prompt_hidden, _ = reference.table_hidden(PARAMS, prompt, mask, completion[row].tolist())
+        np.testing.assert_allclose(out[row, 0], 1.25 * prompt_hidden[-1], atol=1e-6)
 
 
-# Three positions, three tokens and a mask: 27 completions, each reached by one trajectory.
+# Three positions, three tokens and a mask give 27 completions, each reached by one trajectory.
 
 MANY = 4000
 
@@ -224,23 +229,23 @@ def test_outcomes_follow_the_enumerated_distribution(gamma, block_length, longes
     keys = jax.random.split(jax.random.key(6), MANY)
     rollout = run(params, prompts, jnp.full(MANY, gamma, jnp.float32), keys)
 
-    outcomes, of_state = reference.completions(3, VOCAB, MASK_ID), logits_of(0, prompts, params)
+    outcomes, state_logits = reference.completions(3, VOCAB, MASK_ID), logits_of(0, prompts, params)
     records = [
-        reference.replay(of_state, tokens, gamma, MASK_ID, block_length=block_length)
+        reference.replay(state_logits, tokens, gamma, MASK_ID, block_length=block_length)
         for tokens in outcomes
     ]
     p = np.exp([record.logprob.sum() for record in records])
     assert p.sum() == pytest.approx(1, abs=1e-12)
     assert {record.commit_call.max() for record in records} == longest
-    seen = np.array([(rollout.tokens == tokens).all(axis=1).sum() for tokens in outcomes])
-    assert seen.sum() == MANY
-    assert stats.chisquare(seen, MANY * p).pvalue > 1e-3
-    # A sampler that drew all tokens of the first call at once would be found out.
-    at_once = [reference.replay(of_state, tokens, np.inf, MASK_ID) for tokens in outcomes]
+    counts = np.array([(rollout.tokens == tokens).all(axis=1).sum() for tokens in outcomes])
+    assert counts.sum() == MANY
+    assert stats.chisquare(counts, MANY * p).pvalue > 1e-3
+    # The test would fail for a sampler that drew all tokens in the first call.
+    at_once = [reference.replay(state_logits, tokens, np.inf, MASK_ID) for tokens in outcomes]
     q = np.exp([record.logprob.sum() for record in at_once])
-    assert stats.chisquare(seen, MANY * q).pvalue < 1e-6
+    assert stats.chisquare(counts, MANY * q).pvalue < 1e-6
 
-    # The sampler's own record of its outcomes sums to 1.
+    # The sampler's recorded probabilities of its outcomes sum to 1.
     recorded = {
         tuple(tokens): np.exp(np.sum(logprob, dtype=np.float64))
         for tokens, logprob in zip(rollout.tokens.tolist(), rollout.logprob)
@@ -249,22 +254,22 @@ def test_outcomes_follow_the_enumerated_distribution(gamma, block_length, longes
     assert sum(recorded.values()) == pytest.approx(1, abs=1e-5)
 
 
-def test_every_completion_of_the_helper_is_there():
+def test_helper_lists_every_completion():
     expected = set(itertools.product([0, 2, 3], repeat=3))
     assert set(map(tuple, reference.completions(3, VOCAB, MASK_ID).tolist())) == expected
 
 
-def test_nothing_is_compiled_again_for_other_numbers():
+def test_other_prompts_and_gammas_need_no_compilation():
     policy = reference.table_policy(LENGTH, VOCAB, MASK_ID)
-    settings = unmask.SamplerSettings(LENGTH, LENGTH, 1.0)
+    settings = SamplerSettings(LENGTH, LENGTH, 1.0)
     run = jax.jit(generate.make_generate(policy, settings, threshold="fixed"))
     for seed, gamma in enumerate((0.0, 0.5, np.inf)):
-        prompts = reference.some_prompts(seed, ROWS, PROMPT, VOCAB)  # other lengths, too
+        prompts = reference.some_prompts(seed, ROWS, PROMPT, VOCAB)  # of other lengths, too
         run(PARAMS, prompts, jnp.float32(gamma), KEYS)
     assert run._cache_size() == 1
 
 
-def test_a_capped_row_is_marked_where_the_rule_would_have_waited(variant):
+def test_row_is_forced_if_the_rule_would_have_taken_more_calls(variant):
     settings, _, rollout = variant
     free = sampler(**{**settings, "max_calls": 0})(PARAMS, PROMPTS, GAMMAS, KEYS)
     cap = settings.get("max_calls", 0)

@@ -1,4 +1,4 @@
-"""The doctor's checks: what is well is said to be, and what is not."""
+"""The doctor's checks pass on this machine, and report what is wrong on others."""
 
 import pathlib
 import subprocess
@@ -13,76 +13,76 @@ from diffpo_jax.distributed import checkup
 ROOT = pathlib.Path(__file__).parent.parent.parent
 
 
-def test_all_is_well_here(tmp_path):
-    found = checkup.look(tmp_path / "run")
-    assert [f.name for f in found] == [
+def test_all_checks_pass_on_this_machine(tmp_path):
+    findings = checkup.run_checks(tmp_path / "run")
+    assert [f.name for f in findings] == [
         "devices", "arithmetic", "collectives", "processes", "workdir",
     ]  # fmt: skip
-    assert not [f for f in found if f.well is False]
-    assert "8 x cpu" in found[0].said
-    assert "a sum over 8 devices" in found[2].said
-    assert list((tmp_path / "run").iterdir()) == []  # nothing is left
-    assert checkup.verdict(found)[0]
+    assert not [f for f in findings if f.ok is False]
+    assert "8 x cpu" in findings[0].text
+    assert "a sum over 8 devices" in findings[2].text
+    assert list((tmp_path / "run").iterdir()) == []  # no file is left behind
+    assert checkup.verdict(findings)[0]
 
 
-def test_an_accelerator_that_jax_does_not_see(tmp_path):
+def test_an_accelerator_that_jax_does_not_find_is_reported(tmp_path):
     device = tmp_path / "nvidia0"
-    assert checkup.accelerators((str(device),)).well
+    assert checkup.check_accelerators((str(device),)).ok
     device.touch()
-    finding = checkup.accelerators((str(device),))
-    assert finding.well is False
-    assert "nvidia0 is there: JAX cannot use it" in finding.said
+    finding = checkup.check_accelerators((str(device),))
+    assert finding.ok is False
+    assert "nvidia0 exists and JAX cannot use it" in finding.text
 
 
-def test_wrong_products(monkeypatch):
+def test_wrong_products_are_reported(monkeypatch):
     monkeypatch.setattr(checkup.jnp, "matmul", lambda x, y, precision: x @ y + 1)
-    finding = checkup.arithmetic(32)
-    assert finding.well is False
-    assert finding.said.count("is off by 1") == 8
+    finding = checkup.check_arithmetic(32)
+    assert finding.ok is False
+    assert finding.text.count("is off by 1") == 8
 
 
-def test_a_sum_that_is_wrong(monkeypatch):
+def test_a_wrong_sum_is_reported(monkeypatch):
     monkeypatch.setattr(checkup.jnp, "sum", lambda x: x[0])
-    assert checkup.collective().well is False
+    assert checkup.check_collectives().ok is False
 
 
-def test_a_workdir_that_cannot_be_written(tmp_path):
+def test_a_workdir_that_cannot_be_written_is_reported(tmp_path):
     (tmp_path / "file").touch()
-    finding = checkup.directory(tmp_path / "file" / "run")
-    assert finding.well is False
-    assert "Not a directory" in finding.said
+    finding = checkup.check_workdir(tmp_path / "file" / "run")
+    assert finding.ok is False
+    assert "Not a directory" in finding.text
 
 
-def test_little_room_is_worth_a_look(tmp_path, monkeypatch):
+def test_little_free_space_is_a_warning(tmp_path, monkeypatch):
     usage = type("Usage", (), {"free": 2**30})
     monkeypatch.setattr(checkup.shutil, "disk_usage", lambda path: usage)
-    assert checkup.directory(tmp_path).well is None
+    assert checkup.check_workdir(tmp_path).ok is None
 
 
-def test_a_check_that_raises_is_a_finding(monkeypatch):
+def test_a_check_that_raises_counts_as_failed(monkeypatch):
     def broken():
         raise RuntimeError("no such device")
 
-    monkeypatch.setattr(checkup, "collective", broken)
-    found = checkup.look(None)
-    assert found[2] == checkup.Finding("broken", False, "RuntimeError: no such device")
-    assert checkup.verdict(found) == (False, "not ready: broken.")
+    monkeypatch.setattr(checkup, "check_collectives", broken)
+    findings = checkup.run_checks(None)
+    assert findings[2] == checkup.Finding("collectives", False, "RuntimeError: no such device")
+    assert checkup.verdict(findings) == (False, "not ready: collectives.")
 
 
 @pytest.mark.parametrize(
-    ("wells", "expected"),
+    ("oks", "expected"),
     [
         ([True, True], (True, "ready.")),
-        ([True, None], (True, "ready; worth a look: b.")),
+        ([True, None], (True, "ready, with warnings: b.")),
         ([False, None], (False, "not ready: a.")),
     ],
 )
-def test_verdicts(wells, expected):
-    found = [checkup.Finding(name, well, "") for name, well in zip("ab", wells)]
-    assert checkup.verdict(found) == expected
+def test_a_verdict_names_failures_or_warnings(oks, expected):
+    findings = [checkup.Finding(name, ok, "") for name, ok in zip("ab", oks)]
+    assert checkup.verdict(findings) == expected
 
 
-def test_the_command(tmp_path):
+def test_the_command_prints_findings_and_a_verdict(tmp_path):
     command = [sys.executable, "-m", "diffpo_jax.doctor", f"--workdir={tmp_path / 'run'}"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr

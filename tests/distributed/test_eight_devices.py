@@ -15,14 +15,14 @@ from diffpo_jax.config import (
     RLConfig,
     ThresholdConfig,
 )
-from diffpo_jax.diffusion import unmask
+from diffpo_jax.diffusion.settings import SamplerSettings
 from diffpo_jax.distributed import sharding
 from diffpo_jax.distributed.mesh import make_mesh
 from diffpo_jax.rl import step, update
 from diffpo_jax.rl.optimizer import make_optimizer, trained_groups
 
 ROWS, LENGTH, PROMPT = 16, 4, 3
-SAMPLER = unmask.SamplerSettings(LENGTH, LENGTH, temperature=1.0)
+SAMPLER = SamplerSettings(LENGTH, LENGTH, temperature=1.0)
 CONFIG = RLConfig(
     micro_batch=8,
     likelihood=LikelihoodConfig(anchors=2, remat=False, prompt_masking=0.1),

@@ -1,4 +1,4 @@
-"""Real processes on this machine, joined as on a pod; and what each failure says."""
+"""Real processes on this machine joined as on a pod, and the error of each failure."""
 
 import os
 import pathlib
@@ -16,13 +16,13 @@ from diffpo_jax.system.errors import STOPPED, UserError
 from diffpo_jax.workdir import metrics
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
-# Partly right grids earn something, so that there are advantages to learn from.
+# Partly correct grids are rewarded, so that there are advantages to learn from.
 RUN = LEAST | {
     "task.reward": "cell_fraction",
     "mesh.data": 2,
     "evaluation.every": 4,
     "pretrain.steps": 200,
-    "checkpoint.every": 1000,  # never before the last step, unless a run is stopped
+    "checkpoint.every": 1000,  # only at the last step, or when a run is stopped
 }
 
 
@@ -33,7 +33,7 @@ def free_port():
 
 
 def start(workdir, *flags, devices=1, **changes):
-    """One process of a run, in an environment without this one's eight devices."""
+    """Starts one process of a run, without the eight devices of this process."""
     flags = [f"--workdir={workdir}", *flags]
     flags += [f"--config.{name}={value}" for name, value in (RUN | changes).items()]
     count = f"--xla_force_host_platform_device_count={devices}"
@@ -49,7 +49,7 @@ def start(workdir, *flags, devices=1, **changes):
 
 
 def together(workdirs, changes=({}, {}), *flags, during=lambda running: None):
-    """Exit status, standard output and error of each of two processes that are to be one run.
+    """Runs two processes as one run; returns exit status, standard output and error of each.
 
     `during` is called with both once they are started.
     """
@@ -60,11 +60,11 @@ def together(workdirs, changes=({}, {}), *flags, during=lambda running: None):
     ]
     try:
         during(running)
-        said = [process.communicate(timeout=240) for process in running]
+        outputs = [process.communicate(timeout=240) for process in running]
     finally:
         for process in running:
             process.kill()
-    return [(process.returncode, *text) for process, text in zip(running, said)]
+    return [(process.returncode, *text) for process, text in zip(running, outputs)]
 
 
 def lines(workdir):
@@ -73,7 +73,7 @@ def lines(workdir):
 
 
 def one_process(workdir, **changes):
-    """Standard error of a run by one process with two devices, which must end well."""
+    """The standard error of a run by one process with two devices, which must succeed."""
     process = start(workdir, devices=2, **changes)
     _, error = process.communicate(timeout=240)
     assert process.returncode == 0, error
@@ -81,7 +81,7 @@ def one_process(workdir, **changes):
 
 
 def wait_for_line(running, workdir, stage, step):
-    """Until the metrics have got there."""
+    """Waits until the metrics have reached a step."""
     end = time.monotonic() + 200
     while not any((line["stage"], line["step"]) == (stage, step) for line in lines(workdir)):
         assert all(process.poll() is None for process in running), "ended too soon"
@@ -99,15 +99,15 @@ def assert_same_numbers(workdir, other):
 
 
 @pytest.mark.slow
-def test_two_processes_give_the_numbers_of_one_with_two_devices(tmp_path):
+def test_two_processes_give_the_numbers_of_one_process_with_two_devices(tmp_path):
     both, one = tmp_path / "both", tmp_path / "one"
 
-    # What one is told all do, at the same step, although no checkpoint is due.
-    def tell_the_second(running):
+    # A signal to one process stops both at the same step, although no checkpoint is due.
+    def stop_the_second(running):
         wait_for_line(running, both, "pretrain", 10)
         running[1].send_signal(signal.SIGTERM)
 
-    results = together([both, both], during=tell_the_second)
+    results = together([both, both], during=stop_the_second)
     assert [status for status, *_ in results] == [STOPPED] * 2, results[0][2] + results[1][2]
     step = lines(both)[-1]["step"]
     assert 10 <= step < RUN["pretrain.steps"]
@@ -115,22 +115,22 @@ def test_two_processes_give_the_numbers_of_one_with_two_devices(tmp_path):
     for _, _, error in results:
         assert f"pretrain: stopped at step {step} after SIGTERM" in error.splitlines()[-1]
 
-    # The same command resumes, and gives what one process gives that nobody stops.
+    # The same command resumes, and gives the numbers of one process that is not stopped.
     (first, out, error), (second, silent, other) = together([both, both])
     assert (first, second) == (0, 0), error + other
     assert f"pretrain: resuming after step {step}" in error
     one_process(one)
     assert "report:" in out
-    assert "report:" not in silent  # process 0 alone tells the outcome
+    assert "report:" not in silent  # only process 0 prints the result
     ours = lines(both)
-    assert len(ours) == RUN["pretrain.steps"] + 3  # a line once, not once a process
+    assert len(ours) == RUN["pretrain.steps"] + 3  # each line once, not once per process
     assert any(line.get("grad_norm/denoiser", 0) > 0 for line in ours)
     assert_same_numbers(both, one)
     for name in ("samples/rl-000001.jsonl", "samples/test.jsonl", "report/frontier.png"):
         assert (both / name).exists()
     assert not list(both.glob(".preflight-*"))
 
-    # More steps go on on another number of processes, from two to one and from one to two.
+    # More steps resume on another number of processes: from two to one, and from one to two.
     more = {"rl.steps": 3}
     results = together([one, one], (more, more))
     assert [status for status, *_ in results] == [0, 0], results[0][2]
@@ -150,7 +150,7 @@ def test_two_processes_give_the_numbers_of_one_with_two_devices(tmp_path):
         (("a", "a"), ({"mesh.data": 1}, {"mesh.data": 1}), "config.mesh uses 1 of 2 devices"),
     ],
 )
-def test_what_does_not_fit_is_said_by_every_process(tmp_path, directories, changes, sentence):
+def test_every_process_reports_a_failed_preflight(tmp_path, directories, changes, sentence):
     workdirs = [tmp_path / name for name in directories]
     for status, _, error in together(workdirs, changes):
         last = [line for line in error.splitlines() if line.startswith("error: ")]
@@ -160,7 +160,7 @@ def test_what_does_not_fit_is_said_by_every_process(tmp_path, directories, chang
 
 
 @pytest.mark.parametrize("process", [0, 1])
-def test_a_process_that_stays_alone_says_so_in_time(tmp_path, process):
+def test_a_process_that_stays_alone_exits_in_time(tmp_path, process):
     join = f"--coordinator=localhost:{free_port()}", "--num_processes=2", "--start_seconds=2"
     alone = start(tmp_path, *join, f"--process_id={process}")
     _, error = alone.communicate(timeout=60)
@@ -182,7 +182,7 @@ while True:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("killed", [0, 1])
-def test_where_one_is_killed_the_other_ends_in_time_and_in_words(killed):
+def test_if_one_process_is_killed_the_other_ends_with_an_error(killed):
     address = f"localhost:{free_port()}"
     running = [
         subprocess.Popen(
@@ -206,12 +206,12 @@ def test_where_one_is_killed_the_other_ends_in_time_and_in_words(killed):
         for process in running:
             process.kill()
     assert running[1 - killed].returncode == -signal.SIGABRT
-    assert time.monotonic() - began < 5 + 10  # the limit, and what a busy machine adds
+    assert time.monotonic() - began < 5 + 10  # the limit, and slack for a busy machine
     last = error.strip().splitlines()[-1]
     assert last.startswith(f"error: JAX's runtime has ended this process ({socket.gethostname()})")
     assert "did not answer for 5 s" in last
-    _, said = running[killed].communicate()
-    assert "error: " not in said  # of which kill -9 is no abort
+    _, error = running[killed].communicate()
+    assert "error: " not in error  # kill -9 is not an abort
 
 
 @pytest.mark.parametrize(
@@ -222,7 +222,7 @@ def test_where_one_is_killed_the_other_ends_in_time_and_in_words(killed):
         (hosts.Join("localhost:1", 2, 2), "counted from 0"),
     ],
 )
-def test_flags_that_say_half_are_refused(join, message):
+def test_incomplete_flags_are_refused(join, message):
     with pytest.raises(UserError, match=message):
         hosts.initialize(join)
 
@@ -238,15 +238,15 @@ FACTS = {"host": "h0", "devices": 4, "config": "{}", "commit": "c"}
         ({"devices": 3}, r"process 1 \(h1\) sees 3 devices, process 0 \(h0\) 4\."),
     ],
 )
-def test_a_difference_names_the_host(change, message):
+def test_an_error_about_a_difference_names_the_host(change, message):
     with pytest.raises(UserError, match=message):
-        raise UserError(hosts.difference([FACTS, FACTS | {"host": "h1"} | change]))
-    assert hosts.difference([FACTS, FACTS | {"host": "h1"}]) is None
+        hosts.check_same([FACTS, FACTS | {"host": "h1"} | change])
+    hosts.check_same([FACTS, FACTS | {"host": "h1"}])
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])
 @pytest.mark.parametrize("rows", [0, 1, 2, 7])
-def test_rows_that_are_shared_out_come_back_in_order(monkeypatch, count, rows):
+def test_values_of_shared_out_rows_are_in_order(monkeypatch, count, rows):
     def action(part):
         return [10 * x for x in part]
 
@@ -257,7 +257,7 @@ def test_rows_that_are_shared_out_come_back_in_order(monkeypatch, count, rows):
     assert hosts.spread(range(rows), action) == [10 * x for x in range(rows)]
 
 
-def test_one_process_needs_nothing(tmp_path):
+def test_a_single_process_exchanges_nothing(tmp_path):
     assert hosts.is_first()
     assert hosts.gather({"a": 1}) == [{"a": 1}]
     assert hosts.in_turn(lambda: 3) == 3

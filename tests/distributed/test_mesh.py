@@ -1,4 +1,4 @@
-"""Meshes over slices, of devices that stand in for a TPU's."""
+"""Meshes over slices, with stand-ins for a TPU's devices."""
 
 import dataclasses
 
@@ -13,7 +13,7 @@ from diffpo_jax.system.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class Device:
-    """What a mesh asks of one."""
+    """The attributes of a device that a mesh reads."""
 
     id: int
     process_index: int
@@ -26,31 +26,33 @@ class Device:
         return self.id % 2, self.id // 2, 0
 
 
-class OfSlice(Device):
+class SliceDevice(Device):
     @property
     def slice_index(self):
         return self.process_index
 
 
 def devices(*slices, platform="tpu", order=1):
-    """So many devices of each slice, as jax lists them."""
-    made = [OfSlice(i, index, platform) for index, count in enumerate(slices) for i in range(count)]
+    """The given number of devices in each slice, as jax lists them."""
+    made = [
+        SliceDevice(i, index, platform) for index, count in enumerate(slices) for i in range(count)
+    ]
     return made[::order]
 
 
 @pytest.mark.parametrize("order", [1, -1])
-def test_data_goes_over_slices_and_the_rest_stays_within_one(order):
+def test_data_spans_slices_and_the_other_axes_do_not(order):
     config = MeshConfig(data=4, fsdp=2, tensor=2, slices=2)
     grid = mesh.make_mesh(config, devices(8, 8, order=order)).devices
     assert grid.shape == (4, 2, 2)
-    of_slice = np.vectorize(lambda device: device.slice_index)(grid)
+    slices = np.vectorize(lambda device: device.slice_index)(grid)
     for data, index in enumerate([0, 0, 1, 1]):
-        assert (of_slice[data] == index).all()
+        assert (slices[data] == index).all()
     assert len({(d.slice_index, d.id) for d in grid.flat}) == 16
 
 
 @pytest.mark.parametrize(
-    ("config", "given", "said"),
+    ("config", "given", "message"),
     [
         ({"data": 2, "fsdp": 4}, devices(4, 4), r"slices=1, but .* of 2 slices.*mesh\.slices=2"),
         ({"data": 4, "fsdp": 2, "slices": 4}, devices(4, 4), r"slices=4, but .* of 2 slices\. Set"),
@@ -63,24 +65,24 @@ def test_data_goes_over_slices_and_the_rest_stays_within_one(order):
         (
             {"data": 2, "slices": 2},
             [Device(i, 0, "cpu") for i in range(2)],
-            r"slices=2, but these devices \(cpu\) know of no slices",
+            r"slices=2, but these devices \(cpu\) have no slices",
         ),
     ],
 )
-def test_slices_that_do_not_fit(config, given, said):
-    with pytest.raises(UserError, match=said):
+def test_slices_that_do_not_match_the_devices_are_refused(config, given, message):
+    with pytest.raises(UserError, match=message):
         mesh.make_mesh(MeshConfig(**config), given)
 
 
-def test_part_of_one_slice_is_no_matter_of_slices():
+def test_a_part_of_one_slice_is_a_mesh():
     assert mesh.make_mesh(MeshConfig(fsdp=4), devices(4, 4)).devices.shape == (1, 4, 1)
 
 
-def test_hosts_of_gpus_are_one_mesh():
+def test_gpus_of_several_hosts_are_one_mesh():
     made = mesh.make_mesh(MeshConfig(data=8), devices(4, 4, platform="gpu"))
     assert made.devices.shape == (8, 1, 1)
 
 
-def test_data_that_does_not_divide_over_slices():
+def test_data_must_divide_over_slices():
     with pytest.raises(UserError, match=r"mesh\.data=3 does not divide over .*slices=2"):
         least(**{"mesh.data": 3, "mesh.slices": 2})

@@ -15,7 +15,7 @@ from diffpo_jax.rl import update
 from diffpo_jax.rl.optimizer import make_optimizer
 from diffpo_jax.system.errors import UserError
 
-# Where each parameter lies; blocks have a leading axis of layers.
+# The spec of each parameter; blocks have a leading axis of layers.
 SPECS = {
     "embed": P("tensor", "fsdp"),
     "place": P(None, "fsdp"),
@@ -48,10 +48,10 @@ def mesh():
 
 
 def leaves(tree):
-    return {sharding.path_of(path): x for path, x in jax.tree_util.tree_leaves_with_path(tree)}
+    return {sharding.path_name(path): x for path, x in jax.tree_util.tree_leaves_with_path(tree)}
 
 
-def test_a_fingerprint_is_of_the_values_alone(state, mesh):
+def test_a_fingerprint_depends_on_the_values_alone(state, mesh):
     one = sharding.fingerprint(state.params)
     placed = jax.device_put(state.params, sharding.shardings(state.params, mesh))
     assert sharding.fingerprint(placed) == one
@@ -61,7 +61,7 @@ def test_a_fingerprint_is_of_the_values_alone(state, mesh):
     assert sharding.fingerprint({}) == ""
 
 
-def test_every_parameter_lies_where_it_should(state, mesh):
+def test_every_parameter_has_its_spec(state, mesh):
     of_params = leaves(sharding.shardings(state.params, mesh))
     denoiser = {
         path.removeprefix("denoiser/"): x.spec
@@ -74,7 +74,7 @@ def test_every_parameter_lies_where_it_should(state, mesh):
     assert len(of_params) == len(denoiser) + len(head) == len(SPECS) + 4
 
 
-def test_moments_lie_with_their_parameters(state, mesh):
+def test_moments_have_the_specs_of_their_parameters(state, mesh):
     of_params = leaves(sharding.shardings(state.params, mesh))
     of_state = leaves(sharding.shardings(state, mesh))
     moments = {path: x for path, x in of_state.items() if re.search(r"/(mu|nu)/", path)}
@@ -88,7 +88,7 @@ def test_moments_lie_with_their_parameters(state, mesh):
     assert all(of_state[path].spec == P() for path in rest)
 
 
-def test_factored_moments_lie_everywhere_and_whole_ones_with_their_parameters(mesh):
+def test_factored_moments_are_replicated_and_others_follow_their_parameters(mesh):
     shapes = {"width": 128, "ff": 128, "layers": 2, "positions": 7}
     _, params = reference.tiny_policy(**shapes)
     optimizer = make_optimizer(OptimizerConfig(kind="adafactor"), ("denoiser", "threshold"), 1)
@@ -98,11 +98,11 @@ def test_factored_moments_lie_everywhere_and_whole_ones_with_their_parameters(me
     assert small
     assert {of_state[path].spec for path in small} == {P()}
     kept = {re.split("/v/", path)[1]: x.spec for path, x in of_state.items() if "/v/" in path}
-    assert kept["denoiser/blocks/q"] == P()  # nothing is there
-    assert kept["denoiser/embed"] == SPECS["embed"]  # 6 rows are too few to factor
+    assert kept["denoiser/blocks/q"] == P()  # a placeholder
+    assert kept["denoiser/embed"] == SPECS["embed"]  # 6 rows are too few to be factored
 
 
-def test_parameters_really_are_split(state, mesh):
+def test_parameters_are_split_over_the_devices(state, mesh):
     placed = leaves(jax.device_put(state.params, sharding.shardings(state.params, mesh)))
     original = leaves(state.params)
     for name, spec in SPECS.items():
@@ -141,7 +141,7 @@ def test_an_axis_that_does_not_divide_is_an_error():
     assert sharding.spec_for("denoiser/embed", (8, 16), mesh) == P("tensor", "fsdp")
 
 
-def test_meshes():
+def test_a_mesh_takes_the_first_devices():
     mesh = make_mesh(MeshConfig(data=2, fsdp=1, tensor=3))
     assert dict(mesh.shape) == {"data": 2, "fsdp": 1, "tensor": 3}
     assert mesh.devices.size == 6
@@ -153,7 +153,7 @@ def test_too_many_devices_is_an_error():
         make_mesh(MeshConfig(data=2, fsdp=3, tensor=2))
 
 
-def test_the_table_lists_every_leaf_and_adds_up(mesh):
+def test_the_table_lists_every_leaf_and_their_sum(mesh):
     tree = {
         "denoiser": {
             "embed": jax.ShapeDtypeStruct((1024, 1024), jnp.float32),  # 4 MiB over 4
@@ -170,6 +170,6 @@ def test_the_table_lists_every_leaf_and_adds_up(mesh):
     assert total.split()[-1] == "2.000"
 
 
-def test_the_table_of_a_whole_state(state, mesh):
+def test_the_table_lists_a_whole_state(state, mesh):
     rows = sharding.table(state, mesh).splitlines()[:-1]
     assert [row.split()[0] for row in rows] == list(leaves(state))

@@ -1,7 +1,7 @@
-"""Stands in for gcloud, xpk and Slurm's programs: records calls, answers as it is told.
+"""Stand-ins for gcloud, xpk and Slurm's programs that record calls and give prepared answers.
 
-One script under several names.  `answers.json` beside it lists, for a pattern of a call, what
-each such call in turn prints and exits with; the last entry goes on for ever.
+They are one script under several names.  `answers.json` beside it maps a pattern of a call to the
+texts and exit statuses of such calls in turn; the last entry repeats forever.
 """
 
 import json
@@ -32,7 +32,7 @@ for pattern, answers in json.loads((here / "answers.json").read_text()).items():
         text, status = answers[min(number, len(answers) - 1)]
         if text in ("hang", "wait"):
             import signal, time
-            if text == "wait":  # and is not to be disturbed
+            if text == "wait":  # cannot be interrupted
                 signal.signal(signal.SIGINT, signal.SIG_IGN)
             time.sleep(60 if text == "hang" else 1)
         print(text)
@@ -41,7 +41,7 @@ for pattern, answers in json.loads((here / "answers.json").read_text()).items():
 
 
 class Machine(NamedTuple):
-    """A directory of fakes, and the environment that finds them first."""
+    """A directory of stand-ins, and an environment whose PATH finds them first."""
 
     bin: pathlib.Path
     environment: dict[str, str]
@@ -56,7 +56,7 @@ class Machine(NamedTuple):
         )
 
     def start(self, script: str, *words: str) -> subprocess.Popen:
-        # As from a terminal: under a shell's background job SIGINT would be ignored, for good.
+        # As from a terminal: a shell's background jobs ignore SIGINT, and so would their children.
         return subprocess.Popen(
             ["/usr/bin/env", "--default-signal=INT", str(ROOT / "launch" / script), *words],
             env=self.environment,
@@ -67,30 +67,30 @@ class Machine(NamedTuple):
 
     @property
     def calls(self) -> list[list[str]]:
-        """Every call so far, as words; sbatch's script is the last word of its call."""
+        """All calls so far, as words; the last word of a call of sbatch is its script."""
         path = self.bin / "calls.jsonl"
         lines = path.read_text().splitlines() if path.exists() else []
         return [json.loads(line) for line in lines]
 
     def order(self, **names: str) -> list[str]:
-        """The calls as the first name whose pattern is found in them; others are left out."""
+        """For each call, the first name whose pattern matches it; other calls are left out."""
         found = []
         for call in map(" ".join, self.calls):
             found += [n for n, pattern in names.items() if re.search(pattern, call)][:1]
         return found
 
     def wait_for(self, pattern: str, seconds: float = 20) -> None:
-        """Until there was such a call."""
+        """Waits until a call matches the pattern."""
         end = time.monotonic() + seconds
         while not any(re.search(pattern, " ".join(call)) for call in self.calls):
-            assert time.monotonic() < end, f"no call like {pattern}: {self.calls}"
+            assert time.monotonic() < end, f"no call matches {pattern}: {self.calls}"
             time.sleep(0.05)
 
 
 def machine(
     directory: pathlib.Path, answers: dict[str, list[tuple[str, int]]], **settings: str
 ) -> Machine:
-    """A machine whose programs answer so; without an answer they print nothing and succeed."""
+    """A machine whose programs give these answers; without one they print nothing and succeed."""
     (directory / "answers.json").write_text(json.dumps(answers))
     for name in ("gcloud", "xpk", "sbatch", "srun", "squeue", "sacct", "scancel", "scontrol"):
         path = directory / name
@@ -102,6 +102,6 @@ def machine(
 
 
 def words_after(call: list[str], flag: str) -> list[str]:
-    """The shell words of the value of --flag=VALUE in a call."""
+    """The shell words in the value of --flag=VALUE in a call."""
     value = next(word for word in call if word.startswith(f"{flag}="))
     return shlex.split(value.partition("=")[2])

@@ -1,6 +1,6 @@
-"""The launchers against programs that only record what they are asked to do.
+"""The launchers, run against stand-ins that record their calls.
 
-Nothing here shows that a cloud takes the commands; it shows which are given, and when.
+The tests show which commands the launchers run, and when; not that a cloud accepts them.
 """
 
 import os
@@ -44,7 +44,7 @@ def steps(pod):
 
 
 @pytest.mark.parametrize("script", SETTINGS)
-def test_help_says_what_there_is_and_calls_nothing(path, script):
+def test_help_lists_every_command_and_runs_none(path, script):
     pod = machine(path, {})
     out = pod.run(script, "--help")
     assert out.returncode == 0
@@ -52,7 +52,7 @@ def test_help_says_what_there_is_and_calls_nothing(path, script):
     assert "WORKDIR" in out.stdout
     assert "set -euo" not in out.stdout
     assert not pod.calls
-    # Every command of the help is one, and no other is.
+    # The commands that the help lists are exactly those that exist.
     named = set(re.findall(r"^  ([a-z]+) {2,}", out.stdout, re.MULTILINE))
     known = {"run", "up", "start", "follow", "stop", "down", "state"}
     for command in known:
@@ -61,7 +61,7 @@ def test_help_says_what_there_is_and_calls_nothing(path, script):
 
 
 @pytest.mark.parametrize("script", SETTINGS)
-def test_dry_run_prints_and_calls_nothing(path, script):
+def test_dry_run_prints_the_commands_and_runs_none(path, script):
     pod = machine(path, {}, **SETTINGS[script])
     out = pod.run(script, "--dry-run", "run", "--", "--config.seed=1")
     assert out.returncode == 0, out.stderr
@@ -82,18 +82,18 @@ def test_dry_run_prints_and_calls_nothing(path, script):
     ("script", "words", "change", "sentence"),
     [
         ("tpu_pod.sh", ["run"], {"PROJECT": ""}, "PROJECT is not set"),
-        ("tpu_pod.sh", ["run"], {"WORKDIR": "/local"}, "is no gs:// path"),
-        ("tpu_pod.sh", ["run"], {"WORKDIR": "gs://bucket"}, "names no directory"),
+        ("tpu_pod.sh", ["run"], {"WORKDIR": "/local"}, "is not a gs:// path"),
+        ("tpu_pod.sh", ["run"], {"WORKDIR": "gs://bucket"}, "has no directory"),
         ("tpu_pod.sh", ["fly"], {}, "unknown command fly"),
         ("tpu_pod.sh", ["run", "--config.seed=1"], {}, "come after --"),
-        ("tpu_pod.sh", ["up", "down"], {}, "one command at a time"),
-        ("tpu_pod.sh", [], {}, "which command?"),
+        ("tpu_pod.sh", ["up", "down"], {}, "give one command"),
+        ("tpu_pod.sh", [], {}, "no command given"),
         ("gke_xpk.sh", ["run"], {"CLUSTER": ""}, "CLUSTER is not set"),
-        ("gke_xpk.sh", ["run"], {"WORKDIR": "/local"}, "is no gs:// path"),
-        ("slurm_gpu.sh", ["run"], {"WORKDIR": "runs/one"}, "is no absolute path"),
+        ("gke_xpk.sh", ["run"], {"WORKDIR": "/local"}, "is not a gs:// path"),
+        ("slurm_gpu.sh", ["run"], {"WORKDIR": "runs/one"}, "is neither an absolute path"),
     ],
 )
-def test_a_mistake_is_a_sentence_and_calls_nothing(path, script, words, change, sentence):
+def test_a_user_mistake_is_one_message_and_runs_nothing(path, script, words, change, sentence):
     pod = machine(path, {}, **(SETTINGS[script] | change))
     out = pod.run(script, *words)
     assert out.returncode == 2
@@ -102,7 +102,7 @@ def test_a_mistake_is_a_sentence_and_calls_nothing(path, script, words, change, 
     assert not pod.calls
 
 
-def test_a_pod_is_made_used_and_deleted(path):
+def test_run_creates_a_slice_runs_on_it_and_deletes_it(path):
     waiting = [("WAITING_FOR_RESOURCES", 0), ("PROVISIONING", 0), ("ACTIVE", 0)]
     pod = machine(path, DONE | {"describe": waiting}, **CLOUD)
     out = pod.run("tpu_pod.sh", "run", "--", "--config.task.prompt.template=a b")
@@ -116,13 +116,13 @@ def test_a_pod_is_made_used_and_deleted(path):
     for flag in ("--workdir=../bucket/runs/one", "--config=configs/sudoku.py", r"a\ b"):
         assert flag in run
     assert all("--project=p" in c and "--zone=z" in c for c in pod.calls)
-    assert not list(path.glob("tmp.*"))  # the bundle that was sent
+    assert not list(path.glob("tmp.*"))  # the bundle that was sent is removed
 
 
 @pytest.mark.parametrize("state", ["SUSPENDED", "FAILED", "SUSPENDING"])
-def test_a_preempted_slice_is_replaced_and_the_same_run_started(path, state):
+def test_a_preempted_slice_is_replaced_and_the_same_run_starts_again(path, state):
     answers = {
-        "exit=running": [("", 255), ("exit=0", 0)],  # worker 0 is gone, then a new one is done
+        "exit=running": [("", 255), ("exit=0", 0)],  # worker 0 is taken away; the next one finishes
         "describe": [("ACTIVE", 0), (state, 0), ("ACTIVE", 0)],
     }
     pod = machine(path, answers, **CLOUD)
@@ -132,10 +132,10 @@ def test_a_preempted_slice_is_replaced_and_the_same_run_started(path, state):
     assert steps(pod) == [*once, "state", "delete", *once, "delete"]
     first, second = (c for c in pod.calls if "diffpo_jax.main" in " ".join(c))
     assert first == second
-    assert "asking for another (restart 1 of 20)" in out.stderr
+    assert "requesting another (restart 1 of 20)" in out.stderr
 
 
-def test_a_run_that_was_told_to_stop_goes_on_where_its_slice_stays(path):
+def test_a_run_that_got_sigterm_restarts_on_its_slice_if_it_still_exists(path):
     answers = DONE | {"exit=running": [("exit=75", 0)] * 4 + [("exit=0", 0)]}
     pod = machine(path, answers, **CLOUD)
     out = pod.run("tpu_pod.sh", "run")
@@ -146,7 +146,7 @@ def test_a_run_that_was_told_to_stop_goes_on_where_its_slice_stays(path):
     assert order[-1] == "delete"
 
 
-def test_a_run_that_was_told_to_stop_with_its_slice_gets_another(path):
+def test_a_run_that_got_sigterm_gets_another_slice_if_its_own_is_suspended(path):
     answers = {
         "exit=running": [("exit=75", 0), ("exit=0", 0)],
         "describe": [("ACTIVE", 0), ("SUSPENDING", 0), ("ACTIVE", 0)],
@@ -156,32 +156,32 @@ def test_a_run_that_was_told_to_stop_with_its_slice_gets_another(path):
     assert steps(pod).count("create") == steps(pod).count("start") == 2
 
 
-def test_a_run_that_somebody_stopped_is_not_started_again(path):
+def test_a_run_ended_by_the_stop_command_is_not_started_again(path):
     pod = machine(path, DONE | {"exit=running": [("exit=stopped", 0)]}, **CLOUD)
     out = pod.run("tpu_pod.sh", "run")
     assert out.returncode == 143
     assert [steps(pod).count(x) for x in ("start", "delete")] == [1, 1]
 
 
-HEEDS = """#!/usr/bin/env python3
+RUN_THAT_STOPS = """#!/usr/bin/env python3
 import pathlib, signal, sys, time
-told = []
-signal.signal(signal.SIGTERM, lambda *_: told.append(1))
+signals = []
+signal.signal(signal.SIGTERM, lambda *_: signals.append(1))
 pathlib.Path("up").touch()
-while not told:
+while not signals:
     time.sleep(0.01)
 time.sleep(0.5)
 sys.exit(75)
 """
 
 
-@pytest.mark.parametrize("heeds", [True, False])
+@pytest.mark.parametrize("stops", [True, False])
 @pytest.mark.parametrize("by_stop", [True, False])
-def test_what_runs_on_a_worker_tells_how_it_ended(path, tmp_path, by_stop, heeds):
-    """The commands themselves, in a directory that stands for a worker's home."""
+def test_commands_on_a_worker_report_how_the_run_ended(path, tmp_path, by_stop, stops):
+    """Runs the commands themselves, in a directory that stands for a worker's home."""
     pod = machine(path, {}, **CLOUD)
     for command in ("start", "stop", "follow"):
-        pod.run("tpu_pod.sh", command)  # which finds no state of the run, and gives up
+        pod.run("tpu_pod.sh", command)  # without a running run, `follow` gives up
     start, stop, ended = (
         next(x for c in pod.calls for x in c if x.startswith("--command=") and word in x)
         for word in ("nohup", "kill -TERM", "exit=running")
@@ -190,10 +190,10 @@ def test_what_runs_on_a_worker_tells_how_it_ended(path, tmp_path, by_stop, heeds
     python = home / "diffpo_jax" / ".venv" / "bin" / "python"
     python.parent.mkdir(parents=True)
     (home / "bucket").mkdir()
-    python.write_text(HEEDS if heeds else HEEDS.replace("signal.signal(", "("))
+    python.write_text(RUN_THAT_STOPS if stops else RUN_THAT_STOPS.replace("signal.signal(", "("))
     python.chmod(0o755)
 
-    def there(command):
+    def on_worker(command):
         command = command.removeprefix("--command=")
         out = subprocess.run(
             ["bash", "-c", command], cwd=home, capture_output=True, text=True, timeout=30
@@ -202,27 +202,27 @@ def test_what_runs_on_a_worker_tells_how_it_ended(path, tmp_path, by_stop, heeds
 
     def wait_for(answer):
         end = time.monotonic() + 20
-        while (said := there(ended)) != answer:
-            assert said == "exit=running"
+        while (outcome := on_worker(ended)) != answer:
+            assert outcome == "exit=running"
             assert time.monotonic() < end
             time.sleep(0.05)
 
-    there(start)
+    on_worker(start)
     end = time.monotonic() + 20
     while not (home / "diffpo_jax" / "up").exists():
         assert time.monotonic() < end, (home / "diffpo.log").read_text()
         time.sleep(0.05)
     if by_stop:
-        there(stop)
-    else:  # a machine that shuts down tells every process
+        on_worker(stop)
+    else:  # a machine that shuts down sends SIGTERM to every process
         group = int((home / "diffpo.pid").read_text())
         os.killpg(group, signal.SIGTERM)
-    if heeds:
-        assert there(ended) == "exit=running"  # until its step is saved
+    if stops:
+        assert on_worker(ended) == "exit=running"  # until its step is saved
     wait_for("exit=stopped" if by_stop else "exit=75")
 
 
-def test_a_slice_that_goes_while_it_is_installed_is_replaced_too(path):
+def test_a_slice_that_is_taken_away_during_installation_is_replaced(path):
     answers = DONE | {
         "scp": [("", 1), ("", 0)],
         "describe": [("ACTIVE", 0), ("SUSPENDED", 0), ("ACTIVE", 0)],
@@ -237,11 +237,11 @@ def test_restarts_are_counted_and_the_last_slice_is_deleted(path):
     pod = machine(path, answers, **CLOUD, RESTARTS="2")
     out = pod.run("tpu_pod.sh", "run")
     assert out.returncode == 1
-    assert "RESTARTS=2 are used up" in out.stderr
+    assert "RESTARTS=2 are used" in out.stderr
     assert steps(pod).count("create") == steps(pod).count("delete") == 3
 
 
-def test_a_lost_connection_is_not_the_end(path):
+def test_a_lost_connection_is_opened_again(path):
     many = [("exit=running", 0)] * 6
     pod = machine(path, DONE | {"exit=running": [*many, ("exit=0", 0)]}, **CLOUD)
     assert pod.run("tpu_pod.sh", "run").returncode == 0
@@ -249,19 +249,19 @@ def test_a_lost_connection_is_not_the_end(path):
     assert steps(pod).count("log") == 7
 
 
-@pytest.mark.parametrize(("status", "looks"), [(2, 1), (1, 4), (134, 4)])
-def test_a_run_that_fails_ends_with_its_status_and_without_a_slice(path, status, looks):
+@pytest.mark.parametrize(("status", "polls"), [(2, 1), (1, 4), (134, 4)])
+def test_a_failed_run_returns_its_status_and_deletes_the_slice(path, status, polls):
     pod = machine(path, DONE | {"exit=running": [(f"exit={status}", 0)]}, **CLOUD)
     out = pod.run("tpu_pod.sh", "run")
     assert out.returncode == status
     assert f"the run ended with status {status}" in out.stderr
-    assert steps(pod).count("ended") == looks
+    assert steps(pod).count("ended") == polls
     assert steps(pod)[-1] == "delete"
     assert steps(pod).count("create") == 1
 
 
 @pytest.mark.parametrize("broken", ["scp", "uv pip install", "diffpo_jax.main"])
-def test_a_step_that_fails_deletes_the_slice(path, broken):
+def test_a_failed_step_deletes_the_slice(path, broken):
     pod = machine(path, {broken: [("", 3)]} | DONE, **CLOUD)
     out = pod.run("tpu_pod.sh", "run")
     assert out.returncode != 0
@@ -269,7 +269,7 @@ def test_a_step_that_fails_deletes_the_slice(path, broken):
     assert steps(pod)[-1] == "delete"
 
 
-def test_a_refused_request_is_said_and_there_is_nothing_to_delete(path):
+def test_a_refused_request_is_an_error_and_nothing_is_deleted(path):
     pod = machine(path, {"create": [("", 1)]}, **CLOUD)
     out = pod.run("tpu_pod.sh", "run")
     assert out.returncode == 1
@@ -285,7 +285,7 @@ def test_a_request_that_is_never_granted_is_withdrawn(path):
     assert steps(pod) == ["create", "state", "delete"]
 
 
-def test_a_slice_that_cannot_be_deleted_is_said_to_cost(path):
+def test_the_user_is_warned_that_an_undeleted_slice_is_billed(path):
     pod = machine(path, DONE | {"delete": [("", 1)]}, **CLOUD)
     out = pod.run("tpu_pod.sh", "run")
     assert out.returncode == 1
@@ -303,7 +303,7 @@ def test_an_interrupted_run_leaves_no_slice(path, sent, status):
     assert steps(pod)[-1] == "delete"
 
 
-def test_gke_submits_waits_and_keeps_what_ended_well(path):
+def test_gke_submits_waits_and_keeps_a_workload_that_succeeded(path):
     pod = machine(path, {}, **GKE)
     out = pod.run("gke_xpk.sh", "run", "--", "--config.seed=1")
     assert out.returncode == 0, out.stderr
@@ -313,10 +313,10 @@ def test_gke_submits_waits_and_keeps_what_ended_well(path):
     assert "--restart-on-exit-codes=75" in create
     command = words_after(create, "--command")
     assert {"--workdir=/bucket/runs/one", "--config.seed=1", ".[tpu]"} <= set(command)
-    assert not list(path.glob("tmp.*"))  # the clone that became the image
+    assert not list(path.glob("tmp.*"))  # the clone that was put into the image is removed
 
 
-def test_gke_asks_for_as_many_slices_as_are_wanted(path):
+def test_gke_requests_the_number_of_slices_in_SLICES(path):
     pod = machine(path, {}, **(GKE | {"SLICES": "2"}))
     for command in ("up", "start"):
         assert pod.run("gke_xpk.sh", command).returncode == 0
@@ -336,7 +336,7 @@ def test_gke_deletes_a_workload_that_failed(path):
 @pytest.mark.parametrize(("sent", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 @pytest.mark.parametrize("during", ["workload create", "workload list"])
 def test_an_interrupted_gke_run_leaves_no_workload(path, sent, status, during):
-    # One that is being created is there before the script can end.
+    # A workload that is being created exists before the script can end.
     wait = {"workload create": ("wait", 0), "workload list": ("hang", 0)}[during]
     pod = machine(path, {during: [wait]}, **GKE)
     process = pod.start("gke_xpk.sh", "run")
@@ -353,7 +353,7 @@ def test_gke_deletes_nothing_that_it_did_not_create(path):
     assert not pod.calls
 
 
-def test_gke_that_takes_no_workload_is_said(path):
+def test_a_refused_gke_workload_is_an_error(path):
     pod = machine(path, {"workload create": [("", 1)]}, **GKE)
     out = pod.run("gke_xpk.sh", "run")
     assert out.returncode == 1
@@ -361,7 +361,7 @@ def test_gke_that_takes_no_workload_is_said(path):
     assert len(pod.calls) == 1
 
 
-def test_gke_deletes_a_cluster_without_its_bucket(path):
+def test_gke_deletes_a_cluster_whose_bucket_cannot_be_attached(path):
     pod = machine(path, {"storage attach": [("", 1)]}, **GKE)
     out = pod.run("gke_xpk.sh", "up")
     assert out.returncode == 1
@@ -397,8 +397,8 @@ def test_slurm_submits_and_follows_to_the_end(path):
 @pytest.mark.parametrize(
     ("workdir", "expected"), [("/shared/a b", "/shared/a b"), ("gs://bucket/one", "MOUNT/one")]
 )
-def test_the_job_of_slurm_runs(path, workdir, expected):
-    """The script itself, with an srun that runs its command here and a gcsfuse that does not."""
+def test_the_slurm_job_script_runs(path, workdir, expected):
+    """Runs the script itself, with an srun that runs its command here and a gcsfuse that prints."""
     pod = machine(path, {"sbatch": [("1", 0)]}, WORKDIR=workdir, PYTHON=str(path / "python"))
     assert pod.run("slurm_gpu.sh", "start", "--", "--config.seed=1").returncode == 0
     for name, text in {
@@ -431,14 +431,14 @@ def test_the_job_of_slurm_runs(path, workdir, expected):
     ("status", "state", "starts", "again"),
     [
         (75, "RUNNING", 3, True),
-        (143, "RUNNING", 3, True),  # told to stop while it evaluated
+        (143, "RUNNING", 3, True),  # SIGTERM during an evaluation
         (75, "COMPLETING", 3, False),  # Slurm itself is ending it
         (75, "RUNNING", 20, False),
         (1, "RUNNING", 3, False),
         (0, "RUNNING", 3, False),
     ],
 )
-def test_a_job_of_slurm_that_was_told_to_stop_asks_to_go_on(path, status, state, starts, again):
+def test_a_slurm_job_that_got_sigterm_requeues_itself(path, status, state, starts, again):
     pod = machine(path, {"sbatch": [("1", 0)], "squeue": [(state, 0)]}, **SLURM)
     assert pod.run("slurm_gpu.sh", "start").returncode == 0
     script = pod.calls[0][-1]
@@ -450,14 +450,14 @@ def test_a_job_of_slurm_that_was_told_to_stop_asks_to_go_on(path, status, state,
 
 
 @pytest.mark.parametrize("last", ["FAILED", "CANCELLED by 7", "TIMEOUT", "NODE_FAIL"])
-def test_slurm_tells_how_a_job_ended(path, last):
+def test_slurm_reports_how_a_job_ended(path, last):
     pod = machine(path, QUEUE | {"sacct": [(last, 0)]}, **SLURM)
     out = pod.run("slurm_gpu.sh", "run")
     assert out.returncode == 1
     assert f"job 17 ended as {last};" in out.stderr
 
 
-def test_slurm_waits_for_an_accounting_that_is_behind(path):
+def test_slurm_waits_for_accounting_that_lags_behind(path):
     behind = [("", 1), ("", 0), ("RUNNING", 0), ("COMPLETING", 0), ("PENDING", 0)]
     pod = machine(path, QUEUE | {"sacct": [*behind, ("COMPLETED", 0)]}, **SLURM)
     assert pod.run("slurm_gpu.sh", "run").returncode == 0
@@ -474,9 +474,12 @@ def test_slurm_follows_a_job_that_is_queued_again(path):
 
 @pytest.mark.parametrize(
     ("accounting", "sentence"),
-    [(("", 1), "does not say how: it says nothing"), (("RUNNING", 0), "it says RUNNING")],
+    [
+        (("", 1), "does not show how it ended: it shows nothing"),
+        (("RUNNING", 0), "it shows RUNNING"),
+    ],
 )
-def test_slurm_does_not_wait_for_ever(path, accounting, sentence):
+def test_slurm_does_not_wait_forever_for_accounting(path, accounting, sentence):
     pod = machine(path, QUEUE | {"sacct": [accounting]}, **SLURM)
     out = pod.run("slurm_gpu.sh", "run")
     assert out.returncode == 1
@@ -484,7 +487,7 @@ def test_slurm_does_not_wait_for_ever(path, accounting, sentence):
     assert pod.order(sacct="^sacct").count("sacct") == 20
 
 
-def test_slurm_goes_on_where_the_queue_does_not_answer(path):
+def test_slurm_keeps_following_if_squeue_fails(path):
     queue = [("17 RUNNING", 0), ("", 1), ("17 RUNNING", 0), ("", 0)]
     pod = machine(path, QUEUE | {"squeue": queue, "sacct": [("COMPLETED", 0)]}, **SLURM)
     assert pod.run("slurm_gpu.sh", "run").returncode == 0
@@ -501,7 +504,7 @@ def test_an_interrupted_slurm_run_cancels_its_job(path):
     assert pod.calls[-1] == ["scancel", "17"]
 
 
-def test_slurm_stops_the_job_of_its_name_alone(path):
+def test_slurm_only_stops_the_job_with_its_name(path):
     pod = machine(path, {"squeue": [("17\n18", 0), ("19", 0)]}, NAME="mine")
     out = pod.run("slurm_gpu.sh", "stop")
     assert out.returncode == 2
@@ -510,8 +513,8 @@ def test_slurm_stops_the_job_of_its_name_alone(path):
     assert pod.calls[-1] == ["scancel", "19"]
 
 
-@pytest.mark.skipif(shutil.which("shellcheck") is None, reason="there is no shellcheck")
-def test_scripts_are_clean():
+@pytest.mark.skipif(shutil.which("shellcheck") is None, reason="shellcheck is not installed")
+def test_scripts_pass_shellcheck():
     scripts = sorted(str(p.relative_to(ROOT)) for p in (ROOT / "launch").glob("*.sh"))
     out = subprocess.run(["shellcheck", "-x", *scripts], cwd=ROOT, capture_output=True, text=True)
     assert out.returncode == 0, out.stdout

@@ -1,4 +1,4 @@
-"""Ways of attention: the plain one by a slow reference, the kernels by the plain one."""
+"""Kinds of attention: plain attention against a slow reference, kernels against plain attention."""
 
 import functools
 
@@ -22,25 +22,25 @@ def normal(seed, *shape):
 
 
 def arrays(rows=3, heads=4, kv_heads=2, queries=128, keys=256, head=128):
-    """q, k, v and a mask: rows without padding, with some, and with one key alone."""
+    """q, k, v and a mask of rows without padding, with some, and with a single key."""
     shapes = (heads, queries, head), (kv_heads, keys, head), (kv_heads, keys, head)
     q, k, v = (normal(i, rows, *shape) for i, shape in enumerate(shapes))
     begins = jnp.array([0, 7, keys - 1])[jnp.arange(rows) % 3]
     return q, k, v, jnp.arange(keys)[None, :] >= begins[:, None]
 
 
-def test_grouped_heads_are_repeated_heads():
+def test_grouped_keys_equal_repeated_keys():
     q, k, v, _ = arrays(rows=2, queries=5, keys=5, head=4)
     mask = np.array([[True] * 5, [False, True, True, False, True]])
     got = attention.plain(q, k, v, jnp.asarray(mask))
     for row in range(2):
-        for head, of_kv in enumerate([0, 0, 1, 1]):
-            expected = reference.attend(q[row, head], k[row, of_kv], v[row, of_kv], mask[row])
+        for head, kv_head in enumerate([0, 0, 1, 1]):
+            expected = reference.attend(q[row, head], k[row, kv_head], v[row, kv_head], mask[row])
             np.testing.assert_allclose(got[row, head], expected, atol=1e-6)
 
 
 @pytest.mark.parametrize(
-    "changes, takes",
+    "changes, supported",
     [
         ({}, True),
         ({"dtype": jnp.float32}, False),
@@ -52,14 +52,14 @@ def test_grouped_heads_are_repeated_heads():
         ({"head": 128}, True),
     ],
 )
-def test_what_cudnn_takes(changes, takes):
+def test_shapes_that_cudnn_supports(changes, supported):
     sizes = {"queries": 16, "keys": 48, "head": 64, "dtype": jnp.bfloat16} | changes
     q = jnp.zeros((1, 2, sizes["queries"], sizes["head"]), sizes["dtype"])
     k = jnp.zeros((1, 2, sizes["keys"], sizes["head"]), sizes["dtype"])
-    assert attention.takes_cudnn(q, k, None) is takes
-    assert attention.takes_cudnn(q, k, on_eight()) is False  # one row, two heads: over 4 and 2
-    if takes:
-        assert attention.takes_cudnn(*(jnp.tile(x, (4, 1, 1, 1)) for x in (q, k)), on_eight())
+    assert attention.supports_cudnn(q, k, None) is supported
+    assert attention.supports_cudnn(q, k, on_eight()) is False  # one row over 4 devices
+    if supported:
+        assert attention.supports_cudnn(*(jnp.tile(x, (4, 1, 1, 1)) for x in (q, k)), on_eight())
 
 
 @pytest.mark.parametrize(
@@ -74,10 +74,10 @@ def test_what_cudnn_takes(changes, takes):
         ({"rows": 4, "head": 64}, False, False),
     ],
 )
-def test_what_splash_takes(changes, one, eight):
+def test_shapes_that_splash_supports(changes, one, eight):
     q, k, *_ = arrays(**changes)
-    assert attention.takes_splash(q, k, None) is one
-    assert attention.takes_splash(q, k, on_eight()) is eight
+    assert attention.supports_splash(q, k, None) is one
+    assert attention.supports_splash(q, k, on_eight()) is eight
 
 
 def on_eight():
@@ -85,34 +85,34 @@ def on_eight():
 
 
 @pytest.mark.parametrize(
-    "name, platform, way",
+    "name, platform, kind",
     [
         ("auto", "cpu", "plain"),
         ("auto", "tpu", "plain"),
-        ("auto", "gpu", "plain"),  # one without cuDNN's kernel
+        ("auto", "gpu", "plain"),  # a GPU without cuDNN's kernel
         ("auto", "cuda", "cudnn"),
         ("plain", "cuda", "plain"),
         ("cudnn", "cuda", "cudnn"),
         ("splash", "tpu", "splash"),
     ],
 )
-def test_it_is_chosen_by_the_devices(monkeypatch, name, platform, way):
-    seen = []
-    monkeypatch.setattr(families, "Denoiser", lambda shape, **_: seen.append(shape))
+def test_platform_chooses_the_attention(monkeypatch, name, platform, kind):
+    shapes = []
+    monkeypatch.setattr(families, "Denoiser", lambda shape, **_: shapes.append(shape))
     model = ModelConfig(attention=name)
     families.make_policy(model, ThresholdConfig(), vocab=5, mask_id=4, platform=platform)
-    assert {shape.attention for shape in seen} == {way}
+    assert {shape.attention for shape in shapes} == {kind}
 
 
 @pytest.mark.parametrize("name, platform", [("cudnn", "cpu"), ("cudnn", "gpu"), ("splash", "cuda")])
-def test_a_kernel_of_other_devices_is_refused(name, platform):
+def test_kernel_of_another_platform_is_refused(name, platform):
     model = ModelConfig(attention=name)
-    said = rf"'{name}' is for .*PUs.*, and these devices are others \({platform}\)"
-    with pytest.raises(UserError, match=said):
+    message = rf"'{name}' is for .*PUs.*, but these devices are others \({platform}\)"
+    with pytest.raises(UserError, match=message):
         families.make_policy(model, ThresholdConfig(), vocab=5, mask_id=4, platform=platform)
 
 
-def test_another_name_is_refused():
+def test_unknown_attention_is_refused():
     values = convert.as_config_dict(Config())
     values.model.attention = "flash"
     with pytest.raises(UserError, match=r"config\.model\.attention='flash'"):
@@ -120,12 +120,12 @@ def test_another_name_is_refused():
 
 
 @pytest.mark.parametrize(
-    "name, changes, said",
+    "name, changes, message",
     [
         (
             "cudnn",
             {"model.dtype": "float32"},
-            "here are float32, .* heads of 128 .* 128 tokens",
+            "has float32, .* heads of 128 .* 128 tokens",
         ),
         ("cudnn", {"model.heads": 1}, ".*heads of 256"),
         ("cudnn", {"sampler.prompt_length": 63}, ".*127 tokens"),
@@ -137,31 +137,32 @@ def test_another_name_is_refused():
         ("splash", {"model.dtype": "float32"}, None),
     ],
 )
-def test_a_kernel_that_is_named_must_take_the_rows(name, changes, said):
+def test_named_kernel_must_support_the_rows(name, changes, message):
     values = convert.as_config_dict(Config())
     values.model.width, values.model.heads, values.model.kv_heads = 256, 2, 1
     values.model.dtype, values.model.attention = "bfloat16", name
     values.sampler.prompt_length = values.sampler.length = 64
     for field, value in changes.items():
         values[field.split(".")[0]][field.split(".")[1]] = value
-    if said is None:
+    if message is None:
         assert convert.from_config_dict(values).model.attention == name
         return
-    with pytest.raises(UserError, match=f"attention='{name}' takes .* {said}"):
+    with pytest.raises(UserError, match=f"attention='{name}' needs .* {message}"):
         convert.from_config_dict(values)
 
 
 @pytest.mark.parametrize("kind", ["cudnn", "splash"])
-def test_what_a_kernel_takes_goes_to_it(monkeypatch, kind):
+def test_supported_shapes_use_the_kernel(monkeypatch, kind):
     inputs = [jnp.asarray(x, jnp.bfloat16) for x in arrays(rows=4)[:3]]
     mask, rows, given = jnp.ones((4, 256), bool), on_eight(), []
     monkeypatch.setattr(attention, kind, lambda *x: given.append(x) or x[0])
     attention.attend(kind, *inputs, mask, rows)
-    ((q, k, v, seen, lie),) = given
-    assert q is inputs[0] and k is inputs[1] and v is inputs[2] and seen is mask and lie is rows
+    ((*arguments, sharding_of_rows),) = given
+    assert all(a is b for a, b in zip(arguments, (*inputs, mask), strict=True))
+    assert sharding_of_rows is rows
 
 
-def test_what_a_kernel_does_not_take_goes_the_plain_way():
+def test_other_shapes_use_plain_attention():
     inputs = arrays(queries=5, keys=5, head=4)
     expected = attention.plain(*inputs)
     for kind in ("cudnn", "splash"):
@@ -173,16 +174,16 @@ def loss(attend, weight, mask, q, k, v):
 
 
 def assert_same(attend, inputs, tolerance):
-    """Values, gradients, and that padding is not looked at."""
+    """Compares values and gradients with plain attention, and checks that padding is ignored."""
     q, k, v, mask = inputs
     wide = [x.astype(jnp.float32) for x in (q, k, v)]
     expected = attention.plain(*wide, mask)
     got = attend(*inputs)
     assert got.shape == q.shape and got.dtype == q.dtype
     np.testing.assert_allclose(got.astype(jnp.float32), expected, atol=tolerance)
-    # What stands where there is padding changes nothing at all.
-    seen = mask[:, None, :, None]
-    other = attend(q, jnp.where(seen, k, 9.0), jnp.where(seen, v, 9.0), mask)
+    # Keys and values at padding change nothing at all.
+    real = mask[:, None, :, None]
+    other = attend(q, jnp.where(real, k, 9.0), jnp.where(real, v, 9.0), mask)
     np.testing.assert_array_equal(got, other)
     weight = normal(3, *q.shape)
     gradients = jax.grad(functools.partial(loss, attend, weight, mask), (0, 1, 2))(q, k, v)
@@ -194,7 +195,7 @@ def assert_same(attend, inputs, tolerance):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("queries", [128, 256])
-def test_splash_gives_the_same(queries):
+def test_splash_equals_plain_attention(queries):
     assert_same(
         jax.jit(functools.partial(attention.splash, interpret=True)),
         arrays(queries=queries),
@@ -203,7 +204,7 @@ def test_splash_gives_the_same(queries):
 
 
 @pytest.mark.slow
-def test_splash_gives_the_same_on_eight_devices():
+def test_splash_equals_plain_attention_on_eight_devices():
     rows = on_eight()
     attend = jax.jit(functools.partial(attention.splash, rows=rows, interpret=True))
     assert_same(attend, [jax.device_put(x, rows) for x in arrays(rows=4)], 5e-5)
@@ -211,7 +212,7 @@ def test_splash_gives_the_same_on_eight_devices():
 
 @GPU
 @pytest.mark.parametrize("queries", [48, 16])
-def test_cudnn_gives_the_same(queries):
+def test_cudnn_equals_plain_attention(queries):
     *inputs, mask = arrays(queries=queries, keys=48, head=64)
     inputs = [x.astype(jnp.bfloat16) for x in inputs]
     assert_same(jax.jit(attention.cudnn), (*inputs, mask), 2e-2)

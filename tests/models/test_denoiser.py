@@ -1,3 +1,5 @@
+"""The denoiser, against plain matrices in float64."""
+
 import dataclasses
 
 import jax
@@ -46,36 +48,36 @@ def tied_model():
 
 @pytest.mark.parametrize("tied", [False, True])
 @pytest.mark.parametrize("row", [0, 1])
-def test_equals_plain_matrices(model, tied_model, row, tied):
-    of, config = (tied_model if tied else model), dataclasses.replace(CONFIG, tied=tied)
-    hidden, logits = run(of, TOKENS, MASK)
-    expected = reference.denoiser(of[1], TOKENS[row], MASK[row], config)
+def test_denoiser_equals_plain_matrices(model, tied_model, row, tied):
+    tested, config = (tied_model if tied else model), dataclasses.replace(CONFIG, tied=tied)
+    hidden, logits = run(tested, TOKENS, MASK)
+    expected = reference.denoiser(tested[1], TOKENS[row], MASK[row], config)
     real = MASK[row]
     np.testing.assert_allclose(hidden[row][real], expected[0][real], atol=1e-5)
     np.testing.assert_allclose(logits[row][real], expected[1][real], atol=1e-5)
 
 
-def test_a_padded_row_equals_the_row_alone(model):
+def test_padded_row_equals_the_row_alone(model):
     in_batch = run(model, TOKENS, MASK)
     alone = run(model, TOKENS[:1, 2:], MASK[:1, 2:])
     for batch, single in zip(in_batch, alone):
         np.testing.assert_allclose(batch[0, 2:], single[0], atol=1e-5)
 
 
-def test_what_stands_in_the_padding_is_never_seen(model):
+def test_tokens_at_padding_change_nothing(model):
     other = TOKENS.copy()
     other[0, :2] = [5, 4]
     for a, b in zip(run(model, TOKENS, MASK), run(model, other, MASK)):
         np.testing.assert_array_equal(a[:, 2:], b[:, 2:])
 
 
-def test_a_row_of_padding_alone_stays_finite(model):
+def test_row_of_only_padding_stays_finite(model):
     hidden, logits = run(model, TOKENS, np.zeros_like(MASK))
     assert np.isfinite(hidden).all()
     assert np.isfinite(logits).all()
 
 
-def test_a_later_token_changes_an_earlier_output(model):
+def test_later_token_changes_an_earlier_output(model):
     other = TOKENS.copy()
     other[:, -1] = 0
     before, after = run(model, TOKENS, MASK)[0], run(model, other, MASK)[0]
@@ -87,7 +89,7 @@ def test_learned_positions_count_real_tokens(model):
     place = params["denoiser"]["place"].at[4:].set(100.0)
     changed = (forward, {**params, "denoiser": {**params["denoiser"], "place": place}})
     before, after = run(model, TOKENS, MASK)[0], run(changed, TOKENS, MASK)[0]
-    np.testing.assert_array_equal(before[0], after[0])  # 4 real tokens: places 0 to 3
+    np.testing.assert_array_equal(before[0], after[0])  # 4 real tokens have positions 0 to 3
     assert np.abs(before[1] - after[1]).max() > 1e-3
 
 
@@ -117,15 +119,15 @@ def plain():
     ],
     ids=["barriers", "unrolled", "remat"],
 )
-def test_how_it_is_compiled_changes_neither_value_nor_gradient(plain, variant):
+def test_compilation_settings_change_neither_value_nor_gradient(plain, variant):
     value, grads = value_and_gradient(**variant)
     np.testing.assert_allclose(value, plain[0], rtol=1e-6)
-    of_denoiser = jax.tree.leaves(plain[1]["denoiser"])
-    assert all(np.abs(g).max() > 1e-5 for g in of_denoiser)
+    gradients = jax.tree.leaves(plain[1]["denoiser"])
+    assert all(np.abs(g).max() > 1e-5 for g in gradients)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-7), grads, plain[1])
 
 
-def test_barriers_are_for_cpu_alone():
+def test_only_cpu_programs_have_barriers():
     def text(platform):
         policy, params = reference.tiny_policy(platform=platform)
         tokens, mask = jnp.asarray(TOKENS, jnp.int32), jnp.asarray(MASK)
@@ -140,26 +142,8 @@ def normal(seed, *shape):
     return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
 
 
-def shape_of(dtype="float32", **changes):
-    policy_shape = denoiser.Shape(
-        vocab=6,
-        width=8,
-        layers=1,
-        heads=1,
-        kv_heads=1,
-        ff=8,
-        qkv_bias=False,
-        rope_theta=50.0,
-        norm_eps=0.1,
-        embedding_std=1.0,
-        positions=0,
-        dtype=jnp.dtype(dtype),
-        param_dtype=jnp.dtype("float32"),
-        remat=False,
-        scan_unroll=1,
-        barriers=False,
-    )
-    return dataclasses.replace(policy_shape, **changes)
+def shape_of(**changes):
+    return denoiser.Shape(width=8, heads=1, rope_theta=50.0, norm_eps=0.1, **changes)
 
 
 def rotate(x, positions):
@@ -176,10 +160,10 @@ def test_rotation_by_hand():
 
 def test_scores_depend_on_relative_position():
     q, k = normal(4, 6, 8), normal(5, 6, 8)
-    here, there = np.arange(6), np.arange(6) + 7
-    near = rotate(q, here) @ rotate(k, here).T
-    np.testing.assert_allclose(near, rotate(q, there) @ rotate(k, there).T, atol=1e-5)
-    assert np.abs(near - rotate(q, here) @ rotate(k, there).T).max() > 0.1
+    first, later = np.arange(6), np.arange(6) + 7
+    scores = rotate(q, first) @ rotate(k, first).T
+    np.testing.assert_allclose(scores, rotate(q, later) @ rotate(k, later).T, atol=1e-5)
+    assert np.abs(scores - rotate(q, first) @ rotate(k, later).T).max() > 0.1
 
 
 def test_rms_norm_by_hand():
@@ -194,7 +178,7 @@ def test_rms_norm_by_hand():
     np.testing.assert_allclose(got[0, :2], np.array([3, 4]) / np.sqrt(25 / 8 + 0.1), rtol=1e-6)
 
 
-def test_rms_norm_takes_its_mean_in_float32():
+def test_rms_norm_averages_in_float32():
     x = jnp.asarray(normal(8, 4, 64), jnp.bfloat16)
     norm = denoiser.RMSNorm(shape_of(dtype="bfloat16"))
     got = norm.apply({"params": {"scale": jnp.ones(64)}}, x)

@@ -97,7 +97,7 @@ def test_rollout_flops(changes, expected):
         (2, {}, False, (2 * 2, 3 * 2)),  # the first update scores itself
         (2, {}, True, (5 * 2, 3 * 2)),
         (2, {"kl_in": "reward"}, True, (4 * 2, 3 * 2)),
-        (0, {}, False, (2 * 3, 3 * 3)),  # micro-batches of one: four and two passes
+        ("all", {}, False, (2 * 3, 3 * 3)),  # micro-batches of one: four and two passes
         (1, {"selection": "exact"}, False, (2, 3 + 3 * 3)),
     ],
 )

@@ -1,4 +1,4 @@
-"""Published checkpoints made here, with the published names: in, out, and in plain PyTorch."""
+"""Checkpoints made here with published names: read, written, and run in plain PyTorch."""
 
 import dataclasses
 import json
@@ -75,7 +75,7 @@ TYING = {"llada": "weight_tying", "dream": "tie_word_embeddings"}
 
 
 def weights(family, dtype=np.float32):
-    """{published name: random values}."""
+    """Random values by published name."""
     rng = np.random.default_rng(0)
     embed, block, linear, norms, last, head = NAMES[family]
     kv = KV[family] * DH
@@ -97,18 +97,18 @@ def weights(family, dtype=np.float32):
 def save(directory, family, values, shards=3, **config):
     directory.mkdir()
     (directory / "config.json").write_text(json.dumps(CONFIGS[family] | config))
-    where = {}
+    file_of = {}
     for n in range(shards):
         names = list(values)[n::shards]
         file = f"model-{n + 1:05d}-of-{shards:05d}.safetensors"
         safetensors.numpy.save_file({k: values[k] for k in names}, directory / file)
-        where |= dict.fromkeys(names, file)
-    (directory / huggingface.INDEX).write_text(json.dumps({"weight_map": where}))
+        file_of |= dict.fromkeys(names, file)
+    (directory / huggingface.INDEX).write_text(json.dumps({"weight_map": file_of}))
     return directory
 
 
 def model_of(directory, family, **fields):
-    return ModelConfig(family=family, **huggingface.model_config(directory, family), **fields)
+    return ModelConfig(family=family, **huggingface.read_model_config(directory, family), **fields)
 
 
 def policy_of(model):
@@ -125,7 +125,7 @@ def abstract(model, shape=(1, 1, 1)):
 
 def read(directory, family, shape=(1, 1, 1), **fields):
     model = model_of(directory, family, **fields)
-    return huggingface.read_into(directory, abstract(model, shape), family), model
+    return huggingface.read_weights(directory, abstract(model, shape), family), model
 
 
 def stored(directory):
@@ -134,14 +134,14 @@ def stored(directory):
 
 
 def tied_weights(family, values):
-    """The same without a head of its own: the embedding stands for it."""
+    """The same weights without the head, for which the embedding is used."""
     return {k: v for k, v in values.items() if k != f"{NAMES[family][-1]}.weight"}
 
 
 @TIED
 @FAMILY
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_in_and_out_again_is_bit_equal(tmp_path, family, dtype, tied):
+def test_reading_and_writing_is_bit_equal(tmp_path, family, dtype, tied):
     values = weights(family, ml_dtypes.bfloat16 if dtype == "bfloat16" else np.float32)
     values = tied_weights(family, values) if tied else values
     source = save(tmp_path / "in", family, values, **{TYING[family]: tied})
@@ -154,7 +154,9 @@ def test_in_and_out_again_is_bit_equal(tmp_path, family, dtype, tied):
     for name, value in values.items():
         assert again[name].dtype == value.dtype
         np.testing.assert_array_equal(again[name], value, err_msg=name)
-    assert huggingface.model_config(out, family) == huggingface.model_config(source, family)
+    assert huggingface.read_model_config(out, family) == huggingface.read_model_config(
+        source, family
+    )
     assert json.loads((out / "config.json").read_text())[TYING[family]] == tied
     index = json.loads((out / huggingface.INDEX).read_text())
     assert index["metadata"]["total_size"] == sum(v.nbytes for v in values.values())
@@ -209,7 +211,7 @@ def logits(policy, denoiser, tokens, mask):
 
 @TIED
 @FAMILY
-def test_logits_are_those_of_the_published_network(tmp_path, family, tied):
+def test_logits_equal_those_of_the_published_network(tmp_path, family, tied):
     values = weights(family)
     kept = tied_weights(family, values) if tied else values
     source = save(tmp_path / "in", family, kept, **{TYING[family]: tied})
@@ -228,7 +230,7 @@ def test_logits_are_those_of_the_published_network(tmp_path, family, tied):
 
 
 @FAMILY
-def test_sharded_equals_unsharded_and_reads_no_more_than_its_part(tmp_path, family, monkeypatch):
+def test_sharded_read_is_equal_and_reads_only_its_part(tmp_path, family, monkeypatch):
     source = save(tmp_path / "in", family, weights(family))
     whole, _ = read(source, family)
     sizes = []
@@ -247,12 +249,12 @@ def test_sharded_equals_unsharded_and_reads_no_more_than_its_part(tmp_path, fami
     for a, b, c in zip(*map(jax.tree.leaves, (whole, split, wanted))):
         np.testing.assert_array_equal(a, b)
         assert b.sharding.is_equivalent_to(c.sharding, b.ndim)
-    assert min(sizes) == 1 / 4  # matrices; norms are whole everywhere
+    assert min(sizes) == 1 / 4  # of matrices; norms are whole on every device
 
 
 @FAMILY
 @pytest.mark.parametrize("kind", ["int8", "nf4"])
-def test_kernels_are_rounded_as_they_are_read(tmp_path, family, kind, monkeypatch):
+def test_kernels_are_quantized_as_they_are_read(tmp_path, family, kind, monkeypatch):
     monkeypatch.setattr(quantization, "BLOCK", 4)  # so that devices share the blocks of a column
     source = save(tmp_path / "in", family, weights(family))
     whole, _ = read(source, family)
@@ -260,43 +262,45 @@ def test_kernels_are_rounded_as_they_are_read(tmp_path, family, kind, monkeypatc
     mesh = make_mesh(MeshConfig(2, 1, 2))
     shapes = jax.eval_shape(lambda p: quantization.quantize_blocks(p, kind), {"denoiser": whole})
     wanted = sharding.abstract(shapes, mesh)["denoiser"]
-    got = huggingface.read_into(source, wanted, family)
+    got = huggingface.read_weights(source, wanted, family)
     for a, b, c in zip(*map(jax.tree.leaves, (expected, got, wanted)), strict=True):
         np.testing.assert_array_equal(a, b)
         assert (b.dtype, b.shape) == (c.dtype, c.shape)
         assert b.sharding.is_equivalent_to(c.sharding, b.ndim)
 
 
-def test_no_more_than_one_published_tensor_is_read_at_a_time(tmp_path, monkeypatch):
+def test_tensors_are_read_one_at_a_time(tmp_path, monkeypatch):
     values = weights("llada")
     source = save(tmp_path / "in", "llada", values)
-    asked = []
+    read_sizes = []
     real = jax.make_array_from_callback
 
     def watched(shape, where, callback):
-        asked.append(math.prod(shape))
+        read_sizes.append(math.prod(shape))
         return real(shape, where, callback)
 
     monkeypatch.setattr(jax, "make_array_from_callback", watched)
     read(source, "llada")
-    assert sorted(asked) == sorted(v.size for v in values.values())
+    assert sorted(read_sizes) == sorted(v.size for v in values.values())
 
 
 @FAMILY
-def test_family_and_sizes_are_the_checkpoints(tmp_path, family):
+def test_family_and_sizes_come_from_the_checkpoint(tmp_path, family):
     source = save(tmp_path / "in", family, weights(family))
-    got = huggingface.adopt(ModelConfig(weights=str(source), dtype="bfloat16", ff=7))
+    got = huggingface.adopt_sizes(ModelConfig(weights=str(source), dtype="bfloat16", ff=7))
     assert got == dataclasses.replace(
         model_of(source, family), weights=str(source), dtype="bfloat16", scan_unroll=3
     )
     assert (got.family, got.width, got.ff, got.kv_heads) == (family, D, F, KV[family])
-    assert huggingface.adopt(ModelConfig(ff=7)) == ModelConfig(ff=7)
+    assert huggingface.adopt_sizes(ModelConfig(ff=7)) == ModelConfig(ff=7)
     (source / "config.json").write_text('{"model_type": "bert"}')
-    with pytest.raises(UserError, match=r"model_type 'bert' is of no family we know; .* llada, D"):
-        huggingface.adopt(ModelConfig(weights=str(source)))
+    with pytest.raises(
+        UserError, match=r"model_type 'bert' belongs to no known family; .* llada, D"
+    ):
+        huggingface.adopt_sizes(ModelConfig(weights=str(source)))
 
 
-def test_what_lies_beside_the_weights_is_handed_on(tmp_path):
+def test_tokenizer_code_and_config_are_copied(tmp_path):
     source = save(tmp_path / "in", "llada", weights("llada"), architectures=["LLaDAModelLM"])
     (source / "tokenizer.json").write_text("{}")
     (source / "modeling_llada.py").write_text("pass")
@@ -312,7 +316,7 @@ def test_what_lies_beside_the_weights_is_handed_on(tmp_path):
     np.testing.assert_allclose(again["embed"], params["embed"], rtol=2**-8)
 
 
-def test_a_fingerprint_changes_with_the_weights(tmp_path):
+def test_fingerprint_changes_with_the_weights(tmp_path):
     values = weights("llada")
     one = huggingface.fingerprint(save(tmp_path / "one", "llada", values))
     assert one == huggingface.fingerprint(save(tmp_path / "two", "llada", values))
@@ -320,16 +324,18 @@ def test_a_fingerprint_changes_with_the_weights(tmp_path):
     assert one != huggingface.fingerprint(save(tmp_path / "three", "llada", values))
 
 
-def test_another_family_is_refused(tmp_path):
+def test_checkpoint_of_another_family_is_refused(tmp_path):
     source = save(tmp_path / "in", "llada", weights("llada"))
-    with pytest.raises(UserError, match="no checkpoint of family 'dream': model_type is 'llada'"):
-        huggingface.model_config(source, "dream")
+    with pytest.raises(
+        UserError, match="no checkpoint of family 'dream': its model_type is 'llada'"
+    ):
+        huggingface.read_model_config(source, "dream")
     scaled = save(tmp_path / "scaled", "llada", weights("llada"), scale_logits=True)
     with pytest.raises(UserError, match="scale_logits is True"):
-        huggingface.model_config(scaled, "llada")
+        huggingface.read_model_config(scaled, "llada")
 
 
-def test_everything_that_does_not_fit_is_listed(tmp_path):
+def test_all_mismatches_are_listed(tmp_path):
     values = weights("llada")
     values["model.transformer.more.weight"] = np.zeros(3, np.float32)
     values["model.transformer.ln_f.weight"] = np.zeros(3, np.float32)
@@ -344,14 +350,16 @@ def test_everything_that_does_not_fit_is_listed(tmp_path):
     assert "\n" not in text
 
 
-def test_broken_directories(tmp_path):
+def test_broken_checkpoints_raise_clear_errors(tmp_path):
     source = save(tmp_path / "in", "llada", weights("llada"))
     shard = source / "model-00002-of-00003.safetensors"
     shard.write_bytes(shard.read_bytes()[:-100])
     with pytest.raises(UserError, match=r"cannot read .*model-00002.*cut short"):
         read(source, "llada")
     shard.unlink()
-    with pytest.raises(UserError, match=r"names model-00002-of-00003.safetensors, which is not"):
+    with pytest.raises(
+        UserError, match=r"names model-00002-of-00003.safetensors, which is missing"
+    ):
         read(source, "llada")
     (source / huggingface.INDEX).unlink()
     with pytest.raises(UserError, match="has neither"):
@@ -361,7 +369,7 @@ def test_broken_directories(tmp_path):
         read(source, "llada")
 
 
-def test_a_failed_write_leaves_nothing(tmp_path, monkeypatch):
+def test_failed_write_leaves_no_directory(tmp_path, monkeypatch):
     params, model = read(save(tmp_path / "in", "llada", weights("llada")), "llada")
     with pytest.raises(UserError, match="exists already"):
         huggingface.write(tmp_path / "in", params, model, lineage={})
@@ -375,29 +383,29 @@ def test_a_failed_write_leaves_nothing(tmp_path, monkeypatch):
     assert [path.name for path in tmp_path.iterdir()] == ["in"]
 
 
-def test_what_is_neither_a_directory_nor_a_hub_name_is_refused(tmp_path):
+def test_source_must_be_a_directory_or_a_hub_name(tmp_path):
     assert huggingface.locate(str(tmp_path)) == tmp_path
-    with pytest.raises(UserError, match="is not a directory, nor a hub name"):
+    with pytest.raises(UserError, match="is neither a directory nor a hub name"):
         huggingface.locate(str(tmp_path / "nothing"))
 
 
 @pytest.mark.parametrize("source", ["nobody/nothing@", "nothing@main", "a/b/c@main"])
-def test_a_revision_of_no_hub_name_is_refused(source):
-    with pytest.raises(UserError, match="is not a directory, nor a hub name"):
+def test_revision_needs_a_hub_name(source):
+    with pytest.raises(UserError, match="is neither a directory nor a hub name"):
         huggingface.locate(source)
 
 
-def test_weights_of_a_revision(tmp_path, monkeypatch):
-    asked = []
+def test_revision_is_downloaded(tmp_path, monkeypatch):
+    downloads = []
 
     def download(name, *, revision, allow_patterns):
-        asked.append((name, revision))
+        downloads.append((name, revision))
         return str(tmp_path)
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", download)
     assert huggingface.locate("owner/name@v1.5") == tmp_path
     huggingface.locate("owner/name")
-    assert asked == [("owner/name", "v1.5"), ("owner/name", None)]
-    there = tmp_path / "weights@home"
-    there.mkdir()
-    assert huggingface.locate(str(there)) == there
+    assert downloads == [("owner/name", "v1.5"), ("owner/name", None)]
+    local = tmp_path / "weights@home"
+    local.mkdir()
+    assert huggingface.locate(str(local)) == local

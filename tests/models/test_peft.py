@@ -1,4 +1,4 @@
-"""Adapters as PEFT reads them: names, orientation, which layers the pattern meets."""
+"""Adapters as PEFT reads them: names, orientation, and the layers that the pattern matches."""
 
 import json
 import re
@@ -35,23 +35,23 @@ def write(path, family):
     ],
 )
 def test_tensors_by_hand(tmp_path, family, name):
-    weights, described = write(tmp_path / "out", family)
+    weights, config = write(tmp_path / "out", family)
     assert len(weights) == 4
     np.testing.assert_array_equal(weights[f"{name}.lora_A.weight"], [[6, 8, 10], [7, 9, 11]])
     b = weights[f"{name}.lora_B.weight"]
     assert b.shape == (4, 2)
     np.testing.assert_array_equal(b[1], [9, 13])
-    assert (described["r"], described["lora_alpha"]) == (2, 8.0)
-    assert described["base_model_name_or_path"] == "some/model"
-    assert described["revision"] is None
+    assert (config["r"], config["lora_alpha"]) == (2, 8.0)
+    assert config["base_model_name_or_path"] == "some/model"
+    assert config["revision"] is None
     assert json.loads((tmp_path / "out" / "lineage.json").read_text()) == {"commit": "c"}
     with pytest.raises(UserError, match="exists already"):
         write(tmp_path / "out", family)
 
 
 @pytest.mark.parametrize("family", ["llada", "dream"])
-def test_the_pattern_meets_the_kernels_of_blocks_and_nothing_else(family):
-    """PEFT tries it on the whole name of every module; LLaDA's head is called ff_out too."""
+def test_pattern_matches_only_the_kernels_of_blocks(family):
+    """PEFT matches it with the whole name of every module; LLaDA's head is called ff_out too."""
     pattern = peft._config_json(LoRAConfig(rank=1), family, "")["target_modules"]
     names = FAMILIES[family].weights
     for path, name in names.items():

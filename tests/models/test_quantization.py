@@ -1,4 +1,4 @@
-"""Kernels in few bits: what rounding does, by a slow reference; networks, meshes and refusals."""
+"""Quantized kernels, against a slow reference; networks, meshes and refusals."""
 
 import re
 import sys
@@ -11,8 +11,9 @@ import reference
 from least import least
 
 from diffpo_jax.arrays.types import Draws, Prompts, Rollout
-from diffpo_jax.config import LoRAConfig, MeshConfig, check
+from diffpo_jax.config import LikelihoodConfig, LoRAConfig, MeshConfig, check
 from diffpo_jax.diffusion import likelihood
+from diffpo_jax.diffusion.settings import SamplerSettings
 from diffpo_jax.distributed import sharding
 from diffpo_jax.distributed.mesh import make_mesh
 from diffpo_jax.models import quantization
@@ -23,48 +24,48 @@ WIDE = {"width": 128, "ff": 128, "heads": 4, "kv_heads": 2}
 
 
 def blocks_of(kernel):
-    """Every block of 64 inputs of a column, with its place."""
+    """Yields every block of 64 inputs of a column, with its index."""
     for column in range(kernel.shape[1]):
         for begin in range(0, len(kernel), 64):
             yield np.s_[begin : begin + 64, column], kernel[begin : begin + 64, column]
 
 
 def rounded(kernel, kind):
-    """A numpy kernel there and back."""
+    """Quantizes a numpy kernel and multiplies it out."""
     few = quantization.quantize(jnp.asarray(kernel), kind)
-    return np.asarray(quantization.kernel_of(few, jnp.float32))
+    return np.asarray(quantization.dequantize(few, jnp.float32))
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_weight_becomes_the_nearest_of_its_block(kind):
+def test_every_weight_becomes_the_nearest_level_of_its_block(kind):
     kernel = np.random.default_rng(0).normal(size=(128, 3)).astype(np.float32)
-    kernel[:64, 1] *= 100  # a scale of its own: the rest of the column is not coarser for it
+    kernel[:64, 1] *= 100  # its own scale, which makes the rest of the column no coarser
     got = rounded(kernel, kind)
     for place, block in blocks_of(kernel):
         largest = np.abs(block).max()
         levels = np.arange(-128, 128) / 127.5 if kind == "int8" else np.asarray(quantization.NF4)
         levels = levels * largest
         nearest = levels[np.argmin(np.abs(block[:, None] - levels), axis=1)]
-        # Two levels may be as near, but for rounding.
+        # Two levels may be equally near up to rounding.
         np.testing.assert_allclose(
             np.abs(got[place] - block), np.abs(nearest - block), atol=1e-5 * largest
         )
         assert np.abs(got[place][:, None] - levels).min(axis=1).max() < 1e-5 * largest
 
 
-def test_by_hand():
+def test_quantization_by_hand():
     kernel = np.zeros((64, 1), np.float32)
     kernel[:4, 0] = [2.0, -1.0, 0.9, 0.1]
     got = rounded(kernel, "nf4")[:, 0]
     np.testing.assert_allclose(got[:4], 2 * np.array([1.0, -0.52507305, 0.44070983, 0.07958030]))
     assert not got[4:].any()
     got = rounded(kernel, "int8")[:, 0]
-    # A largest weight would be 127.5 and is cut to 127; -1 / 2 * 127.5 = -63.75.
+    # The largest weight would be 127.5 and is clipped to 127; -1 / 2 * 127.5 = -63.75.
     np.testing.assert_allclose(got[:4], np.array([127, -64, 57, 6]) * 2 / 127.5, rtol=1e-6)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_stack_is_its_layers_and_narrow_kernels_have_smaller_blocks(kind):
+def test_stacks_equal_their_layers_and_narrow_kernels_have_smaller_blocks(kind):
     stack = jax.random.normal(jax.random.key(1), (2, 96, 5))
     whole = quantization.quantize(stack, kind)
     assert (whole.shape, whole.kind, whole.scale.shape) == ((2, 96, 5), kind, (2, 3, 5))
@@ -74,41 +75,43 @@ def test_a_stack_is_its_layers_and_narrow_kernels_have_smaller_blocks(kind):
         np.testing.assert_array_equal(whole.scale[layer], one.scale)
 
 
-@pytest.mark.parametrize("platform, apart", [("gpu", True), ("cuda", True), ("tpu", False)])
-def test_kernels_are_multiplied_out_apart_on_gpus(platform, apart):
+@pytest.mark.parametrize("platform, separate", [("gpu", True), ("cuda", True), ("tpu", False)])
+def test_kernels_are_multiplied_out_separately_on_gpus(platform, separate):
     policy, _ = reference.tiny_policy(platform=platform, **WIDE)
     params = jax.eval_shape(
         lambda key: quantization.quantize_blocks(policy.init(key), "int8"), jax.random.key(0)
     )
     row = jax.ShapeDtypeStruct((1, 4), jnp.int32), jax.ShapeDtypeStruct((1, 4), jnp.bool_)
-    assert ("optimization_barrier" in str(jax.make_jaxpr(policy.hidden)(params, *row))) is apart
+    assert ("optimization_barrier" in str(jax.make_jaxpr(policy.hidden)(params, *row))) is separate
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_network_is_that_of_the_rounded_kernels(kind):
+def test_network_equals_that_of_rounded_kernels(kind):
     policy, params = reference.tiny_policy(**WIDE)
     few = quantization.quantize_blocks(params, kind)
     blocks = few["denoiser"]["blocks"]
     dense = {
-        name: quantization.kernel_of(x, jnp.float32) if isinstance(x, quantization.Quantized) else x
+        name: quantization.dequantize(x, jnp.float32)
+        if isinstance(x, quantization.Quantized)
+        else x
         for name, x in blocks.items()
     }
     assert sum(isinstance(x, quantization.Quantized) for x in blocks.values()) == 7
     made = few | {"denoiser": few["denoiser"] | {"blocks": dense}}
     tokens = jax.random.randint(jax.random.key(0), (2, 7), 0, 5)
-    seen = jnp.ones((2, 7), bool).at[0, :2].set(False)
+    mask = jnp.ones((2, 7), bool).at[0, :2].set(False)
     hidden = jax.jit(policy.hidden)
-    got = hidden(few, tokens, seen)
-    np.testing.assert_allclose(got, hidden(made, tokens, seen), atol=1e-5)
-    assert np.abs(np.asarray(got) - hidden(params, tokens, seen)).max() > 1e-4
+    got = hidden(few, tokens, mask)
+    np.testing.assert_allclose(got, hidden(made, tokens, mask), atol=1e-5)
+    assert np.abs(np.asarray(got) - hidden(params, tokens, mask)).max() > 1e-4
     assert quantization.quantize_blocks(params, "") is params
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_an_adapter_learns_over_it_on_any_mesh(kind):
+def test_adapter_gradient_is_equal_on_any_mesh(kind):
     lora = LoRAConfig(rank=8)
     tokens = jax.random.randint(jax.random.key(0), (8, 7), 0, 5)
-    seen = jnp.ones((8, 7), bool)
+    mask = jnp.ones((8, 7), bool)
 
     def gradient(mesh_config):
         mesh = make_mesh(mesh_config)
@@ -120,7 +123,7 @@ def test_an_adapter_learns_over_it_on_any_mesh(kind):
         frozen = {name: few[name] for name in ("denoiser", "threshold")}
 
         def loss(adapter, frozen):
-            return jnp.sum(policy.hidden(frozen | {"adapter": adapter}, tokens, seen) ** 2)
+            return jnp.sum(policy.hidden(frozen | {"adapter": adapter}, tokens, mask) ** 2)
 
         return jax.jit(jax.grad(loss))(few["adapter"], frozen), sharding.fingerprint(frozen)
 
@@ -135,8 +138,8 @@ def test_an_adapter_learns_over_it_on_any_mesh(kind):
     assert any(np.any(x) for x in jax.tree.leaves(alone))
 
 
-def test_a_gradient_never_holds_all_kernels_multiplied_out():
-    """The backward pass makes them again, a block at a time: memory stays that of the bits."""
+def test_gradient_never_holds_all_kernels_multiplied_out():
+    """The backward pass multiplies them out again, one block at a time."""
     sizes = WIDE | {"ff": 192, "layers": 2, "remat": True}
     policy, params = reference.tiny_policy(lora=LoRAConfig(rank=8), platform="tpu", **sizes)
     few = quantization.quantize_blocks(params, "nf4")
@@ -150,10 +153,11 @@ def test_a_gradient_never_holds_all_kernels_multiplied_out():
         logprob=jnp.zeros((2, 4)),
     )
     draws = Draws(jnp.array([[0, 2], [0, 1]]), jnp.zeros((2, 3), bool))
+    config, settings = LikelihoodConfig(), SamplerSettings(4, 4, 1.0)
 
     def loss(adapter, params):
         scored = likelihood.anchored_log_prob(
-            policy, params | {"adapter": adapter}, prompts, rollout, draws, temperature=1.0
+            policy, params | {"adapter": adapter}, prompts, rollout, draws, config, settings
         )
         return jnp.sum(scored)
 
@@ -162,18 +166,18 @@ def test_a_gradient_never_holds_all_kernels_multiplied_out():
     assert not re.search(r"(f32|bf16|i32)\[2,128,192\]", program)
 
 
-def test_bytes_on_a_device():
-    """128 x 128 weights and 2 x 128 scales a kernel."""
+def test_bytes_per_device():
+    """A kernel has 128 x 128 weights and 2 x 128 scales."""
     _, params = reference.tiny_policy(**WIDE)
     mesh = make_mesh(MeshConfig())
     for kind, bits in (("int8", 8.5), ("nf4", 4.5)):
         shapes = jax.eval_shape(lambda p, k=kind: quantization.quantize_blocks(p, k), params)
         q = {"denoiser": {"blocks": {"q": shapes["denoiser"]["blocks"]["q"]}}}
-        said = float(sharding.table(q, mesh).splitlines()[-1].split()[-1])
-        assert said == pytest.approx(128 * 128 * bits / 8 / 2**20, abs=1e-3)
+        mebibytes = float(sharding.table(q, mesh).splitlines()[-1].split()[-1])
+        assert mebibytes == pytest.approx(128 * 128 * bits / 8 / 2**20, abs=1e-3)
 
 
-def test_what_cannot_be_trained_is_refused():
+def test_training_quantized_kernels_is_refused():
     few = {"model.quantized": "nf4", "pretrain.steps": 0}
     with pytest.raises(UserError, match="Train an adapter"):
         check.check_training(least(**few))
@@ -185,7 +189,7 @@ def test_what_cannot_be_trained_is_refused():
         least(**{"model.quantized": "int4"})
 
 
-def test_without_qwix_it_says_what_to_install(monkeypatch):
+def test_missing_qwix_raises_with_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "qwix", None)
     with pytest.raises(UserError, match="pip install qwix"):
         quantization.quantize(jnp.ones((64, 1)), "nf4")

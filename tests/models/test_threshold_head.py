@@ -1,3 +1,5 @@
+"""The threshold head: its start, the bounds of sigma, and its gradients."""
+
 import math
 
 import jax
@@ -21,14 +23,14 @@ def with_bias(params, mu, sigma):
 
 
 @pytest.mark.parametrize("learn_sigma", [False, True])
-def test_starts_constant_whatever_the_features(learn_sigma):
+def test_head_starts_constant_whatever_the_features(learn_sigma):
     head, params = fresh(gamma=0.25, sigma=0.6, learn_sigma=learn_sigma)
     mu, sigma = head.apply({"params": params}, FEATURES)
     np.testing.assert_allclose(mu, [math.log(0.25)] * 5, rtol=1e-6)
     np.testing.assert_allclose(sigma, [0.6] * 5, rtol=1e-5)
 
 
-def test_reads_the_features_once_trained():
+def test_trained_head_reads_the_features():
     head, params = fresh()
     kernel = jnp.ones_like(params["out"]["kernel"])
     params = {**params, "out": {**params["out"], "kernel": kernel}}
@@ -45,7 +47,7 @@ def test_sigma_stays_inside_its_bounds(output, bound):
     np.testing.assert_allclose(mu, [math.log(0.1) + 2.0] * 5, rtol=1e-5)
 
 
-def test_sigma_rises_with_its_output_from_where_it_starts():
+def test_sigma_rises_with_its_output():
     head, params = fresh(sigma=0.5, sigma_min=0.3, sigma_max=1.2, learn_sigma=True)
     outputs = [-2.0, -0.5, 0.0, 0.5, 2.0]
     values = [
@@ -58,7 +60,7 @@ def test_sigma_rises_with_its_output_from_where_it_starts():
 
 
 @pytest.mark.parametrize("sigma", [0.3, 1.2])
-def test_sigma_can_leave_a_bound_it_starts_at(sigma):
+def test_sigma_can_leave_a_bound(sigma):
     head, params = fresh(sigma=sigma, sigma_min=0.3, sigma_max=1.2, learn_sigma=True)
 
     def total(params):
@@ -70,19 +72,19 @@ def test_sigma_can_leave_a_bound_it_starts_at(sigma):
     assert gradient[0] == 0
 
 
-def test_a_given_sigma_is_not_learned():
+def test_fixed_sigma_is_not_learned():
     head, params = fresh(sigma=0.7, learn_sigma=False)
     _, sigma = head.apply({"params": with_bias(params, 1.0, 50.0)}, FEATURES)
     np.testing.assert_array_equal(sigma, np.full(5, 0.7, np.float32))
 
 
-def test_gamma_zero_keeps_the_head_finite():
+def test_head_is_finite_with_gamma_zero():
     head, params = fresh(gamma=0.0)
     mu, _ = head.apply({"params": params}, FEATURES)
     assert np.isfinite(mu).all()
 
 
-def test_computes_in_float32_from_bfloat16_features():
+def test_head_computes_in_float32_from_bfloat16_features():
     head, params = fresh()
     mu, sigma = head.apply({"params": params}, FEATURES.astype(jnp.bfloat16))
     assert mu.dtype == sigma.dtype == jnp.float32

@@ -280,7 +280,7 @@ def test_the_command_writes_the_page_and_the_figures_without_jax(tmp_path):
     program = (
         "import sys; from diffpo_jax.config import command\n"
         "from diffpo_jax.report import __main__ as c\n"
-        "try: command.entry(c.main)\n"
+        "try: command.run(c.main)\n"
         "finally:\n"
         "  print(sorted({m.split('.')[0] for m in sys.modules} & {'jax', 'jaxlib', 'flax'}))\n"
     )

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from diffpo_jax.config import ObjectiveConfig
-from diffpo_jax.diffusion.end_of_text import EndOfText
+from diffpo_jax.diffusion.settings import EndOfText
 from diffpo_jax.rl import objective
 
 LOG = np.log

@@ -15,9 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from diffpo_jax.arrays.types import Draws, Prompts, Rollout
-from diffpo_jax.config import ObjectiveConfig
+from diffpo_jax.config import LikelihoodConfig, ObjectiveConfig
 from diffpo_jax.diffusion import anchors as anchor_lib
 from diffpo_jax.diffusion import likelihood
+from diffpo_jax.diffusion.settings import SamplerSettings
 from diffpo_jax.rl import objective, rewards
 
 LENGTH, VOCAB, MASK_ID, PROMPT, END = 3, 4, 1, 2, 3
@@ -98,7 +99,14 @@ def log_prob(params, prompts, rollout, anchors):
     return score(params, prompts, rollout, draws)
 
 
-score = jax.jit(functools.partial(likelihood.anchored_log_prob, POLICY, temperature=1.0))
+score = jax.jit(
+    functools.partial(
+        likelihood.anchored_log_prob,
+        POLICY,
+        config=LikelihoodConfig(),
+        settings=SamplerSettings(LENGTH, LENGTH, 1.0),
+    )
+)
 
 
 def surrogate(params, prompts, rollout, anchors):

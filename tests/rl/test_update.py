@@ -16,9 +16,10 @@ from diffpo_jax.config import (
     PretrainConfig,
     ThresholdConfig,
 )
-from diffpo_jax.diffusion import likelihood, unmask
+from diffpo_jax.diffusion import likelihood
+from diffpo_jax.diffusion.settings import SamplerSettings
 from diffpo_jax.rl import update
-from diffpo_jax.rl.optimizer import make_optimizer, make_pretrain_optimizer, trained
+from diffpo_jax.rl.optimizer import make_optimizer, make_pretrain_optimizer, trained_groups
 
 ROWS, LENGTH, PROMPT, MASK_ID, TEMPERATURE = 8, 4, 3, 5, 0.8
 POLICY, PARAMS = reference.tiny_policy(
@@ -37,7 +38,7 @@ OBJECTIVE = ObjectiveConfig(
     gamma_weight=0.5,
     gamma_entropy=0.0,
 )
-SETTINGS = unmask.SamplerSettings(LENGTH, LENGTH, TEMPERATURE)
+SETTINGS = SamplerSettings(LENGTH, LENGTH, TEMPERATURE)
 ANCHORED = LikelihoodConfig(anchors=2, remat=False, prompt_masking=0.0)
 AGAIN = LikelihoodConfig(anchors=2, remat=True, prompt_masking=0.0)  # the same values
 MODES = {"model": ("denoiser",), "sampler": ("threshold",), "joint": ("denoiser", "threshold")}
@@ -131,7 +132,7 @@ def keeping_gradients(optimizer):
 
 @functools.cache
 def program(mode, micro_batch):
-    groups = trained(mode, False)
+    groups = trained_groups(mode, False)
     optimizer = keeping_gradients(make_optimizer(OPTIMIZER, groups, 1))
     # Mode "model" has a KL term too, so that all that an update can be given is given once.
     config = ObjectiveConfig(**(vars(OBJECTIVE) | {"kl": 0.1 if mode == "model" else 0.0}))
@@ -167,7 +168,7 @@ def with_old_and_reference(batch):
 
 
 @functools.cache
-def updated(mode, micro_batch=0):
+def updated(mode, micro_batch=None):
     """The state and the metrics after one update of `some_batch`."""
     step, state = program(mode, micro_batch)
     batch = some_batch()
@@ -201,7 +202,7 @@ def value(metrics, name):
 def test_score_is_the_anchored_log_probability(batch):
     arguments = (PARAMS, batch.prompts, batch.rollout, batch.draws)
     expected = jax.jit(
-        functools.partial(likelihood.anchored_log_prob, POLICY, temperature=TEMPERATURE)
+        functools.partial(likelihood.anchored_log_prob, POLICY, config=ANCHORED, settings=SETTINGS)
     )(*arguments)
     score = jax.jit(update.make_score(POLICY, ANCHORED, SETTINGS, ROWS // 2))
     np.testing.assert_allclose(score(*arguments), expected, atol=1e-6)
@@ -432,7 +433,7 @@ def test_the_first_moment_may_be_in_bfloat16():
 
 @pytest.mark.parametrize("mode", MODES)
 def test_frozen_groups_have_no_moments(mode):
-    groups = trained(mode, False)
+    groups = trained_groups(mode, False)
     state = make_optimizer(OptimizerConfig(), groups, 1).init({n: TREE[n] for n in groups})
     paths = [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(state)]
     kept = {name for name in TREE if any(f"['{name}']['w']" in path for path in paths)}

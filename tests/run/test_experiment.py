@@ -164,11 +164,15 @@ def test_runs_by_other_rules(base, tmp_path, sampler):
             "rl.inner_updates": 2,
         },
         {
-            "rl.likelihood.anchors": 0,
+            "rl.likelihood.anchors": "all",
             "rl.likelihood.calls": 2,
             "rl.objective.advantage": "decoupled",
         },
-        {"rl.objective.selection": "exact", "threshold.scope": "call", "rl.likelihood.anchors": 0},
+        {
+            "rl.objective.selection": "exact",
+            "threshold.scope": "call",
+            "rl.likelihood.anchors": "all",
+        },
         {"rl.objective.selection": "exact", "mode": "sampler", "rl.objective.aggregation": "token"},
     ],
 )
@@ -199,7 +203,7 @@ def test_objectives_by_overrides_alone(base, tmp_path, changes):
 
 @pytest.mark.slow
 def test_the_guard_stops_a_run_until_the_action_changes(base, tmp_path):
-    """The limit is 100 times the entropy of the first steps, so the condition is met immediately."""
+    """The limit is 100 times the first entropy, so the condition is met immediately."""
     changes = {"init_from": str(base), "rl.steps": 3, "rl.guard.window": 1, "checkpoint.every": 9}
     changes |= {"rl.guard.entropy": 100.0, "task.reward": "cell_fraction"}
     stop, warn = (least(**changes, **{"rl.guard.action": x}) for x in ("stop", "warn"))
@@ -352,7 +356,7 @@ def test_reference_kernels_are_rounded_and_give_the_same_logits():
         return policy.logits(params, policy.hidden(params, tokens, seen))
 
     np.testing.assert_array_equal(logits(copy), logits(params))
-    without = dataclasses.replace(config, model=dataclasses.replace(config.model, positions=0))
+    without = dataclasses.replace(config, model=dataclasses.replace(config.model, positions=None))
     assert trained.reference(params, without)["denoiser"]["embed"].dtype == jnp.bfloat16
 
 

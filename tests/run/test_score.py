@@ -69,7 +69,7 @@ def test_evaluation_resumes_after_the_last_complete_point(weights, tmp_path, mon
 
 
 def test_another_number_of_prompts_is_another_evaluation(weights, tmp_path):
-    """A workdir may be reused with another number of test prompts; all points are computed again."""
+    """With another number of test prompts all points are computed again."""
     fields = {"model.weights": str(weights), "evaluation.gammas": (0.1,)}
     for count in (8, 16):
         config = least(**fields, **{"evaluation.examples": count})
@@ -82,5 +82,5 @@ def test_scoring_without_a_model_is_refused(tmp_path):
     with pytest.raises(UserError, match="no model to score"):
         score.score(least(), str(tmp_path))
     config = least(**{"model.weights": str(tmp_path / "nothing")})
-    with pytest.raises(UserError, match="is not a directory, nor a hub name"):
+    with pytest.raises(UserError, match="is neither a directory nor a hub name"):
         score.score(config, str(tmp_path / "out"))

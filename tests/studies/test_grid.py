@@ -20,7 +20,7 @@ def make(**changes):
     return grid.jobs(dataclasses.replace(GRID, **changes), "store")
 
 
-def test_every_arm_and_seed_after_its_base_model():
+def test_base_models_come_before_arms_and_seeds():
     jobs = make()
     assert [(j.kind, j.arm, j.seed) for j in jobs] == [
         ("base", "base", 0),
@@ -44,7 +44,7 @@ def test_every_arm_and_seed_after_its_base_model():
     )
 
 
-def test_another_study_finds_the_same_runs():
+def test_another_study_shares_the_same_runs():
     ids = {j.arm: j.id for j in make(seeds=(1,))}
     other = make(
         seeds=(1,),
@@ -57,7 +57,7 @@ def test_another_study_finds_the_same_runs():
     }.items()
 
 
-def test_what_decides_the_base_model_makes_another():
+def test_fields_of_the_base_model_make_another_base_model():
     jobs = make(seeds=(0,), arms=("a: model.width=64", "b: rl.steps=4", "c: pretrain.steps=0"))
     of = {j.arm: j for j in jobs if j.kind == "run"}
     bases = {j.id: j for j in jobs if j.kind == "base"}
@@ -67,13 +67,13 @@ def test_what_decides_the_base_model_makes_another():
     assert of["c"].needs == ""
 
 
-def test_the_last_of_two_values_counts():
+def test_the_last_of_two_values_of_a_field_counts():
     flags = make(arms=("a: rl.steps=5",))[-1].flags
     assert [word for word in flags if "rl.steps" in word] == ["--config.rl.steps=5"]
 
 
 def test_flags_give_the_configuration_that_the_id_stands_for():
-    """What the processes parse is what was hashed here."""
+    """The processes parse the same configuration that is hashed here."""
     (_, job) = make(seeds=(0,), arms=("a: evaluation.gammas='(0.0, 0.2)' rl.likelihood.anchors=3",))
     words = [w.removeprefix("--config.") for w in job.flags[1:]]
     config = convert.from_file(SUDOKU, words)
@@ -85,14 +85,14 @@ def test_flags_give_the_configuration_that_the_id_stands_for():
     ("changes", "message"),
     [
         ({"arms": ("d1",)}, "'d1' must be 'LABEL: field=value ...'"),
-        ({"arms": ("a: mode=joint", "a: mode=model")}, "its label its own"),
+        ({"arms": ("a: mode=joint", "a: mode=model")}, "with a unique label"),
         ({"arms": ("a: mode=joint", "b: rl.steps=3")}, "'a' and 'b' are the same run"),
         ({"arms": ("a: rl.step=3",)}, "arm 'a': config.rl.step is not a field"),
-        ({"arms": ("a: rl.steps=many",)}, "config.rl.steps='many' is no int"),
+        ({"arms": ("a: rl.steps=many",)}, "config.rl.steps='many' must be int"),
         ({"arms": ("a: mode",)}, "'mode' must have the form field=value"),
         ({"arms": ("a: method='d1",)}, "No closing quotation"),
         ({"arms": ("a: mode=modle",)}, "config.mode='modle' is unknown"),
-        ({"reference": "b"}, "config.grid.reference='b' is no arm"),
+        ({"reference": "b"}, "config.grid.reference='b' is not an arm"),
         ({"tasks": ("configs/nothing.py",)}, "cannot read the config file configs/nothing.py"),
         ({"tasks": ("configs/sudoku.py:big",)}, "no preset 'big'"),
     ],
@@ -104,20 +104,20 @@ def test_a_mistake_is_one_line(changes, message):
     assert "\n" not in str(caught.value)
 
 
-def test_a_list_of_commands():
+def test_a_list_has_one_command_per_job():
     lines = compare.script(GRID, "store", "list").splitlines()
     commands = [shlex.split(line) for line in lines if not line.startswith("#")]
     assert commands == [["python", *runner.command(job, "store")] for job in make()]
     assert [("--base_only" in words) for words in commands] == [True, True] + [False] * 4
 
 
-def test_a_script_for_slurm():
+def test_a_slurm_script_waits_for_the_base_models():
     text = compare.script(GRID, "/shared/store", "slurm")
     base, *_ = jobs = grid.jobs(GRID, "/shared/store")
     assert (
         f"NAME=diffpo-{base.id} CONFIG={SUDOKU} WORKDIR=/shared/store/{base.id} "
         f"launch/slurm_gpu.sh run -- --config.rl.steps=3" not in text
-    )  # a base model is told nothing of RL
+    )  # a base model gets no flags of RL
     assert f"WORKDIR=/shared/store/{base.id} launch/slurm_gpu.sh run -- --config.seed=0" in text
     assert "--base_only &" in text
     starts = [line for line in text.splitlines() if " start -- " in line]
@@ -125,7 +125,7 @@ def test_a_script_for_slurm():
     assert text.index("wait") < text.index(" start -- ")
 
 
-def test_a_script_for_xpk_sees_the_bucket_where_it_is_mounted():
+def test_an_xpk_script_uses_the_mount_point_of_the_bucket():
     text = compare.script(GRID, "gs://bucket/some/where", "xpk")
     assert "WORKDIR=gs://bucket/some/where/" in text
     assert "--config.init_from=/bucket/some/where/" in text
@@ -133,6 +133,6 @@ def test_a_script_for_xpk_sees_the_bucket_where_it_is_mounted():
 
 
 @pytest.mark.parametrize(("store", "kind"), [("/disk", "xpk"), ("gs://bucket/x", "slurm")])
-def test_a_store_that_does_not_fit_is_refused(store, kind):
+def test_a_store_of_the_wrong_kind_is_refused(store, kind):
     with pytest.raises(UserError, match=f"--store={store}"):
         compare.script(GRID, store, kind)

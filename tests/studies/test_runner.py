@@ -1,4 +1,4 @@
-"""The runner with small processes in place of runs."""
+"""The runner, with small processes in place of runs."""
 
 import fcntl
 import os
@@ -13,7 +13,7 @@ import pytest
 from diffpo_jax.studies import runner
 from diffpo_jax.studies.grid import Job
 
-# What a job does: leaves what a run leaves, or fails.
+# Jobs: they write the results of a run, or fail.
 WRITE = "import pathlib, sys, time; p = pathlib.Path(sys.argv[1]); "
 DONE = WRITE + (
     "p.mkdir(exist_ok=True); (p / 'report').mkdir(); time.sleep({}); "
@@ -36,7 +36,7 @@ def small(monkeypatch):
     monkeypatch.setattr(runner, "POLL_SECONDS", 0.02)
 
 
-def test_base_models_come_before_what_needs_them(tmp_path):
+def test_base_models_run_before_the_runs_that_need_them(tmp_path):
     jobs = [
         job("b", BASE, kind="base"),
         job("x", DONE.format(0), "b"),
@@ -49,7 +49,7 @@ def test_base_models_come_before_what_needs_them(tmp_path):
         assert float((tmp_path / name / "began").read_text()) > ended
 
 
-def test_what_is_done_is_not_run_again(tmp_path):
+def test_a_finished_job_is_not_run_again(tmp_path):
     jobs = [job("x", DONE.format(0))]
     runner.run(jobs, tmp_path, 1)
     began = (tmp_path / "x" / "began").read_text()
@@ -57,7 +57,7 @@ def test_what_is_done_is_not_run_again(tmp_path):
     assert (tmp_path / "x" / "began").read_text() == began
 
 
-def test_a_failure_is_told_and_the_rest_finishes(tmp_path, capsys):
+def test_a_failure_is_reported_and_the_other_jobs_finish(tmp_path, capsys):
     jobs = [
         job("b", FAIL, kind="base"),
         job("x", DONE.format(0), "b"),
@@ -75,12 +75,12 @@ def test_a_failure_is_told_and_the_rest_finishes(tmp_path, capsys):
     assert seen[-1] == state
 
 
-def test_a_run_that_says_it_is_done_and_left_nothing_has_failed(tmp_path):
+def test_a_process_that_succeeds_without_results_has_failed(tmp_path):
     state = runner.run([job("x", "print('nothing')")], tmp_path, 1)
     assert state["x"] == ("failed", "nothing")
 
 
-def test_at_most_so_many_at_a_time(tmp_path):
+def test_the_number_of_processes_is_limited(tmp_path):
     jobs = [job(name, DONE.format(0.2)) for name in "abcd"]
     most = []
     runner.run(
@@ -92,8 +92,8 @@ def test_at_most_so_many_at_a_time(tmp_path):
     assert max(most) == 2
 
 
-def test_a_run_that_another_process_is_at_is_waited_for(tmp_path):
-    """As after a study that was killed: its process goes on, with the lock."""
+def test_a_run_whose_lock_is_taken_is_waited_for(tmp_path):
+    """As after a study was killed: its process continues and holds the lock."""
     tmp_path.joinpath("x", "report").mkdir(parents=True)
     lock = os.open(tmp_path / "x.lock", os.O_RDWR | os.O_CREAT)
     fcntl.flock(lock, fcntl.LOCK_EX)
@@ -110,9 +110,9 @@ def test_a_run_that_another_process_is_at_is_waited_for(tmp_path):
     assert state["x"].name == "done"
 
 
-def test_the_process_of_a_run_holds_its_lock(tmp_path):
+def test_the_process_of_a_run_holds_its_lock_after_the_study_has_ended(tmp_path):
     child = runner._start(job("x", "import time; time.sleep(60)"), tmp_path, set())
-    child.close()  # as if the study were gone
+    child.close()  # as if the study had ended
     try:
         assert runner._start(job("x", DONE.format(0)), tmp_path, set()) is None
     finally:
@@ -123,7 +123,7 @@ def test_the_process_of_a_run_holds_its_lock(tmp_path):
     again.close()
 
 
-def test_cores_are_shared_out():
+def test_processes_share_the_cores():
     cores = sorted(os.sched_getaffinity(0))
     assert runner._cores(0, 1) == set()
     assert runner._cores(0, len(cores) + 1) == set()
@@ -135,18 +135,22 @@ def test_cores_are_shared_out():
 
 STUDY = """
 import pathlib, sys
-from diffpo_jax.errors import Stopped
+from diffpo_jax.system.errors import Stopped
 from diffpo_jax.studies import runner
 from diffpo_jax.studies.grid import Job
-runner.command = lambda job, store: ["-c", *job.flags]
+runner.command = lambda job, store: ["-c", *job.flags, sys.argv[2]]
 runner.POLL_SECONDS = 0.02
 CODE = '''
 import signal, sys, time
-def heed(*_):
-    print("saved", flush=True); sys.exit(75)
-signal.signal(signal.SIGTERM, heed)
+left = int(sys.argv[1])  # signals until it ends
+def stop(*_):
+    global left
+    left -= 1
+    print("saved" if left == 0 else "stopping", flush=True)
+    if left == 0: sys.exit(75)
+signal.signal(signal.SIGTERM, stop)
 print("ready", flush=True)
-time.sleep(60)
+while True: time.sleep(60)
 '''
 try:
     runner.run([Job("x", "run", "task", "x", 0, (CODE,), "")], pathlib.Path(sys.argv[1]), 1)
@@ -157,26 +161,30 @@ except Stopped as error:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_told_to_end_it_tells_its_processes_and_waits(tmp_path, number):
+@pytest.mark.parametrize("output", [["ready", "saved"], ["ready", "stopping", "saved"]])
+def test_each_signal_is_passed_on_to_the_processes_until_they_end(tmp_path, number, output):
     study = subprocess.Popen(
-        [sys.executable, "-c", STUDY, str(tmp_path)], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", STUDY, str(tmp_path), str(len(output) - 1)],
+        stdout=subprocess.PIPE,
+        text=True,
     )
     log = tmp_path / "x.log"
     try:
-        for _ in range(600):
-            if log.exists() and "ready" in log.read_text():
-                break
-            time.sleep(0.05)
-        study.send_signal(number)
+        for line in output[:-1]:
+            for _ in range(600):
+                if log.exists() and line in log.read_text():
+                    break
+                time.sleep(0.05)
+            study.send_signal(number)
         out, _ = study.communicate(timeout=30)
     finally:
         study.kill()
     assert study.returncode == 75
-    assert "the same command goes on" in out
-    assert log.read_text().splitlines() == ["ready", "saved"]
+    assert "the same command resumes" in out
+    assert log.read_text().splitlines() == output
 
 
-def test_the_last_line_of_a_log(tmp_path):
+def test_the_last_line_of_a_log_may_end_in_a_carriage_return(tmp_path):
     assert runner.last_line(tmp_path / "none") == ""
     (tmp_path / "log").write_text("a\nrl 1%\rrl 2%\n\n")
     assert runner.last_line(tmp_path / "log") == "rl 2%"

@@ -30,7 +30,7 @@ def summary():
     return surrogate_kl.summarise(MEASURED, RUN, CONFIG)
 
 
-def test_one_anchor_is_the_first_column(summary):
+def test_one_anchor_gives_the_first_column(summary):
     one = summary["surrogates"]["1"]
     assert [(p["call"], p["tokens"]) for p in one["by_call"]] == [(1, 3), (2, 2), (3, 1)]
     assert [p["kl"] for p in one["by_call"]] == pytest.approx([0.0, 0.5, 0.9])
@@ -41,27 +41,27 @@ def test_one_anchor_is_the_first_column(summary):
     assert one["standard_error"] == pytest.approx(0.35 * 2 / 6)
 
 
-def test_a_later_anchor_is_where_its_share_is_committed(summary):
+def test_a_second_anchor_is_drawn_by_the_share_of_committed_tokens(summary):
     """u is uniform: the anchor is call 1, 2 or 3 of the first rollout, a third each, and call 1
-    of the second, which has two thirds committed by then, two times in three."""
+    of the second, which has two thirds of its tokens by then, in two of three draws."""
     two = summary["surrogates"]["2"]["by_call"]
     third = 3 * math.sqrt(2 / 9 / CONFIG.draws)  # three standard errors of a share
-    # The first one's second token is seen from call 1 in a third of the draws; there D is 0.
+    # The first rollout's second token has its anchor at call 1, with D = 0, in a third of draws.
     first, second = 0.4 * 2 / 3, 0.6 * 1 / 3
     assert two[1]["kl"] == pytest.approx((first + second) / 2, abs=third)
-    # Its third token: from call 1 (0.1), from its own state (0), or from the prompt (0.9).
+    # Its third token's anchor is call 1 (0.1), its own state (0), or the prompt (0.9).
     assert two[2]["kl"] == pytest.approx((0.1 + 0.0 + 0.9) / 3, abs=third)
 
 
-def test_more_anchors_are_nearer(summary):
+def test_more_anchors_give_a_smaller_kl(summary):
     means = [summary["surrogates"][k]["kl_token"] for k in ("1", "2", "3")]
     assert means == sorted(means, reverse=True)
 
 
-def test_the_assumption_by_hand():
+def test_the_assumption_matches_a_count_by_hand():
     matrix = MATRIX.copy()
     matrix[0, 2, :2] = 0.1, 0.9  # worse from the later state
-    got = surrogate_kl.assumption(MEASURED._replace(matrix=matrix))
+    got = surrogate_kl.check_assumption(MEASURED._replace(matrix=matrix))
     # Steps: 0.4 -> 0 | 0.1 -> 0.9 -> 0 | 0.6 -> 0.
     assert got["pairs"] == 4
     assert got["pairs_growing"] == pytest.approx(1 / 4)
@@ -83,7 +83,7 @@ def study(*flags):
 
 
 @pytest.mark.slow
-def test_the_command(tmp_path):
+def test_the_command_writes_figure_2(tmp_path):
     flags = [
         "--config=configs/studies/figure2.py:smoke",
         f"--workdir={tmp_path}",
@@ -129,5 +129,5 @@ def test_a_preset_names_the_task():
         ("countdown", "countdown", 150),
         ("countdown,smoke", "countdown", 8),
     ):
-        run = convert.module_of(ROOT / "configs/studies/figure2.py").get_config(preset).run
+        run = convert.load_module(ROOT / "configs/studies/figure2.py").get_config(preset).run
         assert (run.task.name, run.rl.steps) == (task, steps)

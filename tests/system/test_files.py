@@ -8,7 +8,7 @@ import pytest
 from diffpo_jax.system import files
 
 
-def test_writes_text_and_bytes_and_makes_the_directory(tmp_path):
+def test_text_and_bytes_are_written_and_directories_created(tmp_path):
     path = tmp_path / "a" / "b" / "text"
     files.write_atomic(path, "é\n")
     assert path.read_bytes() == b"\xc3\xa9\n"
@@ -17,7 +17,7 @@ def test_writes_text_and_bytes_and_makes_the_directory(tmp_path):
     assert os.listdir(path.parent) == ["text"]
 
 
-def test_a_bare_name_is_written_in_the_working_directory(tmp_path, monkeypatch):
+def test_a_bare_name_is_written_to_the_working_directory(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     files.write_atomic("name", "x")
     assert (tmp_path / "name").read_text() == "x"
@@ -33,7 +33,7 @@ def test_permissions_follow_the_umask(tmp_path):
 
 
 @pytest.mark.parametrize("call", ["fsync", "replace"])
-def test_no_space_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch, call):
+def test_a_full_disk_leaves_only_the_old_file(tmp_path, monkeypatch, call):
     path = tmp_path / "file"
     path.write_text("old")
 
@@ -48,7 +48,7 @@ def test_no_space_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch, ca
     assert os.listdir(tmp_path) == ["file"]
 
 
-def test_the_content_is_on_disk_before_it_takes_the_name(tmp_path, monkeypatch):
+def test_the_content_is_synced_before_the_rename(tmp_path, monkeypatch):
     path = tmp_path / "file"
     path.write_text("old")
     seen = []
@@ -61,7 +61,7 @@ def test_the_content_is_on_disk_before_it_takes_the_name(tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "fsync", spy)
     files.write_atomic(path, "new")
-    # First the content, under another name; then the directory, once the name has moved.
+    # First the content under another name is synced; after the rename, the directory.
     assert seen == [("old", "new"), ("new", None)]
 
 
@@ -70,7 +70,7 @@ def test_json_is_indented_and_ends_in_a_newline(tmp_path):
     assert (tmp_path / "a.json").read_text("utf-8") == '{\n  "é": 0.1,\n  "none": null\n}\n'
 
 
-def test_jsonl_holds_one_row_a_line(tmp_path):
+def test_jsonl_holds_one_row_per_line(tmp_path):
     rows = [{"text": "two\nlines"}, {"x": [1, 2]}]
     files.write_jsonl(tmp_path / "a.jsonl", rows)
     lines = (tmp_path / "a.jsonl").read_text().splitlines()
@@ -80,7 +80,7 @@ def test_jsonl_holds_one_row_a_line(tmp_path):
 
 
 @pytest.mark.parametrize("write", [files.write_json, lambda p, v: files.write_jsonl(p, [v])])
-def test_numbers_json_has_not_are_refused_and_the_old_file_stays(tmp_path, write):
+def test_numbers_that_json_lacks_are_refused_and_the_old_file_stays(tmp_path, write):
     path = tmp_path / "file"
     path.write_text("old")
     with pytest.raises(ValueError):

@@ -25,11 +25,11 @@ def run(steps, seconds_a_step, stream, clock, **settings):
             progress.update(loss=step / 3, nfe=np.float32(5.25))
 
 
-def test_a_log_gets_full_lines_at_most_every_ten_seconds():
+def test_a_log_gets_a_full_line_at_most_every_ten_seconds():
     stream, clock = io.StringIO(), Clock()
     run(steps=12, seconds_a_step=2.0, stream=stream, clock=clock, total=20)
     assert stream.getvalue().splitlines() == [
-        # 5 of 20 steps in 10 s: 2 s a step, so the other 15 take 30 s.
+        # 5 of 20 steps in 10 s are 2 s per step, so the other 15 take 30 s.
         "rl  25% 5/20 [00:10<00:30,  2.00s/step, loss=1.333, nfe=5.25]",
         "rl  50% 10/20 [00:20<00:20,  2.00s/step, loss=3, nfe=5.25]",
         "rl  60% 12/20 [00:24<00:16,  2.00s/step, loss=3.667, nfe=5.25] done in 00:24",
@@ -37,20 +37,20 @@ def test_a_log_gets_full_lines_at_most_every_ten_seconds():
     assert "\r" not in stream.getvalue()
 
 
-def test_steps_done_before_do_not_count_towards_the_rate():
+def test_steps_before_a_resume_do_not_count_towards_the_rate():
     stream, clock = io.StringIO(), Clock()
     run(steps=10, seconds_a_step=1.0, stream=stream, clock=clock, total=120, initial=50)
     # 10 steps in 10 s and 60 left.
     assert stream.getvalue().splitlines()[0].startswith("rl  50% 60/120 [00:10<01:00,  1.00step/s")
 
 
-def test_slow_updates_are_each_shown():
+def test_each_slow_update_is_shown():
     stream, clock = io.StringIO(), Clock()
     run(steps=3, seconds_a_step=LINE_SECONDS, stream=stream, clock=clock, total=3)
     assert len(stream.getvalue().splitlines()) == 3 + 1
 
 
-def test_numbers_stay_until_given_anew_and_text_is_shown_as_it_is():
+def test_numbers_stay_until_replaced_and_text_is_shown_unchanged():
     stream = io.StringIO()
     with Progress("rl", 4, stream=stream, clock=Clock()) as progress:
         progress.update(loss=0.123456, calls=123456)
@@ -61,14 +61,14 @@ def test_numbers_stay_until_given_anew_and_text_is_shown_as_it_is():
     assert "loss=2, calls=123456, reward=-1, phase=rollout]" in line
 
 
-def test_an_error_is_not_called_done():
+def test_an_error_ends_with_stopped_instead_of_done():
     stream = io.StringIO()
     with pytest.raises(RuntimeError), Progress("rl", 4, stream=stream, clock=Clock()):
         raise RuntimeError
     assert stream.getvalue().endswith("stopped after 00:00\n")
 
 
-def test_nothing_to_do():
+def test_a_stage_without_steps_ends_at_once():
     stream = io.StringIO()
     with Progress("pretrain", 0, stream=stream, clock=Clock()):
         pass
@@ -76,7 +76,7 @@ def test_nothing_to_do():
     assert "done in 00:00" in stream.getvalue()
 
 
-def test_a_terminal_gets_a_bar_in_place_and_one_line_at_the_end():
+def test_a_terminal_gets_a_bar_and_one_line_at_the_end():
     stream, clock = Terminal(), Clock()
     with Progress("rl", 4, initial=1, stream=stream, clock=clock) as progress:
         assert "\rrl" in stream.getvalue()
@@ -88,7 +88,7 @@ def test_a_terminal_gets_a_bar_in_place_and_one_line_at_the_end():
     assert last == "rl 100% 4/4 [01:15<00:00, 25.00s/step, loss=0.5] done in 01:15\n"
 
 
-def test_standard_error_is_the_default(capsys):
+def test_standard_error_is_the_default_stream(capsys):
     with Progress("evaluate", 1, unit="batch") as progress:
         progress.update()
     captured = capsys.readouterr()
@@ -98,7 +98,7 @@ def test_standard_error_is_the_default(capsys):
 
 
 @pytest.mark.parametrize("kind", [io.StringIO, Terminal])
-def test_a_line_of_its_own(kind):
+def test_say_prints_a_separate_line(kind):
     stream = kind()
     with Progress("rl", total=2, stream=stream, clock=Clock()) as progress:
         progress.update()

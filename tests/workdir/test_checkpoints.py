@@ -1,4 +1,4 @@
-"""Checkpoints: what is saved comes back; a failed save leaves the one before it whole."""
+"""Checkpoints restore what was saved; a failed save leaves the one before it whole."""
 
 import pathlib
 import subprocess
@@ -34,7 +34,7 @@ def make_state(value: float, optimizer=None) -> TrainState:
     return jax.device_put(state, jax.devices()[0])
 
 
-def test_state_iterator_and_meta_come_back(tmp_path):
+def test_state_iterator_and_meta_are_restored(tmp_path):
     config = CheckpointConfig(every=2, keep=2)
     iterator = make_iterator()
     with checkpoints.Checkpoints(tmp_path, config, last_step=5) as saved:
@@ -55,7 +55,7 @@ def test_state_iterator_and_meta_come_back(tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir() if p.name.isdigit()) == ["4", "5"]
 
 
-def test_what_two_processes_saved_is_restored_by_one(tmp_path):
+def test_one_process_restores_what_two_saved(tmp_path):
     iterator = make_iterator()
     next(iterator)
     with checkpoints.Checkpoints(tmp_path, CheckpointConfig(every=1), last_step=1) as saved:
@@ -76,7 +76,7 @@ def test_what_two_processes_saved_is_restored_by_one(tmp_path):
             saved.restore(1, make_state(0.0), again)
 
 
-def test_keep_every_keeps_for_good(tmp_path):
+def test_keep_every_keeps_steps_forever(tmp_path):
     config = CheckpointConfig(every=1, keep=1, keep_every=2)
     with checkpoints.Checkpoints(tmp_path, config, last_step=5) as saved:
         for step in range(1, 6):
@@ -84,7 +84,7 @@ def test_keep_every_keeps_for_good(tmp_path):
     assert sorted(int(p.name) for p in tmp_path.iterdir() if p.name.isdigit()) == [2, 4, 5]
 
 
-def test_params_alone_and_a_wrong_shape(tmp_path):
+def test_params_alone_are_restored_and_their_shapes_checked(tmp_path):
     with checkpoints.Checkpoints(tmp_path, CheckpointConfig(every=1), last_step=1) as saved:
         saved.save(1, make_state(1.0), make_iterator(), {})
     params = make_state(0.0).params
@@ -95,7 +95,7 @@ def test_params_alone_and_a_wrong_shape(tmp_path):
         checkpoints.restore_params(tmp_path, other)
 
 
-def test_nothing_to_restore_is_said(tmp_path):
+def test_restoring_without_a_checkpoint_is_refused(tmp_path):
     with pytest.raises(UserError, match="not a directory"):
         checkpoints.restore_params(tmp_path / "none", make_state(0.0).params)
     with pytest.raises(UserError, match="no whole checkpoint"):
@@ -108,13 +108,13 @@ sys.path.insert(0, {tests!r})
 import jax.numpy as jnp, optax, pathlib
 import test_checkpoints as t
 from diffpo_jax.workdir import checkpoints
-from diffpo_jax.errors import UserError
+from diffpo_jax.system.errors import UserError
 big = lambda v: t.TrainState(jnp.asarray(1), {{"w": jnp.arange(2.0**18) * v}}, ())
 try:
     with checkpoints.Checkpoints(pathlib.Path({path!r}), t.CheckpointConfig(every=1), 9) as saved:
         saved.save(1, big(1.7), t.make_iterator(), {{}})
         saved.wait()
-        # No file may grow past 64 KiB any more: what a full disk or a quota does to a write.
+        # No file may grow past 64 KiB any more, as with a full disk or a quota.
         resource.setrlimit(resource.RLIMIT_FSIZE, (65536, 65536))
         saved.save(2, big(3.1), t.make_iterator(), {{}})
         saved.wait()
@@ -125,7 +125,7 @@ except UserError as error:
 
 def test_a_failed_save_leaves_the_one_before(tmp_path):
     program = textwrap.dedent(FULL_DISK).format(
-        tests=str(ROOT / "tests"), path=str(tmp_path / "saved")
+        tests=str(pathlib.Path(__file__).parent), path=str(tmp_path / "saved")
     )
     out = subprocess.run(
         [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=120

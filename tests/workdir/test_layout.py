@@ -1,4 +1,4 @@
-"""A workdir belongs to one configuration, and says so."""
+"""A workdir belongs to one configuration."""
 
 import dataclasses
 import json
@@ -12,7 +12,7 @@ from diffpo_jax.workdir import layout
 CONFIG = convert.resolve_rule(convert.resolve_method(Config()))
 
 
-def test_opening_twice_with_one_configuration_resumes(tmp_path):
+def test_opening_twice_with_the_same_configuration_keeps_the_run(tmp_path):
     first = layout.open_workdir(str(tmp_path / "a/b"), CONFIG, overwrite=False)
     first.metrics.write_text("kept\n")
     again = layout.open_workdir(str(tmp_path / "a/b"), CONFIG, overwrite=False)
@@ -41,15 +41,15 @@ def test_overwrite_removes_the_run_and_nothing_else(tmp_path):
     assert json.loads(workdir.config.read_text())["seed"] == 7
 
 
-def test_a_file_in_the_way_is_one_clear_line(tmp_path):
+def test_a_path_below_a_file_is_refused_with_one_line(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot write to the workdir") as caught:
         layout.open_workdir(str(tmp_path / "file" / "run"), CONFIG, overwrite=False)
     assert "--workdir" in str(caught.value)
 
 
-def test_a_bucket_is_no_directory(tmp_path, monkeypatch):
+def test_a_bucket_is_refused(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match="gs://bucket/run is no directory"):
+    with pytest.raises(UserError, match="gs://bucket/run is not a directory"):
         layout.open_workdir("gs://bucket/run", CONFIG, overwrite=False)
     assert not list(tmp_path.iterdir())

@@ -20,17 +20,17 @@ def lines_of(path):
     return path.read_bytes().split(b"\n")[:-1]
 
 
-def test_means_divides_sums_by_counts():
+def test_means_are_sums_divided_by_counts():
     pairs = {"loss": (6.0, 4), "none": (0.0, 0), "jax": (jnp.float32(3), jnp.int32(2))}
     assert metrics.means(pairs) == {"loss": 1.5, "jax": 1.5}
 
 
-def test_means_divides_in_float64():
+def test_means_are_computed_in_float64():
     # In float32, 1 / 3 would come back as 0.3333333432674408.
     assert metrics.means({"x": (np.float32(1), np.float32(3))}) == {"x": 1 / 3}
 
 
-def test_means_takes_bfloat16():
+def test_means_take_bfloat16():
     assert metrics.means({"x": (jnp.bfloat16(1.5), 3)}) == {"x": 0.5}
 
 
@@ -54,7 +54,7 @@ def test_equal_numbers_give_equal_text(tmp_path, pair):
 
 
 @given(st.floats(allow_nan=False, allow_infinity=False))
-def test_floats_come_back_as_they_were(value):
+def test_floats_are_read_back_exactly(value):
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / "metrics.jsonl"
         with metrics.MetricsWriter(path) as writer:
@@ -105,18 +105,18 @@ def test_a_line_is_synced_and_the_file_closed_before_the_next(tmp_path, monkeypa
     assert len(synced) == 2
 
 
-def test_lines_may_go_to_no_file():
-    with metrics.MetricsWriter(os.devnull) as writer:  # of a process that writes nothing
+def test_lines_may_go_to_dev_null():
+    with metrics.MetricsWriter(os.devnull) as writer:  # as in every process but the first
         writer.write("rl", 1, {"x": 1.0}, {})
 
 
-def test_a_line_that_cannot_be_synced_is_taken_back(tmp_path, monkeypatch):
+def test_a_line_that_cannot_be_synced_is_removed(tmp_path, monkeypatch):
     path = tmp_path / "m"
     with metrics.MetricsWriter(path) as writer:
         writer.write("rl", 1, {"x": 1.0}, {})
         whole = path.read_bytes()
 
-        def full(descriptor):  # a network's disk tells that it is full no sooner
+        def full(descriptor):  # a network file system may report a full disk only here
             raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
 
         with monkeypatch.context() as patch:
@@ -128,7 +128,7 @@ def test_a_line_that_cannot_be_synced_is_taken_back(tmp_path, monkeypatch):
     assert [row["step"] for row in metrics.read(path)] == [1, 2]
 
 
-def test_a_short_write_raises_and_is_taken_back(tmp_path, monkeypatch):
+def test_a_short_write_raises_and_is_removed(tmp_path, monkeypatch):
     path = tmp_path / "m"
     with metrics.MetricsWriter(path) as writer:
         writer.write("rl", 1, {"x": 1.0}, {})
@@ -144,7 +144,7 @@ def test_a_short_write_raises_and_is_taken_back(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("torn", [b'{"stage": "rl", "step": 2}', b'{"stage": "rl", "st', b'{"a\n'])
-def test_a_torn_last_line_is_ignored_cut_and_never_joined_to(tmp_path, torn):
+def test_a_torn_last_line_is_ignored_and_removed_before_the_next(tmp_path, torn):
     path = tmp_path / "m"
     whole = b'{"stage": "rl", "step": 1}\n'
     path.write_bytes(whole + torn)
@@ -168,7 +168,7 @@ def test_damage_before_the_last_line_is_named(tmp_path):
     assert path.read_bytes() == content
 
 
-def test_cut_back_of_a_missing_file_makes_none(tmp_path):
+def test_cut_back_does_not_create_a_missing_file(tmp_path):
     metrics.cut_back(tmp_path / "m", lambda row: True)
     assert os.listdir(tmp_path) == []
 
@@ -188,7 +188,7 @@ def test_cut_back_leaves_the_old_file_when_the_disk_is_full(tmp_path, monkeypatc
     assert os.listdir(tmp_path) == ["m"]
 
 
-# Spaces as another writer might put them: kept lines must stay byte for byte.
+# With spaces as another writer might put them: kept lines must stay the same byte for byte.
 @st.composite
 def json_lines(draw):
     row = {"step": draw(st.integers(0, 9)), "x": draw(st.text(max_size=5))}
@@ -197,7 +197,7 @@ def json_lines(draw):
 
 
 @given(st.lists(json_lines(), max_size=6), st.integers(0, 10), st.integers(0, 200))
-def test_cut_back_keeps_exactly_the_whole_lines_wanted(lines, last, cut):
+def test_cut_back_keeps_exactly_the_whole_lines_chosen(lines, last, cut):
     content = b"".join(line + b"\n" for line in lines)[:cut]  # killed after `cut` bytes
     whole = lines[: content.count(b"\n")]
     wanted = [line for line in whole if json.loads(line)["step"] <= last]
@@ -226,7 +226,9 @@ def test_a_resumed_run_leaves_the_file_of_an_uninterrupted_one(tmp_path):
 
 
 class Tracker:
-    """Remembers what it is given; fails where it is told to."""
+    """Records its calls, and fails at the given steps."""
+
+    name = "Tracker"
 
     def __init__(self, fails=()):
         self.calls, self._fails = [], fails
@@ -242,12 +244,12 @@ class Tracker:
             raise OSError
 
 
-def test_a_tracker_that_fails_is_given_up_and_told_of_once(tmp_path, capsys):
+def test_a_tracker_that_fails_is_dropped_with_one_warning(tmp_path, capsys):
     good, bad, last = Tracker(), Tracker(fails=(2,)), Tracker(fails=("close",))
     with metrics.MetricsWriter(tmp_path / "m", [bad, good, last]) as writer:
         for step in (1, 2, 3):
             writer.write("rl", step, {"x": 1.0}, {"step": 2.0})
-        writer.close()  # the second, at the end of the block, does nothing
+        writer.close()  # a second close, at the end of the block, does nothing
     numbers = {"x": 1.0, "time/step": 2.0}
     lines = [("rl", step, numbers) for step in (1, 2, 3)]
     assert good.calls == [*lines, "close"]
@@ -269,7 +271,7 @@ def test_metrics_and_report_import_no_jax():
     assert result.stdout == "False\n"
 
 
-def test_a_writer_goes_on_after_cutting_back(tmp_path):
+def test_a_writer_continues_after_cutting_back(tmp_path):
     path = tmp_path / "metrics.jsonl"
     with metrics.MetricsWriter(path) as writer:
         for step in (1, 2, 3):

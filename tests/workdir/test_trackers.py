@@ -1,4 +1,4 @@
-"""Trackers against stand-ins of their packages, and against the real ones where they are."""
+"""Trackers with stand-ins for their packages, and with the real packages if installed."""
 
 import json
 import os
@@ -31,11 +31,11 @@ def test_a_missing_package_names_the_extra(tmp_path, monkeypatch, field):
     assert os.listdir(tmp_path) == []
 
 
-def test_by_default_there_is_none(tmp_path):
+def test_there_is_no_tracker_by_default(tmp_path):
     assert trackers.make(LoggingConfig(), tmp_path, {}) == []
 
 
-def test_tensorboard_gets_a_directory_a_stage_that_starts_at_its_first_step(tmp_path, monkeypatch):
+def test_tensorboard_has_a_directory_per_stage_purged_from_its_first_step(tmp_path, monkeypatch):
     events = []
 
     class SummaryWriter:
@@ -77,7 +77,7 @@ def test_tensorboard_events_are_written(tmp_path):
 
 
 class Package:
-    """Stands in for wandb and for trackio: one run, which remembers everything."""
+    """Stands in for wandb and for trackio: one run, which records its calls."""
 
     def __init__(self):
         self.calls = []
@@ -97,14 +97,14 @@ class Package:
 
 
 @pytest.mark.parametrize("field", ["wandb", "trackio"])
-def test_a_run_that_resumes_goes_on_in_the_same_run(tmp_path, monkeypatch, field):
+def test_a_resumed_run_continues_the_same_tracker_run(tmp_path, monkeypatch, field):
     begun = []
     for root, step in [("a", 1), ("a", 2), ("b", 1)]:
         package = Package()
         monkeypatch.setitem(sys.modules, field, package)
         (tmp_path / root).mkdir(exist_ok=True)
         with writer(tmp_path / root, {"seed": 3}, **{field: "sudoku"}) as lines:
-            assert package.calls == []  # what only reads a run makes none
+            assert package.calls == []  # a command that only reads starts no run
             lines.write("rl", step, {"loss": 2.0}, {"step": 0.5})
             lines.write("rl", step + 1, {}, {})
         first = package.calls[0][1]
@@ -121,7 +121,7 @@ def test_a_run_that_resumes_goes_on_in_the_same_run(tmp_path, monkeypatch, field
     assert kept["id"] in begun[0]
 
 
-def test_wandb_steps_of_a_stage_are_its_own_axis(tmp_path, monkeypatch):
+def test_each_stage_has_its_own_step_axis_in_wandb(tmp_path, monkeypatch):
     package = Package()
     monkeypatch.setitem(sys.modules, "wandb", package)
     with writer(tmp_path, wandb="p") as lines:
@@ -133,7 +133,7 @@ def test_wandb_steps_of_a_stage_are_its_own_axis(tmp_path, monkeypatch):
     ]
 
 
-def test_of_several_processes_the_first_alone_writes(tmp_path, monkeypatch):
+def test_only_the_first_process_writes(tmp_path, monkeypatch):
     package = Package()
     monkeypatch.setitem(sys.modules, "wandb", package)
     config = Config(logging=LoggingConfig(wandb="p"))
@@ -160,7 +160,7 @@ with metrics.MetricsWriter(root / "m", made) as lines:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("field", ["wandb", "trackio"])
-def test_the_real_package_without_a_network(tmp_path, field):
+def test_the_real_packages_work_without_a_network(tmp_path, field):
     pytest.importorskip(field)
     own = {"WANDB_MODE": "offline", "TRACKIO_DIR": str(tmp_path / "trackio")}
     for step in ("1", "2"):
@@ -171,11 +171,11 @@ def test_the_real_package_without_a_network(tmp_path, field):
             env=os.environ | own | {"PYTHONPATH": str(Path(__file__).parents[2])},
         )
         assert done.returncode == 0, done.stderr
-        assert "warning: " + field.capitalize() not in done.stderr
+        assert f"warning: {field}" not in done.stderr
     kept = json.loads((tmp_path / "trackers.json").read_text())["id"]
     if field == "wandb":
         runs = list((tmp_path / "wandb").glob("offline-run-*"))
-        assert len(runs) == 2  # one directory a process, of one id: they are synced into one run
+        assert len(runs) == 2  # a directory per process with one id: syncing joins them
         assert all(run.name.endswith(kept) for run in runs)
     else:
         import sqlite3

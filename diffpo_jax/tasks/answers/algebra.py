@@ -25,14 +25,14 @@ class Verifier:
         self,
         *,
         limit_s: float = 5.0,
-        processes: int = 0,
+        processes: int | None = None,
         function: str = "diffpo_jax.tasks.answers.symbolic:equal",
     ):
         """Starts nothing yet.  The first pair that needs algebra starts workers.
 
         Args:
           limit_s: time limit for one pair, in seconds.
-          processes: the number of workers, or 0 for one per available core, at most 16.
+          processes: the number of workers, None for one per available core, at most 16.
           function: the comparison (gold, answer) -> bool as "module:name".
         """
         cores = len(os.sched_getaffinity(0))

@@ -22,7 +22,7 @@ class Protocol(NamedTuple):
     """What a protocol decides.  `kind` is how answers are marked (`config.task.prompt.answer`).
 
     Attributes:
-      reward: the name of the reward to train on if `config.task.reward` is empty.
+      reward: the name of the reward to train on if `config.task.reward` is None.
       parts: (example, completion, kind) -> rewards by name, beside those of the task itself.
       verdict: (example, completion, the verdict by the task's own rules) -> the verdict.
       scores: (examples, completions, kind) -> figures over a whole set.

@@ -1,0 +1,187 @@
+"""The values that a field may hold, read from its annotation.
+
+    clip: Literal["ppo", "unconditional"]            one of these words
+    length: Annotated[int, Bound("above 0", ...)]    an integer with a bound
+    slots: Annotated[int | None, Was(0)]             an integer or None; older versions wrote 0
+
+`coerce` turns a given value into a field's; `check_fields` checks a finished configuration.
+"""
+
+import ast
+import dataclasses
+import functools
+import math
+import types
+import typing
+from collections.abc import Callable
+from typing import Annotated, Any, Literal, NamedTuple
+
+from diffpo_jax.system.errors import UserError
+
+_NONE = type(None)
+_UNIONS = (typing.Union, types.UnionType)
+
+
+class Bound(NamedTuple):
+    """A condition on a value."""
+
+    words: str  # the condition as it follows "must be"
+    holds: Callable[[Any], bool]
+
+
+class Was(NamedTuple):
+    """A value that older versions wrote, and the one that replaced it."""
+
+    old: Any
+    new: Any = None
+
+
+@functools.cache
+def annotations(section: type) -> dict[str, Any]:
+    """The annotations of a section's fields by name, in the order of the fields."""
+    return typing.get_type_hints(section, include_extras=True)
+
+
+@functools.cache
+def all_annotations(section: type) -> dict[str, Any]:
+    """The annotations of a section's fields and of all sections in it, by dotted name."""
+    result: dict[str, Any] = {}
+    for name, hint in annotations(section).items():
+        if dataclasses.is_dataclass(hint):
+            result |= {f"{name}.{field}": h for field, h in all_annotations(hint).items()}
+        else:
+            result[name] = hint
+    return result
+
+
+def kinds(hint: Any) -> set[type]:
+    """The Python types of a field's values, such as {int, NoneType}."""
+    inner, origin, parts, _ = _split(hint)
+    if origin in _UNIONS:
+        return set().union(*map(kinds, parts))
+    return set(map(type, parts)) if origin is Literal else {origin or inner}
+
+
+def describe(hint: Any) -> str:
+    """The values of a field in words: "int (above 0) or None"."""
+    *first, last = _alternatives(hint)
+    return f"{', '.join(first)} or {last}" if first else last
+
+
+def parse(hint: Any, text: str) -> Any:
+    """A value that is given as text: a Python literal unless the field holds text only."""
+    if kinds(hint) - {_NONE} == {str}:
+        return text
+    try:
+        return ast.literal_eval(text)
+    except (SyntaxError, ValueError):
+        return text  # a word, or a fault that `coerce` reports
+
+
+def current(hint: Any, value: Any) -> Any:
+    """The value, or its replacement if it is one that only older versions wrote."""
+    given = tuple(value) if isinstance(value, list) else value
+    for mark in _split(hint)[-1]:
+        if isinstance(mark, Was) and type(given) is type(mark.old) and given == mark.old:
+            return mark.new
+    return value
+
+
+def former_values(section: Any) -> dict[str, Any]:
+    """A section as nested values of older versions, so that names made from its JSON stay."""
+    result = {}
+    for name, hint in annotations(type(section)).items():
+        value = getattr(section, name)
+        result[name] = former_values(value) if dataclasses.is_dataclass(value) else value
+        for mark in _split(hint)[-1]:
+            if isinstance(mark, Was) and value == mark.new:
+                result[name] = mark.old
+    return result
+
+
+def coerce(hint: Any, value: Any, path: str) -> Any:
+    """The value that a field holds if it is given `value`.
+
+    Values of older versions become today's, ints floats, and lists tuples.  "None" and (None,)
+    become None: that is what ml_collections makes of --config.FIELD=None.
+
+    Args:
+      path: the field in messages, such as "config.rl.steps".
+
+    Raises:
+      UserError: a wrong type, an unknown choice, or a value outside its bounds.
+    """
+    inner, origin, parts, marks = _split(hint)
+    result = value = current(hint, value)
+    if origin in _UNIONS:
+        result = _coerce_to_one(hint, parts, value, path)
+    elif origin is Literal:
+        if value not in parts:
+            allowed = ", ".join(map(str, parts))
+            raise UserError(f"{path}={value!r} is unknown; use one of: {allowed}.")
+    elif origin is tuple and isinstance(value, list | tuple):
+        result = tuple(coerce(parts[0], x, f"{path}[{i}]") for i, x in enumerate(value))
+    else:
+        if inner is float and type(value) is int:
+            result = float(value)
+        if type(result) is not inner:
+            raise UserError(f"{path}={value!r} must be {describe(hint)}.")
+        if inner is float and math.isnan(result):
+            raise UserError(f"{path} is NaN.")
+    for mark in marks:
+        if isinstance(mark, Bound) and not mark.holds(result):
+            raise UserError(f"{path}={result!r} must be {mark.words}.")
+    return result
+
+
+def check_fields(section: Any, where: str) -> None:
+    """Checks every field of a section and of the sections in it, however they were built.
+
+    Args:
+      where: the section in messages, such as "config".
+
+    Raises:
+      UserError: a wrong value, also one that only older versions wrote.
+    """
+    for name, hint in annotations(type(section)).items():
+        value, path = getattr(section, name), f"{where}.{name}"
+        if dataclasses.is_dataclass(hint):
+            check_fields(value, path)
+        elif (new := current(hint, value)) is not value:
+            raise UserError(f"{path}={value!r} must be {new!r}.")
+        else:
+            coerce(hint, value, path)
+
+
+def _coerce_to_one(hint: Any, members: tuple[Any, ...], value: Any, path: str) -> Any:
+    """The value as the first type of a union that takes it."""
+    if _NONE in members and value in (None, "None", (None,)):
+        return None
+    others = [member for member in members if member is not _NONE]
+    for member in others:
+        try:
+            return coerce(member, value, path)
+        except UserError:
+            if len(others) == 1:
+                raise
+    raise UserError(f"{path}={value!r} must be {describe(hint)}.")
+
+
+def _alternatives(hint: Any) -> list[str]:
+    inner, origin, parts, marks = _split(hint)
+    if origin in _UNIONS:
+        return [words for part in parts for words in _alternatives(part)]
+    if origin is Literal:
+        return list(map(str, parts))
+    text = f"list of {describe(parts[0])}" if origin is tuple else inner.__name__
+    text = "None" if inner is _NONE else text
+    bounds = [mark.words for mark in marks if isinstance(mark, Bound)]
+    return [f"{text} ({', '.join(bounds)})" if bounds else text]
+
+
+def _split(hint: Any) -> tuple[Any, Any, tuple[Any, ...], tuple[Any, ...]]:
+    """An annotation without its marks, its origin and arguments, and the marks."""
+    inner, marks = hint, ()
+    if typing.get_origin(hint) is Annotated:
+        inner, marks = hint.__origin__, hint.__metadata__
+    return inner, typing.get_origin(inner), typing.get_args(inner), marks
