@@ -169,7 +169,7 @@ def _prompt_side(
 ) -> tuple[np.ndarray, np.ndarray]:
     """The tokens that the model reads, padded on the left, and their mask: [B, P]."""
     special = tokenizers.special_ids(tokenizer)
-    turns = iter(tokenizers.as_chat(tokenizer, [e.prompt for e in examples if e.chat]))
+    turns = iter(tokenizers.format_chat(tokenizer, [e.prompt for e in examples if e.chat]))
     texts = [(next(turns) if e.chat else e.prompt) + e.prefill for e in examples]
     tokens = np.full((len(examples), prompt_length), special.pad, np.int32)
     mask = np.zeros(tokens.shape, bool)

@@ -156,7 +156,7 @@ def encode_all(tokenizer: Tokenizer, texts: Sequence[str], names: Sequence[str])
     return rows
 
 
-def as_chat(tokenizer: Tokenizer, texts: Sequence[str]) -> list[str]:
+def format_chat(tokenizer: Tokenizer, texts: Sequence[str]) -> list[str]:
     """Each text as the only user turn of a chat, up to the place of the model's answer.
 
     The template writes all special tokens, so the result is encoded without further ones.  Raises
@@ -188,7 +188,7 @@ def decode_answer(tokenizer: Tokenizer, ids: Sequence[int]) -> str:
     return decode(tokenizer, ids[: ends[0]] if ends.size else ids)
 
 
-def piece(tokenizer: Tokenizer, token: int) -> str:
+def token_text(tokenizer: Tokenizer, token: int) -> str:
     """The text of one token, or the name of a special token."""
     if token in tokenizer.all_special_ids:
         return tokenizer.convert_ids_to_tokens(token)

@@ -136,8 +136,8 @@ def test_the_special_tokens_of_a_saved_tokenizer_may_be_named(saved):
     ids = encode(tokenizer, "the answer é\n")
     assert tokenizers.decode(tokenizer, ids) == "the answer é\n"
     assert tokenizers.decode_answer(tokenizer, [*ids, 3, *ids, 2]) == "the answer é\n"
-    assert tokenizers.piece(tokenizer, 1) == "<|hide|>"
-    chat = tokenizers.as_chat(tokenizer, ["12"])[0]
+    assert tokenizers.token_text(tokenizer, 1) == "<|hide|>"
+    chat = tokenizers.format_chat(tokenizer, ["12"])[0]
     assert encode(tokenizer, chat)[-1] == 3
 
 
