@@ -124,7 +124,7 @@ def _run_steps(
             rows = grading.sample_rows(result.graded, result.advantage, _SAMPLES)
             run_setup.write_samples(setup, f"rl-{number:06d}", rows)
         evaluated = bool(config.evaluation.every) and number % config.evaluation.every == 0
-        if evaluated or loop.is_last(number):
+        if evaluated or number == loop.last:
             values |= frontiers.validate(setup, context.frozen | state.params)
         # 3. Watch for collapse; log and save.
         guard, met = collapse_guard.observe(guard, values, config.rl.guard)
