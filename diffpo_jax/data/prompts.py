@@ -84,13 +84,8 @@ def encode_prompts(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Encodes whole prompts as `encode_examples` encodes those of examples.
 
-    `chat` and `prefill` of `config` are applied, its template is not.
-
-    Returns:
-      tokens [B, P] int32, padded on the left, and mask [B, P] bool.
-
-    Raises:
-      UserError: an empty prompt, and like `encode_examples`.
+    `chat` and `prefill` of `config` are applied, its template is not.  Returns tokens [B, P] int32,
+    padded on the left, and mask [B, P] bool.  Raises `UserError` also if a prompt is empty.
     """
     names = [f"prompt {i + 1}" for i in range(len(texts))]
     examples = [

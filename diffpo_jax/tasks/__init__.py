@@ -22,11 +22,10 @@ TASKS: dict[str, Callable[[TaskConfig, pathlib.Path], Task]] = {
 def make_task(config: TaskConfig, data_dir: pathlib.Path) -> Task:
     """Makes the task that `config.name` names.
 
+    Raises `UserError` if there is no such task, or if it refuses its settings or files.
+
     Args:
       data_dir: the directory of generated data.
-
-    Raises:
-      UserError: an unknown name, or settings or files that the task refuses.
     """
     if config.name not in TASKS:
         raise UserError(

@@ -92,11 +92,7 @@ class Countdown(Generated):
         digest = hashlib.sha256(question.encode()).hexdigest()[:8]
         return self._wording.example(
             id=f"countdown/{place}-{digest}",
-            fields={
-                "question": question,
-                "numbers": ", ".join(map(str, numbers)),
-                "target": row[1],
-            },
+            fields=dict(zip(self.FIELDS, (question, ", ".join(map(str, numbers)), row[1]))),
             answer=solution or "",
             meta={"numbers": numbers, "target": target},
         )

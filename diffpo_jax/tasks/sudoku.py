@@ -7,8 +7,7 @@ complete grid in the same form.  Puzzles are generated, or read from files in th
 Rewards:
   valid_grid: 1 if the answer is a complete valid grid that keeps every clue, else 0.  A puzzle
     may have several such grids; it does not matter which one is stored.
-  cell_fraction: d1's training reward, the share of the empty cells that equal the stored
-    solution.
+  cell_fraction: d1's training reward, the share of empty cells that equal the stored solution.
 
 Protocol "default" counts valid grids as right.  "d1" trains on cell_fraction, reads answers as d1
 does (`d1.sudoku`), and counts an answer as right if every empty cell equals the stored solution.
@@ -107,8 +106,7 @@ def read_grid(text: str, cells: int) -> str | None:
 def read_csv(path: str, field: str, size: int) -> list[tuple[str, str]]:
     """Reads and checks a file in d1's format: a header, then Puzzle,Solution in digits.
 
-    Raises:
-      UserError: a file that cannot be read, a missing column, or a faulty row (with its line).
+    Raises `UserError` on a missing column or a faulty row, with its line.
     """
     rows, places = [], []
     for row in hub.read_file(pathlib.Path(path), f"{field}={path}", suffix=".csv"):
