@@ -25,8 +25,8 @@ from diffpo_jax.models.policy import Policy
 def draw(
     key: Key[Array, ""], rollout: Rollout, prompts: Prompts, config: LikelihoodConfig
 ) -> Draws:
-    """Draws the random choices of one inner update: anchors, and the prompt tokens that d1 hides."""
     """Draws the random choices of one inner update: anchors, and prompt tokens that d1 hides."""
+    anchor_key, mask_key = jax.random.split(key)
     shape, commit_call, nfe = prompts.tokens.shape, rollout.commit_call, rollout.nfe
     hidden = jax.random.bernoulli(mask_key, config.prompt_masking, shape) & prompts.mask
     if config.anchors != "all":

@@ -1,6 +1,7 @@
 """The RL stage: `rl.step` in the loop of `run.stage`, with evaluations and the collapse guard."""
 
 import contextlib
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -45,7 +46,9 @@ def train(setup: Setup, base: Params) -> Params:
     reference = None
     if config.rl.objective.kl:
         # The state is donated step by step, so the reference needs arrays of its own.
-        reference = frozen | trained.copy_reference(start_params, config)
+        copy = functools.partial(trained.reference, config=config)
+        jitted = jax.jit(copy, out_shardings=trained.shardings(start_params))
+        reference = frozen | jitted(start_params)
 
     def fresh() -> TrainState:
         if "adapter" in rl.groups:
