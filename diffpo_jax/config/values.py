@@ -112,14 +112,14 @@ def coerce(hint: Any, value: Any, path: str) -> Any:
       UserError: a wrong type, an unknown choice, or a value outside its bounds.
     """
     inner, origin, parts, marks = _split(hint)
-    result = value = current(hint, value)
+    result = value = current(hint, tuple(value) if isinstance(value, list) else value)
     if origin in _UNIONS:
         result = _coerce_to_one(hint, parts, value, path)
     elif origin is Literal:
         if value not in parts:
             allowed = ", ".join(map(str, parts))
             raise UserError(f"{path}={value!r} is unknown; use one of: {allowed}.")
-    elif origin is tuple and isinstance(value, list | tuple):
+    elif origin is tuple and isinstance(value, tuple):
         result = tuple(coerce(parts[0], x, f"{path}[{i}]") for i, x in enumerate(value))
     else:
         if inner is float and type(value) is int:

@@ -2,10 +2,14 @@
 
 import dataclasses
 import json
+import pathlib
+import sys
 from typing import Annotated, Literal
 
 import ml_collections
 import pytest
+from absl import flags
+from ml_collections import config_flags
 
 from diffpo_jax.config import Config, StudyConfig, check, convert, values
 from diffpo_jax.config.values import Bound, Was
@@ -213,6 +217,37 @@ def test_text_is_parsed_by_the_field_it_is_for():
     assert parse("task.data_dir", "None") is None
     assert parse("rl.objective.weights", "none") == "none"
     assert parse("evaluation.steps", "(4, 8)") == (4, 8)
+
+
+@pytest.mark.parametrize(
+    ("words", "name", "value"),
+    [
+        (["--config.rl.micro_batch=32"], "rl.micro_batch", 32),
+        (["--config.rl.micro_batch", "32"], "rl.micro_batch", 32),
+        (["--config.rl.micro_batch=None"], "rl.micro_batch", None),
+        (["--config.rl.micro_batch=0"], "rl.micro_batch", None),
+        ([], "rl.micro_batch", 64),
+        (["--config.sampler.slots=None"], "sampler.slots", None),
+        (["--config.rl.likelihood.anchors=4"], "rl.likelihood.anchors", 4),
+        (["--config.rl.likelihood.anchors=all"], "rl.likelihood.anchors", "all"),
+        (["--config.rl.likelihood.anchors=0"], "rl.likelihood.anchors", "all"),
+        (["--config.rl.likelihood.temperature=1"], "rl.likelihood.temperature", 1.0),
+        (["--config.model.quantized=nf4"], "model.quantized", "nf4"),
+        (["--config.model.quantized="], "model.quantized", None),
+        (["--config.task.data_dir=12"], "task.data_dir", "12"),
+        (["--config.task.data_dir=None"], "task.data_dir", None),
+        (["--config.evaluation.steps=(4, 8)"], "evaluation.steps", [4, 8]),
+        (["--config.evaluation.steps=None"], "evaluation.steps", None),
+        (["--config.evaluation.steps=()"], "evaluation.steps", None),
+    ],
+)
+def test_the_command_line_sets_values_and_none(monkeypatch, words, name, value):
+    path = pathlib.Path(__file__).parents[2] / "configs/sudoku.py"
+    monkeypatch.setattr(sys, "argv", ["main", f"--config={path}", *words])
+    given = flags.FlagValues()
+    config_flags.DEFINE_config_file("config", None, "", flag_values=given)
+    given(sys.argv)
+    assert flat(convert.from_config_dict(given["config"].value))[name] == value
 
 
 def test_optional_fields_of_a_config_dict_take_values_and_none_in_turn():
