@@ -2,10 +2,10 @@
 
     python -m diffpo_jax.grade --file=runs/gsm8k/samples/test.jsonl --task=gsm8k --protocol=d1
 
-Reads what a run writes to samples/, and the JSON files of d1's evaluation (`tasks.generations`
-says more); `--file` may be given several times.  Prints the accuracy, and pass@k where problems
-have several completions.  Writes a line of JSON for each completion to `--out`: the verdict, the
-answer that was read, and every reward of the task.
+Reads the files that a run writes to samples/, and the JSON files of d1's evaluation (see
+`tasks.datasets.generations`); `--file` may be given several times.  Prints the accuracy, and pass@k
+if problems have several completions.  Writes a line of JSON for each completion to `--out`: the
+verdict, the answer that was read, and every reward of the task.
 """
 
 import math
@@ -28,9 +28,9 @@ from diffpo_jax.tasks.datasets.generations import Generation
 from diffpo_jax.tasks.task import Reward
 
 _FILE = flags.DEFINE_multi_string("file", [], "A file of completions; may be repeated.")
-_TASK = flags.DEFINE_enum("task", None, list(tasks.TASKS), "The task that they are of.")
+_TASK = flags.DEFINE_enum("task", None, list(tasks.TASKS), "The task of the completions.")
 _PROTOCOL = flags.DEFINE_enum(
-    "protocol", "default", typing.get_args(ProtocolName), "Whose verdicts are given."
+    "protocol", "default", typing.get_args(ProtocolName), "Whose rules decide the verdicts."
 )
 _ANSWER = flags.DEFINE_enum(
     "answer", "tags", typing.get_args(AnswerFormat), "How answers are marked (not for d1)."
@@ -42,27 +42,24 @@ def main(argv: Sequence[str]) -> None:
     command.require_flags(argv, ("file", "task"), __doc__.splitlines()[2].strip())
     out = _OUT.value or str(pathlib.Path(_FILE.value[0]).with_suffix(".verdicts.jsonl"))
     if pathlib.Path(out).resolve() in [pathlib.Path(f).resolve() for f in _FILE.value]:
-        raise UserError(f"--out={out} is a file of completions, which would be lost.")
-    found = [g for path in _FILE.value for g in generations.read(path, _TASK.value)]
-    config = TaskConfig(
-        name=_TASK.value,
-        protocol=_PROTOCOL.value,
-        prompt=PromptConfig(answer=_ANSWER.value),
-    )
+        raise UserError(f"--out={out} would overwrite a file of completions.")
+    records = [g for path in _FILE.value for g in generations.read(path, _TASK.value)]
+    prompt = PromptConfig(answer=_ANSWER.value)
+    config = TaskConfig(name=_TASK.value, protocol=_PROTOCOL.value, prompt=prompt)
     task = tasks.make_task(config, pathlib.Path())
-    examples, completions = [g.example for g in found], [g.completion for g in found]
+    examples, completions = [g.example for g in records], [g.completion for g in records]
     rewards = task.rewards(examples, completions)
     scores = task.scores(examples, completions)
     try:
-        files.write_jsonl(out, [verdict(g, r) for g, r in zip(found, rewards)])
+        files.write_jsonl(out, [verdict(g, r) for g, r in zip(records, rewards)])
     except OSError as error:
         raise UserError(f"--out={out} cannot be written: {error}.") from error
-    print(summary(found, rewards, scores))
+    print(summary(records, rewards, scores))
     print(f"{'verdicts':<22} {out}")
 
 
 def verdict(generation: Generation, reward: Reward) -> dict[str, Any]:
-    """What is written of one completion."""
+    """The line of the verdicts file for one completion."""
     return {
         "id": generation.example.id,
         "place": generation.where,
@@ -75,18 +72,17 @@ def verdict(generation: Generation, reward: Reward) -> dict[str, Any]:
 
 
 def summary(
-    found: Sequence[Generation], rewards: Sequence[Reward], scores: Mapping[str, float]
+    records: Sequence[Generation], rewards: Sequence[Reward], scores: Mapping[str, float]
 ) -> str:
-    """Accuracy, pass@k, answers that were not read, the mean of every reward, the task's scores."""
+    """The printed table: accuracy, pass@k, unread answers, mean rewards, and the task's scores."""
     right, rows = sum(r.correct for r in rewards), len(rewards)
     by_problem = defaultdict(list)
-    for generation, reward in zip(found, rewards):
+    for generation, reward in zip(records, rewards):
         by_problem[generation.example.id].append(reward.correct)
     table = {"completions": f"{rows} of {len(by_problem)} problems"}
     table["accuracy"] = f"{right / rows:.4f}  ({right} of {rows})"
-    table |= {
-        f"pass@{k}": f"{v:.4f}" for k, v in bootstrap.pass_at_k(list(by_problem.values())).items()
-    }
+    pass_at_k = bootstrap.pass_at_k(list(by_problem.values()))
+    table |= {f"pass@{k}": f"{value:.4f}" for k, value in pass_at_k.items()}
     table["no answer read"] = str(sum(not r.parsed for r in rewards))
     for name in rewards[0].parts:
         mean = math.fsum(r.parts[name] for r in rewards) / rows

@@ -30,7 +30,7 @@ command.run(grade.main)
 
 
 def run(*words, python=COMMAND):
-    """The command in a process of its own, without a home or a network to look at."""
+    """Runs the command in another process."""
     return subprocess.run(
         [sys.executable, "-c", python, *words],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(p or os.curdir for p in sys.path)},
@@ -49,7 +49,7 @@ def sample(completion, answer="18", id="a"):
     return {"id": id, "prompt": "?", "completion": completion, "meta": {"answer": answer}}
 
 
-def of_d1(path, *rows):
+def write_d1(path, *rows):
     rows = [
         {"prompt_input": f"<user>{q}", "question": q, "generations": g, "ground_truth": t}
         for q, g, t in rows
@@ -98,7 +98,7 @@ def test_the_command_needs_no_jax(tmp_path):
         (["--file=/nowhere/a", "--task=gsm8k"], "--file=/nowhere/a cannot be read"),
     ],
 )
-def test_mistakes_are_one_line(words, message):
+def test_errors_are_one_line(words, message):
     result = run(*words)
     assert result.returncode == 2
     assert message in result.stderr
@@ -110,11 +110,11 @@ def test_mistakes_are_one_line(words, message):
     [
         ([], {"file": []}, "--file is missing"),
         (["a"], {"file": ["a"]}, "unexpected argument 'a'"),
-        ([], {"file": ["a"], "out": "./a"}, "--out=./a is a file of completions"),
+        ([], {"file": ["a"], "out": "./a"}, "--out=./a would overwrite a file of completions"),
         ([], {"file": ["FILE"], "out": "/proc/nowhere/a"}, "--out=/proc/nowhere/a cannot be wri"),
     ],
 )
-def test_what_is_refused(tmp_path, words, values, message):
+def test_faulty_flags_are_refused(tmp_path, words, values, message):
     path = write(tmp_path / "a.jsonl", sample("18"))
     values["file"] = [path if name == "FILE" else name for name in values["file"]]
     flags.FLAGS.mark_as_parsed()
@@ -127,7 +127,7 @@ def test_what_is_refused(tmp_path, words, values, message):
 
 @pytest.fixture
 def graded(tmp_path, capsys):
-    """Runs the command in this process: (verdicts, what it printed)."""
+    """Runs the command in this process and returns (verdicts, its output)."""
 
     def run(*paths, task, protocol="default", answer="tags"):
         flags.FLAGS.mark_as_parsed()
@@ -140,7 +140,7 @@ def graded(tmp_path, capsys):
     return run
 
 
-def test_the_protocol_decides(tmp_path, graded):
+def test_the_protocol_decides_the_verdicts(tmp_path, graded):
     path = write(tmp_path / "a.jsonl", sample(r"\boxed{1,234}", "1,234"), sample("18"))
     ours, _ = graded(path, task="gsm8k")
     theirs, printed = graded(path, task="gsm8k", protocol="d1")
@@ -170,11 +170,11 @@ def test_the_protocol_decides(tmp_path, graded):
     ],
 )
 @pytest.mark.parametrize("protocol", ["default", "d1"])
-def test_files_of_d1(tmp_path, graded, task, protocol, question, truth, right, wrong):
+def test_files_of_d1_are_graded(tmp_path, graded, task, protocol, question, truth, right, wrong):
     if task not in tasks.TASKS:
         pytest.skip(f"there is no task {task}")
-    one = of_d1(tmp_path / "0.json", (question, f"<reasoning>...</reasoning>{right}", truth))
-    two = of_d1(tmp_path / "1.json", (question, wrong, truth), (question + "?", wrong, truth))
+    one = write_d1(tmp_path / "0.json", (question, f"<reasoning>...</reasoning>{right}", truth))
+    two = write_d1(tmp_path / "1.json", (question, wrong, truth), (question + "?", wrong, truth))
     verdicts, printed = graded(one, two, task=task, protocol=protocol)
     assert [v["correct"] for v in verdicts] == [True, False, False]
     assert verdicts[0]["id"] == verdicts[1]["id"] != verdicts[2]["id"]
@@ -182,7 +182,7 @@ def test_files_of_d1(tmp_path, graded, task, protocol, question, truth, right, w
     assert "completions            3 of 2 problems" in printed
 
 
-def test_samples_of_sudoku(tmp_path, graded):
+def test_samples_of_sudoku_are_graded(tmp_path, graded):
     meta = {"clues": CLUES, "solution": GRID}
     rows = [{"id": "a", "completion": text, "meta": meta} for text in (GRID, CLUES)]
     verdicts, printed = graded(write(tmp_path / "a.jsonl", *rows), task="sudoku", answer="text")
@@ -193,10 +193,10 @@ def test_samples_of_sudoku(tmp_path, graded):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "holds no completion"),
-        ("\n\n", "holds no completion"),
+        ("", "has no completion"),
+        ("\n\n", "has no completion"),
         ('{"id": "a"', "line 1 is not JSON"),
-        ("[1]", "line 1 must be an object with the fields id, completion, meta"),
+        ("[1]", "line 1 must be an object"),
         (json.dumps(sample("x")) + "\n{", "line 2 is not JSON"),
         (
             '{"id": "a", "completion": "x"}',
@@ -204,12 +204,12 @@ def test_samples_of_sudoku(tmp_path, graded):
         ),
         ('{"id": "a", "completion": 1, "meta": {}}', "field 'completion' must be text; it is 1"),
         ('{"id": "a", "completion": "x", "meta": {}}', "line 1: 'meta' has no field 'answer'"),
-        ('{"generations": 3}', "its 'generations' must be a list of objects"),
-        ('{"generations": []}', "its 'generations' must be a list of objects"),
+        ('{"generations": 3}', "'generations' must be a list of objects"),
+        ('{"generations": []}', "'generations' must be a list of objects"),
         ('{"generations": [{"question": "a"}]}', "generation 1 has no field 'generations'"),
     ],
 )
-def test_faulty_files(tmp_path, text, message):
+def test_faulty_files_are_refused(tmp_path, text, message):
     path = tmp_path / "a.jsonl"
     path.write_text(text)
     with pytest.raises(UserError) as caught:
@@ -229,9 +229,9 @@ def test_faulty_files(tmp_path, text, message):
         ("math500", "?", 6),
     ],
 )
-def test_ground_truths_of_another_task(tmp_path, task, question, truth):
-    path = of_d1(tmp_path / "a.json", (question, "x", truth))
-    with pytest.raises(UserError, match=f"generation 1: .* none of task '{task}'"):
+def test_ground_truths_of_another_task_are_refused(tmp_path, task, question, truth):
+    path = write_d1(tmp_path / "a.json", (question, "x", truth))
+    with pytest.raises(UserError, match=f"generation 1: .* does not belong to task '{task}'"):
         generations.read(path, task)
 
 
@@ -241,7 +241,7 @@ def test_any_completion_is_read_back(tmp_path_factory, text):
     assert [g.completion for g in generations.read(path, "gsm8k")] == [text, "?"]
 
 
-def test_what_a_run_writes_can_be_graded_again(tmp_path):
+def test_the_samples_of_a_run_can_be_graded_again(tmp_path):
     rollout = types.SimpleNamespace(nfe=[3], gamma=[0.1], commit_call=[[1, 2]])
     reward = Reward(1.0, {"correct": 1.0}, True, True)
     graded = grading.Graded(rollout, [Example("a", "?", "18", {"answer": "18"})], ["18"], [reward])

@@ -1,11 +1,11 @@
-"""From examples to batches of token ids.
+"""Encodes examples as batches of token ids.
 
-The prompt side of a sequence is the example's prompt, as a user's turn where it says so, and the
-beginning of the completion that is given; training, evaluation and single prompts share it.
+The prompt side of a sequence is the example's prompt, as a user's turn if `Example.chat`, and its
+prefill.  Training, evaluation and single prompts share the code that encodes it.
 
-`make_iterator` is the endless shuffled stream for training; its whole state is the number
-of batches taken, so a restored run sees exactly the batches it would have seen.
-`batches_in_order` goes through the examples once, for evaluation.
+`make_iterator` is the endless shuffled stream for training.  Its whole state is the number of
+batches taken, so a restored run gets exactly the batches that it would have got.
+`batches_in_order` yields every example once, for evaluation.
 """
 
 from collections.abc import Iterator, Sequence
@@ -13,10 +13,10 @@ from typing import Any, NamedTuple
 
 import grain
 import numpy as np
-import transformers
 
 from diffpo_jax.config import PromptConfig
 from diffpo_jax.data import tokenizers
+from diffpo_jax.data.tokenizers import Tokenizer
 from diffpo_jax.system.errors import UserError
 from diffpo_jax.tasks.task import Example
 
@@ -25,10 +25,10 @@ class EncodedBatch(NamedTuple):
     """B examples as token ids.
 
     Attributes:
-      index: [B] int64, position in the sequence of examples; -1 marks a padding row.
-      tokens: [B, P] int32, prompts and what is given of the completions, padded on the left.
-      mask: [B, P] bool, True where `tokens` is no padding.
-      target: [B, L] int32, the rest of the completions, filled up with the end-of-text id.
+      index: [B] int64, the position among the examples, or -1 for a padding row.
+      tokens: [B, P] int32, prompts and prefills, padded on the left.
+      mask: [B, P] bool, False for the padding of `tokens`.
+      target: [B, L] int32, the completions without prefills, filled up with the end-of-text id.
     """
 
     index: np.ndarray
@@ -37,24 +37,9 @@ class EncodedBatch(NamedTuple):
     target: np.ndarray
 
 
-def encode_example(
-    example: Example,
-    tokenizer: transformers.PreTrainedTokenizerFast,
-    *,
-    index: int,
-    **encoding: Any,
-) -> EncodedBatch:
-    """One example as an `EncodedBatch` without the batch axis.
-
-    `encoding` is of `encode_examples`; raises like it.
-    """
-    batch = encode_examples([example], tokenizer, indices=[index], **encoding)
-    return EncodedBatch(*(array[0] for array in batch))
-
-
 def encode_examples(
     examples: Sequence[Example],
-    tokenizer: transformers.PreTrainedTokenizerFast,
+    tokenizer: Tokenizer,
     *,
     indices: Sequence[int] | np.ndarray,
     prompt_length: int,
@@ -62,20 +47,19 @@ def encode_examples(
     truncate: bool = False,
     where: str = "config.sampler",
 ) -> EncodedBatch:
-    """Examples as one batch.
+    """Encodes B examples as one batch.
 
     Args:
-      examples: B of them.
-      indices: [B], what goes into `EncodedBatch.index`.
+      indices: [B], the values of `EncodedBatch.index`.
       prompt_length: P.
       length: L.
-      truncate: targets are cut off after L tokens.
+      truncate: whether targets are cut off after L tokens.
       where: the section of the configuration that has P and L, for messages.
 
     Raises:
-      UserError: a prompt longer than P tokens, a target longer than L that is not to be cut, a
-        character that the tokenizer does not know, the tokenizer's mask in a text, or an example
-        that wants a chat template where the tokenizer has none.
+      UserError: a prompt longer than P tokens, a target longer than L without `truncate`, a
+        character that the tokenizer does not know, the tokenizer's mask token in a text, or an
+        example with `chat` if the tokenizer has no chat template.
     """
     special = tokenizers.special_ids(tokenizer)
     names = [f"the prompt of example {example.id}" for example in examples]
@@ -94,38 +78,30 @@ def encode_examples(
 
 def encode_prompts(
     texts: Sequence[str],
-    tokenizer: transformers.PreTrainedTokenizerFast,
+    tokenizer: Tokenizer,
     prompt_length: int,
     config: PromptConfig,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Texts of prompts as `encode_examples` encodes those of examples.
+    """Encodes whole prompts as `encode_examples` encodes those of examples.
 
-    Args:
-      config: whether they are chat turns, and how completions begin.  Its template is not
-        applied: the texts are whole prompts.
-
-    Returns:
-      tokens [B, P] int32, padded on the left, and mask [B, P] bool.
-
-    Raises:
-      UserError: an empty prompt, and like `encode_examples`.
+    `chat` and `prefill` of `config` are applied, its template is not.  Returns tokens [B, P] int32,
+    padded on the left, and mask [B, P] bool.  Raises `UserError` also if a prompt is empty.
     """
     names = [f"prompt {i + 1}" for i in range(len(texts))]
     examples = [
         Example(name, text, "", prefill=config.prefill, chat=config.chat)
         for name, text in zip(names, texts)
     ]
-    where = "config.sampler"
-    tokens, mask = _prompt_side(examples, names, tokenizer, prompt_length, where)
+    tokens, mask = _prompt_side(examples, names, tokenizer, prompt_length, "config.sampler")
     for name, row in zip(names, mask):
         if not row.any():
-            raise UserError(f"{name} is empty: the model needs at least one token to go by.")
+            raise UserError(f"{name} is empty: the model needs at least one token.")
     return tokens, mask
 
 
 def make_iterator(
     examples: Sequence[Example],
-    tokenizer: transformers.PreTrainedTokenizerFast,
+    tokenizer: Tokenizer,
     *,
     batch: int,
     seed: int,
@@ -133,12 +109,9 @@ def make_iterator(
 ) -> grain.DatasetIterator:
     """An endless iterator over `EncodedBatch`es of `batch` rows in random order.
 
-    Every epoch has its own order; a batch may reach across two epochs.  `get_state` and
-    `set_state` resume it exactly; `grain.checkpoint.CheckpointSave` keeps that state as an item of
-    an orbax checkpoint.
-
-    Args:
-      encoding: of `encode_examples`: the lengths, and what goes with them.
+    Every epoch has its own order, and a batch may extend over two epochs.  `get_state` and
+    `set_state` resume it exactly; `grain.checkpoint.CheckpointSave` saves that state as an item of
+    an orbax checkpoint.  `encoding` holds further arguments of `encode_examples`.
 
     Raises:
       UserError: no examples; and, from `next`, like `encode_examples`.
@@ -150,7 +123,7 @@ def make_iterator(
         rows = [examples[i] for i in indices.tolist()]
         return encode_examples(rows, tokenizer, indices=indices, **encoding)
 
-    # Batched before it is mapped: one call of the tokenizer a batch.
+    # Batched before it is mapped, so that the tokenizer is called once per batch.
     dataset = (
         grain.MapDataset.range(len(examples))
         .seed(int(np.random.SeedSequence(seed).generate_state(1)[0]))  # grain takes 32 bits
@@ -159,44 +132,39 @@ def make_iterator(
         .batch(batch)
         .map(encode)
     )
-    # The data are in memory, where threads only fight for the interpreter lock.
+    # No threads: the data are in memory, and threads would only compete for the interpreter lock.
     return iter(dataset.to_iter_dataset(grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)))
 
 
 def batches_in_order(
     examples: Sequence[Example],
-    tokenizer: transformers.PreTrainedTokenizerFast,
+    tokenizer: Tokenizer,
     *,
     batch: int,
     **encoding: Any,
 ) -> Iterator[EncodedBatch]:
-    """Every example once, in order, in batches of exactly `batch` rows.
+    """Yields every example once, in order, in batches of exactly `batch` rows.
 
-    The last batch repeats its last row as often as it takes; these rows have index -1.
-    `encoding` is of `encode_examples`; raises like it.
+    The last batch is filled up with copies of its last row, whose index is -1.  `encoding` holds
+    further arguments of `encode_examples`; raises like it.
     """
     for start in range(0, len(examples), batch):
         indices = list(range(start, min(start + batch, len(examples))))
         padding = batch - len(indices)
-        rows = [examples[i] for i in indices]
-        yield encode_examples(
-            rows + rows[-1:] * padding,
-            tokenizer,
-            indices=indices + [-1] * padding,
-            **encoding,
-        )
+        rows = [examples[i] for i in indices + indices[-1:] * padding]
+        yield encode_examples(rows, tokenizer, indices=indices + [-1] * padding, **encoding)
 
 
 def _prompt_side(
     examples: Sequence[Example],
     names: Sequence[str],
-    tokenizer: transformers.PreTrainedTokenizerFast,
+    tokenizer: Tokenizer,
     prompt_length: int,
     where: str,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """What the model reads, padded on the left: tokens and mask, [B, P]."""
+    """The tokens that the model reads, padded on the left, and their mask: [B, P]."""
     special = tokenizers.special_ids(tokenizer)
-    turns = iter(tokenizers.as_chat(tokenizer, [e.prompt for e in examples if e.chat]))
+    turns = iter(tokenizers.format_chat(tokenizer, [e.prompt for e in examples if e.chat]))
     texts = [(next(turns) if e.chat else e.prompt) + e.prefill for e in examples]
     tokens = np.full((len(examples), prompt_length), special.pad, np.int32)
     mask = np.zeros(tokens.shape, bool)
@@ -209,13 +177,14 @@ def _prompt_side(
 
 
 def _check(name: str, ids: list[int], mask: int, field: str, most: int) -> None:
+    name = name[0].upper() + name[1:]
     if len(ids) > most:
         raise UserError(
-            f"{name[0].upper()}{name[1:]} has {len(ids)} tokens: more than {field}={most}. "
-            "Nothing is cut off silently: shorten it, or raise that."
+            f"{name} has {len(ids)} tokens, more than {field}={most}. Shorten it, or raise "
+            f"{field}: nothing is cut off silently."
         )
     if mask in ids:
         raise UserError(
-            f"{name[0].upper()}{name[1:]} holds the tokenizer's mask token: the model would take "
-            "it for a place to fill in."
+            f"{name} contains the tokenizer's mask token, which the model would take for a "
+            "position to fill in."
         )

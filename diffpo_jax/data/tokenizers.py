@@ -1,6 +1,6 @@
-"""Tokenizers: from the configuration to token ids and back.
+"""Makes tokenizers, encodes texts as token ids, and decodes them.
 
-All tokenizers are fast ones of transformers; only `make_tokenizer` knows which one it made.
+All tokenizers are fast tokenizers of transformers; only `make_tokenizer` distinguishes them.
 """
 
 import contextlib
@@ -16,42 +16,43 @@ from diffpo_jax.config import TokenizerConfig
 from diffpo_jax.system import hub_names
 from diffpo_jax.system.errors import UserError
 
-PAD, MASK, END = "<|pad|>", "<|mask|>", "<|end|>"  # of the "char" tokenizer
+Tokenizer = transformers.PreTrainedTokenizerFast
+PAD, MASK, END = "<|pad|>", "<|mask|>", "<|end|>"  # special tokens of the tokenizer "char"
 
 
 @dataclasses.dataclass(frozen=True)
 class SpecialIds:
-    """Token ids with a meaning: not revealed yet, left of the prompt, after the answer."""
+    """The ids of special tokens."""
 
-    mask: int
-    pad: int
-    end: int
+    mask: int  # a position that is not revealed yet
+    pad: int  # a position left of the prompt
+    end: int  # a position after the answer
 
 
-def make_tokenizer(config: TokenizerConfig) -> transformers.PreTrainedTokenizerFast:
-    """Builds or loads the tokenizer that `config.name` asks for.
+def make_tokenizer(config: TokenizerConfig) -> Tokenizer:
+    """Builds or loads the tokenizer that `config.name` names.
 
-    "char" has the ids 0 pad, 1 mask, 2 end of text, then one for each character of
-    `config.alphabet` in its order.  It has no token for unknown characters: `encode` raises.
+    The tokenizer "char" has the ids 0 pad, 1 mask, 2 end of text, and then one for each character
+    of `config.alphabet` in order.  It has no token for other characters: `encode_all` raises.
 
     Raises:
-      UserError: an empty alphabet, or a character twice in it; a tokenizer that cannot be loaded,
-        is not a fast one, or lacks a token it is said to have.
+      UserError: an alphabet that is empty or has a character twice; a tokenizer that cannot be
+        loaded, is not a fast one, or lacks a configured token.
     """
-    return _of_characters(config.alphabet) if config.name == "char" else _loaded(config)
+    return _build(config.alphabet) if config.name == "char" else _load(config)
 
 
-def _of_characters(alphabet: str) -> transformers.PreTrainedTokenizerFast:
+def _build(alphabet: str) -> Tokenizer:
     if not alphabet:
-        raise UserError("config.tokenizer.alphabet is empty: the tokenizer needs characters.")
+        raise UserError("config.tokenizer.alphabet must not be empty.")
     if twice := [c for i, c in enumerate(alphabet) if c in alphabet[:i]]:
-        raise UserError(f"config.tokenizer.alphabet={alphabet!r} holds {twice[0]!r} twice.")
+        raise UserError(f"config.tokenizer.alphabet={alphabet!r} has {twice[0]!r} twice.")
     vocabulary = {token: i for i, token in enumerate([PAD, MASK, END, *alphabet])}
     backend = tokenizers.Tokenizer(models.WordLevel(vocabulary))
     every_character = tokenizers.Regex(r"[\s\S]")
     backend.pre_tokenizer = pre_tokenizers.Split(every_character, "isolated")
     backend.decoder = decoders.Fuse()
-    return transformers.PreTrainedTokenizerFast(
+    return Tokenizer(
         tokenizer_object=backend,
         pad_token=PAD,
         mask_token=MASK,
@@ -60,43 +61,37 @@ def _of_characters(alphabet: str) -> transformers.PreTrainedTokenizerFast:
     )
 
 
-def _loaded(config: TokenizerConfig) -> transformers.PreTrainedTokenizerFast:
+def _load(config: TokenizerConfig) -> Tokenizer:
     where = f"config.tokenizer.name={config.name!r}"
     maker = getattr(transformers, config.kind or "AutoTokenizer", None)
     if maker is None or not hasattr(maker, "from_pretrained"):
-        raise UserError(f"config.tokenizer.kind={config.kind!r} is no class of transformers.")
+        raise UserError(f"config.tokenizer.kind={config.kind!r} is not a class of transformers.")
     try:
-        # Code that comes with a tokenizer is never run: that needs a promise we do not give.
+        # Code in a tokenizer's repository is never run: it may do anything.
         name, revision = hub_names.split(config.name)
         pinned = {"revision": revision} if revision else {}
         with _quiet():
             tokenizer = maker.from_pretrained(name, trust_remote_code=False, **pinned)
-    except Exception as error:  # of the hub, of its files, of the network
+    except Exception as error:  # from the hub, the files or the network
         reason = (str(error).strip() or repr(error)).splitlines()[0]
         raise UserError(
-            f'{where} cannot be loaded: {reason} It is to be "char", a directory with a fast '
-            "tokenizer's files, or the name of one on the hub."
+            f'{where} cannot be loaded: {reason} It must be "char", a directory with the files '
+            "of a fast tokenizer, or the name of one on the hub."
         ) from error
     if not tokenizer.is_fast:
         raise UserError(f"{where} is not a fast tokenizer: only those are supported.")
     known = tokenizer.get_vocab()
-    named = {
-        "mask": (config.mask,),
-        "pad": (config.pad,),
-        "ends": config.ends,
-        "closing": (config.closing,),
-    }
-    for field, tokens in named.items():
-        for token in tokens:
-            if token and token not in known:
-                raise UserError(f"config.tokenizer.{field}: {where} has no token {token!r}.")
+    named = [("mask", config.mask), ("pad", config.pad), ("closing", config.closing)]
+    for field, token in named + [("ends", token) for token in config.ends]:
+        if token and token not in known:
+            raise UserError(f"config.tokenizer.{field}: {where} has no token {token!r}.")
     if config.mask:
         tokenizer.mask_token = config.mask
     if config.pad:
         tokenizer.pad_token = config.pad
     if config.ends:
         tokenizer.eos_token = config.ends[0]
-        # Transformers knows one; the others travel with the object.
+        # transformers knows one end token, so the others become an attribute.
         tokenizer.further_ends = tuple(known[token] for token in config.ends[1:])
     tokenizer.closing = (known[config.closing],) if config.closing else ()
     special_ids(tokenizer)
@@ -105,7 +100,7 @@ def _loaded(config: TokenizerConfig) -> transformers.PreTrainedTokenizerFast:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """No warnings of transformers: of families that it does not know it says they may not load."""
+    """Silences transformers, which warns that model families unknown to it may not load."""
     before = transformers.utils.logging.get_verbosity()
     transformers.utils.logging.set_verbosity_error()
     try:
@@ -114,8 +109,8 @@ def _quiet() -> Iterator[None]:
         transformers.utils.logging.set_verbosity(before)
 
 
-def special_ids(tokenizer: transformers.PreTrainedTokenizerFast) -> SpecialIds:
-    """The special ids of a tokenizer.  Raises `UserError` if it lacks one."""
+def special_ids(tokenizer: Tokenizer) -> SpecialIds:
+    """The special ids of a tokenizer.  Raises `UserError` if one is missing."""
     ids = {
         "mask": tokenizer.mask_token_id,
         "pad": tokenizer.pad_token_id,
@@ -125,37 +120,27 @@ def special_ids(tokenizer: transformers.PreTrainedTokenizerFast) -> SpecialIds:
         if value is None:
             field = "ends" if name == "end" else name
             raise UserError(
-                f"The tokenizer of config.tokenizer has no {name} token; if one of its tokens is "
-                f"meant to be that, name it in config.tokenizer.{field}."
+                f"The tokenizer of config.tokenizer has no {name} token. If one of its tokens "
+                f"serves as such, name it in config.tokenizer.{field}."
             )
     return SpecialIds(**ids)
 
 
-def end_ids(tokenizer: transformers.PreTrainedTokenizerFast) -> tuple[int, ...]:
-    """The ids that end a text; the first is what fills the rest.  Raises like `special_ids`."""
+def end_ids(tokenizer: Tokenizer) -> tuple[int, ...]:
+    """The ids that end a text; the first one fills the rest.  Raises like `special_ids`."""
     return (special_ids(tokenizer).end, *getattr(tokenizer, "further_ends", ()))
 
 
-def closing_ids(tokenizer: transformers.PreTrainedTokenizerFast) -> tuple[int, ...]:
-    """What closes the answer of a chat in SFT: one id, or none."""
+def closing_ids(tokenizer: Tokenizer) -> tuple[int, ...]:
+    """The id that closes the answer of a chat in SFT, or nothing."""
     return getattr(tokenizer, "closing", ())
 
 
-def encode(
-    tokenizer: transformers.PreTrainedTokenizerFast, text: str, name: str = "the text"
-) -> list[int]:
-    """Token ids of a text, without special tokens around it.
+def encode_all(tokenizer: Tokenizer, texts: Sequence[str], names: Sequence[str]) -> list[list[int]]:
+    """Encodes texts, without special tokens around them.
 
-    Raises:
-      UserError: a character the tokenizer has no token for; the message gives it and `name`.
+    Raises `UserError` on a character that the tokenizer has no token for, with the text's name.
     """
-    return encode_all(tokenizer, [text], [name])[0]
-
-
-def encode_all(
-    tokenizer: transformers.PreTrainedTokenizerFast, texts: Sequence[str], names: Sequence[str]
-) -> list[list[int]]:
-    """`encode` for several texts in one call, which is faster."""
     if not texts:
         return []
     rows = _encode(tokenizer, list(texts))
@@ -164,20 +149,18 @@ def encode_all(
             for character in text:
                 if _encode(tokenizer, [character]) is None:
                     raise UserError(
-                        f"The tokenizer of config.tokenizer has no token for the character "
+                        "The tokenizer of config.tokenizer has no token for the character "
                         f"{character!r} in {name}."
                     )
         raise ValueError(f"the tokenizer cannot encode {texts!r}")
     return rows
 
 
-def as_chat(tokenizer: transformers.PreTrainedTokenizerFast, texts: Sequence[str]) -> list[str]:
-    """Each text as the one turn of a user, up to where the model is to answer.
+def format_chat(tokenizer: Tokenizer, texts: Sequence[str]) -> list[str]:
+    """Each text as the only user turn of a chat, up to the place of the model's answer.
 
-    The template writes the special tokens it wants: what comes out is encoded without others.
-
-    Raises:
-      UserError: the tokenizer has no chat template, or its template fails.
+    The template writes all special tokens, so the result is encoded without further ones.  Raises
+    `UserError` if the tokenizer has no chat template, or if the template fails.
     """
     if not texts:
         return []
@@ -188,35 +171,32 @@ def as_chat(tokenizer: transformers.PreTrainedTokenizerFast, texts: Sequence[str
     turns = [[{"role": "user", "content": text}] for text in texts]
     try:
         return tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
-    except Exception as error:  # whatever a template does
+    except Exception as error:  # a template may raise anything
         raise UserError(
             f"config.task.prompt.chat=True: the tokenizer's chat template fails ({error})."
         ) from error
 
 
-def decode(tokenizer: transformers.PreTrainedTokenizerFast, ids: Sequence[int]) -> str:
-    """The text of token ids; special tokens, and ids the tokenizer lacks, leave no trace."""
+def decode(tokenizer: Tokenizer, ids: Sequence[int]) -> str:
+    """The text of token ids.  Special tokens and ids that the tokenizer lacks are left out."""
     return tokenizer.decode(np.asarray(ids, np.int64).tolist(), skip_special_tokens=True)
 
 
-def decode_answer(tokenizer: transformers.PreTrainedTokenizerFast, ids: Sequence[int]) -> str:
-    """The text up to the first end of text; what was written after it is no part of the answer."""
-    ids, ends = np.asarray(ids), end_ids(tokenizer)
-    found = np.flatnonzero(np.isin(ids, ends))
-    return decode(tokenizer, ids[: found[0]] if found.size else ids)
+def decode_answer(tokenizer: Tokenizer, ids: Sequence[int]) -> str:
+    """The text before the first end of text; the rest is not part of the answer."""
+    ends = np.flatnonzero(np.isin(ids, end_ids(tokenizer)))
+    return decode(tokenizer, ids[: ends[0]] if ends.size else ids)
 
 
-def piece(tokenizer: transformers.PreTrainedTokenizerFast, token: int) -> str:
-    """The text of one token by itself; a special token's name."""
+def token_text(tokenizer: Tokenizer, token: int) -> str:
+    """The text of one token, or the name of a special token."""
     if token in tokenizer.all_special_ids:
         return tokenizer.convert_ids_to_tokens(token)
     return tokenizer.decode([token])
 
 
-def _encode(
-    tokenizer: transformers.PreTrainedTokenizerFast, texts: list[str]
-) -> list[list[int]] | None:
-    """Token ids by text; None if any text holds something unknown."""
+def _encode(tokenizer: Tokenizer, texts: list[str]) -> list[list[int]] | None:
+    """The token ids of each text, or None if a character is unknown."""
     try:
         rows = tokenizer(
             texts,
@@ -224,7 +204,7 @@ def _encode(
             return_attention_mask=False,
             return_token_type_ids=False,
         )["input_ids"]
-    except Exception:  # the tokenizers library raises no other type for an unknown token
+    except Exception:  # tokenizers has no type of its own for unknown tokens
         return None
     unknown = tokenizer.unk_token_id
     if unknown is not None and any(unknown in row for row in rows):

@@ -60,7 +60,7 @@ def complete(
     return [
         Completion(
             prompt=text,
-            pieces=[tokenizers.piece(tokenizer, int(t)) for t in rollout.tokens[i]],
+            pieces=[tokenizers.token_text(tokenizer, int(t)) for t in rollout.tokens[i]],
             calls=rollout.commit_call[i].tolist(),
             sampled=rollout.sampled[i].tolist(),
             probabilities=np.exp(rollout.logprob[i]).tolist(),

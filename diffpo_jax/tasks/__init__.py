@@ -1,4 +1,4 @@
-"""The tasks, by the name that `config.task.name` gives.  A new task is one more line here."""
+"""The tasks by name (`config.task.name`).  A new task is one more line in `TASKS`."""
 
 import pathlib
 from collections.abc import Callable
@@ -20,14 +20,12 @@ TASKS: dict[str, Callable[[TaskConfig, pathlib.Path], Task]] = {
 
 
 def make_task(config: TaskConfig, data_dir: pathlib.Path) -> Task:
-    """The task that `config.name` asks for.
+    """Makes the task that `config.name` names.
+
+    Raises `UserError` if there is no such task, or if it refuses its settings or files.
 
     Args:
-      config: the task's section of the configuration.
-      data_dir: where tasks keep data that they generate.
-
-    Raises:
-      UserError: an unknown name, or what the task says about its settings and files.
+      data_dir: the directory of generated data.
     """
     if config.name not in TASKS:
         raise UserError(

@@ -1,17 +1,17 @@
-r"""MATH: competition problems with a LaTeX expression for an answer (arXiv 2103.03874).
+r"""MATH: competition problems whose answer is a LaTeX expression (arXiv 2103.03874).
 
 By default training reads ankner/math-500 and the test is MATH-500 (HuggingFaceH4/MATH-500), both
-of the hub; `train_file` and `test_file` may name others.  Columns: `problem`, and `answer` or
-`solution`, which boxes its answer; `level` (5, or "Level 5") where there is one.
+from the hub.  `train_file` and `test_file` may name others.  Columns: `problem`; `answer`, or
+`solution`, which boxes its answer; optionally `level` (5, or "Level 5").
 
 Rewards:
   correct: 1 if the answer equals the gold answer by string rules, as a number, or by algebra,
-    which is given up after `config.task.grader_seconds` (`verify`).
-  formatted: 1 if the answer is marked as `config.task.prompt.answer` asks for.
-  d1: the sum of d1's two, which are known by their own names too (`d1_math500`).
+    which is given up after `config.task.grader_seconds` (`answers.algebra`).
+  formatted: 1 if the answer is marked as `config.task.prompt.answer` asks.
+  d1: the sum of d1's two rewards, each of which can be chosen by its own name (`d1.math500`).
 
-Protocol "default" counts `correct` as right.  "d1" trains on d1's sum, and counts as right what
-d1's evaluation does, which compares strings.
+Protocol "default" counts an answer as right if it earns `correct`.  "d1" trains on d1's sum, and
+counts as right what d1's evaluation does, which compares strings.
 """
 
 import pathlib
@@ -24,107 +24,77 @@ from diffpo_jax.system.errors import UserError
 from diffpo_jax.tasks.answers import extract
 from diffpo_jax.tasks.answers.algebra import Verifier
 from diffpo_jax.tasks.d1 import answers as d1_answers
-from diffpo_jax.tasks.d1 import math500
-from diffpo_jax.tasks.datasets.splits import Question, Splits
+from diffpo_jax.tasks.d1 import math500 as d1
+from diffpo_jax.tasks.d1 import protocol
+from diffpo_jax.tasks.datasets import hub
 from diffpo_jax.tasks.published import Published
 from diffpo_jax.tasks.task import GIVEN_UP, Example, Reward
-
-TRAIN, TEST = "ankner/math-500::train", "HuggingFaceH4/MATH-500::test"
-# The rewards by name, and the most that each gives.
-REWARDS = {"correct": 1.0, "formatted": 1.0, "d1": math500.MOST} | {
-    "format": 0.75,
-    "correctness": 2.0,
-}
-WORDS = (
-    "Here is a problem in mathematics.\n{question}\n"
-    "The answer is one expression in LaTeX, as simple as it can be. {format}"
-)
 
 
 class Math500(Published):
     """MATH-500 and training problems like it, from the hub or from files of their form."""
 
     name = "math500"
+    TRAIN, TEST = "ankner/math-500::train", "HuggingFaceH4/MATH-500::test"
+    COLUMNS = ("problem",)
+    PROTOCOLS = protocol.both(d1.PROTOCOL, "correct")
+    REWARDS = {"correct": 1.0, "formatted": 1.0} | d1.REWARDS
+    WORDS = (
+        "Here is a problem in mathematics.\n{question}\n"
+        "The answer is one expression in LaTeX, as simple as it can be. {format}"
+    )
 
     def __init__(self, config: TaskConfig, data_dir: pathlib.Path):
-        """See `Published`; nothing is generated into `data_dir`."""
-        del data_dir
-        splits = Splits(config, train=TRAIN, test=TEST, columns=("problem",), question="problem")
-        super().__init__(config, splits, REWARDS, WORDS)
+        """See `Published`."""
+        super().__init__(config, data_dir)
         self._verifier = Verifier(limit_s=config.grader_seconds, processes=config.grader_processes)
 
     def reward(self, example: Example, completion: str) -> Reward:
-        """Grades one completion (see the module's head).  Never raises, whatever the text."""
+        """Grades one completion (see the module's docstring).  Never raises, whatever the text."""
         return self.rewards([example], [completion])[0]
 
     def rewards(self, examples: Sequence[Example], completions: Sequence[str]) -> list[Reward]:
-        """Grades many completions, each like `reward`; their algebra is done side by side."""
-        found = [extract.read(text, self._config.prompt.answer) for text in completions]
+        """Grades many completions as `reward` does.  Their algebra runs in parallel."""
+        kind = self._config.prompt.answer
+        answers = [extract.read(text, kind) for text in completions]
         golds = [example.meta["answer"] for example in examples]
-        equal = self._verifier.equal([(g, a or "") for g, a in zip(golds, found, strict=True)])
-        return [
-            self._grade(text, gold, answer, bool(verdict))
-            for text, gold, answer, verdict in zip(completions, golds, found, equal)
-        ]
+        equal = self._verifier.equal([(g, a or "") for g, a in zip(golds, answers, strict=True)])
+        rewards = []
+        for example, text, answer, verdict in zip(examples, completions, answers, equal):
+            own = protocol.Verdict(bool(verdict), bool(answer), answer)
+            formatted = float(extract.is_marked(text, kind))
+            parts = {"correct": float(own.correct), "formatted": formatted}
+            rewards.append(self._grade(example, text, own, parts))
+        return rewards
 
     def scores(self, examples: Sequence[Example], completions: Sequence[str]) -> dict[str, float]:
-        """Accuracy by d1's evaluation, whatever the protocol, and how much algebra was given up.
-
-        Returns:
-          `d1_accuracy`; `given_up`, answers so far, of those this process graded, whose algebra
-          was stopped or crashed.
-        """
-        right = [
-            math500.is_right(c, e.meta["answer"])
-            for e, c in zip(examples, completions, strict=True)
-        ]
-        return {
-            "d1_accuracy": sum(right) / max(len(right), 1),
-            GIVEN_UP: float(self._verifier.killed),
-        }
+        """d1's accuracy, and the answers of this process so far whose algebra hung or crashed."""
+        scores = super().scores(examples, completions)
+        return scores | {GIVEN_UP: float(self._verifier.killed)}
 
     def difficulty(self, example: Example) -> float:
-        """The problem's level, 1 to 5; 0 where the data set gives none."""
+        """The problem's level, 1 to 5, or 0 if the data set has none."""
         return float(example.meta["level"])
 
-    def _grade(self, completion: str, gold: str, answer: str | None, equal: bool) -> Reward:
-        kind, of_d1 = self._config.prompt.answer, math500.rewards(completion, gold)
-        marked = {"tags": extract.last_tag, "boxed": extract.last_boxed}.get(kind, str.strip)
-        parts = {
-            "correct": float(equal),
-            "formatted": float(bool(marked(completion))),
-            "d1": sum(of_d1.values()),
-            **of_d1,
-        }
-        if self._config.protocol == "d1":
-            answer = math500.evaluated(completion)
-            equal = math500.is_right(completion, gold)
-        return Reward(
-            total=parts[self._reward],
-            parts=parts,
-            correct=equal,
-            parsed=bool(answer),
-            answer=answer,
-        )
-
-    def _gold(self, question: Question) -> str:
-        """The column `answer`, or what `solution` boxes last."""
-        values = question.row.values
+    def _gold(self, row: hub.Row) -> str:
+        """The column `answer`, or the last box of the column `solution`."""
+        values = row.values
         if not {"answer", "solution"} & values.keys():
             raise UserError(
-                f"{question.row.where} has no column 'answer' and no column 'solution'. "
+                f"{row.where} has no column 'answer' and no column 'solution'. "
                 f"Its columns: {', '.join(map(str, values))}."
             )
         gold = values.get("answer") or _boxed(values.get("solution"))
         if not isinstance(gold, str) or not gold.strip():
             raise UserError(
-                f"{question.row.where}: there is no answer in its column 'answer', nor one in "
-                r"\boxed{...} in its column 'solution'."
+                f"{row.where}: column 'answer' is empty, and column 'solution' has no "
+                r"\boxed{...}."
             )
         return gold.strip()
 
-    def _meta(self, question: Question) -> dict[str, Any]:
-        return {"level": _level(question.row.values)}
+    def _meta(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        level = re.search("[0-9]", str(values.get("level", "")))
+        return {"level": int(level[0]) if level else 0}
 
 
 def _boxed(solution: Any) -> str | None:
@@ -134,8 +104,3 @@ def _boxed(solution: Any) -> str | None:
         return answer
     # A few solutions write \boxed 5 or leave a brace open.
     return d1_answers.boxed(solution) if "\\boxed" in solution else None
-
-
-def _level(values: Mapping[str, Any]) -> int:
-    found = re.search("[0-9]", str(values.get("level", "")))
-    return int(found[0]) if found else 0

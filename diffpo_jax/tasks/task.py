@@ -1,6 +1,6 @@
-"""What a task is: examples by split, a reward per completion.  Plain Python, no jax.
+"""The interface of a task: examples by split, and a reward per completion.  No jax.
 
-A new task is one file with a class that has these members, and one line in
+A new task is one file with a class that has the members of `Task`, and one line in
 `diffpo_jax.tasks.TASKS`.
 """
 
@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 from diffpo_jax.system.errors import UserError
 
 SPLITS = ("train", "validation", "test")
-GIVEN_UP = "given_up"  # the score that counts what this process graded, not the whole set
+GIVEN_UP = "given_up"  # a score that counts the answers graded by one process
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,13 +19,13 @@ class Example:
     """One problem.
 
     Attributes:
-      id: stable across runs, machines and splits; names the example in samples/.
-      prompt: the text the model reads.
-      target: a right completion, what the base model is trained to write.
-      meta: what the grader needs beside that (JSON-like values only).
-      prefill: how every completion begins; given to the model and not written by it, but part
-        of what is graded.  Where the target begins with it too, the model is trained on the rest.
-      chat: whether the prompt is a user's turn of a chat, in the tokenizer's chat template.
+      id: the name of the example in samples/, the same in all runs, machines and splits.
+      prompt: the text that the model reads.
+      target: a right completion, which the base model is trained to write.
+      meta: further values for the grader (JSON-like values only).
+      prefill: the beginning of every completion, given to the model and graded with the rest.
+        If the target begins with it, the model is trained on the remainder.
+      chat: whether the prompt becomes a user's turn in the tokenizer's chat template.
     """
 
     id: str
@@ -37,10 +37,10 @@ class Example:
 
 
 class Examples(Sequence[Example]):
-    """Examples that are made when asked for; a slice keeps the ids of its examples."""
+    """Examples that are made when they are indexed.  A slice keeps the ids of its examples."""
 
     def __init__(self, rows: Sequence[Any], make: Callable[[int, Any], Example]):
-        """`make` gets the position of a row and the row."""
+        """`make` makes an example of a row, given its position and the row."""
         self._rows = rows
         self._make = make
         self._positions = range(len(rows))
@@ -61,12 +61,12 @@ class Reward(NamedTuple):
     """The verdict on one completion.
 
     Attributes:
-      total: the task's reward, before any term for speed.  At most `reward_max`; 0 for nothing
-        right, and below it where a published reward takes points off.
-      parts: every reward the task knows, by name, whether or not `total` uses it.
+      total: the task's reward, before any term for speed.  At most `reward_max`; 0 if nothing
+        is right, and negative if a published reward subtracts points.
+      parts: all rewards of the task by name, whether or not `total` uses them.
       correct: whether the completion counts as right in accuracies, by the protocol's evaluation.
-      parsed: False when no answer could be read from the completion.
-      answer: what was read as the answer, for people; None where nothing was.
+      parsed: whether an answer could be read from the completion.
+      answer: the answer that was read, for people, or None.
     """
 
     total: float
@@ -77,10 +77,10 @@ class Reward(NamedTuple):
 
 
 class OneByOne:
-    """For tasks whose grading is quick: many completions are graded one after the other."""
+    """Grades many completions one after the other, for tasks that grade quickly."""
 
     def rewards(self, examples: Sequence[Example], completions: Sequence[str]) -> list[Reward]:
-        """Grades many completions, each like `reward`."""
+        """Grades each completion as `reward` does."""
         return [self.reward(e, c) for e, c in zip(examples, completions, strict=True)]
 
 
@@ -88,53 +88,47 @@ class OneByOne:
 class Task(Protocol):
     """The whole interface between a task and the rest of the project.
 
-    `config.task.protocol` decides whose verdicts a task gives: "default", which is right by the
-    task's own rules, or "d1", which repeats the published verdicts of d1, quirks included.
+    `config.task.protocol` chooses the verdicts: "default" for the task's own rules, or "d1" for
+    the published verdicts of d1, with their quirks.
     """
 
     name: str
-    reward_max: float  # the largest `Reward.total`: the range in Theorem 1's bound
+    reward_max: float  # the largest `Reward.total`, the range in the bound of Theorem 1
 
     def examples(self, split: str) -> Sequence[Example]:
-        """Examples of "train", "validation" or "test", by index, in a fixed order."""
+        """The examples of "train", "validation" or "test", in a fixed order."""
         ...
 
     def reward(self, example: Example, completion: str) -> Reward:
-        """Grades one completion, its prefill included.  Never raises, whatever the text."""
+        """Grades one completion with its prefill.  Never raises, whatever the text."""
         ...
 
     def rewards(self, examples: Sequence[Example], completions: Sequence[str]) -> list[Reward]:
-        """Grades many completions, each like `reward`; side by side where that takes long."""
+        """Grades each completion as `reward` does, in parallel if that takes long."""
         ...
 
     def scores(self, examples: Sequence[Example], completions: Sequence[str]) -> dict[str, float]:
-        """Figures over a whole set, beside accuracy: other protocols' metrics, say.
+        """Figures over a whole set beside accuracy, such as the metrics of other protocols.
 
-        `GIVEN_UP` alone counts verdicts that this process could not come to, so far.
+        `GIVEN_UP` is the exception: it counts the answers that this process gave up so far.
         """
         ...
 
     def overlap(self) -> int:
-        """How many test prompts are training prompts too."""
+        """How many test prompts are also training prompts."""
         ...
 
     def difficulty(self, example: Example) -> float:
-        """A number that grows with difficulty (Sudoku: blanks); for reports, and `rl.focus`."""
+        """A number that grows with difficulty (Sudoku: blanks), for reports and prompt sampling."""
         ...
 
 
-def choose_reward(reward: str | None, protocol: str, rewards: Sequence[str], of_d1: str) -> str:
-    """The name of the reward to train on.
+def choose_reward(reward: str | None, rewards: Sequence[str], default: str) -> str:
+    """The name of the reward to train on: `reward`, or `default` if that is None.
 
-    Args:
-      reward: `config.task.reward`; None: the first of `rewards`, with protocol "d1" `of_d1`.
-      rewards: the names of the task's rewards.
-
-    Raises:
-      UserError: the task has no such reward.
+    Raises `UserError` if it is not one of `rewards`, the names of the task's rewards.
     """
-    if reward is None:
-        return of_d1 if protocol == "d1" else rewards[0]
+    reward = default if reward is None else reward
     if reward not in rewards:
         raise UserError(
             f"config.task.reward={reward!r} is unknown; use one of: {', '.join(rewards)}."

@@ -1,8 +1,8 @@
-r"""The texts of prompts: templates with a task's fields, and how an answer is to be marked.
+r"""The texts of prompts: templates with a task's fields, and the sentences on answer formats.
 
-A template is the prompt's text with the fields in braces, as in "Solve {question}. {format}".
-Only plain names may stand in braces; a literal brace is doubled: \boxed{{...}}.  `format` is a
-field of every task: the sentence that asks for `config.task.prompt.answer`.
+A template is the prompt's text with fields in braces, as in "Solve {question}. {format}".  Only
+plain names may be in braces; a literal brace is doubled: \boxed{{...}}.  Every task has the field
+`format`: the sentence that asks for the answer format `config.task.prompt.answer`.
 """
 
 import functools
@@ -15,7 +15,7 @@ from diffpo_jax.system.errors import UserError
 from diffpo_jax.tasks.answers import extract
 from diffpo_jax.tasks.task import Example
 
-WORDS = "words"  # the template that stands for the task's own instructions
+WORDS = "words"  # the value of `template` that stands for the task's own instructions
 _WHERE = "config.task.prompt.template"
 
 ANSWER_FORMATS = {
@@ -26,17 +26,14 @@ ANSWER_FORMATS = {
 
 
 class Wording:
-    """Makes a task's examples as `config.task.prompt` asks for them."""
+    """Makes a task's examples according to `config.task.prompt`."""
 
     def __init__(self, config: PromptConfig, words: str, fields: Collection[str]):
-        """Reads and checks the template.
+        """Checks the template.  Raises `UserError` if it cannot be filled.
 
         Args:
-          words: the task's own instructions, a template; what "words" stands for.
-          fields: the names that the task's examples give, beside "format".
-
-        Raises:
-          UserError: a template that cannot be filled.
+          words: the task's own instructions, a template, used if the template is "words".
+          fields: the names of the task's fields, beside "format".
         """
         self._config = config
         self._template = words if config.template == WORDS else config.template
@@ -46,7 +43,7 @@ class Wording:
     def example(
         self, id: str, fields: Mapping[str, str], answer: str, meta: Mapping[str, Any]
     ) -> Example:
-        """One problem, its target being the answer in the format that is asked for."""
+        """Makes an example whose target is the answer in the configured format."""
         return Example(
             id=id,
             prompt=fill(self._template, {"format": self._format, **fields}),
@@ -58,14 +55,10 @@ class Wording:
 
 
 def fill(template: str, fields: Mapping[str, str], where: str = _WHERE) -> str:
-    """The text that a template makes of fields.
+    """Replaces the fields of a template by their values.
 
-    Args:
-      fields: the values of all fields there are.
-      where: the configuration field that holds the template, for messages.
-
-    Raises:
-      UserError: a name in braces that is no field, or anything but a plain name in them.
+    Raises `UserError`, naming the configuration field `where`, if braces do not hold the plain name
+    of a field.
     """
     parts = parse(template, tuple(fields), where)
     return "".join(literal + (fields[name] if name else "") for literal, name in parts)
@@ -75,14 +68,13 @@ def fill(template: str, fields: Mapping[str, str], where: str = _WHERE) -> str:
 def parse(
     template: str, names: tuple[str, ...] | None, where: str = _WHERE
 ) -> list[tuple[str, str]]:
-    """(text, the field after it or "") by turns; `names` are the fields there are, None: any.
+    """Divides a template into pairs (text, name of the field after it or "").
 
-    Raises:
-      UserError: like `fill`.
+    `names` are the known fields, or None if any name is allowed.  Raises like `fill`.
     """
-    there_are = ""
+    hint = "Write a literal brace twice."
     if names is not None:
-        there_are = f"The fields there are: {', '.join(f'{{{name}}}' for name in names)}. "
+        hint += f" The fields are: {', '.join(f'{{{name}}}' for name in names)}."
     parts = []
     try:
         for literal, name, spec, conversion in string.Formatter().parse(template):
@@ -91,13 +83,8 @@ def parse(
                 continue
             if spec or conversion or not name or (names is not None and name not in names):
                 odd = name + (f"!{conversion}" if conversion else "") + (f":{spec}" if spec else "")
-                raise UserError(
-                    f"{where}: {{{odd}}} is no field. {there_are}A brace that is meant as text is "
-                    "written twice."
-                )
+                raise UserError(f"{where}: {{{odd}}} is not a field. {hint}")
             parts.append((literal, name))
     except ValueError as error:
-        raise UserError(
-            f"{where}: {error}. A brace that is meant as text is written twice. {there_are}".strip()
-        ) from error
+        raise UserError(f"{where}: {error}. {hint}") from error
     return parts

@@ -25,6 +25,12 @@ in_order = functools.partial(
 )
 
 
+def encode(example, tokenizer=TOKENIZER, *, index=0, **lengths):
+    """One row of a batch."""
+    batch = prompts.encode_examples([example], tokenizer, indices=[index], **lengths)
+    return prompts.EncodedBatch(*(array[0] for array in batch))
+
+
 def take(iterator, count):
     return list(itertools.islice(iterator, count))
 
@@ -38,9 +44,7 @@ def assert_same(batches, others):
 
 
 def test_one_example_by_hand():
-    row = prompts.encode_example(
-        Example("e", "120", "07"), TOKENIZER, index=5, prompt_length=5, length=4
-    )
+    row = encode(Example("e", "120", "07"), index=5, prompt_length=5, length=4)
     assert row.index == 5
     assert row.tokens.tolist() == [0, 0, 4, 5, 3]  # pad is 0, digit d is d + 3
     assert row.mask.tolist() == [False, False, True, True, True]
@@ -48,13 +52,9 @@ def test_one_example_by_hand():
 
 
 def test_full_and_empty_rows():
-    full = prompts.encode_example(
-        Example("e", "12", "34"), TOKENIZER, index=0, prompt_length=2, length=2
-    )
+    full = encode(Example("e", "12", "34"), prompt_length=2, length=2)
     assert full.tokens.tolist() == [4, 5] and full.mask.all() and full.target.tolist() == [6, 7]
-    empty = prompts.encode_example(
-        Example("e", "", ""), TOKENIZER, index=0, prompt_length=2, length=2
-    )
+    empty = encode(Example("e", "", ""), prompt_length=2, length=2)
     assert not empty.mask.any() and empty.target.tolist() == [2, 2]
 
 
@@ -65,16 +65,14 @@ def test_batches_have_fixed_shapes_and_types():
     assert [a.shape for a in batch] == [(4,), (4, 6), (4, 6), (4, 3)]
 
 
-def test_the_stream_holds_the_rows_that_index_names():
+def test_the_stream_has_the_rows_that_index_names():
     for batch in take(stream(), 5):
         for index, *row in zip(*batch):
-            expected = prompts.encode_example(
-                EXAMPLES[index], TOKENIZER, index=index, prompt_length=6, length=3
-            )
+            expected = encode(EXAMPLES[index], index=index, prompt_length=6, length=3)
             assert_same([row], [expected[1:]])
 
 
-def test_every_epoch_has_every_example_in_its_own_order():
+def test_every_epoch_has_all_examples_in_its_own_order():
     order = np.concatenate([batch.index for batch in take(stream(), 10)]).reshape(4, 10)
     np.testing.assert_array_equal(np.sort(order, axis=1), np.tile(np.arange(10), (4, 1)))
     assert len({tuple(epoch) for epoch in order.tolist()}) == 4
@@ -86,13 +84,13 @@ def test_the_seed_decides_the_order():
     assert not any(np.array_equal(a, b) for a, b in itertools.combinations(orders, 2))
 
 
-def test_a_batch_larger_than_the_data():
+def test_a_batch_may_be_larger_than_the_data():
     batch = next(stream(batch=23))
     assert sorted(np.bincount(batch.index).tolist()) == [2] * 7 + [3] * 3
 
 
 @pytest.mark.parametrize("taken", [0, 1, 4, 7])
-def test_resuming_equals_going_on(taken):
+def test_a_resumed_stream_equals_an_uninterrupted_one(taken):
     iterator = stream()
     take(iterator, taken)
     state = json.loads(json.dumps(iterator.get_state()))
@@ -105,7 +103,7 @@ def test_resuming_equals_going_on(taken):
     assert_same(take(iterator, 6), expected)
 
 
-def test_resuming_through_an_orbax_checkpoint(tmp_path):
+def test_a_stream_resumes_from_an_orbax_checkpoint(tmp_path):
     iterator = stream()
     expected = {}
     with ocp.CheckpointManager(tmp_path) as manager:
@@ -129,7 +127,7 @@ def test_resuming_through_an_orbax_checkpoint(tmp_path):
             assert restored is other
 
 
-def test_evaluation_goes_through_the_examples_once():
+def test_evaluation_has_every_example_once():
     batches = list(in_order(EXAMPLES, batch=4))
     assert [b.index.tolist() for b in batches] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, -1, -1]]
     last = batches[-1]
@@ -139,7 +137,7 @@ def test_evaluation_goes_through_the_examples_once():
     assert tokenizers.decode(TOKENIZER, last.target[1]) == "09"
 
 
-def test_evaluation_of_whole_batches_and_of_nothing():
+def test_evaluation_of_whole_batches_and_of_no_examples():
     assert [b.index.tolist() for b in in_order(EXAMPLES[:4], batch=2)] == [[0, 1], [2, 3]]
     assert [b.index.tolist() for b in in_order(EXAMPLES[:1], batch=3)] == [[0, -1, -1]]
     assert list(in_order([], batch=2)) == []
@@ -150,17 +148,17 @@ def test_evaluation_of_whole_batches_and_of_nothing():
     [
         (
             Example("sudoku/3", "1234567", "1"),
-            "prompt of example sudoku/3 has 7 tokens: more than config.sampler.prompt_length=6",
+            "prompt of example sudoku/3 has 7 tokens, more than config.sampler.prompt_length=6",
         ),
         (
             Example("sudoku/4", "1", "1234"),
-            "target of example sudoku/4 has 4 tokens: more than config.sampler.length=3",
+            "target of example sudoku/4 has 4 tokens, more than config.sampler.length=3",
         ),
         (Example("sudoku/5", "1x", "1"), "character 'x' in the prompt of example sudoku/5"),
         (Example("sudoku/6", "1", "1\n"), r"character '\\n' in the target of example sudoku/6"),
     ],
 )
-def test_examples_that_do_not_fit(example, message):
+def test_examples_that_do_not_fit_are_refused(example, message):
     with pytest.raises(UserError, match=message):
         list(in_order([EXAMPLES[0], example], batch=2))
     with pytest.raises(UserError, match=message):
@@ -170,7 +168,7 @@ def test_examples_that_do_not_fit(example, message):
         )
 
 
-def test_no_examples():
+def test_a_stream_needs_examples():
     with pytest.raises(UserError, match="no training examples"):
         prompts.make_iterator([], TOKENIZER, prompt_length=6, length=3, batch=2, seed=0)
 
@@ -203,27 +201,27 @@ def chat():
 
 
 def prompt_of(tokenizer, example):
-    row = prompts.encode_example(example, tokenizer, index=0, prompt_length=12, length=4)
+    row = encode(example, tokenizer, index=0, prompt_length=12, length=4)
     return "".join(tokenizer.convert_ids_to_tokens(row.tokens[row.mask])), row.target.tolist()
 
 
-def test_a_prompt_is_a_turn_of_a_chat(chat):
-    assert chat("1")["input_ids"] == [3, 7]  # it does add a token
+def test_a_prompt_may_be_a_turn_of_a_chat(chat):
+    assert chat("1")["input_ids"] == [3, 7]  # it adds a token
     text, target = prompt_of(chat, Example("e", "12=", "3", chat=True))
     assert text == "<s><user>12=</turn><assistant>"
     assert target == [9, 2, 2, 2]
     assert prompt_of(chat, Example("e", "12=", "3"))[0] == "12="
 
 
-def test_the_beginning_of_a_completion_may_be_given(chat):
+def test_a_prefill_is_part_of_the_prompt_and_not_of_the_target(chat):
     text, target = prompt_of(chat, Example("e", "12=", "t3", chat=True, prefill="t"))
     assert text == "<s><user>12=</turn><assistant>t"
-    assert target == [9, 2, 2, 2]  # the rest
+    assert target == [9, 2, 2, 2]  # the target without the prefill
     text, target = prompt_of(chat, Example("e", "12=", "3", prefill="t"))
-    assert (text, target) == ("12=t", [9, 2, 2, 2])  # not part of this target: put before it
+    assert (text, target) == ("12=t", [9, 2, 2, 2])  # this target does not begin with the prefill
 
 
-def test_turns_and_plain_prompts_in_one_batch(chat):
+def test_a_batch_may_mix_turns_and_plain_prompts(chat):
     mixed = [
         Example("a", "1", "", chat=True),
         Example("b", "2", ""),
@@ -248,41 +246,39 @@ def test_bare_prompts_are_encoded_like_those_of_examples(chat, chatting):
     np.testing.assert_array_equal(mask, batch.mask)
 
 
-def test_bare_prompts_that_cannot_be():
+def test_faulty_bare_prompts_are_refused():
     with pytest.raises(UserError, match="prompt 2 is empty"):
         prompts.encode_prompts(["1", ""], TOKENIZER, 4, PromptConfig())
-    with pytest.raises(UserError, match=r"Prompt 1 has 5 tokens: more than config.sampler.prompt"):
+    with pytest.raises(UserError, match=r"Prompt 1 has 5 tokens, more than config.sampler.prompt"):
         prompts.encode_prompts(["12345"], TOKENIZER, 4, PromptConfig())
     assert prompts.encode_prompts([""], TOKENIZER, 4, PromptConfig(prefill="1"))[1].sum() == 1
 
 
-def test_no_chat_template():
+def test_a_missing_chat_template_is_an_error():
     with pytest.raises(UserError, match=r"config.task.prompt.chat=True: .* has no chat template"):
         prompt_of(TOKENIZER, Example("e", "1", "2", chat=True))
 
 
-def test_a_chat_template_that_fails(chat, monkeypatch):
+def test_a_failing_chat_template_is_an_error(chat, monkeypatch):
     monkeypatch.setattr(chat, "chat_template", "{{ raise_exception('turns must alternate') }}")
     with pytest.raises(UserError, match=r"template fails .turns must alternate"):
         prompt_of(chat, Example("e", "1", "2", chat=True))
 
 
 @pytest.mark.parametrize("what", ["prompt", "target"])
-def test_a_mask_in_a_text_is_no_place_to_fill_in(chat, what):
+def test_a_mask_token_in_a_text_is_refused(chat, what):
     example = Example("e", **({"prompt": "1", "target": "2"} | {what: "<mask>"}))
     with pytest.raises(
-        UserError, match=f"The {what} of example e holds the tokenizer's mask token"
+        UserError, match=f"The {what} of example e contains the tokenizer's mask token"
     ):
         prompt_of(chat, example)
 
 
 def test_targets_may_be_cut_off_but_prompts_may_not():
-    encode = functools.partial(
-        prompts.encode_example, tokenizer=TOKENIZER, index=0, prompt_length=3, length=2
-    )
-    row = encode(Example("e", "12", "345"), truncate=True)
+    encode_short = functools.partial(encode, prompt_length=3, length=2)
+    row = encode_short(Example("e", "12", "345"), truncate=True)
     assert row.target.tolist() == [6, 7]
     with pytest.raises(UserError, match=r"more than config\.here\.length=2"):
-        encode(Example("e", "12", "345"), where="config.here")
+        encode_short(Example("e", "12", "345"), where="config.here")
     with pytest.raises(UserError, match=r"more than config\.here\.prompt_length=3"):
-        encode(Example("e", "1234", "5"), truncate=True, where="config.here")
+        encode_short(Example("e", "1234", "5"), truncate=True, where="config.here")

@@ -19,30 +19,34 @@ def digits():
     return tokenizers.make_tokenizer(TokenizerConfig())
 
 
+def encode(tokenizer, text):
+    return tokenizers.encode_all(tokenizer, [text], ["the text"])[0]
+
+
 def test_ids_by_hand(digits):
     assert tokenizers.special_ids(digits) == tokenizers.SpecialIds(mask=1, pad=0, end=2)
     assert len(digits) == 13
-    assert tokenizers.encode(digits, "0129") == [3, 4, 5, 12]
-    assert tokenizers.encode(digits, "") == []
+    assert encode(digits, "0129") == [3, 4, 5, 12]
+    assert encode(digits, "") == []
     assert tokenizers.decode(digits, [3, 4, 5, 12]) == "0129"
 
 
-def test_special_and_unknown_ids_leave_no_trace(digits):
+def test_special_and_unknown_ids_are_left_out_of_texts(digits):
     assert tokenizers.decode(digits, [0, 4, 1, 5, 2, 2, 13, 999]) == "12"
     assert tokenizers.decode(digits, np.array([4, 5], np.int32)) == "12"
     assert tokenizers.decode(digits, []) == ""
 
 
-def test_the_order_of_the_alphabet_is_the_order_of_ids():
+def test_ids_have_the_order_of_the_alphabet():
     tokenizer = tokenizers.make_tokenizer(TokenizerConfig(alphabet="b \na<|é"))
-    assert tokenizers.encode(tokenizer, "a <|\né") == [6, 4, 7, 8, 5, 9]
+    assert encode(tokenizer, "a <|\né") == [6, 4, 7, 8, 5, 9]
     assert tokenizers.decode(tokenizer, [6, 4, 7, 8, 5, 9]) == "a <|\né"
 
 
 @given(st.text("abc \n,.'<|>maskpden", max_size=60))
-def test_text_survives(text):
+def test_a_text_is_decoded_to_itself(text):
     tokenizer = _broad()
-    ids = tokenizers.encode(tokenizer, text)
+    ids = encode(tokenizer, text)
     assert len(ids) == len(text)
     assert min(ids, default=3) >= 3  # "<|mask|>" spelled out is text
     assert tokenizers.decode(tokenizer, ids) == text
@@ -54,7 +58,7 @@ def _broad():
     return tokenizers.make_tokenizer(TokenizerConfig(alphabet=alphabet))
 
 
-def test_many_texts_at_once(digits):
+def test_many_texts_are_encoded_at_once(digits):
     names = ["a", "b", "c"]
     assert tokenizers.encode_all(digits, ["01", "", "2"], names) == [[3, 4], [], [5]]
     assert tokenizers.encode_all(digits, [], []) == []
@@ -66,7 +70,7 @@ def test_unknown_characters_are_named(digits, character):
         tokenizers.encode_all(digits, ["01", f"12{character}3"], ["the prompt", "example 7"])
     assert f"no token for the character {character!r} in example 7" in str(error.value)
     with pytest.raises(UserError, match="in the text"):
-        tokenizers.encode(digits, character)
+        encode(digits, character)
 
 
 def test_an_unknown_token_is_never_used_silently(digits):
@@ -75,25 +79,28 @@ def test_an_unknown_token_is_never_used_silently(digits):
     other.unk_token = "?"
     assert other("1x", add_special_tokens=False)["input_ids"] == [3, 5]
     with pytest.raises(UserError, match="character 'x' in the text"):
-        tokenizers.encode(other, "1x")
+        encode(other, "1x")
 
 
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        (TokenizerConfig(alphabet=""), "config.tokenizer.alphabet is empty"),
-        (TokenizerConfig(alphabet="01201"), "config.tokenizer.alphabet='01201' holds '0' twice"),
+        (TokenizerConfig(alphabet=""), "config.tokenizer.alphabet must not be empty"),
+        (TokenizerConfig(alphabet="01201"), "config.tokenizer.alphabet='01201' has '0' twice"),
         (TokenizerConfig(name="/no/such"), "config.tokenizer.name='/no/such' cannot be loaded"),
-        (TokenizerConfig(name="x", kind="Nothing"), "kind='Nothing' is no class of transformers"),
+        (
+            TokenizerConfig(name="x", kind="Nothing"),
+            "kind='Nothing' is not a class",
+        ),
     ],
 )
-def test_bad_configuration(config, message):
+def test_faulty_configurations_are_refused(config, message):
     with pytest.raises(UserError, match=message):
         tokenizers.make_tokenizer(config)
 
 
 @pytest.mark.parametrize("lacking", ["mask", "pad", "eos"])
-def test_special_ids_must_be_there(lacking):
+def test_a_missing_special_id_is_an_error(lacking):
     ids = {f"{name}_token_id": 0 for name in ("mask", "pad", "eos") if name != lacking}
     tokenizer = types.SimpleNamespace(**ids, **{f"{lacking}_token_id": None})
     with pytest.raises(UserError, match=f"no {lacking.replace('eos', 'end')} token"):
@@ -102,7 +109,7 @@ def test_special_ids_must_be_there(lacking):
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
-    """A byte-level BPE tokenizer of the published kind: its mask is a token like any other."""
+    """A byte-level BPE tokenizer like published ones, whose mask is an ordinary token."""
     special = ["<|pad|>", "<|hide|>", "<|text_end|>", "<|turn_end|>"]
     backend = backends.Tokenizer(backends.models.BPE())
     backend.pre_tokenizer = backends.pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -122,26 +129,26 @@ def saved(tmp_path_factory):
 NAMED = {"mask": "<|hide|>", "pad": "<|pad|>", "ends": ("<|text_end|>", "<|turn_end|>")}
 
 
-def test_a_saved_tokenizer_with_its_special_tokens_named(saved):
+def test_the_special_tokens_of_a_saved_tokenizer_may_be_named(saved):
     tokenizer = tokenizers.make_tokenizer(TokenizerConfig(name=saved, **NAMED))
     assert tokenizers.special_ids(tokenizer) == tokenizers.SpecialIds(mask=1, pad=0, end=2)
     assert tokenizers.end_ids(tokenizer) == (2, 3)
-    ids = tokenizers.encode(tokenizer, "the answer é\n")
+    ids = encode(tokenizer, "the answer é\n")
     assert tokenizers.decode(tokenizer, ids) == "the answer é\n"
     assert tokenizers.decode_answer(tokenizer, [*ids, 3, *ids, 2]) == "the answer é\n"
-    assert tokenizers.piece(tokenizer, 1) == "<|hide|>"
-    chat = tokenizers.as_chat(tokenizer, ["12"])[0]
-    assert tokenizers.encode(tokenizer, chat)[-1] == 3
+    assert tokenizers.token_text(tokenizer, 1) == "<|hide|>"
+    chat = tokenizers.format_chat(tokenizer, ["12"])[0]
+    assert encode(tokenizer, chat)[-1] == 3
 
 
-def test_a_family_that_transformers_does_not_know_is_no_warning(saved, tmp_path, caplog):
+def test_an_unknown_model_family_causes_no_warning(saved, tmp_path, caplog):
     shutil.copytree(saved, tmp_path / "llada")
     (tmp_path / "llada" / "config.json").write_text('{"model_type": "llada"}')
     name = str(tmp_path / "llada")
     tokenizers.make_tokenizer(TokenizerConfig(name=name, **NAMED))
     assert not caplog.records
     transformers.AutoTokenizer.from_pretrained(name)
-    assert "model of type `llada`" in caplog.text  # which it says where it may
+    assert "model of type `llada`" in caplog.text  # the warning exists
 
 
 def test_the_class_may_be_named(saved):
@@ -154,18 +161,18 @@ def test_the_class_may_be_named(saved):
 @pytest.mark.parametrize(
     ("named", "message"),
     [
-        (NAMED | {"mask": ""}, "has no mask token; .* name it in config.tokenizer.mask"),
-        (NAMED | {"ends": ()}, "has no end token; .* name it in config.tokenizer.ends"),
+        (NAMED | {"mask": ""}, "has no mask token.* name it in config.tokenizer.mask"),
+        (NAMED | {"ends": ()}, "has no end token.* name it in config.tokenizer.ends"),
         (NAMED | {"mask": "<mask>"}, "config.tokenizer.mask: .* has no token '<mask>'"),
         (NAMED | {"ends": ("<|text_end|>", "x y")}, "config.tokenizer.ends: .* no token 'x y'"),
     ],
 )
-def test_special_tokens_that_are_not_there(saved, named, message):
+def test_missing_special_tokens_are_refused(saved, named, message):
     with pytest.raises(UserError, match=message):
         tokenizers.make_tokenizer(TokenizerConfig(name=saved, **named))
 
 
-def test_a_revision_of_a_hub_name(monkeypatch):
+def test_a_hub_name_may_have_a_revision(monkeypatch):
     asked = []
 
     def load(name, **settings):

@@ -12,6 +12,7 @@ from diffpo_jax.data import prompts, tokenizers
 from diffpo_jax.system.errors import UserError
 from diffpo_jax.tasks import countdown
 from diffpo_jax.tasks.d1 import countdown as d1_countdown
+from diffpo_jax.tasks.d1.protocol import Verdict
 from diffpo_jax.tasks.task import Example
 
 SMALL = CountdownConfig(train_examples=60, validation_examples=11, test_examples=25)
@@ -38,10 +39,10 @@ def task(tmp_path_factory):
     [
         ("3*(5-2)", 1.0, 1.0, 1.0),
         (" (5-2) * 3\n", 1.0, 1.0, 1.0),
-        ("3×(5−2)", 1.0, 1.0, 0.1),  # signs that d1 does not know
+        ("3×(5−2)", 1.0, 1.0, 0.1),  # d1 does not know these signs
         (r"3 \times (5-2)", 1.0, 1.0, 0.1),
         ("3*(5-2)=9", 1.0, 1.0, 0.1),  # an equation that is true
-        ("3*(5-2)=8", 0.0, 0.0, 0.1),  # one that is false is no expression
+        ("3*(5-2)=8", 0.0, 0.0, 0.1),  # a false equation is not an expression
         ("3*(5-2)=9=9", 0.0, 0.0, 0.1),
         ("3+5+2", 0.0, 0.1, 0.1),  # another value
         ("3*3", 0.0, 0.1, 0.1),  # other numbers
@@ -65,21 +66,21 @@ def test_rewards_by_hand(task, completion, exact, graded, d1):
 @pytest.mark.parametrize(
     ("completion", "numbers", "target", "exact", "d1"),
     [
-        ("8**(3-2)", (8, 3, 2), 8, 0.0, 1.0),  # d1 lets powers pass
+        ("8**(3-2)", (8, 3, 2), 8, 0.0, 1.0),  # d1 accepts powers
         ("7//2*3", (7, 2, 3), 9, 0.0, 1.0),
         ("(7-5)*3.", (7, 5, 3), 6, 0.0, 1.0),
-        ("99**99**99", (99, 99, 99), 1, 0.0, 0.1),  # refused at once
+        ("99**99**99", (99, 99, 99), 1, 0.0, 0.1),  # not computed
         ("1/(3-3)", (1, 3, 3), 1, 0.0, 0.1),
         ("1/3*6+4", (1, 3, 6, 4), 6, 1.0, 1.0),
         ("6/(1-3/4)", (6, 1, 3, 4), 24, 1.0, 1.0),
         ("100000*(100001/100000)", (100000, 100001, 100000), 100001, 1.0, 1.0),
         ("1/100001-1/100001+5", (1, 100001, 1, 100001, 5), 5, 1.0, 1.0),
-        ("1/200001+5", (1, 200001, 5), 5, 0.0, 1.0),  # not exact, but near enough for d1
+        ("1/200001+5", (1, 200001, 5), 5, 0.0, 1.0),  # not exact, but close enough for d1
         ("-3+5", (3, 5), 2, 1.0, 1.0),
-        ("03+5", (3, 5), 8, 1.0, 0.1),  # no number to Python
+        ("03+5", (3, 5), 8, 1.0, 0.1),  # not a number in Python
     ],
 )
-def test_where_d1_differs(task, completion, numbers, target, exact, d1):
+def test_where_d1s_reward_differs(task, completion, numbers, target, exact, d1):
     parts = task.reward(example(numbers, target), completion).parts
     assert (parts["exact"], parts["d1"]) == (exact, d1)
 
@@ -87,22 +88,22 @@ def test_where_d1_differs(task, completion, numbers, target, exact, d1):
 @pytest.mark.parametrize(
     ("completion", "tags", "boxed", "trained", "evaluated"),
     [
-        (CLOSED, 1.0, 1.0, 1.0, False),  # d1's evaluation: with no box, the whole text
+        (CLOSED, 1.0, 1.0, 1.0, False),  # d1's evaluation reads the whole text without a box
         (r"\boxed{3*(5-2)}", 1.0, 1.0, 0.0, True),
         (r"<answer>\boxed{3*(5-2)}</answer>", 0.0, 1.0, 0.1, True),
         (rf"{CLOSED} \boxed{{3+5+2}}", 1.0, 0.0, 1.0, False),
         (f"<answer>1</answer> {CLOSED}", 1.0, 1.0, 1.0, False),
         (rf"\boxed{{1 {CLOSED}", 1.0, 1.0, 1.0, True),  # the box is not closed
         (r"\boxed{3 \times (5-2) = 9}", 1.0, 1.0, 0.0, True),
-        (r"\boxed{3*(5-2) = 7}", 0.0, 0.0, 0.0, True),  # d1: the left side alone counts
+        (r"\boxed{3*(5-2) = 7}", 0.0, 0.0, 0.0, True),  # for d1 only the left side counts
         (r"\boxed{3(5-2)}", 0.0, 0.0, 0.0, False),
-        ("So 3*(5-2)=9", 0.0, 0.0, 0.0, True),  # d1: an equation anywhere, if there is no box
+        ("So 3*(5-2)=9", 0.0, 0.0, 0.0, True),  # for d1 an equation anywhere, without a box
         ("3*(5-2)", 0.0, 0.0, 0.0, True),
         ("<answer>3*(5-2)", 0.0, 0.0, 0.0, False),
         ("", 0.0, 0.0, 0.0, False),
     ],
 )
-def test_where_answers_are_read(completion, tags, boxed, trained, evaluated):
+def test_answers_are_read_in_the_configured_place(completion, tags, boxed, trained, evaluated):
     for kind, expected in (("tags", tags), ("boxed", boxed)):
         assert make(kind=kind).reward(example(), completion).total == expected
     reward = make(kind="tags", protocol="d1").reward(example(), completion)
@@ -111,14 +112,14 @@ def test_where_answers_are_read(completion, tags, boxed, trained, evaluated):
     assert scores == {"d1_accuracy": float(evaluated)}
 
 
-def test_d1_parses_what_it_can_evaluate():
+def test_d1_parses_an_answer_if_it_has_a_value():
     task = make(protocol="d1")
     assert task.reward(example(), "1+1").parsed
     assert not task.reward(example(), "1+").parsed
     assert task.scores([], []) == {"d1_accuracy": 0.0}
 
 
-def test_the_reward_that_is_trained_on():
+def test_the_configured_reward_is_the_total():
     assert make(reward="graded").reward(example(), "1").total == 0.1
     assert make(protocol="d1").reward(example(), "x").total == 0.1
     assert make(protocol="d1", reward="exact").reward(example(), "x").total == 0.0
@@ -142,8 +143,8 @@ def test_any_text_is_graded(text, kind, d1, marked):
 @pytest.mark.parametrize(
     "piece", ["<answer>", r"\boxed{", "1", "1+", "(", "1=", "-", "**1", "{", " "]
 )
-def test_long_texts_are_graded_at_once(piece):
-    # Hundreds of thousands of characters: anything not linear would take minutes.
+def test_long_texts_are_graded_quickly(piece):
+    # Hundreds of thousands of characters would take minutes if the time were not linear.
     for protocol in ("default", "d1"):
         for kind in ("text", "tags"):
             assert not make(kind=kind, protocol=protocol).reward(example(), piece * 50_000).correct
@@ -165,7 +166,7 @@ def test_generated_examples(task, split):
         task.examples("dev")
 
 
-def test_the_tiny_configuration_holds_every_example(tmp_path):
+def test_the_tiny_configuration_fits_every_example(tmp_path):
     sys.path.insert(0, str(pathlib.Path(__file__).parents[2]))
     from configs import countdown as config
 
@@ -174,8 +175,8 @@ def test_the_tiny_configuration_holds_every_example(tmp_path):
     sizes = {"prompt_length": values.sampler.prompt_length, "length": values.sampler.length}
     largest = Example("e", "9,9,9=50", "(1+2)*3")
     for item in [largest, *make(tmp_path).examples("train")]:
-        batch = prompts.encode_example(item, tokenizer, index=0, **sizes)
-        assert batch.target[-1] == tokenizers.end_ids(tokenizer)[0]  # room for an end of text
+        batch = prompts.encode_examples([item], tokenizer, indices=[0], **sizes)
+        assert batch.target[0, -1] == tokenizers.end_ids(tokenizer)[0]  # room for the end
 
 
 def test_generated_splits_do_not_overlap(task):
@@ -202,11 +203,11 @@ def write(tmp_path, *rows, name="instances.jsonl"):
     return str(path)
 
 
-def test_files_in_both_forms(tmp_path):
+def test_files_of_both_forms_replace_splits(tmp_path):
     train = write(
         tmp_path,
         {"nums": [2, 3, 5], "target": 9},
-        {"nums": [1, 2, 3, 4], "target": 10},  # left out: three numbers are asked for
+        {"nums": [1, 2, 3, 4], "target": 10},  # left out, as numbers_max is 3
         {"nums": "[7, 1, 1]", "target": "9", "id": 3},
         name="train.jsonl",
     )
@@ -219,24 +220,24 @@ def test_files_in_both_forms(tmp_path):
     for split in ("train", "test"):
         for item in task.examples(split):
             assert task.reward(item, item.target).correct
-    assert task.overlap() == 1  # in whatever order
-    assert not (tmp_path / "data").exists()  # nothing was generated so far
+    assert task.overlap() == 1  # in any order of the numbers
+    assert not (tmp_path / "data").exists()  # nothing has been generated so far
     assert len(task.examples("validation")) == 11
 
 
-def test_other_formats(tmp_path):
+def test_json_csv_and_parquet_are_read(tmp_path):
     rows = [{"nums": [2, 3, 5], "target": 9}]
     path = tmp_path / "rows.json"
     path.write_text(json.dumps(rows))
-    assert countdown.read(str(path), "field", "test") == [("2,3,5", "9", None)]
+    assert countdown.read_instances(str(path), "field", "test") == [("2,3,5", "9", None)]
     path = tmp_path / "rows.csv"
     path.write_text('nums,target\n"[2, 3, 5]",9\n')
-    assert countdown.read(str(path), "field", "test") == [("2,3,5", "9", None)]
+    assert countdown.read_instances(str(path), "field", "test") == [("2,3,5", "9", None)]
     import datasets
 
     datasets.Dataset.from_list(rows).to_parquet(str(tmp_path / "rows.parquet"))
-    found = countdown.read(str(tmp_path / "rows.parquet"), "field", "test")
-    assert found == [("2,3,5", "9", None)]
+    rows = countdown.read_instances(str(tmp_path / "rows.parquet"), "field", "test")
+    assert rows == [("2,3,5", "9", None)]
 
 
 def test_targets_without_a_solution_are_empty(tmp_path):
@@ -265,20 +266,21 @@ def test_targets_without_a_solution_are_empty(tmp_path):
     ],
 )
 @pytest.mark.parametrize("split", ["train", "test"])
-def test_faulty_rows(tmp_path, row, message, split):
+def test_faulty_rows_are_refused_with_their_line(tmp_path, row, message, split):
     path = write(tmp_path, {"nums": [1, 2, 3], "target": 6}, row)
     with pytest.raises(UserError, match=f"config.task.{split}_file=.*line 2") as error:
         make(tmp_path, **{f"{split}_file": path})
     assert error.match(message)
 
 
-def test_files_without_an_instance(tmp_path):
-    with pytest.raises(UserError, match="holds no row"):
+def test_files_without_an_instance_are_refused(tmp_path):
+    with pytest.raises(UserError, match="has no row"):
         make(test_file=write(tmp_path))
     path = write(tmp_path, {"nums": [1, 2, 3, 4], "target": 10})
-    with pytest.raises(UserError, match=r"no instance of .*numbers_min\.\.numbers_max=3\.\.3"):
+    with pytest.raises(UserError, match=r"no instance with .*numbers_min\.\.numbers_max=3\.\.3"):
         make(train_file=path)
 
 
-def test_d1_evaluation_shows_what_it_read():
-    assert d1_countdown.evaluation(r"\boxed{ 1 \div 2 = 3 }", [1, 2], 9) == ("1 / 2", False)
+def test_d1s_evaluation_returns_the_expression_it_read():
+    verdict = d1_countdown.evaluate(example((1, 2), 9), r"\boxed{ 1 \div 2 = 3 }")
+    assert verdict == Verdict(correct=False, parsed=True, answer="1 / 2")

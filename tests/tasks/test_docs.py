@@ -1,4 +1,4 @@
-"""docs/tasks.md: its example task works, and its tables of verdicts are true."""
+"""docs/tasks.md: its example task runs, and its tables of verdicts are true."""
 
 import re
 import types
@@ -53,10 +53,9 @@ def graders(tmp_path_factory):
 
 @pytest.mark.parametrize(("task", "completion", "gold", "ours", "d1"), list(verdicts()))
 def test_verdicts_are_as_written(graders, task, completion, gold, ours, d1):
-    said = {"right": True, "wrong": False}
     for protocol, verdict in (("default", ours), ("d1", d1)):
         reward = graders[task, protocol].reward(example(task, gold), completion)
-        assert reward.correct == said[verdict], (protocol, reward)
+        assert reward.correct == (verdict == "right"), (protocol, reward)
 
 
 def test_every_task_has_verdicts():
@@ -64,7 +63,7 @@ def test_every_task_has_verdicts():
     assert len(list(verdicts())) >= 25
 
 
-def test_the_example_task(monkeypatch, tmp_path):
+def test_the_example_task_runs(monkeypatch, tmp_path):
     (code,) = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
     module = types.ModuleType("sorting")
     exec(compile(code, "docs/tasks.md", "exec"), module.__dict__)

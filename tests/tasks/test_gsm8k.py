@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from diffpo_jax import tasks
 from diffpo_jax.config import PromptConfig, TaskConfig
 from diffpo_jax.system.errors import UserError
-from diffpo_jax.tasks import gsm8k
 from diffpo_jax.tasks.d1 import gsm8k as d1_gsm8k
+from diffpo_jax.tasks.gsm8k import Gsm8k
 from diffpo_jax.tasks.task import Example
 
 ROWS = [
@@ -50,7 +50,13 @@ def problem(gold="18"):
         ("tags", "18", "<answer>17<answer>18</answer></answer>", True, True),
         ("tags", "18", "<answer>18", False, False),
         ("tags", "18", "the answer is 18", False, False),
-        ("tags", "18", r"\boxed{18}", True, True),  # not as asked, but plainly the answer
+        (
+            "tags",
+            "18",
+            r"\boxed{18}",
+            True,
+            True,
+        ),  # not as configured, but accepted
         ("tags", "18", r"<answer>\boxed{18}</answer>", True, True),
         ("boxed", "18", r"so \boxed{18}", True, True),
         ("boxed", "18", r"\boxed{\text{18 apples}}", True, True),
@@ -69,7 +75,7 @@ def problem(gold="18"):
         ("tags", "50", "<answer>0.5</answer>", False, True),
     ],
 )
-def test_right_by_our_protocol(tmp_path, kind, gold, completion, correct, parsed):
+def test_verdicts_of_the_default_protocol(tmp_path, kind, gold, completion, correct, parsed):
     reward = make(tmp_path, kind).reward(problem(gold), completion)
     assert (reward.correct, reward.parsed) == (correct, parsed)
     assert reward.total == reward.parts["correct"] == correct
@@ -83,7 +89,7 @@ def test_right_by_our_protocol(tmp_path, kind, gold, completion, correct, parsed
         ("18", r"\boxed{...} \boxed{} \boxed{18}", True, "18"),
         ("18", r"\boxed{17} no, \boxed{18}", False, "17"),  # the first box counts
         ("18", r"\boxed{$18}", True, "$18"),
-        ("1,234", r"\boxed{1,234}", False, "1,234"),  # 1: a comma ends a number
+        ("1,234", r"\boxed{1,234}", False, "1,234"),  # d1 reads 1: a comma ends a number
         ("1,234", r"\boxed{1234}", True, "1234"),
         ("18", r"\boxed{\text{18}}", True, r"\text{18"),  # up to the first brace
         ("18", "\\boxed{\n18}", False, None),  # a box is on one line
@@ -96,7 +102,7 @@ def test_right_by_our_protocol(tmp_path, kind, gold, completion, correct, parsed
         ("18", r"\boxed{1/2}", False, "1/2"),
     ],
 )
-def test_right_by_d1s_evaluation(tmp_path, gold, completion, correct, answer):
+def test_verdicts_of_d1s_evaluation(tmp_path, gold, completion, correct, answer):
     reward = make(tmp_path, protocol="d1").reward(problem(gold), completion)
     assert (reward.correct, reward.answer) == (correct, answer)
 
@@ -159,10 +165,10 @@ pieces = st.lists(st.sampled_from([*TAGS, "\\boxed{", "}", "{", "."]), max_size=
 @example("<reasoning></reasoning></reasoning> <answer></answer>")
 @example("<reasoning></reasoning>\n\n<answer>x</answer>")
 def test_d1s_formats_are_those_of_its_patterns(text):
-    """The functions are linear in the text; the patterns that say what is meant are not."""
+    """d1's patterns define the formats; our functions are linear in the text, they are not."""
     soft = re.match(r"<reasoning>.*?</reasoning>\s*<answer>.*?</answer>", text)
     strict = re.match(r"^<reasoning>\n.*?\n</reasoning>\n<answer>\n.*?\n</answer>\n$", text)
-    rewards = d1_gsm8k.rewards(text, "18")
+    rewards = d1_gsm8k.rewards(problem(), text, "tags")
     assert rewards["soft_format"] == 0.5 * bool(soft)
     assert rewards["strict_format"] == 0.5 * bool(strict)
     assert d1_gsm8k._boxes(text) == re.findall(r"\\boxed\{(.*?)\}", text)
@@ -180,11 +186,11 @@ def test_any_completion_is_graded(tmp_path_factory, text, kind):
     for protocol in ("default", "d1"):
         task = make(tmp_path_factory.getbasetemp(), kind, protocol=protocol)
         (reward,) = task.rewards([problem()], [text])
-        assert set(reward.parts) == set(gsm8k.REWARDS)
+        assert set(reward.parts) == set(Gsm8k.REWARDS)
         assert reward.total <= task.reward_max
 
 
-def test_examples(tmp_path):
+def test_examples_are_made_of_rows(tmp_path):
     task = make(tmp_path, "tags", template="words")
     test = task.examples("test")
     assert [e.meta["answer"] for e in test] == [f"{i * 300:,}" for i in range(1, 13)]
@@ -204,7 +210,7 @@ def test_validation_is_held_out_of_train(tmp_path):
     assert {e.id.split("/")[1] for e in validation} == {"train"}
     ids = {e.id for e in train} | {e.id for e in validation}
     assert ids == {e.id.replace("test", "train") for e in task.examples("test")}
-    # A row stays where it is when others join.
+    # A row stays in its split if others are added.
     more = make(
         tmp_path, rows=[*ROWS, {"question": "0?", "answer": "#### 0"}], validation_examples=4
     )
@@ -216,7 +222,7 @@ def test_validation_is_held_out_of_train(tmp_path):
     ("settings", "message"),
     [
         ({"reward": "best"}, "use one of: correct, formatted, d1, xmlcount"),
-        ({"template": "{problem}"}, r"\{problem\} is no field"),
+        ({"template": "{problem}"}, r"\{problem\} is not a field"),
         ({"validation_examples": 12}, "validation_examples=12 leaves nothing to train on"),
         (
             {"rows": [{"question": "1?", "answer": "1"}], "validation_examples": 0},
@@ -224,32 +230,32 @@ def test_validation_is_held_out_of_train(tmp_path):
         ),
         ({"rows": [*ROWS, {"question": "1?", "answer": "#### one"}]}, "line 13: .*ends in 'one'"),
         ({"rows": [{"problem": "1?"}]}, "line 1 has no column 'question'"),
-        ({"rows": []}, "holds no row"),
+        ({"rows": []}, "has no row"),
     ],
 )
-def test_mistakes_are_named(tmp_path, settings, message):
+def test_faulty_settings_and_rows_are_refused(tmp_path, settings, message):
     with pytest.raises(UserError, match=message):
         task = make(tmp_path, **settings)
         task.examples("train")
 
 
-def test_an_unknown_split(tmp_path):
+def test_an_unknown_split_is_refused(tmp_path):
     with pytest.raises(ValueError, match="dev"):
         make(tmp_path).examples("dev")
 
 
-def test_rewards_by_name(tmp_path):
+def test_the_configured_reward_is_the_total(tmp_path):
     task = make(tmp_path, reward="d1")
     assert task.reward_max == 4.0
     reward = task.reward(problem(), GOOD)
     assert reward.total == pytest.approx(3.5)
-    assert reward.correct  # the protocol is still ours
+    assert reward.correct  # the protocol is still "default"
     assert make(tmp_path).reward_max == 1.0
     assert make(tmp_path, protocol="d1").reward_max == 4.0
     assert make(tmp_path, protocol="d1", reward="correct").reward_max == 1.0
 
 
-def test_scores_tell_d1s_accuracy(tmp_path):
+def test_scores_contain_d1s_accuracy(tmp_path):
     task = make(tmp_path)
     texts = ["<answer>18</answer>", r"\boxed{17}", "18"]
     assert task.scores([problem()] * 3, texts) == {"d1_accuracy": pytest.approx(1 / 3)}

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from diffpo_jax import tasks
 from diffpo_jax.config import PromptConfig, TaskConfig
 from diffpo_jax.system.errors import UserError
-from diffpo_jax.tasks import math500
 from diffpo_jax.tasks.d1 import math500 as d1_math500
+from diffpo_jax.tasks.math500 import Math500
 from diffpo_jax.tasks.task import Example
 
 ROWS = [
@@ -59,19 +59,24 @@ def d1_task(task, tmp_path_factory):
         (r"\frac{3}{4}", r"\boxed{\frac{3}{4}", False, False),
         (r"\frac{3}{4}", "3/4", False, False),
         (r"\frac{3}{4}", r"\boxed{}", False, False),
-        (r"\frac{3}{4}", "<answer>3/4</answer>", True, True),  # not as asked, but plain
+        (
+            r"\frac{3}{4}",
+            "<answer>3/4</answer>",
+            True,
+            True,
+        ),  # not as configured
         ("(x-1)(x+1)", r"\boxed{x^2-1}", True, True),  # by algebra
         ("(x-1)(x+1)", r"\boxed{x^2+1}", False, True),
         (r"\text{Evelyn}", r"\boxed{\textbf{Evelyn}}", True, True),
     ],
 )
-def test_right_by_our_protocol(task, gold, completion, correct, parsed):
+def test_verdicts_of_the_default_protocol(task, gold, completion, correct, parsed):
     reward = task.reward(problem(gold), completion)
     assert (reward.correct, reward.parsed) == (correct, parsed)
     assert reward.total == reward.parts["correct"] == correct
 
 
-def test_many_are_graded_like_one(task):
+def test_many_completions_are_graded_like_one(task):
     texts = [r"\boxed{x^2-1}", r"\boxed{1-x^2}", "", r"\boxed{(x+1)(x-1)}", "x"]
     examples = [problem("(x-1)(x+1)")] * len(texts)
     rewards = task.rewards(examples, texts)
@@ -80,7 +85,7 @@ def test_many_are_graded_like_one(task):
     assert [r.answer for r in rewards] == ["x^2-1", "1-x^2", None, "(x+1)(x-1)", None]
 
 
-def test_algebra_that_never_ends_is_given_up_and_wrong(tmp_path):
+def test_algebra_that_never_ends_is_given_up_and_counts_as_wrong(tmp_path):
     task = make(tmp_path, grader_seconds=2.0)
     texts = [r"\boxed{99^{99^{99}}}", r"\boxed{(x-1)(x+1)}"]
     rewards = task.rewards([problem("x^2-1")] * 2, texts)
@@ -96,20 +101,20 @@ def test_algebra_that_never_ends_is_given_up_and_wrong(tmp_path):
         (r"\frac{3}{4}", r"\boxed{\frac34}", True, r"\frac34"),
         (r"\frac{3}{4}", r"\boxed{3/4}", True, "3/4"),
         (r"\frac{3}{4}", r"\boxed{0.75}", False, "0.75"),  # strings are compared, not values
-        (r"\frac{1}{2}", r"\boxed{0.5}", True, "0.5"),  # but for this one
+        (r"\frac{1}{2}", r"\boxed{0.5}", True, "0.5"),  # the one exception
         ("x^2-1", r"\boxed{(x-1)(x+1)}", False, "(x-1)(x+1)"),
         ("5", r"\boxed{4} and \boxed{5}", True, "5"),
-        ("5", "5", True, "5"),  # without a box, all of the text is the answer
-        ("5", "<answer>5</answer>", False, "<answer>5</answer>"),  # tags and all
+        ("5", "5", True, "5"),  # without a box, the whole text is the answer
+        ("5", "<answer>5</answer>", False, "<answer>5</answer>"),  # with its tags
         ("5", r"\boxed{5 <answer>5</answer>", True, "5"),  # a box is not closed
         ("5", r"\boxed{} <answer>5</answer>", True, "5"),  # or empty
-        ("5", r"$\boxed 5$ or so", True, "5"),  # with a blank: up to a dollar
+        ("5", r"$\boxed 5$ or so", True, "5"),  # with a space: up to a dollar
         ("5", r"\boxed{6", False, None),
         ("5", r"\boxed{x=5}", True, "x=5"),
         ("1,234", r"\boxed{1234}", False, "1234"),
     ],
 )
-def test_right_by_d1s_evaluation(d1_task, gold, completion, correct, answer):
+def test_verdicts_of_d1s_evaluation(d1_task, gold, completion, correct, answer):
     reward = d1_task.reward(problem(gold), completion)
     assert (reward.correct, reward.answer) == (correct, answer)
 
@@ -118,7 +123,7 @@ def test_right_by_d1s_evaluation(d1_task, gold, completion, correct, answer):
     ("gold", "completion", "form", "correctness"),
     [
         ("5", r"<answer>\boxed{5}</answer>", 0.75, 2.0),
-        ("5", "<answer>none", 0.75, 0.0),  # no box is asked for, through a slip in d1
+        ("5", "<answer>none", 0.75, 0.0),  # a mistake in d1: a box is not needed
         ("5", r"\boxed{5}", 0.25, 2.0),
         ("5", "", 0.25, 0.0),
         ("5", "5", 0.25, 2.0),
@@ -139,7 +144,7 @@ def test_d1s_rewards_by_hand(d1_task, gold, completion, form, correctness):
         (r"\tfrac{1}{2}", r"\frac{1}{2}"),
         (r"\frac12", r"\frac{1}{2}"),
         (r"\frac1{72}", r"\frac{1}{72}"),
-        (r"\frac{1}2", r"\frac{1}2"),  # not looked at
+        (r"\frac{1}2", r"\frac{1}2"),  # not rewritten
         (r"\frac", r"\frac"),
         ("1/2", r"\frac{1}{2}"),
         ("-1/2", r"\frac{-1}{2}"),
@@ -167,14 +172,14 @@ def test_d1s_rewards_by_hand(d1_task, gold, completion, form, correctness):
         ("", ""),
     ],
 )
-def test_how_d1_rewrites_answers(text, expected):
-    assert d1_math500.rewritten(text) == expected
+def test_d1s_rewriting_by_hand(text, expected):
+    assert d1_math500.rewrite(text) == expected
 
 
-def test_what_d1_cannot_rewrite_is_compared_as_it_is():
-    assert d1_math500.equivalent(r"\sqrt", r"\sqrt")
-    assert not d1_math500.equivalent(r"\sqrt", r"\sqrt ")
-    assert not d1_math500.equivalent(r"\sqrt", r"\frac12")
+def test_answers_that_d1_cannot_rewrite_are_compared_unchanged():
+    assert d1_math500.is_equivalent(r"\sqrt", r"\sqrt")
+    assert not d1_math500.is_equivalent(r"\sqrt", r"\sqrt ")
+    assert not d1_math500.is_equivalent(r"\sqrt", r"\frac12")
 
 
 PIECES = ["\\boxed{", "\\boxed ", "{", "}", "$", "<answer>", "</answer>", "\\frac", "\\sqrt", "1"]
@@ -189,12 +194,12 @@ PIECES = ["\\boxed{", "\\boxed ", "{", "}", "$", "<answer>", "</answer>", "\\fra
 @example("1/" + "9" * 8000)
 @example("\\text{ " * 1500)
 @example("\ud800")
-def test_any_completion_gets_d1s_verdicts(text):
-    assert isinstance(d1_math500.is_right(text, "5"), bool)
-    assert set(d1_math500.rewards(text, "5")) == set(d1_math500.REWARDS)
+def test_any_completion_is_graded_by_d1(text):
+    assert isinstance(d1_math500.evaluate(problem("5"), text).correct, bool)
+    assert set(d1_math500.rewards(problem("5"), text, "tags")) == set(d1_math500.REWARDS)
 
 
-def test_examples(tmp_path):
+def test_examples_are_made_of_rows(tmp_path):
     task = make(tmp_path, "tags", template="words")
     test = task.examples("test")
     golds = [r"\frac{3}{4}", "(x-1)(x+1)", r"\text{Evelyn}", r"\frac{1}{1}"]
@@ -204,27 +209,27 @@ def test_examples(tmp_path):
     assert ROWS[0]["problem"] in test[0].prompt
     assert task.overlap() == 4
     assert all(r.correct for r in task.rewards(test, [e.target for e in test]))
-    assert not task._verifier._pool._workers  # none of this took algebra
+    assert not task._verifier._pool._idle  # none of this needed algebra
 
 
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
         ([{"problem": "1?"}], "line 1 has no column 'answer' and no column 'solution'"),
-        ([{"problem": "1?", "answer": " "}], "line 1: there is no answer"),
-        ([*ROWS, {"problem": "1?", "solution": "1"}], "line 5: there is no answer"),
-        ([{"problem": "1?", "solution": 1}], "line 1: there is no answer"),
+        ([{"problem": "1?", "answer": " "}], "line 1: column 'answer' is empty"),
+        ([*ROWS, {"problem": "1?", "solution": "1"}], "line 5: column 'answer' is empty"),
+        ([{"problem": "1?", "solution": 1}], "line 1: column 'answer' is empty"),
         ([{"question": "1?"}], "no column 'problem'"),
     ],
 )
-def test_mistakes_are_named(tmp_path, rows, message):
+def test_faulty_rows_are_refused(tmp_path, rows, message):
     with pytest.raises(UserError, match=message):
         make(tmp_path, rows=rows).examples("train")
 
 
-def test_rewards_by_name(tmp_path):
+def test_the_largest_reward_is_that_of_the_configured_one(tmp_path):
     assert make(tmp_path).reward_max == 1.0
     assert make(tmp_path, protocol="d1").reward_max == 2.75
     with pytest.raises(UserError, match="use one of: correct, formatted, d1, format, correctness"):
         make(tmp_path, reward="best")
-    assert set(make(tmp_path).reward(problem(), "").parts) == set(math500.REWARDS)
+    assert set(make(tmp_path).reward(problem(), "").parts) == set(Math500.REWARDS)

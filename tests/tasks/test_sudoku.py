@@ -13,12 +13,12 @@ from diffpo_jax.config import PromptConfig, SudokuConfig, TaskConfig
 from diffpo_jax.system.errors import UserError
 from diffpo_jax.tasks import sudoku
 from diffpo_jax.tasks.d1 import sudoku as d1_sudoku
-from diffpo_jax.tasks.datasets import sudoku as dataset
 from diffpo_jax.tasks.datasets import sudoku_grid
+from diffpo_jax.tasks.datasets.sudoku import SudokuPuzzles
 from diffpo_jax.tasks.task import Example
 
 SOLVED = "1234341221434321"
-# Empty: the first four cells of rows 1 and 3; rows 1 and 3 may exchange their 1 2 and 2 1.
+# Rows 1 and 3 begin with two empty cells: 1 2 and 2 1, which may be exchanged.
 CLUES = "0034341200434321"
 OTHER = "2134341212434321"  # the completion that is not stored
 SMALL = SudokuConfig(train_examples=60, validation_examples=11, test_examples=25)
@@ -47,13 +47,13 @@ def task(tmp_path_factory):
     ("completion", "valid", "fraction", "parsed"),
     [
         (SOLVED, 1.0, 1.0, True),
-        (OTHER, 1.0, 0.0, True),  # right, though another grid is stored
+        (OTHER, 1.0, 0.0, True),  # right, although another grid is stored
         ("1234341212434321", 0.0, 0.5, True),  # two of the four empty cells
         ("1034341221434321", 0.0, 0.75, True),  # a cell left empty
         (CLUES, 0.0, 0.0, True),
         ("4321341221431234", 0.0, 0.5, True),  # clues changed; two empty cells right
         ("1243342143122134", 0.0, 0.5, True),  # a valid grid of another puzzle
-        ("123434122143432", 0.0, 1.0, False),  # the missing cell was no empty one
+        ("123434122143432", 0.0, 1.0, False),  # the missing cell is a clue
         (SOLVED + "1", 0.0, 1.0, False),  # one digit too many
         ("1234", 0.0, 0.5, False),
         ("", 0.0, 0.0, False),
@@ -64,7 +64,7 @@ def task(tmp_path_factory):
         ("\uff11" * 16, 0.0, 0.0, False),  # a digit, but not one of 0-9
     ],
 )
-def test_reward_by_hand(task, completion, valid, fraction, parsed):
+def test_rewards_by_hand(task, completion, valid, fraction, parsed):
     reward = task.reward(example(), completion)
     assert reward.parts == {"valid_grid": valid, "cell_fraction": fraction}
     assert reward.correct == (valid == 1.0)
@@ -77,13 +77,13 @@ def test_a_grid_must_keep_the_clues(task):
     assert not task.reward(example("2" + "0" * 15), SOLVED).correct
 
 
-def test_no_empty_cell(task):
+def test_a_puzzle_without_empty_cells(task):
     reward = task.reward(example(SOLVED), SOLVED)
     assert reward.correct
     assert reward.parts == {"valid_grid": 1.0, "cell_fraction": 0.0}
 
 
-def test_total_is_the_configured_reward(tmp_path):
+def test_the_configured_reward_is_the_total(tmp_path):
     task = make(tmp_path, reward="cell_fraction")
     assert task.reward(example(), OTHER).total == 0.0
     assert task.reward(example(), OTHER).correct
@@ -91,7 +91,7 @@ def test_total_is_the_configured_reward(tmp_path):
 
 
 @given(st.text(max_size=40) | st.text("0123456789 \n", max_size=40))
-def test_reward_takes_any_text(task, completion):
+def test_any_text_is_graded(task, completion):
     reward = task.reward(example(), completion)
     assert 0.0 <= reward.total <= task.reward_max
     assert reward.parsed or not reward.correct
@@ -105,13 +105,13 @@ def test_valid_grid_agrees_with_the_grid_module(task, text):
     assert task.reward(example("0" * 16), text).correct == valid
 
 
-def test_all_288_grids_are_right_and_no_neighbour_is(task):
+def test_all_288_grids_are_right_and_wrong_if_two_cells_are_exchanged(task):
     for text in sudoku_grid.to_text(sudoku_grid.all_grids_4x4()):
         assert task.reward(example("0" * 16), text).correct
         assert not task.reward(example("0" * 16), text[1] + text[0] + text[2:]).correct
 
 
-def test_9x9():
+def test_9x9_grids_are_graded():
     grids = sudoku_grid.random_grids(9, 5, np.random.default_rng(0))
     task = tasks.make_task(
         TaskConfig(sudoku=SudokuConfig(size=9, blanks_min=30, blanks_max=40)), None
@@ -128,17 +128,16 @@ def test_9x9():
 def test_cell_accuracy_sums_cells_before_dividing():
     wide = example("0" * 12 + "4321")
     # 2 of 4 and 12 of 12, not the mean of one half and one.
-    assert sudoku.cell_accuracy([example(), wide], ["1234", SOLVED]) == 14 / 16
-    assert sudoku.cell_accuracy([example(SOLVED)], [SOLVED]) == 0.0
-    assert sudoku.cell_accuracy([], []) == 0.0
+    assert d1_sudoku.cell_accuracy([example(), wide], ["1234", SOLVED]) == 14 / 16
+    assert d1_sudoku.cell_accuracy([example(SOLVED)], [SOLVED]) == 0.0
+    assert d1_sudoku.cell_accuracy([], []) == 0.0
 
 
 @pytest.mark.parametrize("split", ["train", "validation", "test"])
 def test_generated_examples(task, split):
     examples = task.examples(split)
     assert len(examples) == getattr(SMALL, f"{split}_examples")
-    for i, item in enumerate(examples):
-        clues, solution = dataset.draw(SMALL)[split][i] if i < 3 else (item.prompt, item.target)
+    for i, (item, (clues, solution)) in enumerate(zip(examples, SudokuPuzzles.draw(SMALL)[split])):
         assert (item.prompt, item.target) == (clues, solution)
         assert item.meta == {"clues": clues, "solution": solution}
         assert item.id.startswith(f"sudoku-4x4/{split}/{i}-")
@@ -173,11 +172,11 @@ def test_files_replace_splits(tmp_path):
     assert [e.prompt for e in task.examples("train")] == [CLUES, "0" * 16]
     assert [e.target for e in task.examples("test")] == [OTHER, SOLVED]
     assert task.overlap() == 1
-    assert not (tmp_path / "data").exists()  # nothing was generated so far
+    assert not (tmp_path / "data").exists()  # nothing has been generated so far
     assert len(task.examples("validation")) == 11
 
 
-def test_csv_details(tmp_path):
+def test_csv_files_may_have_other_columns_and_line_ends(tmp_path):
     path = tmp_path / "puzzles.csv"
     # A byte-order mark, other columns, another order, quotes, blank lines, CRLF.
     path.write_bytes(f'\ufeffid,Solution,Puzzle\r\n1,"{SOLVED}", {CLUES}\r\n\r\n'.encode())
@@ -190,17 +189,17 @@ def test_csv_details(tmp_path):
         (f"{CLUES[1:]},{SOLVED}", "Puzzle has 15 characters instead of 16"),
         (f"{CLUES},{SOLVED}1", "Solution has 17 characters instead of 16"),
         (f"{CLUES}", "Solution has 0 characters instead of 16"),
-        (f".{CLUES[1:]},{SOLVED}", r"Puzzle holds '\.', which is no digit"),
-        (f"{CLUES},{SOLVED[:-1]}x", "Solution holds 'x', which is no digit"),
-        (f"{CLUES[:-1]}5,{SOLVED}", r"Puzzle holds the digit 5, outside 0\.\.4"),
-        (f"{CLUES},{CLUES}", r"Solution holds the digit 0, outside 1\.\.4"),
+        (f".{CLUES[1:]},{SOLVED}", r"Puzzle has '\.'; only the digits 0 to 4"),
+        (f"{CLUES},{SOLVED[:-1]}x", "Solution has 'x'; only the digits 1 to 4"),
+        (f"{CLUES[:-1]}5,{SOLVED}", "Puzzle has '5'; only the digits 0 to 4"),
+        (f"{CLUES},{CLUES}", "Solution has '0'; only the digits 1 to 4"),
         (f"{'1001' + '0' * 12},{SOLVED}", "Puzzle has a digit twice in a row, column or box"),
         (f"{CLUES},{'1234' * 4}", "Solution is not a valid grid"),
         (f"{'2' + '0' * 15},{SOLVED}", "Solution changes a digit of Puzzle"),
     ],
 )
 @pytest.mark.parametrize("split", ["train", "test"])
-def test_faulty_rows(tmp_path, row, message, split):
+def test_faulty_rows_are_refused_with_their_line(tmp_path, row, message, split):
     path = write(tmp_path, f"{CLUES},{SOLVED}", row, f"{CLUES},{SOLVED}")
     with pytest.raises(UserError, match=f"config.task.{split}_file=.*csv: line 3: {message}"):
         make(tmp_path, **{f"{split}_file": path})
@@ -213,25 +212,27 @@ def test_the_first_faulty_row_is_reported(tmp_path):
         make(tmp_path, test_file=path)
 
 
-def test_faulty_files(tmp_path):
+def test_faulty_files_are_refused(tmp_path):
     def message(path):
         with pytest.raises(UserError) as error:
             make(tmp_path, test_file=str(path))
         return str(error.value)
 
-    assert "cannot be read" in message(tmp_path / "missing.csv")
+    assert "no such file" in message(tmp_path / "missing.csv")
     assert "cannot be read" in message(tmp_path)
-    assert "line 1 has no column Solution" in message(write(tmp_path, header="Puzzle,solution"))
-    assert "holds no puzzle" in message(write(tmp_path))
+    assert "line 1 has no column Solution" in message(
+        write(tmp_path, "1,1", header="Puzzle,solution")
+    )
+    assert "has no puzzle" in message(write(tmp_path))
     (tmp_path / "empty.csv").write_text("")
-    assert "is empty" in message(tmp_path / "empty.csv")
+    assert "has no puzzle" in message(tmp_path / "empty.csv")
     (tmp_path / "latin.csv").write_bytes(b"Puzzle,Solution\n\xff\xfe,1\n")
     assert "cannot be read" in message(tmp_path / "latin.csv")
     nine = write(tmp_path, f"{'0' * 81},{'1' * 81}")
     assert "line 2: Puzzle has 81 characters instead of 16" in message(nine)
 
 
-def test_faulty_settings(tmp_path):
+def test_faulty_settings_are_refused(tmp_path):
     with pytest.raises(UserError, match=r"reward='cells'.*valid_grid, cell_fraction"):
         make(tmp_path, reward="cells")
     with pytest.raises(UserError, match=r"config\.task\.name='chess'.*sudoku"):
@@ -269,11 +270,11 @@ def test_prompts_follow_the_template(tmp_path):
         (f"1111 <answer>{SOLVED[:8]}\n{SOLVED[8:]}</answer> 22", "tags", True, 1.0),
         (rf"1111 \boxed{{{SOLVED}}}", "tags", True, 1.0),
         (rf"<answer>1</answer> \boxed{{{OTHER}}}", "boxed", True, 0.0),
-        (SOLVED, "tags", False, 0.0),  # marked in no way
+        (SOLVED, "tags", False, 0.0),  # not marked
         (f"<answer>{SOLVED}", "tags", False, 0.0),
     ],
 )
-def test_answers_are_read_where_they_are_marked(tmp_path, completion, kind, correct, fraction):
+def test_answers_are_read_in_the_configured_place(tmp_path, completion, kind, correct, fraction):
     reward = make(tmp_path, prompt=PromptConfig(answer=kind)).reward(example(), completion)
     assert reward.correct == reward.parsed == correct
     assert reward.parts["cell_fraction"] == fraction
@@ -283,14 +284,14 @@ def test_answers_are_read_where_they_are_marked(tmp_path, completion, kind, corr
     ("completion", "trained", "evaluated"),
     [
         (f"<answer>\n{SOLVED}\n</answer>", 1.0, 1.0),
-        (f"<answer>{OTHER}</answer>", 0.0, 0.0),  # a right grid, but not the stored one
+        (f"<answer>{OTHER}</answer>", 0.0, 0.0),  # right, but not the stored grid
         (f"<answer>12{'9' * 14}</answer>", 0.5, 0.5),  # clues may be changed
         ("<answer>12 34</answer>", 0.5, 0.5),  # too short: filled up with 0
         (f"<answer>{SOLVED}777</answer>", 1.0, 1.0),  # too long: cut off
         (f"<answer>The grid: {SOLVED}</answer>", 1.0, 0.0),  # evaluation keeps the letters
         (f"<answer>so\n```\n{SOLVED}\n```</answer>", 1.0, 1.0),
         (f"<answer>1</answer><answer>{SOLVED}</answer>", 1.0, 0.25),  # the last, the first
-        (f"<answer> </answer> {SOLVED}<|eot_id|>", 0.0, 1.0),  # nothing in it: what follows
+        (f"<answer> </answer> {SOLVED}<|eot_id|>", 0.0, 1.0),  # the text after an empty tag
         (f"{SOLVED} </answer>", 0.0, 1.0),
         (f"It is {SOLVED}.", 0.0, 1.0),
         (f"It is {SOLVED}1.", 0.0, 0.0),
@@ -300,7 +301,7 @@ def test_answers_are_read_where_they_are_marked(tmp_path, completion, kind, corr
         ("", 0.0, 0.0),
     ],
 )
-def test_d1_by_hand(tmp_path, completion, trained, evaluated):
+def test_d1s_rewards_and_verdicts_by_hand(tmp_path, completion, trained, evaluated):
     task = make(tmp_path, protocol="d1", prompt=PromptConfig(answer="tags"))
     reward = task.reward(example(), completion)
     assert reward.total == reward.parts["cell_fraction"] == trained
@@ -312,7 +313,7 @@ def test_d1_without_tags_reads_the_whole_text(tmp_path):
     task = make(tmp_path, protocol="d1")
     assert task.reward(example(), "12, then 34").total == 0.5
     assert task.reward(example(), SOLVED).correct
-    assert not task.reward(example(SOLVED), SOLVED).correct  # nothing is empty: d1 counts none
+    assert not task.reward(example(SOLVED), SOLVED).correct  # d1 needs an empty cell
     assert make(tmp_path, protocol="d1", reward="valid_grid").reward(example(), OTHER).total == 1.0
 
 
@@ -329,7 +330,7 @@ PIECES = ["<answer>", "</answer>", "```", "`", "12", "1" * 16, "1" * 15, " ", "\
 @given(
     st.lists(st.sampled_from([*PIECES, "<|eot_id|>", "<|endoftext|>"]), max_size=14).map("".join)
 )
-def test_d1_reads_a_grid_as_its_expressions_do(text):
+def test_d1s_grids_are_those_of_its_regular_expressions(text):
     end = r"<\|eot_id\|>|<\|endoftext\|>"
     expressions = [
         r"<answer>.*?```\s*([\d\s]+)```",
@@ -340,11 +341,11 @@ def test_d1_reads_a_grid_as_its_expressions_do(text):
     ]
     found = (re.search(expression, text, re.DOTALL) for expression in expressions)
     expected = next((m[1] for m in found if m and m[1].strip()), "")
-    assert d1_sudoku.evaluation_grid(text, 16) == re.sub(r"\s", "", expected)
+    assert d1_sudoku.evaluation_grid(text, "tags", 16) == re.sub(r"\s", "", expected)
 
 
 @given(st.text(max_size=60), st.sampled_from(["text", "tags", "boxed"]))
-def test_d1_takes_any_text(text, kind):
+def test_any_text_is_graded_by_d1(text, kind):
     task = tasks.make_task(
         TaskConfig(sudoku=SMALL, protocol="d1", prompt=PromptConfig(answer=kind)), None
     )

@@ -29,7 +29,7 @@ def fill(template):
         ("{question}{question}", "1+1?1+1?"),
     ],
 )
-def test_filling(template, expected):
+def test_templates_are_filled(template, expected):
     assert fill(template) == expected
 
 
@@ -38,38 +38,38 @@ def test_filling(template, expected):
     [
         (
             "{queston}",
-            r"\{queston\} is no field. The fields there are: \{question\}, ",
+            r"\{queston\} is not a field. .*The fields are: \{question\}, ",
         ),
-        ("{}", r"\{\} is no field"),
-        ("{0}", r"\{0\} is no field"),
-        ("{question.upper}", r"\{question.upper\} is no field"),
-        ("{question[0]}", r"\{question\[0\]\} is no field"),
-        ("{question!r}", r"\{question!r\} is no field"),
-        ("{question:>9}", r"\{question:>9\} is no field"),
-        ("{question:{format}}", "is no field"),
-        ("\\boxed{", "written twice"),
-        ("a } b", "written twice"),
-        ("{question", "written twice"),
+        ("{}", r"\{\} is not a field"),
+        ("{0}", r"\{0\} is not a field"),
+        ("{question.upper}", r"\{question.upper\} is not a field"),
+        ("{question[0]}", r"\{question\[0\]\} is not a field"),
+        ("{question!r}", r"\{question!r\} is not a field"),
+        ("{question:>9}", r"\{question:>9\} is not a field"),
+        ("{question:{format}}", "is not a field"),
+        ("\\boxed{", "literal brace twice"),
+        ("a } b", "literal brace twice"),
+        ("{question", "literal brace twice"),
     ],
 )
-def test_mistakes_in_templates(template, message):
+def test_faulty_templates_are_refused_in_one_line(template, message):
     with pytest.raises(UserError, match=f"config.task.prompt.template: .*{message}") as caught:
         fill(template)
     assert "\n" not in str(caught.value)
 
 
 @given(st.text(max_size=30))
-def test_any_template_is_filled_or_refused_in_words(template):
+def test_any_template_is_filled_or_refused(template):
     with contextlib.suppress(UserError):
         assert isinstance(fill(template), str)
 
 
 @given(st.text(max_size=30))
-def test_values_are_never_templates(value):
+def test_values_are_not_read_as_templates(value):
     assert wording.fill("<{question}>", {"question": value}) == f"<{value}>"
 
 
-def test_examples():
+def test_examples_follow_the_configuration():
     config = PromptConfig(template="words", answer="tags", chat=True, prefill="<think>")
     writer = wording.Wording(config, WORDS, ("question",))
     example = writer.example("e/1", {"question": "1+1?"}, "2", {"gold": 2})
@@ -78,6 +78,6 @@ def test_examples():
     assert (example.chat, example.prefill) == (True, "<think>")
 
 
-def test_a_template_is_checked_before_there_are_examples():
-    with pytest.raises(UserError, match=r"\{gold\} is no field"):
+def test_a_template_is_checked_at_once():
+    with pytest.raises(UserError, match=r"\{gold\} is not a field"):
         wording.Wording(PromptConfig(template="{gold}"), WORDS, ("question",))

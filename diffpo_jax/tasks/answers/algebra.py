@@ -43,7 +43,7 @@ class Verifier:
 
     def equal(self, pairs: Sequence[tuple[str, str]]) -> list[bool | None]:
         """The verdict on each (gold, answer), or None if its worker hung or died."""
-        plain = [latex.same(gold, answer) for gold, answer in pairs]
+        plain = [latex.compare(gold, answer) for gold, answer in pairs]
         undecided = dict.fromkeys(p for p, v in zip(pairs, plain) if v is None)
         new = [pair for pair in undecided if pair not in self._known]
         for pair, outcome in zip(new, self._pool.map(new)):

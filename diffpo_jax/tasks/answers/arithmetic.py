@@ -1,15 +1,11 @@
-r"""Arithmetic expressions, evaluated exactly and safely: + - * / and brackets over whole numbers.
+r"""Evaluates arithmetic expressions exactly and safely: + - * / and brackets over whole numbers.
 
-1. `_scan` cuts the text into numbers, operators and brackets.
-2. `_postfix` puts operators behind their operands (Dijkstra's shunting yard), without recursion.
-3. A walk over the result computes with fractions.
+Python's `eval` is not used.  Length, depth and digits are bounded, so no text takes long.  The
+signs × ⋅ · ÷ − and LaTeX's \times \cdot \div \left \right are understood.  Powers, floor division,
+decimal points and multiplication without a sign are not.
 
-Nothing is handed to Python's `eval`.  Length, depth and digits are bounded, so no text takes long.
-Other signs for the same are understood: × ⋅ · ÷ − and LaTeX's \times \cdot \div \left \right.
-There is no power, no floor division, no decimal point, and no multiplication without a sign.
-
-`python_value` is what Python itself would make of a text, within bounds.  Only the verdicts of d1,
-which hands answers to `eval`, need it.
+`python_value` gives the value by Python's own rules, within bounds.  Only the verdicts of d1, which
+passes answers to `eval`, need it.
 """
 
 import operator
@@ -19,8 +15,8 @@ from fractions import Fraction
 from typing import Any, NamedTuple
 
 MOST_CHARACTERS = 400  # of an expression
-MOST_DIGITS = 12  # of a number in it
-MOST_DEPTH = 32  # operators and open brackets that wait for one another
+MOST_DIGITS = 12  # of a number
+MOST_DEPTH = 32  # operators and brackets that wait for their operands
 
 _SIGNS = {"×": "*", "⋅": "*", "·": "*", "÷": "/", "−": "-"}
 _LATEX = {"\\times": "*", "\\cdot": "*", "\\div": "/", "\\left": " ", "\\right": " "}
@@ -42,21 +38,22 @@ _EXACT: Mapping[str, Callable[..., Any]] = {
 
 
 class ExpressionError(ValueError):
-    """A text that is no expression; the message says why."""
+    """The text is not an expression.  The message says why."""
 
 
 class Evaluated(NamedTuple):
-    """An expression's value and the numbers in it, in the order they are written."""
+    """The value of an expression, and its numbers in the order of the text."""
 
     value: Fraction
     numbers: tuple[int, ...]
 
 
 def evaluate(text: str) -> Evaluated:
-    """The exact value of an expression (see the module's head).
+    """The exact value of an expression (see the module's docstring).
 
     Raises:
-      ExpressionError: it is none, is too long or too deep, or divides by zero.  No other.
+      ExpressionError: the text is not an expression, too long, too deep, or divides by zero.  No
+        other exception is raised.
     """
     if len(text) > MOST_CHARACTERS:
         raise ExpressionError(f"{len(text)} characters: more than {MOST_CHARACTERS}")
@@ -75,22 +72,22 @@ def evaluate(text: str) -> Evaluated:
         else:
             raise ExpressionError(f"{token!r} is not allowed")
     try:
-        value = _compute(_postfix(items, MOST_DEPTH), _EXACT)
+        value = _compute(items, _EXACT, MOST_DEPTH)
     except ZeroDivisionError:
         raise ExpressionError("division by zero") from None
     return Evaluated(value, tuple(numbers))
 
 
 def python_value(text: str) -> int | float | complex | None:
-    """What Python makes of a text of digits, dots, blanks, brackets and + - * / ** //.
+    """The value by Python's rules of a text of digits, dots, spaces, brackets and + - * / ** //.
 
-    Division gives floats, ** groups from the right, a number may not begin with 0; a line ends the
-    expression unless a bracket is open.
+    Division gives floats, ** groups from the right, a number may not begin with 0, and a newline
+    ends the expression unless a bracket is open.
 
     Returns:
-      The value; None where Python fails, and where this would not be computed here: a text
-      beyond 1,000 characters, 200 waiting operators and brackets, or a power of whole numbers
-      beyond 4,096 bits (99**99**99, which Python would be at for good).
+      The value, or None if Python fails, or beyond the bounds of this function: 1,000 characters,
+      200 waiting operators and brackets, 4,096 bits of a power of whole numbers (99**99**99 would
+      never end in Python).
     """
     text = text.strip()
     if len(text) > _PYTHON_CHARACTERS:
@@ -109,7 +106,7 @@ def python_value(text: str) -> int | float | complex | None:
         else:
             return None
     try:
-        return _compute(_postfix(items, _PYTHON_DEPTH), _PYTHON)
+        return _compute(items, _PYTHON, _PYTHON_DEPTH)
     except (ExpressionError, ArithmeticError, TypeError):
         return None
 
@@ -124,24 +121,31 @@ def _power(base: Any, exponent: Any) -> Any:
 _PYTHON = {**_EXACT, "//": operator.floordiv, "**": _power}
 
 
-def _postfix(items: list[Any], most_depth: int) -> list[Any]:
-    """Operators behind their operands: `_compute` takes it from there.
+def _compute(items: list[Any], functions: Mapping[str, Callable[..., Any]], most_depth: int) -> Any:
+    """The value of an expression, by Dijkstra's shunting yard, without recursion.
 
     Args:
-      items: operands of any type but str; operators and brackets, the keys of `_BINDING`.
+      items: operands of any type but str; operators (keys of `_BINDING`) and brackets.
+      functions: the operators' functions.  Whatever they raise is raised.
       most_depth: how many operators and brackets may wait at a time.
 
     Raises:
-      ExpressionError: an operand, operator or bracket too few or too many; too deep.
+      ExpressionError: an operand, operator or bracket is missing or surplus; too deep.
     """
-    output: list[Any] = []
+    values: list[Any] = []
     waiting: list[str] = []
+
+    def apply() -> None:
+        name, right = waiting.pop(), values.pop()
+        left = [] if name in _UNARY.values() else [values.pop()]
+        values.append(functions[name](*left, right))
+
     after_operand = False
     for item in items:
         if not isinstance(item, str):
             if after_operand:
                 raise ExpressionError("two numbers with no operator between them")
-            output.append(item)
+            values.append(item)
             after_operand = True
             continue
         if item == "(":
@@ -152,7 +156,7 @@ def _postfix(items: list[Any], most_depth: int) -> list[Any]:
             if not after_operand:
                 raise ExpressionError("a bracket closes where a number should be")
             while waiting and waiting[-1] != "(":
-                output.append(waiting.pop())
+                apply()
             if not waiting:
                 raise ExpressionError("a bracket closes that was not opened")
             waiting.pop()
@@ -161,10 +165,10 @@ def _postfix(items: list[Any], most_depth: int) -> list[Any]:
                 raise ExpressionError(f"{item!r} where a number should be")
             waiting.append(_UNARY[item])
         else:
-            # ** groups from the right: of equals, the one before waits.
+            # ** groups from the right, so an earlier ** keeps waiting.
             least = _BINDING[item] + (item == "**")
             while waiting and waiting[-1] != "(" and _BINDING[waiting[-1]] >= least:
-                output.append(waiting.pop())
+                apply()
             waiting.append(item)
             after_operand = False
         if len(waiting) > most_depth:
@@ -174,18 +178,5 @@ def _postfix(items: list[Any], most_depth: int) -> list[Any]:
     while waiting:
         if waiting[-1] == "(":
             raise ExpressionError("a bracket is not closed")
-        output.append(waiting.pop())
-    return output
-
-
-def _compute(postfix: list[Any], functions: Mapping[str, Callable[..., Any]]) -> Any:
-    stack: list[Any] = []
-    for item in postfix:
-        if not isinstance(item, str):
-            stack.append(item)
-        elif item in _UNARY.values():
-            stack.append(functions[item](stack.pop()))
-        else:
-            right = stack.pop()
-            stack.append(functions[item](stack.pop(), right))
-    return stack[0]
+        apply()
+    return values[0]

@@ -1,35 +1,35 @@
-"""Where the answer stands in a completion: between tags, in a LaTeX box, or all of it.
+"""Finds the answer in a completion: between tags, in a LaTeX box, or all of it.
 
-Nothing here raises, and every function takes time linear in the text, whatever the text.
+No function raises, and every function takes time linear in the text, whatever the text.
 """
 
 import re
 
+_TAG = re.compile("<(/?)answer>")
 _BOX = re.compile(r"\\(?:boxed|fbox)\s*\{")
 _BRACE = re.compile(r"\\.|[{}]", re.DOTALL)  # an escaped brace opens and closes nothing
 
 
-def last_tag(text: str, tag: str = "answer") -> str | None:
-    """The text of the last closed <tag>...</tag>, stripped; None where there is none.
+def last_tag(text: str) -> str | None:
+    """The text of the last closed <answer>...</answer>, stripped, or None.
 
-    A pair is an opening tag and the nearest closing one after it with no opening tag between
-    them, so the innermost of nested pairs counts.
+    A pair is an opening tag and the nearest closing tag, with no opening tag between them: of
+    nested pairs the innermost counts.
     """
-    spans = _spans(text, tag)
-    return spans[-1] if spans else None
-
-
-def first_tag(text: str, tag: str = "answer") -> str | None:
-    """The text of the first closed <tag>...</tag>, like `last_tag`."""
-    spans = _spans(text, tag)
-    return spans[0] if spans else None
+    answer, opened = None, None
+    for tag in _TAG.finditer(text):
+        if not tag[1]:
+            opened = tag.end()
+        elif opened is not None:
+            answer, opened = text[opened : tag.start()].strip(), None
+    return answer
 
 
 def last_boxed(text: str) -> str | None:
-    r"""What the last \boxed{...} or \fbox{...} holds, stripped.
+    r"""The contents of the last \boxed{...} or \fbox{...}, stripped.
 
-    Braces are matched, escaped ones (\{) are text.  Of nested boxes the inner one is the last.
-    None where there is no box, or where the last one is not closed.
+    Braces are matched; escaped ones (\{) are text.  Of nested boxes the inner one is the last.
+    None if there is no box, or if the last one is not closed.
     """
     start = None
     for box in _BOX.finditer(text):
@@ -45,14 +45,11 @@ def last_boxed(text: str) -> str | None:
 
 
 def read(text: str, kind: str) -> str | None:
-    """The answer of a completion by the protocol "default".
+    """The answer of a completion by the protocol "default", stripped, or None.
 
     Args:
-      kind: `config.task.prompt.answer`.  "text": all of the text; "tags": the last answer tag,
-        and where there is none the last box; "boxed": the last box, else the last answer tag.
-
-    Returns:
-      The answer, stripped; None where there is none.
+      kind: `config.task.prompt.answer`.  "text": the whole text; "tags": the last answer tag, or
+        else the last box; "boxed": the last box, or else the last answer tag.
     """
     if kind == "text":
         return text.strip() or None
@@ -62,19 +59,12 @@ def read(text: str, kind: str) -> str | None:
 
 
 def mark(answer: str, kind: str) -> str:
-    """An answer as a completion that holds nothing else: what `read` reads back."""
+    """A completion with only the answer, marked such that `read` finds it."""
     if kind == "tags":
         return f"<answer>{answer}</answer>"
     return rf"\boxed{{{answer}}}" if kind == "boxed" else answer
 
 
-def _spans(text: str, tag: str) -> list[str]:
-    """The texts of all closed pairs of the tag, in order."""
-    spans, opened = [], None
-    for found in re.finditer(f"<(/?){re.escape(tag)}>", text):
-        if not found[1]:
-            opened = found.end()
-        elif opened is not None:
-            spans.append(text[opened : found.start()].strip())
-            opened = None
-    return spans
+def is_marked(text: str, kind: str) -> bool:
+    """Whether a completion marks an answer, which is not empty, as `kind` asks."""
+    return bool({"text": str.strip, "tags": last_tag, "boxed": last_boxed}[kind](text))

@@ -1,23 +1,23 @@
-"""Numbers as people write them, read exactly: signs, commas, currencies, units, fractions.
+"""Reads numbers exactly, as people write them: signs, commas, currencies, units, fractions.
 
     -3    −3    +3    1,234    1{,}234    18.0    .5    $18    -$5    $-5    18 dollars    50%
     1/2   \\frac{1}{2}   \\frac12   1 1/2   1\\frac{1}{2}   ½   18\\text{ cm}   18 m^2   x = 18
 
 A percent sign is a unit like any other: 50% reads as 50, as in the gold answers of GSM8K.
-Exponents (1e6, 10^6), words (eighteen, 2 million) and commas that do not part thousands
-(1,2 or 10,00) make no number of what stands around them.
+Exponents (1e6, 10^6), words (eighteen, 2 million) and commas that do not separate thousands
+(1,2 or 10,00) are not understood, and the digits around them are not read as one number.
 
-Every function takes any text, never raises, and needs time linear in the text's length.
+No function raises, and every function takes time linear in the text, whatever the text.
 """
 
 import re
 from fractions import Fraction
 
-LONGEST = 100  # characters of a number; what is longer is not read as one
+LONGEST = 100  # characters of a number; longer ones are not read
 
 _TRANSLATION = str.maketrans(
     {
-        # Minus signs and dashes; full-width and small ones too.
+        # Minus signs and dashes, also full-width and small ones.
         **dict.fromkeys("\u2212\u2010\u2011\u2012\u2013\ufe63\uff0d", "-"),
         "\uff0b": "+",
         "\u2044": "/",  # fraction slash
@@ -37,10 +37,10 @@ _TRANSLATION = str.maketrans(
 _ARGUMENT = r"(?:\{\s?(-?[0-9]++(?:\.[0-9]++)?)\s?\}|([0-9]))"
 _FRACTION = re.compile(r"([0-9]?)\s?\\[dtc]?frac\s?" + _ARGUMENT + r"\s?" + _ARGUMENT)
 _THOUSANDS = re.compile(r"(?<=[0-9])(?:\{,\}|\\!,(?:\\!)?|,\\!|\\,)(?=[0-9]{3})")
-# Wrappers that say nothing about the number, but for their contents.
+# Commands whose contents alone matter.
 _WRAPPER = re.compile(r"\\(?:text(?:bf|rm|it)?|mathrm|mathbf|mbox|boxed|left|right|displaystyle)\b")
 _SPACING = re.compile(r"\\[,;:! ]|\\q?quad\b|[{}]|\\(?=[$%#])")
-# The 2 of cm^2 and m^{2}, and degrees: not numbers of their own.
+# The 2 of cm^2 and m^{2}, and degrees, which are not numbers.
 _POWER_OF_UNIT = re.compile(r"(?<=[A-Za-z}])\s?\^\s?(?:[0-9]|\{[0-9]\})(?![0-9])")
 _DEGREES = re.compile(r"\^\s?(?:\\circ\b|\{\s?\\circ\s?\}|°)|°|\\degree\b")
 
@@ -52,8 +52,8 @@ _NUMBER = re.compile(
     rf"|(?P<top>{_DECIMAL}|(?<![0-9])\.[0-9]++)"
     rf"(?:\s?/\s?(?P<bottom>{_DECIMAL}))?)"
 )
-# What may follow the number where a text is nothing but one: a unit of a few words.  One letter
-# is more often a variable (5 x), and some words make another number of it (5 or more, 5 times 3).
+# A unit of a few words, which may follow a number.  A single letter is more often a variable (5 x),
+# and some words change the number (5 or more, 5 times 3).
 _WORD = (
     r"(?!(?:and|for|if|is|less|minus|more|not|or|over|plus|than|times|to|when)\b)"
     r"(?:[A-Za-z][A-Za-z.]++|[ghlmsL])(?![A-Za-z])"
@@ -65,24 +65,27 @@ _UNIT = re.compile(
 
 
 def read(text: str) -> Fraction | None:
-    """The one number that a short answer states, whatever words and units surround it.
+    """The one number in a short answer, whatever words and units surround it, or None.
 
-    Where there are several, the one after the last equals sign counts: 8 + 10 = 18.  None
-    where there is none, or still several (17 or 18): that is no answer.
+    Only the text after the last equals sign counts (8 + 10 = 18).  If several numbers remain
+    (17 or 18), there is no answer.
     """
-    numbers = _find(_clean(text.rpartition("=")[2]))
+    numbers = list(_NUMBER.finditer(_clean(text.rpartition("=")[2])))
     return _value(numbers[0]) if len(numbers) == 1 else None
 
 
-def last(text: str) -> Fraction | None:
-    """The last number of a text of any length, None where there is none."""
-    numbers = _find(_clean(text))
+def read_last(text: str) -> Fraction | None:
+    """The last number in a text of any length, or None."""
+    numbers = list(_NUMBER.finditer(_clean(text)))
     return _value(numbers[-1]) if numbers else None
 
 
-def exact(text: str) -> Fraction | None:
-    """The number that a text is: nothing else may stand there but a currency, a unit, a percent
-    sign, a closing full stop.  Unlike `read`, 2x + 1 and "about 3" are none."""
+def read_exact(text: str) -> Fraction | None:
+    """The number if the text is nothing but a number, or None.
+
+    A currency, a unit, a percent sign and a closing full stop are allowed.  Unlike `read`, this
+    finds no number in 2x + 1 and "about 3".
+    """
     text = _clean(text).strip()
     match = _NUMBER.match(re.sub(r"^([-+])\s+", r"\1", text))
     if match is None:
@@ -91,12 +94,8 @@ def exact(text: str) -> Fraction | None:
     return _value(match) if _UNIT.fullmatch(rest) else None
 
 
-def _find(text: str) -> list[re.Match[str]]:
-    return list(_NUMBER.finditer(text))
-
-
 def _clean(text: str) -> str:
-    """The text without what LaTeX and typography add to a number."""
+    """The text without the marks that LaTeX and typography add to a number."""
     text = text.translate(_TRANSLATION)
     if "\\" in text or "{" in text or "^" in text or "°" in text:
         text = _THOUSANDS.sub(lambda m: "" if m[0] == "\\," else ",", text)
@@ -111,7 +110,7 @@ def _clean(text: str) -> str:
 def _slash(match: re.Match[str]) -> str:
     before, a, b, c, d = match.groups()
     top, bottom = a or b, c or d
-    # A digit before it makes a mixed number: 1\frac{1}{2}.
+    # With a digit before the fraction it is a mixed number: 1\frac{1}{2}.
     return f"{before} {top}/{bottom}" if before else f"{top}/{bottom}"
 
 

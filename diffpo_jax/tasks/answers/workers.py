@@ -67,8 +67,7 @@ class Pool:
     def map(self, items: Sequence[tuple]) -> list[Outcome]:
         """Calls the function with the arguments of each item.  Outcomes have the items' order.
 
-        Raises:
-          RuntimeError: no worker can start, for example because the function does not exist.
+        Raises `RuntimeError` if no worker can start, for example without such a function.
         """
         if not items:
             return []

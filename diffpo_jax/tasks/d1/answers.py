@@ -1,8 +1,8 @@
-r"""Where d1 finds an answer, quirks included: shared by the verdicts of protocol "d1".
+r"""How d1 finds the answer in a completion, with its quirks.
 
-What is computed follows d1 (arXiv 2504.12216, repository dllm-reasoning/d1); the code is ours and
-linear in the text.  It differs from `answers` where tags are nested (d1 takes all from the first
-opening tag), and where there is no box or an unusual one.
+The results are those of d1 (arXiv 2504.12216, repository dllm-reasoning/d1); the code is ours and
+linear in the text.  They differ from those of `tasks.answers.extract` if tags are nested (d1 takes
+everything from the first opening tag), and if there is no box or an unusual one.
 """
 
 _OPEN, _CLOSE = "<answer>", "</answer>"
@@ -10,7 +10,7 @@ _BLANK_BOX = "\\boxed "
 
 
 def spans(text: str) -> list[str]:
-    """What stands in <answer>...</answer>, each from the first opening tag after the last pair."""
+    """The text of every <answer>...</answer>, from the first opening tag after the last pair."""
     found, position = [], 0
     while (start := text.find(_OPEN, position)) >= 0:
         end = text.find(_CLOSE, start + len(_OPEN))
@@ -22,26 +22,26 @@ def spans(text: str) -> list[str]:
 
 
 def last_tag(text: str) -> str | None:
-    """The last of `spans`, what the rewards of Sudoku and Countdown read; None: there is none."""
+    """The last of `spans`, or None.  The training rewards of Sudoku and Countdown read it."""
     found = spans(text)
     return found[-1] if found else None
 
 
 def first_tag(text: str) -> str | None:
-    """The first of `spans`, what evaluations fall back on; None: there is none."""
+    """The first of `spans`, or None.  Evaluations read it if there is no box."""
     found = spans(text)
     return found[0] if found else None
 
 
 def boxed(text: str) -> str | None:
-    r"""What d1's evaluation takes for the contents of the last box.
+    r"""The text that d1's evaluation takes for the contents of the last box.
 
-    - "\boxed" with a blank after it, anywhere: what follows the last of these, up to a "$".
-    - Otherwise the last "\boxed" (or "\fbox", if there is no "\boxed"), up to where its braces
-      are balanced; without the command where it is "\boxed{...}", with it otherwise.
-    - Neither: all of the text.
+    - If there is a "\boxed" with a space after it: the text after the last of these, up to a "$".
+    - Otherwise the last "\boxed" (or "\fbox", if there is no "\boxed") up to its balanced closing
+      brace.  The command itself is dropped from a "\boxed{...}", and kept otherwise.
+    - If there is neither: the whole text.
 
-    None where the braces are never balanced, where d1's code raises.
+    None if the braces are never balanced; d1's code raises then.
     """
     if _BLANK_BOX in text:
         return text.split(_BLANK_BOX)[-1].split("$")[0]

@@ -1,15 +1,24 @@
-r"""d1's verdicts on GSM8K answers, quirks included (see `d1_answers`).
+r"""d1's verdicts on GSM8K answers, with its quirks (see `answers`).
 
-Training rewards are the sum of five; evaluation reads the answer otherwise and compares floats.
-What is computed follows d1; the code is ours and linear in the text.
+The training reward is the sum of five.  The evaluation finds the answer in other places and
+compares floats.  The results are those of d1; the code is ours and linear in the text.
 """
 
 import re
 
-from diffpo_jax.tasks.d1 import answers
+from diffpo_jax.tasks.d1 import answers, protocol
+from diffpo_jax.tasks.task import Example
 
-REWARDS = ("xmlcount", "soft_format", "strict_format", "int", "correctness")
-MOST = 4.0  # of their sum, as published; soft and strict format cannot both be had
+# The largest value of each reward.  That of the sum is as published, although soft_format and
+# strict_format exclude each other.
+REWARDS = {
+    "d1": 4.0,
+    "xmlcount": 0.5,
+    "soft_format": 0.5,
+    "strict_format": 0.5,
+    "int": 0.5,
+    "correctness": 2.0,
+}
 
 _NUMBER = re.compile(r"-?\d++\.?\d*+")
 _GOLD = re.compile(r"[0-9][0-9,]*+(?:\.[0-9]++)?")
@@ -17,28 +26,43 @@ _CLOSED_THEN_OPEN = re.compile(r"</reasoning>\s*+<answer>")
 _END = "\n</answer>\n"
 
 
-def rewards(completion: str, gold: str) -> dict[str, float]:
-    """d1's training rewards by name.
+def rewards(example: Example, completion: str, kind: str) -> dict[str, float]:
+    """d1's five training rewards and their sum "d1", by name.
 
-    Args:
-      gold: what stands after the #### of the solution, commas and all.
+    The gold answer is compared as a string: as it follows the #### of the solution, with commas.
     """
+    del kind
     answer = completion.split("<answer>")[-1].split("</answer>")[0].strip()
-    return {
+    parts = {
         "xmlcount": _xmlcount(completion),
         "soft_format": 0.5 * _is_soft(completion),
         "strict_format": 0.5 * _is_strict(completion),
         "int": 0.5 * answer.isdigit(),
-        "correctness": 2.0 * (answer == gold),
+        "correctness": 2.0 * (answer == example.meta["answer"]),
     }
+    return {"d1": sum(parts.values()), **parts}
 
 
-def evaluated(completion: str) -> tuple[float | None, str | None]:
-    """The number that d1's evaluation reads, and the text that it reads it from.
+def evaluate(example: Example, completion: str) -> protocol.Verdict:
+    """d1's evaluation: its verdict, and the text from which it reads the number.
 
-    The first box that is neither empty nor dots counts: all of it where it is a number, else the
-    first number in it, where commas end numbers.  Without such a number the first answer tag
-    counts, all of it or else its last number.
+    An answer is right if the floats are equal.  A minus sign of the gold answer is lost.
+    """
+    gold = _GOLD.search(example.meta["answer"])
+    number, text = _read_number(completion)
+    right = gold is not None and number == float(gold[0].replace(",", ""))
+    return protocol.Verdict(right, number is not None, text)
+
+
+PROTOCOL = protocol.published(rewards, evaluate)
+
+
+def _read_number(completion: str) -> tuple[float | None, str | None]:
+    """The number that d1's evaluation reads, and the text from which it reads it.
+
+    The first box that is neither empty nor dots counts: all of it if it is a number, else the
+    first number in it, where a comma ends a number.  Without such a number the first answer tag
+    counts: all of it, or else its last number.
     """
     for text in _boxes(completion):
         if not text.strip().strip("."):
@@ -57,16 +81,10 @@ def evaluated(completion: str) -> tuple[float | None, str | None]:
     return (_float(found[-1]) if found else number), text
 
 
-def is_right(completion: str, gold: str) -> bool:
-    """d1's evaluation verdict: floats are equal.  A minus sign of the gold answer is lost."""
-    number = _GOLD.search(gold)
-    return number is not None and evaluated(completion)[0] == float(number[0].replace(",", ""))
-
-
 def _xmlcount(text: str) -> float:
-    """1/8 for each of four tags that stands exactly once, less 1/1000 a character behind them.
+    """1/8 for each of four tags that occurs exactly once, less 1/1000 per character after them.
 
-    Where the closing tag has no newline after it, all of the text counts as behind it.
+    If no newline follows the closing tag, every character of the text counts as after it.
     """
     total = 0.125 * (text.count("<reasoning>\n") == 1)
     total += 0.125 * (text.count("\n</reasoning>\n") == 1)
@@ -78,9 +96,9 @@ def _xmlcount(text: str) -> float:
 
 
 def _is_soft(text: str) -> bool:
-    """Whether <reasoning>...</reasoning>, blanks and <answer>...</answer> begin the text.
+    """Whether the text begins with <reasoning>...</reasoning>, whitespace, <answer>...</answer>.
 
-    Neither span may hold a newline, as in d1's pattern a dot stands for none.
+    Neither span may hold a newline: the dot of d1's pattern does not match one.
     """
     if not text.startswith("<reasoning>"):
         return False
@@ -91,13 +109,13 @@ def _is_soft(text: str) -> bool:
             return False
         if opened.end() <= last:
             return True
-        if opened.end() > line_end:  # the blanks between the tags hold newlines
+        if opened.end() > line_end:  # there are newlines between the tags
             return text.find("</answer>", opened.end(), _line_end(text, opened.end())) >= 0
     return False
 
 
 def _is_strict(text: str) -> bool:
-    """Whether the text is exactly six lines: tag, a line, tag, tag, a line, tag."""
+    """Whether the text is exactly six lines: a tag, a line, two tags, a line, a tag."""
     lines = text.split("\n")
     tags = ["<reasoning>", "</reasoning>", "<answer>", "</answer>", ""]
     # As in d1's pattern, the last newline may be followed by one more.
@@ -110,7 +128,7 @@ def _line_end(text: str, start: int) -> int:
 
 
 def _boxes(text: str) -> list[str]:
-    r"""What \boxed{...} hold, each up to its first closing brace, on one line."""
+    r"""The contents of every \boxed{...} up to its first closing brace, if on one line."""
     found, position = [], 0
     while (start := text.find("\\boxed{", position)) >= 0:
         start += len("\\boxed{")
@@ -118,7 +136,7 @@ def _boxes(text: str) -> list[str]:
         end = text.find("}", start, line_end)
         if end >= 0:
             found.append(text[start:end])
-        # Without a brace in the rest of a line, no box that begins there is closed.
+        # If the rest of the line has no brace, no box that begins in it is closed.
         position = end + 1 if end >= 0 else line_end
     return found
 

@@ -1,61 +1,59 @@
-r"""d1's verdicts on MATH answers, quirks included (see `d1_answers`).
+r"""d1's verdicts on MATH answers, with its quirks (see `answers`).
 
-An answer is right when it is the gold answer after some rewriting of both strings; no algebra.
-What is computed follows d1 and the strings of Hendrycks et al. (arXiv 2103.03874) that it keeps;
-the code is ours and linear in the text.
+An answer is right if it equals the gold answer after some rewriting of both strings, without
+algebra.  The results are those of d1, and of the rules by Hendrycks et al. (arXiv 2103.03874) that
+it uses; the code is ours and linear in the text.
 """
 
 import re
 
-from diffpo_jax.tasks.d1 import answers
+from diffpo_jax.tasks.d1 import answers, protocol
+from diffpo_jax.tasks.task import Example
 
-REWARDS = ("format", "correctness")
-MOST = 2.75  # of their sum
+REWARDS = {"d1": 2.75, "format": 0.75, "correctness": 2.0}  # the largest value of each
 
 _INTEGER = re.compile(r"-?[0-9]{1,100}")
 
 
-def rewards(completion: str, gold: str) -> dict[str, float]:
-    """d1's training rewards by name.
-
-    Args:
-      gold: the gold answer, without its box.
-    """
+def rewards(example: Example, completion: str, kind: str) -> dict[str, float]:
+    """d1's two training rewards and their sum "d1", by name."""
+    del kind
     boxed = answers.boxed(completion)
-    right = equivalent(completion if boxed is None else boxed, gold)
-    # Meant to ask for a box too, d1 looks for one with a backspace in its name and never finds it.
-    return {"format": 0.75 if "<answer>" in completion else 0.25, "correctness": 2.0 * right}
+    right = is_equivalent(completion if boxed is None else boxed, example.meta["answer"])
+    # d1 also looks for a box, but for one with a backspace in its name, which it never finds.
+    parts = {"format": 0.75 if "<answer>" in completion else 0.25, "correctness": 2.0 * right}
+    return {"d1": sum(parts.values()), **parts}
 
 
-def evaluated(completion: str) -> str | None:
-    """The answer that d1's evaluation reads: of the last box, else of the first answer tag.
+def evaluate(example: Example, completion: str) -> protocol.Verdict:
+    """d1's evaluation: its verdict on the last box, or else on the first answer tag.
 
-    A completion without any box is its own answer, so the tag is read only where a box is empty
-    or not closed.
+    A completion without any box is its own answer, so the tag is read only if a box is empty or
+    not closed.
     """
-    return answers.boxed(completion) or answers.first_tag(completion)
+    answer = answers.boxed(completion) or answers.first_tag(completion)
+    right = answer is not None and is_equivalent(answer, example.meta["answer"])
+    return protocol.Verdict(right, bool(answer), answer)
 
 
-def is_right(completion: str, gold: str) -> bool:
-    """d1's evaluation verdict."""
-    answer = evaluated(completion)
-    return answer is not None and equivalent(answer, gold)
+PROTOCOL = protocol.published(rewards, evaluate)
 
 
-def equivalent(a: str, b: str) -> bool:
-    """Whether two answers are one string after `rewritten`."""
-    one, other = rewritten(a), rewritten(b)
-    # Where the rewriting of one fails, both stay as they are.
+def is_equivalent(a: str, b: str) -> bool:
+    """Whether two answers are the same string after `rewrite`."""
+    one, other = rewrite(a), rewrite(b)
+    # If one of them cannot be rewritten, both stay as they are.
     return a == b if one is None or other is None else one == other
 
 
-def rewritten(text: str) -> str | None:
-    r"""The answer as d1 compares it; None where its code fails.
+def rewrite(text: str) -> str | None:
+    r"""The answer as d1 compares it, or None if d1's code fails on it.
 
-    In this order: newlines and \! go, \\ becomes \, \tfrac and \dfrac become \frac; \left,
-    \right, degrees and \$ go; so does everything from a "\text{ " on (a unit), and \%; a decimal
-    point without a digit before it gets a 0; a beginning of up to two characters and "=" goes;
-    \sqrt3 becomes \sqrt{3}; blanks go; \frac12 becomes \frac{1}{2}, so do 0.5 and 1/2.
+    In this order: newlines and \! are removed; \\ becomes \; \tfrac and \dfrac become \frac;
+    \left, \right, degrees and \$ are removed, and so are \% and everything from "\text{ " on (a
+    unit); a decimal point without a digit before it gets a 0; a beginning of up to two characters
+    and "=" is removed; \sqrt3 becomes \sqrt{3}; spaces are removed; \frac12, 0.5 and 1/2 become
+    \frac{1}{2}.
     """
     for old, new in (
         ("\n", ""),
@@ -89,7 +87,7 @@ def rewritten(text: str) -> str | None:
 
 
 def _with_braces(text: str, command: str) -> str | None:
-    r"""\sqrt3 as \sqrt{3}; None where nothing follows the command."""
+    r"""The text with \sqrt3 as \sqrt{3}, or None if nothing follows the command."""
     first, *rest = text.split(command)
     for part in rest:
         if not part:
@@ -99,7 +97,7 @@ def _with_braces(text: str, command: str) -> str | None:
 
 
 def _fractions(text: str) -> str:
-    r"""\frac12 and \frac1{2} as \frac{1}{2}; all stay as they are where one is cut short."""
+    r"""The text with \frac12 and \frac1{2} as \frac{1}{2}, or unchanged if one is cut short."""
     first, *rest = text.split(r"\frac")
     result = first
     for part in rest:
@@ -115,7 +113,7 @@ def _fractions(text: str) -> str:
 
 
 def _slash(text: str) -> str:
-    r"""1/2 as \frac{1}{2}, where nothing else stands there."""
+    r"""1/2 as \frac{1}{2}; any other text unchanged."""
     top, slash, bottom = text.partition("/")
     whole = all(_INTEGER.fullmatch(x) and str(int(x)) == x for x in (top, bottom))
     return rf"\frac{{{top}}}{{{bottom}}}" if slash and whole else text

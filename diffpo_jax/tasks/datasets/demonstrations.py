@@ -1,7 +1,7 @@
-"""Prompts with written answers, for the base model: rows of a file or of a hub's data set.
+"""Prompts with written answers to train the base model on, from a file or from the hub.
 
-d1 starts RL from a model that was so trained on s1K, whose answers are thoughts and an attempt; see
-the preset s1k.
+d1 starts RL from a model that was trained in this way on s1K, whose answers are thoughts and an
+attempt; see the preset s1k.
 """
 
 import re
@@ -19,23 +19,22 @@ _ENTRY = re.compile(r"(.+)\[([0-9]{1,9})\]")
 
 
 def read(config: DemonstrationsConfig) -> Sequence[Example]:
-    """The rows of `config.source` as examples; every template is filled once, for its mistakes.
+    """Reads the rows of `config.source` as examples.  Fills all templates now, to find mistakes.
 
     Raises:
-      UserError: what `hub.load` says, a template that is none, a row without a column or list
-        entry that a template names, one that is not text, or an answer without text.
+      UserError: like `hub.load`; a faulty template; a row in which a column or list entry of a
+        template is missing or is not text; an answer without text.
     """
-    templates = {"prompt": config.prompt, "answer": config.answer}
-    for name, template in templates.items():
+    for name, template in (("prompt", config.prompt), ("answer", config.answer)):
         if not any(field for _, field in wording.parse(template, None, f"{WHERE}.{name}")):
-            raise UserError(f"{WHERE}.{name} names no column, such as {{question}}.")
+            raise UserError(f"{WHERE}.{name} must name a column, such as {{question}}.")
     rows = hub.load(config.source, f"{WHERE}.source", split="train", columns=())
     texts = [
         (_fill(row, config.prompt, "prompt"), _fill(row, config.answer, "answer")) for row in rows
     ]
     for row, (_, answer) in zip(rows, texts):
         if not answer.strip():
-            raise UserError(f"{row.where}: {WHERE}.answer makes an empty answer of it.")
+            raise UserError(f"{row.where}: {WHERE}.answer gives an empty answer.")
 
     def make(position: int, text: tuple[str, str]) -> Example:
         prompt, answer = text
@@ -51,7 +50,7 @@ def _fill(row: hub.Row, template: str, name: str) -> str:
 
 
 def _value(row: hub.Row, field: str) -> str:
-    """A column, or an entry of one that holds a list: name[0]."""
+    """The value of a column, or of an entry of a column that holds a list: name[0]."""
     entry = _ENTRY.fullmatch(field)
     name, index = (entry[1], int(entry[2])) if entry and field not in row.values else (field, None)
     if name not in row.values:

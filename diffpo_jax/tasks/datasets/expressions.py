@@ -1,4 +1,4 @@
-"""Arithmetic expressions as they are built up: for puzzles, and for their solutions."""
+"""Builds arithmetic expressions: random ones for puzzles, and solutions of puzzles."""
 
 import itertools
 from collections.abc import Sequence
@@ -9,20 +9,20 @@ SIGNS = "+-*/"
 
 
 class Expression(NamedTuple):
-    """An expression with no more brackets than it needs."""
+    """An expression without unnecessary brackets."""
 
     value: Fraction
     text: str
-    binding: int  # of its outermost operator: 1 of + and -, 2 of * and /, 3 of a number
+    binding: int  # outermost operator: 1 for + and -, 2 for * and /, 3 for a single number
 
 
 def number(value: int) -> Expression:
-    """A number, not negative."""
+    """A number that is not negative, as an expression."""
     return Expression(Fraction(value), str(value), 3)
 
 
 def combine(left: Expression, sign: str, right: Expression) -> Expression | None:
-    """One expression of two; None where it would divide by zero."""
+    """Combines two expressions, or returns None if that divides by zero."""
     a, b = left.value, right.value
     if sign in "+-":
         value, binding = (a + b if sign == "+" else a - b), 1
@@ -33,20 +33,20 @@ def combine(left: Expression, sign: str, right: Expression) -> Expression | None
     else:
         value, binding = a / b, 2
     first = f"({left.text})" if left.binding < binding else left.text
-    # What follows a minus or a division keeps its brackets: 8-(3-2), 8/(4/2).
+    # After a minus or a division, equal binding needs brackets: 8-(3-2), 8/(4/2).
     bare = right.binding > binding or (right.binding == binding and sign in "+*")
     second = right.text if bare else f"({right.text})"
     return Expression(value, first + sign + second, binding)
 
 
 def draw(numbers: Sequence[int], picks: Sequence[Sequence[float]]) -> Expression | None:
-    """An expression that uses every number once; None where it divides by zero.
+    """An expression that uses every number once, or None if it divides by zero.
 
-    Two of what there is, in either order, and a sign are picked and combined until one is left.
+    Two parts, in either order, and a sign are picked and combined until one part is left.
 
     Args:
-      picks: [numbers - 1, 3], in [0, 1): which is the left one, which of the others the right
-        one, which sign.
+      picks: [numbers - 1, 3], in [0, 1): the choice of the left part, of the right part among
+        the others, and of the sign.
     """
     parts = [number(n) for n in numbers]
     for left, right, sign in picks:
@@ -60,10 +60,10 @@ def draw(numbers: Sequence[int], picks: Sequence[Sequence[float]]) -> Expression
 
 
 def solve(numbers: Sequence[int], target: int) -> str | None:
-    """An expression that uses every number once and gives the target; None if there is none.
+    """The first expression in a fixed order that uses every number once and gives the target.
 
-    The first in a fixed order.  Three numbers take up to a millisecond, four up to some fifty;
-    six may take minutes where there is no solution.
+    None if there is none.  Three numbers take up to a millisecond, four up to about fifty; six
+    may take minutes if there is no solution.
     """
     found = _search([number(n) for n in numbers], target)
     return found.text if found else None
@@ -76,7 +76,7 @@ def _search(parts: list[Expression], target: int) -> Expression | None:
         rest = [part for k, part in enumerate(parts) if k not in (i, j)]
         for sign in SIGNS:
             if i > j and sign in "+*":
-                continue  # the same the other way round
+                continue  # the same as with i and j exchanged
             both = combine(parts[i], sign, parts[j])
             found = both and _search([both, *rest], target)
             if found:

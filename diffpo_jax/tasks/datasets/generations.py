@@ -1,8 +1,8 @@
-"""Completions that others, or earlier runs, have written: read from files, to be graded again.
+"""Reads completions that were written before, to grade them again.
 
 Two forms of file:
-  - JSON lines as a run writes them to samples/: `id`, `prompt`, `completion` and `meta`, what the
-    task's grader needs.
+  - JSON lines as a run writes them to samples/: `id`, `prompt`, `completion` and `meta`, the values
+    that the task's grader needs.
   - JSON as d1's evaluation writes it: a list `generations` of objects with `question`,
     `generations` (one text) and `ground_truth`.
 """
@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from diffpo_jax.system.errors import UserError
+from diffpo_jax.tasks.datasets import hub
 from diffpo_jax.tasks.task import Example
 
 
@@ -30,124 +31,101 @@ def read(path: str, task: str) -> list[Generation]:
     """All completions of a file, in order.
 
     Args:
-      task: its name; d1's files do not tell.
+      task: the name of the task, which d1's files do not contain.
 
     Raises:
-      UserError: a file that cannot be read or is of neither form, with its line.
+      UserError: a file that cannot be read or has neither form, with its line.
     """
+    where = f"--file={path}"
     try:
-        text = pathlib.Path(path).read_text(encoding="utf-8-sig")
+        whole = json.loads(pathlib.Path(path).read_text(encoding="utf-8-sig"))
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"--file={path} cannot be read: {error}.") from error
-    if not text.strip():
-        raise UserError(f"--file={path} holds no completion.")
-    try:
-        whole = json.loads(text)
+        raise UserError(f"{where} cannot be read: {error}.") from error
     except (ValueError, RecursionError):
-        whole = None  # several lines, or a fault that its line will tell
+        whole = None  # several lines, or a fault that is reported with its line
     if isinstance(whole, dict) and "generations" in whole:
-        return _of_d1(whole["generations"], path, task)
-    return _of_samples(text, path, task)
+        return _read_d1(whole["generations"], where, task)
+    generations = []
+    for row in hub.read_file(pathlib.Path(path), where, suffix=".jsonl"):
+        values, needed = row.values, _META[task][0] if task in _META else {}
+        _check_fields(values, {"id": str, "completion": str, "meta": dict}, row.where)
+        _check_fields(values["meta"], needed, f"{row.where}: 'meta'")
+        example = Example(values["id"], str(values.get("prompt", "")), "", values["meta"])
+        generations.append(_generation(example, values["completion"], row.where))
+    if not generations:
+        raise UserError(f"{where} has no completion.")
+    return generations
 
 
-def _of_samples(text: str, path: str, task: str) -> list[Generation]:
-    found = []
-    # Not splitlines: JSON may hold other line ends, such as U+2028, within a string.
-    for number, line in enumerate(text.split("\n"), 1):
-        if not line.strip():
-            continue
-        where = f"{path}: line {number}"
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            fault = error.msg if isinstance(error, json.JSONDecodeError) else type(error).__name__
-            raise UserError(f"--file={where} is not JSON: {fault}.") from error
-        _must_have(row, {"id": str, "completion": str, "meta": dict}, where)
-        _must_have(row["meta"], _NEEDED.get(task, {}), f"{where}: 'meta'")
-        example = Example(row["id"], str(row.get("prompt", "")), "", row["meta"])
-        found.append(Generation(example, _valid(row["completion"]), where))
-    return found
-
-
-def _of_d1(rows: Any, path: str, task: str) -> list[Generation]:
+def _read_d1(rows: Any, where: str, task: str) -> list[Generation]:
     if task not in _META:
-        raise UserError(f"--file={path} is of d1's form, which has no task {task!r}.")
+        raise UserError(f"{where} has d1's form, which does not exist for task {task!r}.")
     if not isinstance(rows, list) or not rows:
-        raise UserError(f"--file={path}: its 'generations' must be a list of objects.")
-    found = []
+        raise UserError(f"{where}: 'generations' must be a list of objects.")
+    generations = []
     for number, row in enumerate(rows, 1):
-        where = f"{path}: generation {number}"
-        _must_have(row, {"question": str, "generations": str, "ground_truth": object}, where)
+        place = f"{where}: generation {number}"
+        _check_fields(row, {"question": str, "generations": str, "ground_truth": object}, place)
+        question, truth = row["question"], row["ground_truth"]
         try:
-            meta = _META[task](row["question"], row["ground_truth"])
+            meta = _META[task][1](question, truth)
         except (TypeError, ValueError, KeyError, IndexError) as error:
             raise UserError(
-                f"--file={where}: its question or its ground_truth {row['ground_truth']!r:.80} is "
-                f"none of task {task!r}."
+                f"{place}: question or ground_truth {truth!r:.80} does not belong to task {task!r}."
             ) from error
-        digest = hashlib.sha256(row["question"].encode("utf-8", "surrogatepass")).hexdigest()
-        prompt = str(row.get("prompt_input", row["question"]))
+        digest = hashlib.sha256(question.encode("utf-8", "surrogatepass")).hexdigest()
+        prompt = str(row.get("prompt_input", question))
         example = Example(f"{task}/d1/{digest[:16]}", prompt, "", meta)
-        found.append(Generation(example, _valid(row["generations"]), where))
-    return found
+        generations.append(_generation(example, row["generations"], place))
+    return generations
 
 
-def _must_have(row: Any, fields: Mapping[str, type], where: str) -> None:
+def _generation(example: Example, completion: str, where: str) -> Generation:
+    # JSON can hold halves of surrogate pairs, which cannot be written to a file again.
+    text = completion.encode("utf-8", "replace").decode("utf-8")
+    return Generation(example, text, where.removeprefix("--file="))
+
+
+def _check_fields(row: Any, fields: Mapping[str, type], where: str) -> None:
     if not isinstance(row, dict):
-        raise UserError(f"--file={where} must be an object with the fields {', '.join(fields)}.")
+        raise UserError(f"{where} must be an object with the fields {', '.join(fields)}.")
     for name, kind in fields.items():
         if name not in row:
-            there = ", ".join(map(str, row)) or "none"
-            raise UserError(f"--file={where} has no field {name!r}. Its fields: {there}.")
+            names = ", ".join(map(str, row)) or "none"
+            raise UserError(f"{where} has no field {name!r}. Its fields: {names}.")
         if not isinstance(row[name], kind):
-            what = {str: "text", dict: "an object", list: "a list", int: "a whole number"}[kind]
-            raise UserError(
-                f"--file={where}: field {name!r} must be {what}; it is {row[name]!r:.80}."
-            )
+            noun = {str: "text", dict: "an object", list: "a list", int: "a whole number"}[kind]
+            raise UserError(f"{where}: field {name!r} must be {noun}; it is {row[name]!r:.80}.")
 
 
-def _valid(text: str) -> str:
-    """JSON can hold halves of surrogate pairs, which cannot be written to a file again."""
-    return text.encode("utf-8", "replace").decode("utf-8")
-
-
-def _number(question: str, truth: Any) -> dict[str, Any]:
-    del question
+def _number(_: str, truth: Any) -> dict[str, Any]:
     return {"answer": f"{truth:.12g}" if isinstance(truth, float) else str(truth)}
 
 
-def _expression(question: str, truth: Any) -> dict[str, Any]:
-    del question
+def _expression(_: str, truth: Any) -> dict[str, Any]:
     if not isinstance(truth, str):
-        raise TypeError("the answer is no text")
+        raise TypeError("the answer is not text")
     return {"answer": truth}
 
 
 def _grid(question: str, truth: Any) -> dict[str, Any]:
-    """The clues stand in the question: as many digits as the solution has."""
+    """The clues are in the question: as many digits as the solution has."""
     clues = re.findall(rf"(?<![0-9])[0-9]{{{len(truth)}}}(?![0-9])", question)[-1]
     if not re.fullmatch("[1-9]{16}|[1-9]{81}", truth):
-        raise ValueError("the solution is no grid")
+        raise ValueError("the solution is not a grid")
     return {"clues": clues, "solution": truth}
 
 
-def _countdown(question: str, truth: Any) -> dict[str, Any]:
-    del question
+def _instance(_: str, truth: Any) -> dict[str, Any]:
     numbers, target = truth
     return {"numbers": [int(n) for n in numbers], "target": int(target)}
 
 
-# By task: what its grader needs to have in `meta`, and how that follows from d1's question and
-# ground truth.
-_NEEDED = {
-    "gsm8k": {"answer": str},
-    "math500": {"answer": str},
-    "sudoku": {"clues": str, "solution": str},
-    "countdown": {"numbers": list, "target": int},
-}
-_META: dict[str, Callable[[str, Any], dict[str, Any]]] = {
-    "gsm8k": _number,
-    "math500": _expression,
-    "sudoku": _grid,
-    "countdown": _countdown,
+# By task: the fields of `meta` that the grader needs, and a function that makes them from d1's
+# question and ground truth.
+_META: dict[str, tuple[dict[str, type], Callable[[str, Any], dict[str, Any]]]] = {
+    "gsm8k": ({"answer": str}, _number),
+    "math500": ({"answer": str}, _expression),
+    "sudoku": ({"clues": str, "solution": str}, _grid),
+    "countdown": ({"numbers": list, "target": int}, _instance),
 }

@@ -1,11 +1,11 @@
-"""Rows of published data sets: from the Hugging Face hub, or from files, which need no network."""
+"""Reads rows of data sets from the Hugging Face hub, or from files, which need no network."""
 
 import csv
 import json
 import pathlib
 import re
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from diffpo_jax.system.errors import UserError
@@ -16,7 +16,7 @@ _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 class Row(NamedTuple):
-    """One row, and where it stands, for messages: "file.jsonl: line 3"."""
+    """One row, and its place for messages: "file.jsonl: line 3"."""
 
     values: dict[str, Any]
     where: str
@@ -26,53 +26,51 @@ def load(source: str, field: str, *, split: str, columns: Sequence[str]) -> list
     """All rows of a data set, in order.
 
     Args:
-      source: a file (.jsonl, .json, .csv, .parquet), a directory of such, or
-        "owner/name[:config[:split]]" of the hub.  What exists here is never looked for there.
-      field: the configuration field that names it, for messages.
-      split: "train" or "test".  Of a hub data set: the split, where the source names none.  Of a
-        directory whose files begin with the names of splits: which of them are read.
-      columns: those that every row must have, as text that is not blank.
+      source: a file (.jsonl, .json, .csv, .parquet), a directory of such files, or
+        "owner/name[:config[:split]]" on the hub.  An existing path is never searched on the hub.
+      field: the configuration field that names the source, for messages.
+      split: "train" or "test": the split of a hub data set whose source names none.  In a
+        directory with files named after splits, only the files of this one are read.
+      columns: columns that every row must have, with text that is not blank.
 
     Raises:
-      UserError: nothing by that name, a line or file that cannot be read, a missing column, no
-        row at all, a hub that cannot be reached.
+      UserError: a source that does not exist, a line or file that cannot be read, a missing
+        column, no row at all, or a hub that cannot be reached.
     """
     path = pathlib.Path(source)
     if path.is_dir():
-        files = _of_split([p for p in path.iterdir() if p.suffix in SUFFIXES], split)
+        files = _files_of_split([p for p in path.iterdir() if p.suffix in SUFFIXES], split)
         if not files:
             raise UserError(
-                f"{field}={source} is a directory without {split} files; it needs some that end "
-                f"in {', '.join(SUFFIXES)}."
+                f"{field}={source} is a directory without {split} files. Their names must end in "
+                f"one of: {', '.join(SUFFIXES)}."
             )
-        rows = [row for file in files for row in _read_file(file, f"{field}={file}")]
+        rows = [row for file in files for row in read_file(file, f"{field}={file}")]
     elif path.exists() or path.suffix in SUFFIXES or not _HUB_NAME.match(source):
-        rows = list(_read_file(path, f"{field}={source}"))
+        rows = list(read_file(path, f"{field}={source}"))
     else:
         rows = _read_hub(source, field, split)
     if not rows:
-        raise UserError(f"{field}={source} holds no row.")
+        raise UserError(f"{field}={source} has no row.")
     for row in rows:
         _check(row, columns)
     return rows
 
 
-def _read_file(path: pathlib.Path, where: str) -> Iterable[Row]:
-    readers = {
-        ".jsonl": _read_lines,
-        ".json": _read_json,
-        ".csv": _read_csv,
-        ".parquet": _read_parquet,
-    }
+def read_file(path: pathlib.Path, where: str, suffix: str = "") -> Iterator[Row]:
+    """Yields the rows of a file in the format of its suffix, or of `suffix`.
+
+    Raises `UserError` if the file does not exist or cannot be read.
+    """
+    readers = dict(zip(SUFFIXES, (_read_lines, _read_json, _read_csv, _read_parquet)))
     if not path.exists():
         raise UserError(
-            f"{where}: there is no such file. A data set of the hub is named "
-            "owner/name[:config[:split]]."
+            f"{where}: no such file. A data set of the hub is named owner/name[:config[:split]]."
         )
-    if path.suffix not in readers:
-        raise UserError(f"{where}: a file must end in one of: {', '.join(SUFFIXES)}.")
+    if (suffix := suffix or path.suffix) not in readers:
+        raise UserError(f"{where}: the file's name must end in one of: {', '.join(SUFFIXES)}.")
     try:
-        yield from readers[path.suffix](path, where)
+        yield from readers[suffix](path, where)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{where} cannot be read: {error}.") from error
 
@@ -91,22 +89,18 @@ def _read_lines(path: pathlib.Path, where: str) -> Iterator[Row]:
 
 
 def _read_json(path: pathlib.Path, where: str) -> Iterator[Row]:
-    """A list of objects; JSON lines under this name are read as such."""
+    """A list of objects, or one object, or JSON lines."""
     try:
         values = json.loads(path.read_text(encoding="utf-8-sig"))
-    except json.JSONDecodeError as error:
-        if error.msg != "Extra data":
-            raise UserError(
-                f"{where}: line {error.lineno} is not JSON: {_fault(error)}."
-            ) from error
-        yield from _read_lines(path, where)
-        return
-    except RecursionError as error:
-        raise UserError(f"{where} is not JSON: {_fault(error)}.") from error
-    if isinstance(values, dict):
-        values = [values]
+    except (json.JSONDecodeError, RecursionError) as error:
+        if _fault(error) == "Extra data":
+            yield from _read_lines(path, where)
+            return
+        line = f": line {error.lineno}" if isinstance(error, json.JSONDecodeError) else ""
+        raise UserError(f"{where}{line} is not JSON: {_fault(error)}.") from error
+    values = [values] if isinstance(values, dict) else values
     if not isinstance(values, list):
-        raise UserError(f"{where} must hold a list of objects.")
+        raise UserError(f"{where} must be a list of objects.")
     for number, value in enumerate(values, 1):
         yield _object(value, f"{where}: row {number}")
 
@@ -133,32 +127,33 @@ def _read_parquet(path: pathlib.Path, where: str) -> Iterator[Row]:
 
     datasets.disable_progress_bars()
     try:
-        # Its copy of the data is of no use: the rows are in memory.
+        # The cache is deleted at once: the rows are kept in memory.
         with tempfile.TemporaryDirectory() as cache:
             table = datasets.Dataset.from_parquet(str(path), cache_dir=cache, keep_in_memory=True)
             rows = table.to_list()
-    except Exception as error:  # pyarrow's and datasets' errors have no common class
+    except Exception as error:  # the errors of pyarrow and datasets have no common class
         raise UserError(f"{where} cannot be read as Parquet: {_first_line(error)}.") from error
     for number, values in enumerate(rows, 1):
         yield Row(values, f"{where}: row {number}")
 
 
 def _read_hub(source: str, field: str, split: str) -> list[Row]:
-    # Here and not above: it takes seconds to import.
+    # Not imported above: it takes seconds.
     import datasets
 
-    name, *rest = source.split(":")
-    if len(rest) > 2 or not _HUB_NAME.fullmatch(name):
-        raise UserError(f"{field}={source}: write owner/name[:config[:split]], or name a file.")
-    config, split = (*rest, "", "")[0] or None, (*rest, "", "")[1] or split
+    parts = source.split(":")
+    name, config, named = [*parts, "", ""][:3]
+    if len(parts) > 3 or not _HUB_NAME.fullmatch(name):
+        raise UserError(f"{field}={source} must be a file or owner/name[:config[:split]].")
+    split = named or split
     datasets.disable_progress_bars()
     try:
-        rows = datasets.load_dataset(name, config, split=split).to_list()
+        rows = datasets.load_dataset(name, config or None, split=split).to_list()
     except Exception as error:  # errors of datasets, the hub's client and the network
         raise UserError(
-            f"{field}={source}: split {split!r} cannot be had from the Hugging Face hub: "
-            f"{_first_line(error)}. Where there is no network, give a file, or a data set that "
-            "is in the hub's cache (HF_HUB_OFFLINE=1 looks only there)."
+            f"{field}={source}: split {split!r} cannot be loaded from the Hugging Face hub: "
+            f"{_first_line(error)}. Without a network, name a file, or a data set in the hub's "
+            "cache (HF_HUB_OFFLINE=1 uses only the cache)."
         ) from error
     return [Row(values, f"{field}={source}: row {i}") for i, values in enumerate(rows, 1)]
 
@@ -168,8 +163,8 @@ def _first_line(error: Exception) -> str:
     return text.splitlines()[0].rstrip(".")[:300]
 
 
-def _of_split(files: list[pathlib.Path], split: str) -> list[pathlib.Path]:
-    """The files of a split, by name; all, where no file is named after a split."""
+def _files_of_split(files: list[pathlib.Path], split: str) -> list[pathlib.Path]:
+    """The files named after the split, in order, or all files if none is named after a split."""
     names = ("train", "validation", "test")
     named = [file for file in files if file.name.startswith(names)]
     return sorted(file for file in (named or files) if not named or file.name.startswith(split))
@@ -178,8 +173,8 @@ def _of_split(files: list[pathlib.Path], split: str) -> list[pathlib.Path]:
 def _check(row: Row, columns: Sequence[str]) -> None:
     for column in columns:
         if column not in row.values:
-            there = ", ".join(str(name) for name in row.values) or "none"
-            raise UserError(f"{row.where} has no column {column!r}. Its columns: {there}.")
+            names = ", ".join(map(str, row.values)) or "none"
+            raise UserError(f"{row.where} has no column {column!r}. Its columns: {names}.")
         value = row.values[column]
         if not isinstance(value, str) or not value.strip():
             raise UserError(f"{row.where}: column {column!r} must be text; it is {value!r:.80}.")

@@ -1,8 +1,8 @@
 """Sudoku grids as numpy arrays: validity, random grids, cutting puzzles, counting completions.
 
-A grid is a row of `size * size` digits, row by row from the top left, 0 for an empty cell;
-`size` is 4 (2x2 boxes) or 9 (3x3 boxes).  Functions take and return many grids at once,
-[N, size * size] uint8, unless they say otherwise.
+A grid has `size * size` digits, row by row from the top left, with 0 for an empty cell; `size` is 4
+(2x2 boxes) or 9 (3x3 boxes).  Functions take and return many grids at once, [N, size * size] uint8,
+unless their docstrings name another shape.
 """
 
 import functools
@@ -20,7 +20,7 @@ _COPIES = 32  # 9x9 grids made from one searched grid by symmetries
 
 @functools.cache
 def units(size: int) -> np.ndarray:
-    """Cells of every row, column and box: [3 * size, size] cell numbers."""
+    """The cell numbers of every row, column and box: [3 * size, size]."""
     cells = np.arange(size * size).reshape(size, size)
     side = math.isqrt(size)
     boxes = cells.reshape(side, side, side, side).swapaxes(1, 2).reshape(size, size)
@@ -30,7 +30,7 @@ def units(size: int) -> np.ndarray:
 
 
 def from_text(texts: Sequence[str]) -> np.ndarray:
-    """Strings of ASCII digits, all of one length, as grids."""
+    """Grids from strings of ASCII digits, all of the same length."""
     joined = "".join(texts).encode("ascii")
     grids = np.frombuffer(joined, np.uint8) - np.uint8(ord("0"))
     return grids.reshape(len(texts), -1)
@@ -44,7 +44,7 @@ def to_text(grids: np.ndarray) -> list[str]:
 
 
 def is_consistent(clues: np.ndarray) -> np.ndarray:
-    """Whether no digit is out of range or twice in a row, column or box: [N] bool."""
+    """Whether all digits are in range and none is twice in a row, column or box: [N] bool."""
     size = math.isqrt(clues.shape[1])
     fine = (clues <= size).all(axis=1)
     for digit in range(1, size + 1):
@@ -54,20 +54,14 @@ def is_consistent(clues: np.ndarray) -> np.ndarray:
 
 
 def is_valid_grid(grids: np.ndarray) -> np.ndarray:
-    """Whether every row, column and box holds every digit once: [N] bool."""
+    """Whether every row, column and box has every digit once: [N] bool."""
     return (grids > 0).all(axis=1) & is_consistent(grids)
 
 
 @functools.cache
 def all_grids_4x4() -> np.ndarray:
     """The 288 complete 4x4 grids in lexicographic order: [288, 16]."""
-    rows = np.array(list(itertools.permutations(range(1, 5))), np.uint8)
-    halves = np.concatenate([np.repeat(rows, len(rows), 0), np.tile(rows, (len(rows), 1))], 1)
-    # Halves that already break a rule are dropped, or there would be 24**4 grids to test.
-    halves = halves[is_consistent(np.pad(halves, ((0, 0), (0, 8))))]
-    top, bottom = np.repeat(halves, len(halves), 0), np.tile(halves, (len(halves), 1))
-    grids = np.concatenate([top, bottom], axis=1)
-    grids = grids[is_valid_grid(grids)]
+    grids = np.array(sorted(_completions([0] * 16)), np.uint8)
     grids.flags.writeable = False
     return grids
 
@@ -75,9 +69,9 @@ def all_grids_4x4() -> np.ndarray:
 def random_grids(size: int, count: int, rng: np.random.Generator) -> np.ndarray:
     """Complete random grids, [count, size * size].
 
-    4x4 grids are uniform over all 288.  9x9 grids are NOT uniform: a randomised search
-    finds one grid in every 32, and random symmetries (relabelled digits, permuted bands,
-    stacks, rows and columns, transposition) turn it into the others.
+    4x4 grids are uniform over all 288.  9x9 grids are NOT uniform: a randomised search finds one
+    of every 32 grids, and random symmetries (relabelled digits, permuted bands, stacks, rows and
+    columns, transposition) of it are the other 31.
     """
     if size == 4:
         return all_grids_4x4()[rng.integers(288, size=count)]
@@ -88,22 +82,19 @@ def random_grids(size: int, count: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def cut(grids: np.ndarray, blanks: int, rng: np.random.Generator) -> np.ndarray:
-    """Empties `blanks` cells of each grid, every choice of cells equally likely."""
+    """Empties `blanks` cells of each grid.  Every choice of cells is equally likely."""
     ranks = rng.random(grids.shape).argsort(axis=1).argsort(axis=1)
     return np.where(ranks < blanks, np.uint8(0), grids)
 
 
 def cut_unique(grid: np.ndarray, blanks: int, rng: np.random.Generator) -> np.ndarray | None:
-    """Empties `blanks` cells of one grid such that it stays the only completion.
+    """Empties `blanks` cells of one complete grid [size * size] that stays the only completion.
 
-    Cells are visited once in random order and emptied where that keeps the completion
-    unique.  Unlike drawing cells at random, this reaches puzzles with few clues.
-
-    Args:
-      grid: [size * size], complete.
+    Cells are visited once in random order, and emptied if the completion stays unique.  Unlike
+    random cells, this reaches puzzles with few clues.
 
     Returns:
-      The clues, or None when the order did not reach `blanks` empty cells.
+      The clues, or None if the order does not reach `blanks` empty cells.
     """
     cells = grid.tolist()
     left = blanks
@@ -120,31 +111,29 @@ def cut_unique(grid: np.ndarray, blanks: int, rng: np.random.Generator) -> np.nd
 
 
 def count_completions(clues: np.ndarray, limit: int) -> np.ndarray:
-    """How many complete grids keep the clues, at most `limit`: [N] int64.
+    """The number of complete grids that keep the clues, at most `limit`: [N] int64.
 
-    4x4 puzzles are compared with all 288 grids, 9x9 puzzles are searched one by one.
+    4x4 puzzles are compared with all 288 grids; 9x9 puzzles are searched one by one.
     """
     if clues.shape[1] == 16:
-        grids = _one_hot(all_grids_4x4(), 4)
-        agreeing = _one_hot(clues, 4) @ grids.T
-        given = (clues > 0).sum(axis=1, keepdims=True)
-        return np.minimum((agreeing == given).sum(axis=1), limit)
+        agreeing = (clues[:, None] == 0) | (clues[:, None] == all_grids_4x4())
+        return np.minimum(agreeing.all(axis=2).sum(axis=1), limit)
     return np.array([search_completions(row, limit) for row in clues], np.int64)
 
 
 def search_completions(clues: np.ndarray, limit: int) -> int:
-    """Like `count_completions`, by depth-first search, for one puzzle of any size."""
+    """`count_completions` by depth-first search, for one puzzle of any size."""
     return sum(1 for _ in itertools.islice(_completions(clues.tolist()), limit))
 
 
 def _completions(
     clues: Sequence[int], rng: np.random.Generator | None = None
 ) -> Iterator[list[int]]:
-    """Yields the completions of one puzzle; digits are tried in random order given `rng`."""
+    """Yields the completions of one puzzle.  Given `rng`, digits are tried in random order."""
     size = math.isqrt(len(clues))
     full = (1 << size) - 1
     groups = _groups(size)
-    used = [0] * (3 * size)  # by unit: the digits it holds, one bit each
+    used = [0] * (3 * size)  # the digits in each unit, one bit each
     for digit, (row, column, box) in zip(clues, groups):
         if digit:
             bit = 1 << (digit - 1)
@@ -160,7 +149,7 @@ def _completions(
         if not empty:
             yield list(cells)
             return
-        # The cell with the fewest candidates: a dead end shows up at once, with none.
+        # Fill the cell with the fewest candidates: a dead end has none, and is found at once.
         fewest, best, options = size + 1, 0, 0
         for place, cell in enumerate(empty):
             row, column, box = groups[cell]
@@ -196,7 +185,7 @@ def _completions(
 
 @functools.cache
 def _groups(size: int) -> tuple[tuple[int, ...], ...]:
-    """The three units (numbers of rows of `units`) that each cell belongs to."""
+    """The three units of each cell, as row numbers of `units`."""
     members = units(size)
     return tuple(
         tuple(np.nonzero((members == cell).any(axis=1))[0].tolist()) for cell in range(size**2)
@@ -217,7 +206,7 @@ def _has_completion_without(cells: list[int], cell: int, digit: int) -> bool:
 
 
 def _apply_symmetries(grids: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """One random symmetry of Sudoku per grid; valid grids stay valid."""
+    """Applies a random symmetry of Sudoku to each grid.  Valid grids stay valid."""
     count, cells = grids.shape
     size = math.isqrt(cells)
     side = math.isqrt(size)
@@ -235,9 +224,3 @@ def _apply_symmetries(grids: np.ndarray, rng: np.random.Generator) -> np.ndarray
     squares = np.where(transposed, squares.swapaxes(1, 2), squares)
     names = rng.random((count, size)).argsort(axis=1).astype(np.uint8) + np.uint8(1)
     return names[each, squares - 1].reshape(count, cells)
-
-
-def _one_hot(grids: np.ndarray, size: int) -> np.ndarray:
-    """[N, size**2 * size] float32; empty cells are all zeros."""
-    digits = np.arange(1, size + 1)
-    return (grids[:, :, None] == digits).reshape(len(grids), -1).astype(np.float32)

@@ -1,7 +1,7 @@
-"""What generated data sets share: TensorFlow Datasets builders, and splits by a hash.
+"""The base class of generated data sets, a TensorFlow Datasets builder, and splits by a hash.
 
-TensorFlow itself is not needed.  A data set is written once, to a directory of its own for each
-set of settings, and read from there.
+TensorFlow itself is not needed.  Each combination of settings has a directory of its own: the data
+set is written to it once, and read from it afterwards.
 """
 
 import contextlib
@@ -12,7 +12,7 @@ import json
 import pathlib
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import filelock
@@ -25,34 +25,172 @@ from diffpo_jax.tasks.task import SPLITS
 
 Row = tuple[str, ...]  # the texts of a builder's COLUMNS
 
-_ENOUGH_TRIES = 256  # after so many draws ...
-_RARE = 0.01  # ... what fewer than this share of them gave is given up
-_EXHAUSTED = 32_768  # candidates in a row with nothing new for a split: it has no more
+# Drawing fails if, after so many tries, fewer than this share of them gave a candidate.
+_ENOUGH_TRIES, _RARE = 256, 0.01
+_EXHAUSTED = 32_768  # a split that got none of so many candidates in a row gets no more
 
 
 class GeneratedRows(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-    """Rows of texts that are drawn when the data set is written; subclasses say which.
+    """Rows of texts, drawn when the data set is written.  Subclasses draw them.
 
-    The settings are a task's section of the configuration.  It has fields `train_examples`,
-    `validation_examples` and `test_examples`.
+    The settings are a task's section of the configuration, with the fields `train_examples`,
+    `validation_examples`, `test_examples` and `data_seed`.
+
+    Attributes:
+      NAME: the name of the task, with which the directories begin.
+      TITLE: the name of the rows, for people.
+      COLUMNS: the names of a row's texts.
+      DISTINCT: whether validation and test repeat a key only if they run out of keys.  Sensible
+        if keys are about equally frequent: otherwise, the more rows, the rarer their keys.
+      RARE, ABSENT: messages if too few tries gave a row, or if a split has no row of a stratum.
+        Their fields are s (the settings), stratum, and candidates and tries, or split.
     """
 
     VERSION = tfds.core.Version("1.0.0")
-    # TFDS looks beside a builder's code for checksums of its downloads, by way of a package
-    # (importlib_resources) that it does not require.  There are none to look for.
+    # TFDS searches beside a builder's code for checksums of downloads, through a package
+    # (importlib_resources) that it does not require.  There are none.
     code_path = None
 
-    NAME = ""  # of the task: directories begin with it
-    TITLE = ""  # what the rows are, for people
+    NAME = TITLE = RARE = ABSENT = ""
     COLUMNS: Row = ()
+    DISTINCT = False
 
     def __init__(self, settings: Any, **kwargs):
         self.settings = settings
         super().__init__(**kwargs)
 
-    def draw(self) -> dict[str, list[Row]]:
-        """The rows of every split."""
+    @staticmethod
+    def check(settings: Any) -> None:
+        """Raises `UserError`, naming the field, on settings that no row can meet."""
         raise NotImplementedError
+
+    @staticmethod
+    def key(row: Row) -> str:
+        """The part of a row that decides its split; rows of equal keys are one question."""
+        raise NotImplementedError
+
+    @staticmethod
+    def strata(settings: Any) -> range:
+        """The levels, such as numbers of blanks, that are equally frequent among the rows."""
+        raise NotImplementedError
+
+    @staticmethod
+    def draw_round(settings: Any, stratum: int, number: int) -> tuple[list[Row], int]:
+        """Candidates of a stratum, and how many tries they took.
+
+        They depend only on the arguments, so a split that grows keeps its rows.
+        """
+        raise NotImplementedError
+
+    @classmethod
+    def draw(cls, settings: Any) -> dict[str, list[Row]]:
+        """Draws the rows of every split.
+
+        Example i belongs to stratum `i % len(strata)`, so every prefix is balanced.
+
+        Raises:
+          UserError: settings that `check` refuses, rows that are too rare, or a split without any
+            row of a stratum.
+        """
+        cls.check(settings)
+        counts = {split: getattr(settings, f"{split}_examples") for split in SPLITS}
+        strata = cls.strata(settings)
+        n, columns = len(strata), []
+        for i, stratum in enumerate(strata):
+            wanted = {split: len(range(i, counts[split], n)) for split in SPLITS}
+            columns.append(cls._draw_stratum(settings, stratum, wanted))
+        return {s: [columns[i % n][s][i // n] for i in range(counts[s])] for s in SPLITS}
+
+    @classmethod
+    def _draw_stratum(
+        cls, settings: Any, stratum: int, wanted: dict[str, int]
+    ) -> dict[str, list[Row]]:
+        """The first candidates of a stratum, `wanted[split]` for each split.
+
+        Training rows are independent draws.  A split that runs out repeats its rows in turn.
+        """
+        rows: dict[str, list[Row]] = {split: [] for split in SPLITS}
+        seen: set[str] = set()  # keys of validation and test
+        newest = dict.fromkeys(SPLITS, 0)  # number of candidates when a split last got one of them
+        candidates = tries = number = 0
+        while any(len(rows[s]) < wanted[s] and candidates - newest[s] < _EXHAUSTED for s in SPLITS):
+            drawn, tried = cls.draw_round(settings, stratum, number)
+            number, tries = number + 1, tries + tried
+            for row in drawn:
+                candidates += 1
+                split = split_of(key := cls.key(row))
+                if len(rows[split]) < wanted[split] and key not in seen:
+                    rows[split].append(row)
+                    newest[split] = candidates
+                    if split != "train" and cls.DISTINCT:
+                        seen.add(key)
+            if tries >= _ENOUGH_TRIES and candidates < _RARE * tries:
+                values = {"s": settings, "stratum": stratum}
+                raise UserError(cls.RARE.format(**values, candidates=candidates, tries=tries))
+        for split, found in rows.items():
+            if wanted[split] and not found:
+                raise UserError(cls.ABSENT.format(s=settings, stratum=stratum, split=split))
+            for i in range(wanted[split] - len(found)):
+                found.append(found[i])
+        return rows
+
+    @classmethod
+    def load(cls, settings: Any, data_dir: pathlib.Path, split: str) -> list[Row]:
+        """Reads one split from `data_dir`, after writing the data set if it does not exist.
+
+        Raises:
+          UserError: a directory that cannot be written, a damaged file, or like `draw`.
+        """
+        count = getattr(settings, f"{split}_examples")
+        if not count:
+            return []
+        builder = cls.prepare(settings, data_dir)
+        try:
+            # Records are parsed here: decoding through the features takes five times as long.
+            source = builder.as_data_source(
+                split, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES
+            )
+            return [_parse(record, cls.COLUMNS) for record in source.__getitems__(range(count))]
+        except Exception as error:
+            raise UserError(
+                f"The data set in {builder.data_dir} cannot be read ({error}). Delete that "
+                "directory; the next start writes it again."
+            ) from error
+
+    @classmethod
+    def prepare(cls, settings: Any, data_dir: pathlib.Path) -> "GeneratedRows":
+        """Writes the data set to `data_dir / "NAME-<hash of the settings>"` unless it exists.
+
+        One process writes while others wait.  The finished directory appears by one rename, so a
+        killed writer leaves nothing that looks finished, and what it leaves is removed.
+        """
+        cls.check(settings)
+        text = json.dumps(dataclasses.asdict(settings) | {"version": str(cls.VERSION)})
+        root = data_dir / f"{cls.NAME}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+        try:
+            if _is_ready(builder := cls._at(settings, root)):
+                return builder
+            data_dir.mkdir(parents=True, exist_ok=True)
+            with filelock.FileLock(f"{root}.lock"):
+                # Again: another process may have written it while this one waited.
+                if _is_ready(builder := cls._at(settings, root)):
+                    return builder
+                if root.exists():
+                    shutil.rmtree(root)
+                logging.info("Generating %s in %s", cls.TITLE, root)
+                with _quiet():
+                    builder.download_and_prepare(
+                        download_config=tfds.download.DownloadConfig(try_download_gcs=False)
+                    )
+            return builder
+        except OSError as error:
+            raise UserError(
+                f"config.task.data_dir: examples cannot be written to {root} ({error})."
+            ) from error
+
+    @classmethod
+    def _at(cls, settings: Any, root: pathlib.Path) -> "GeneratedRows":
+        return cls(settings, data_dir=root, file_format="array_record")
 
     def _info(self) -> tfds.core.DatasetInfo:
         text = tfds.features.Text()
@@ -65,66 +203,12 @@ class GeneratedRows(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
     def _split_generators(self, dl_manager):
         del dl_manager  # nothing is downloaded
-        return {s: self._generate_examples(rows) for s, rows in self.draw().items() if rows}
+        drawn = self.draw(self.settings)
+        return {split: self._generate_examples(rows) for split, rows in drawn.items() if rows}
 
     def _generate_examples(self, rows):
         for i, row in enumerate(rows):
             yield i, dict(zip(self.COLUMNS, row))
-
-
-def load(cls: type[GeneratedRows], settings: Any, data_dir: pathlib.Path, split: str) -> list[Row]:
-    """Reads one split from `data_dir`, writing the data set first if it is not there.
-
-    Raises:
-      UserError: a directory that cannot be written, or a damaged file.
-    """
-    builder = prepare(cls, settings, data_dir)
-    count = getattr(settings, f"{split}_examples")
-    if not count:
-        return []
-    try:
-        # Records are parsed here: decoding through the features takes five times as long.
-        source = builder.as_data_source(
-            split, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES
-        )
-        return [_parse(record, cls.COLUMNS) for record in source.__getitems__(range(count))]
-    except Exception as error:
-        raise UserError(
-            f"The data set in {builder.data_dir} cannot be read ({error}). Delete that "
-            "directory: it is written again at the next start."
-        ) from error
-
-
-def prepare(cls: type[GeneratedRows], settings: Any, data_dir: pathlib.Path) -> GeneratedRows:
-    """Writes the data set to `data_dir / "NAME-<hash of the settings>"` unless it is there.
-
-    One process writes while others wait; the finished directory appears by one rename, so a
-    writer that was killed leaves nothing that looks finished, and its leftovers are removed.
-    """
-    text = json.dumps(dataclasses.asdict(settings) | {"version": str(cls.VERSION)})
-    root = data_dir / f"{cls.NAME}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
-    if not any(getattr(settings, f"{split}_examples") for split in SPLITS):
-        return _builder(cls, settings, root)
-    try:
-        if _is_ready(builder := _builder(cls, settings, root)):
-            return builder
-        data_dir.mkdir(parents=True, exist_ok=True)
-        with filelock.FileLock(f"{root}.lock"):
-            # Looked up again: another process may have written it while this one waited.
-            if _is_ready(builder := _builder(cls, settings, root)):
-                return builder
-            if root.exists():
-                shutil.rmtree(root)
-            logging.info("Generating %s in %s", cls.TITLE, root)
-            with _quiet():
-                builder.download_and_prepare(
-                    download_config=tfds.download.DownloadConfig(try_download_gcs=False)
-                )
-        return builder
-    except OSError as error:
-        raise UserError(
-            f"config.task.data_dir: examples cannot be written to {root} ({error})."
-        ) from error
 
 
 def check_counts(settings: Any, field: str) -> None:
@@ -135,96 +219,21 @@ def check_counts(settings: Any, field: str) -> None:
 
 
 def split_of(key: str) -> str:
-    """The split that what this names belongs to, on every machine and for good.
-
-    13/16 train, 1/16 validation, 2/16 test.
-    """
+    """The split of a key, the same on every machine: 13/16 train, 1/16 validation, 2/16 test."""
     bucket = hashlib.sha256(key.encode()).digest()[0] % 16
     if bucket < 2:
         return "test"
     return "validation" if bucket == 2 else "train"
 
 
-def deal(settings: Any, strata: range, draw_stratum: Callable[..., Any]) -> dict[str, list[Row]]:
-    """The rows of every split, in which the strata are equally frequent.
-
-    Example i belongs to stratum `i % len(strata)`, so any prefix is balanced too.
-
-    Args:
-      draw_stratum: called with a stratum and how many rows each split wants of it; gives them
-        by split.
-    """
-    counts = {split: getattr(settings, f"{split}_examples") for split in SPLITS}
-    n, columns = len(strata), []
-    for i, stratum in enumerate(strata):
-        wanted = {split: len(range(i, counts[split], n)) for split in SPLITS}
-        columns.append(draw_stratum(stratum, wanted))
-    return {s: [columns[i % n][s][i // n] for i in range(counts[s])] for s in SPLITS}
-
-
-def fill(
-    wanted: dict[str, int],
-    draw_round: Callable[[int], tuple[list[Row], int]],
-    key: Callable[[Row], str],
-    *,
-    prompt: Callable[[Row], str] | None,
-    rare: Callable[[int, int], str],
-    absent: Callable[[str], str],
-) -> dict[str, list[Row]]:
-    """The first rows of a stream of candidates, `wanted[split]` for each split.
-
-    Validation and test hold no prompt twice while there are enough different ones; a split that
-    runs out repeats those it has in turn.  Training rows are independent draws.  Without `prompt`
-    those of validation and test are as well.
-
-    Args:
-      draw_round: candidates by number of the round, and how many tries they took.  Seeded by
-        round, the stream does not depend on where the last one stopped.
-      key: what decides a row's split (`split_of`).
-      prompt: what two rows of validation or test must not share.  Only where prompts are about
-        equally frequent: else the more rows a split has, the rarer its prompts.
-      rare, absent: messages for (candidates, tries) and for a split that has no row at all.
-
-    Raises:
-      UserError: with these messages.
-    """
-    found: dict[str, list[Row]] = {split: [] for split in SPLITS}
-    seen: set[str] = set()  # prompts of validation and test
-    newest = dict.fromkeys(SPLITS, 0)  # number of candidates when a split last got one
-    candidates = tries = rounds = 0
-    while any(len(found[s]) < wanted[s] and candidates - newest[s] < _EXHAUSTED for s in SPLITS):
-        drawn, tried = draw_round(rounds)
-        rounds, tries = rounds + 1, tries + tried
-        for row in drawn:
-            candidates += 1
-            split = split_of(key(row))
-            if len(found[split]) < wanted[split] and (prompt is None or prompt(row) not in seen):
-                found[split].append(row)
-                newest[split] = candidates
-                if split != "train" and prompt is not None:
-                    seen.add(prompt(row))
-        if tries >= _ENOUGH_TRIES and candidates < _RARE * tries:
-            raise UserError(rare(candidates, tries))
-    for split, rows in found.items():
-        if wanted[split] and not rows:
-            raise UserError(absent(split))
-        for i in range(wanted[split] - len(rows)):
-            rows.append(rows[i])
-    return found
-
-
-def _builder(cls: type[GeneratedRows], settings: Any, root: pathlib.Path) -> GeneratedRows:
-    return cls(settings, data_dir=root, file_format="array_record")
-
-
 def _is_ready(builder: GeneratedRows) -> bool:
-    """Like `builder.is_prepared()`, without its warnings where nothing is there yet."""
+    """Like `builder.is_prepared()`, but without its warnings if nothing exists yet."""
     return (pathlib.Path(builder.data_dir) / "dataset_info.json").exists()
 
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Silences what TFDS prints, and its progress bars where nobody watches them."""
+    """Silences the output of TFDS, and its progress bars unless stderr is a terminal."""
     tfds.display_progress_bar(sys.stderr.isatty())
     try:
         with contextlib.redirect_stdout(io.StringIO()):

@@ -69,7 +69,7 @@ def test_values_by_hand(text, value, numbers):
         ("9" * 13, "a number of 13 digits"),
     ],
 )
-def test_what_is_no_expression(text, reason):
+def test_texts_that_are_not_expressions(text, reason):
     with pytest.raises(ExpressionError, match=reason):
         arithmetic.evaluate(text)
 
@@ -100,7 +100,7 @@ def trees():
 
 
 @given(trees())
-def test_agrees_with_python_on_fractions(tree):
+def test_evaluate_equals_python_on_fractions(tree):
     try:
         expected = eval(tree.python, {"Fraction": Fraction})
     except ZeroDivisionError:
@@ -121,14 +121,14 @@ def _split(python):
 
 
 @given(st.text(max_size=60) | st.text("0123456789+-*/()×÷−·. \\", max_size=60))
-def test_any_text_has_a_value_or_a_reason(text):
+def test_any_text_has_a_value_or_an_error(text):
     try:
         assert isinstance(arithmetic.evaluate(text).value, Fraction)
     except ExpressionError as error:
         assert str(error)
 
 
-def of_python(text):
+def eval_python(text):
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -145,14 +145,14 @@ def of_python(text):
      "3(4)", "()", "3*()", "+-+1", "٣", "1\xa0+2", "2**0.5", "1/0", "(1", "1)", "1**99999",
      "(-1)**99999", ""],
 )  # fmt: skip
-def test_what_python_makes_of_it(text):
-    assert repr(arithmetic.python_value(text)) == repr(of_python(text))
+def test_python_value_equals_python(text):
+    assert repr(arithmetic.python_value(text)) == repr(eval_python(text))
 
 
 @given(st.text("0123+-*/(). \n", max_size=10))
-def test_agrees_with_python_on_any_text(text):
+def test_python_value_equals_python_on_any_text(text):
     assume(text.count("**") < 2)
-    expected = of_python(text)
+    expected = eval_python(text)
     found = arithmetic.python_value(text)
     if found is None and isinstance(expected, int):
         assert expected.bit_length() > 4000
@@ -161,5 +161,5 @@ def test_agrees_with_python_on_any_text(text):
 
 
 @pytest.mark.parametrize("text", ["99**99**99", "9" * 2000, "(" * 300 + "1" + ")" * 300, "2**4097"])
-def test_what_is_not_computed(text):
+def test_values_beyond_the_bounds_are_not_computed(text):
     assert arithmetic.python_value(text) is None

@@ -50,9 +50,9 @@ from diffpo_jax.tasks.answers import latex
         (r"\{1, 2\}", r"\lbrace 1,2 \rbrace"),
     ],
 )
-def test_plainly_the_same(gold, answer):
-    assert latex.same(gold, answer) is True
-    assert latex.same(answer, gold) is True
+def test_plainly_the_same_answers(gold, answer):
+    assert latex.compare(gold, answer) is True
+    assert latex.compare(answer, gold) is True
 
 
 @pytest.mark.parametrize(
@@ -69,8 +69,8 @@ def test_plainly_the_same(gold, answer):
         ("5", "5" * 1001),
     ],
 )
-def test_plainly_different(gold, answer):
-    assert latex.same(gold, answer) is False
+def test_plainly_different_answers(gold, answer):
+    assert latex.compare(gold, answer) is False
 
 
 @pytest.mark.parametrize(
@@ -88,9 +88,9 @@ def test_plainly_different(gold, answer):
         ("1000000", "10^6"),
     ],
 )
-def test_open_without_algebra(gold, answer):
-    assert latex.same(gold, answer) is None
-    assert latex.same(answer, gold) is None
+def test_undecided_answers_need_algebra(gold, answer):
+    assert latex.compare(gold, answer) is None
+    assert latex.compare(answer, gold) is None
 
 
 PIECES = ["\\frac", "\\sqrt", "\\text{", "{", "}", "$", " ", "1", "x", "=", "^", "_", "\\circ", "%"]
@@ -103,7 +103,7 @@ PIECES = ["\\frac", "\\sqrt", "\\text{", "{", "}", "$", " ", "1", "x", "=", "^",
 @example("$" * 6000)
 @example("=" * 6000)
 @example("\\sqrt" * 1500)
-def test_any_text(text):
+def test_any_text_is_compared(text):
     latex.normalise(text)
-    assert latex.same("5", text) in (True, False, None)
-    assert latex.same(text, text) in (True, False)  # one string is always plain
+    assert latex.compare("5", text) in (True, False, None)
+    assert latex.compare(text, text) in (True, False)  # a text is never undecided with itself

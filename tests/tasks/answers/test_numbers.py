@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from diffpo_jax.tasks.answers import numbers
 
-# What a text is, and what a text says where that differs (None: no number, or several).
+# Texts that are nothing but a number.
 NUMBERS = {
     "18": 18,
     "+18": 18,
@@ -56,14 +56,14 @@ NUMBERS = {
 
 
 @pytest.mark.parametrize(("text", "value"), NUMBERS.items())
-def test_a_number(text, value):
-    assert numbers.exact(text) == value
+def test_every_function_reads_a_plain_number(text, value):
+    assert numbers.read_exact(text) == value
     assert numbers.read(text) == value
-    assert numbers.last(text) == value
+    assert numbers.read_last(text) == value
 
 
 @pytest.mark.parametrize(
-    ("text", "said", "last"),
+    ("text", "only", "last"),
     [
         ("", None, None),
         ("none", None, None),
@@ -73,7 +73,7 @@ def test_a_number(text, value):
         ("$18 per day", 18, 18),
         ("17 or 18", None, 18),
         ("18, no: 17", None, 17),
-        ("10-3", None, 3),  # a difference, not 10 and minus 3
+        ("10-3", None, 3),  # a difference: the 3 has no sign
         ("10 -3", None, -3),
         ("1,2", None, 2),
         ("10,00", None, 0),
@@ -86,19 +86,19 @@ def test_a_number(text, value):
         ("1 1/0", None, None),
         ("9" * 101, None, None),
         ("9" * 100, int("9" * 100), int("9" * 100)),
-        ("\u0661\u0662", None, None),  # digits, but not 0-9
+        ("\u0661\u0662", None, None),  # digits other than 0-9
     ],
 )
-def test_a_number_among_words(text, said, last):
-    assert numbers.read(text) == said
-    assert numbers.last(text) == last
+def test_numbers_among_words(text, only, last):
+    assert numbers.read(text) == only
+    assert numbers.read_last(text) == last
 
 
 @pytest.mark.parametrize(
     "text", ["x = 18", "2x", "2x + 1", r"5\pi", "about 3", "1, 2", "5!", "(3)"]
 )
-def test_more_than_a_number_is_not_exactly_one(text):
-    assert numbers.exact(text) is None
+def test_read_exact_refuses_more_than_a_number(text):
+    assert numbers.read_exact(text) is None
 
 
 @given(
@@ -106,13 +106,13 @@ def test_more_than_a_number_is_not_exactly_one(text):
 )
 def test_fractions_are_read_back(value, form):
     text = form.format(value)
-    assert numbers.exact(text) == numbers.read(text) == numbers.last(text) == value
+    assert numbers.read_exact(text) == numbers.read(text) == numbers.read_last(text) == value
 
 
 @given(st.integers(), st.integers(0, 5))
 def test_commas_and_zeros_change_nothing(value, zeros):
     text = f"{value:,}" + ("." + "0" * zeros if zeros else "")
-    assert numbers.exact(text) == value
+    assert numbers.read_exact(text) == value
 
 
 PIECES = ["9", "1", ",", ".", "/", " ", "-", "$", "%", "=", "^", "{", "}", "\\frac", "\\text", "½"]
@@ -126,6 +126,6 @@ PIECES = ["9", "1", ",", ".", "/", " ", "-", "$", "%", "=", "^", "{", "}", "\\fr
 @example("$" * 5000)
 @example("5 " + "a" * 5000)
 @example("1" + " " * 5000 + "/")
-def test_any_text(text):
-    for function in (numbers.read, numbers.last, numbers.exact):
+def test_any_text_gives_a_number_or_none(text):
+    for function in (numbers.read, numbers.read_last, numbers.read_exact):
         assert isinstance(function(text), Fraction | None)

@@ -8,14 +8,14 @@ from hypothesis import strategies as st
 from diffpo_jax.config import CountdownConfig
 from diffpo_jax.system.errors import UserError
 from diffpo_jax.tasks.answers import arithmetic
-from diffpo_jax.tasks.datasets import countdown
+from diffpo_jax.tasks.datasets.countdown import CountdownInstances
 from diffpo_jax.tasks.task import SPLITS
 
 SMALL = CountdownConfig(train_examples=60, validation_examples=11, test_examples=25)
 
 
 def keys(rows):
-    return {countdown.key([int(n) for n in row[0].split(",")], int(row[1])) for row in rows}
+    return {CountdownInstances.key(row) for row in rows}
 
 
 @settings(max_examples=12, deadline=None)
@@ -26,7 +26,7 @@ def keys(rows):
     st.tuples(st.integers(0, 10), st.integers(20, 99)),
     st.integers(0, 2**40),
 )
-def test_generated_instances(numbers_min, width, numbers, targets, seed):
+def test_instances_follow_the_settings(numbers_min, width, numbers, targets, seed):
     config = dataclasses.replace(
         SMALL,
         numbers_min=numbers_min,
@@ -37,7 +37,7 @@ def test_generated_instances(numbers_min, width, numbers, targets, seed):
         target_max=sum(targets),
         data_seed=seed,
     )
-    drawn = countdown.draw(config)
+    drawn = CountdownInstances.draw(config)
     for split in SPLITS:
         assert len(drawn[split]) == getattr(config, f"{split}_examples")
         for i, (given_numbers, target, solution) in enumerate(drawn[split]):
@@ -52,28 +52,28 @@ def test_generated_instances(numbers_min, width, numbers, targets, seed):
 
 
 def test_splits_are_disjoint_across_seeds_and_orders():
-    assert countdown.key([3, 5, 2], 9) == countdown.key([2, 3, 5], 9) == "2,3,5=9"
+    assert CountdownInstances.key(("3,15,2", "9", "")) == "2,3,15=9"
     train = [dataclasses.replace(SMALL, train_examples=500, data_seed=s) for s in range(2)]
-    drawn = set().union(*(keys(countdown.draw(config)["train"]) for config in train))
-    other = countdown.draw(dataclasses.replace(SMALL, test_examples=300, data_seed=99))
+    drawn = set().union(*(keys(CountdownInstances.draw(config)["train"]) for config in train))
+    other = CountdownInstances.draw(dataclasses.replace(SMALL, test_examples=300, data_seed=99))
     assert not drawn & keys(other["test"]) and not drawn & keys(other["validation"])
 
 
 def test_no_part_of_a_split_is_harder_than_another():
-    """Small targets are more frequent: different ones alone would run out of them."""
+    """Small targets are more frequent, so a split without repeats would run out of them."""
     config = CountdownConfig(train_examples=3000, validation_examples=300, test_examples=900)
-    drawn = countdown.draw(config)
+    drawn = CountdownInstances.draw(config)
     targets = {split: np.array([int(row[1]) for row in drawn[split]]) for split in SPLITS}
     parts = [*np.split(targets["test"], 3), targets["validation"]]
     mean, deviation = targets["train"].mean(), targets["train"].std()
     for part in parts:
-        # Few instances are frequent, and which of them a split has moves its mean.
+        # Few instances are frequent, and the mean of a split depends on which of them it has.
         assert abs(part.mean() - mean) < 4 * deviation / len(part) ** 0.5
     assert len({row[:2] for row in drawn["test"]}) < 900
 
 
-def test_solutions_differ():
-    drawn = countdown.draw(dataclasses.replace(SMALL, train_examples=3000))["train"]
+def test_repeated_instances_have_different_solutions():
+    drawn = CountdownInstances.draw(dataclasses.replace(SMALL, train_examples=3000))["train"]
     solutions = {}
     for numbers, target, solution in drawn:
         solutions.setdefault((numbers, target), set()).add(solution)
@@ -81,20 +81,22 @@ def test_solutions_differ():
     assert len(several) > 300
 
 
-def test_draw_is_deterministic_and_a_split_keeps_its_rows_when_counts_grow():
-    small = countdown.draw(SMALL)
-    large = countdown.draw(dataclasses.replace(SMALL, train_examples=300, test_examples=30))
+def test_draw_is_deterministic_and_a_growing_split_keeps_its_rows():
+    small = CountdownInstances.draw(SMALL)
+    large = CountdownInstances.draw(
+        dataclasses.replace(SMALL, train_examples=300, test_examples=30)
+    )
     for split in SPLITS:
         assert large[split][: len(small[split])] == small[split]
-    assert countdown.draw(dataclasses.replace(SMALL, data_seed=1))["test"] != small["test"]
+    assert CountdownInstances.draw(dataclasses.replace(SMALL, data_seed=1))["test"] != small["test"]
 
 
-def test_written_once_and_read_in_order(tmp_path, monkeypatch):
-    drawn = countdown.draw(SMALL)
-    assert countdown.load(SMALL, tmp_path, "test") == drawn["test"]
-    monkeypatch.setattr(countdown, "draw", None)  # would fail if it were written again
+def test_the_data_set_is_written_once_and_read_in_order(tmp_path, monkeypatch):
+    drawn = CountdownInstances.draw(SMALL)
+    assert CountdownInstances.load(SMALL, tmp_path, "test") == drawn["test"]
+    monkeypatch.setattr(CountdownInstances, "draw", None)  # fails if it is written again
     for split in SPLITS:
-        assert countdown.load(SMALL, tmp_path, split) == drawn[split]
+        assert CountdownInstances.load(SMALL, tmp_path, split) == drawn[split]
     (directory,) = (p.name for p in tmp_path.iterdir() if p.is_dir())
     assert directory.startswith("countdown-")
 
@@ -118,6 +120,6 @@ def test_written_once_and_read_in_order(tmp_path, monkeypatch):
         ),
     ],
 )
-def test_settings_that_no_instance_meets(changes, message):
+def test_settings_that_no_instance_meets_are_refused(changes, message):
     with pytest.raises(UserError, match=message):
-        countdown.draw(dataclasses.replace(SMALL, **changes))
+        CountdownInstances.draw(dataclasses.replace(SMALL, **changes))

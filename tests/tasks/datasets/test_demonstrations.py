@@ -1,4 +1,4 @@
-"""Rows with written answers as examples of pretraining."""
+"""Rows with written answers as examples for pretraining."""
 
 import json
 
@@ -18,19 +18,19 @@ def read(tmp_path, *rows, **fields):
     return demonstrations.read(DemonstrationsConfig(source=str(path), **fields))
 
 
-def test_the_templates_of_s1k(tmp_path):
-    shown = read(
+def test_the_templates_of_s1k_are_filled(tmp_path):
+    examples = read(
         tmp_path, ROW, ROW | {"attempt": "two"}, prompt="Q: {question}", answer=S1K, chat=True
     )
-    assert len(shown) == 2
-    assert shown[0].prompt == "Q: 1+{1}?"  # a value is never a template
-    assert shown[0].target == "<reasoning>One more.</reasoning>\n<answer>2</answer>"
-    assert shown[1].target.endswith("<answer>two</answer>")
-    assert [e.id for e in shown[1:]] == ["demonstrations/1"]
-    assert shown[0].chat and not shown[0].prefill
+    assert len(examples) == 2
+    assert examples[0].prompt == "Q: 1+{1}?"  # a value is not read as a template
+    assert examples[0].target == "<reasoning>One more.</reasoning>\n<answer>2</answer>"
+    assert examples[1].target.endswith("<answer>two</answer>")
+    assert [e.id for e in examples[1:]] == ["demonstrations/1"]
+    assert examples[0].chat and not examples[0].prefill
 
 
-def test_a_column_that_is_named_like_an_entry(tmp_path):
+def test_a_column_may_be_named_like_a_list_entry(tmp_path):
     assert read(tmp_path, {"question": "q", "a[0]": "it"}, answer="{a[0]}")[0].target == "it"
 
 
@@ -42,19 +42,19 @@ def test_a_column_that_is_named_like_an_entry(tmp_path):
         ({}, "{attempt[0]}", "column 'attempt' has no entry 0"),
         ({}, "{n}", "'n' must be text; it is 3"),
         ({}, "{thinking_trajectories}", r"must be text; it is \['One"),
-        ({"attempt": "  "}, "{attempt}", "makes an empty answer"),
-        ({}, "always the same", "demonstrations.answer names no column"),
-        ({}, "{attempt!r}", r"config.pretrain.demonstrations.answer: \{attempt!r\} is no field"),
-        ({}, "{attempt", "written twice"),
-        ({}, "{}", r"\{\} is no field"),
+        ({"attempt": "  "}, "{attempt}", "gives an empty answer"),
+        ({}, "always the same", "demonstrations.answer must name a column"),
+        ({}, "{attempt!r}", r"config.pretrain.demonstrations.answer: \{attempt!r\} is not a field"),
+        ({}, "{attempt", "literal brace twice"),
+        ({}, "{}", r"\{\} is not a field"),
     ],
 )
-def test_rows_and_templates_that_do_not_fit(tmp_path, row, answer, message):
+def test_rows_and_templates_that_do_not_match_are_refused(tmp_path, row, answer, message):
     with pytest.raises(UserError, match=message) as caught:
         read(tmp_path, ROW | row, answer=answer)
     assert "\n" not in str(caught.value)
 
 
-def test_a_source_that_is_not_there(tmp_path):
+def test_a_missing_source_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"config.pretrain.demonstrations.source=.* no such file"):
         demonstrations.read(DemonstrationsConfig(source=str(tmp_path / "none.jsonl")))

@@ -32,12 +32,12 @@ def join(*items):
         (join(1, "/", join(2, "-", 2)), None, None),
     ],
 )
-def test_text_by_hand(expression, text, value):
+def test_brackets_by_hand(expression, text, value):
     assert (expression and expression[:2]) == (text and (value, text))
 
 
 @given(NUMBERS, st.data())
-def test_what_is_drawn_is_what_is_evaluated(numbers, data):
+def test_drawn_expressions_have_the_value_of_their_text(numbers, data):
     unit = st.floats(0, 1, exclude_max=True)
     picks = data.draw(st.lists(st.tuples(unit, unit, unit), min_size=4, max_size=4))
     drawn = expressions.draw(numbers, picks[: len(numbers) - 1])
@@ -47,7 +47,7 @@ def test_what_is_drawn_is_what_is_evaluated(numbers, data):
 
 
 @given(st.lists(st.integers(1, 9), min_size=1, max_size=3), st.integers(1, 60))
-def test_a_solution_is_found_where_there_is_one(numbers, target):
+def test_a_solution_is_found_if_there_is_one(numbers, target):
     found = expressions.solve(numbers, target)
     if found:
         value, used = arithmetic.evaluate(found)
@@ -57,7 +57,7 @@ def test_a_solution_is_found_where_there_is_one(numbers, target):
 
 
 def values(numbers):
-    """Every value there is, by splitting the numbers in two in all ways."""
+    """All values that the numbers can reach, by dividing them in two in all ways."""
     if len(numbers) == 1:
         return {Fraction(numbers[0])}
     found = set()

@@ -39,17 +39,17 @@ def write(path, rows=ROWS):
 @pytest.fixture(autouse=True)
 def no_network(monkeypatch):
     def refuse(*args, **kwargs):
-        raise AssertionError("a file needs no network")
+        raise AssertionError("the hub is used for a file")
 
     monkeypatch.setattr(datasets, "load_dataset", refuse)
 
 
 @pytest.mark.parametrize("suffix", hub.SUFFIXES)
-def test_files(tmp_path, suffix):
+def test_files_of_every_format_are_read(tmp_path, suffix):
     assert values(load(write(tmp_path / f"rows{suffix}"))) == ROWS
 
 
-def test_json_may_hold_lines_or_one_object(tmp_path):
+def test_json_files_may_hold_lines_or_one_object(tmp_path):
     path = tmp_path / "rows.json"
     path.write_text("\n".join(map(json.dumps, ROWS)))
     assert values(load(path)) == ROWS
@@ -57,21 +57,21 @@ def test_json_may_hold_lines_or_one_object(tmp_path):
     assert values(load(path)) == ROWS[:1]
 
 
-def test_blank_lines_and_a_byte_order_mark_are_passed_over(tmp_path):
+def test_blank_lines_and_a_byte_order_mark_are_skipped(tmp_path):
     path = tmp_path / "rows.jsonl"
     path.write_text("\ufeff\n" + json.dumps(ROWS[0]) + "\n\n" + json.dumps(ROWS[1]))
     assert values(load(path)) == ROWS
     assert [row.where for row in load(path)] == [f"{FIELD}={path}: line {i}" for i in (2, 4)]
 
 
-def test_a_directory(tmp_path):
+def test_all_files_of_a_directory_are_read(tmp_path):
     write(tmp_path / "b.jsonl", ROWS[:1])
     write(tmp_path / "a.csv", ROWS[1:])
     (tmp_path / "README.md").write_text("no data")
     assert values(load(tmp_path)) == ROWS[::-1]
 
 
-def test_a_directory_with_files_by_split(tmp_path):
+def test_files_named_after_splits_are_read_by_split(tmp_path):
     write(tmp_path / "train-00000-of-00001.parquet", ROWS[:1])
     write(tmp_path / "test-00000-of-00001.parquet", ROWS[1:])
     assert values(load(tmp_path, "train")) == ROWS[:1]
@@ -81,7 +81,7 @@ def test_a_directory_with_files_by_split(tmp_path):
         load(tmp_path, "test")
 
 
-def said(source, **settings):
+def message_of(source, **settings):
     with pytest.raises(UserError) as caught:
         load(source, **settings)
     message = str(caught.value)
@@ -111,41 +111,41 @@ def said(source, **settings):
             '{"question": " ", "answer": "2"}',
             "'question' must be text; it is ' '",
         ),
-        ("a.jsonl", "", "holds no row"),
+        ("a.jsonl", "", "has no row"),
         ("a.jsonl", "[" * 100_000, "line 1 is not JSON: RecursionError"),
-        ("a.json", "[]", "holds no row"),
-        ("a.json", "3", "must hold a list of objects"),
+        ("a.json", "[]", "has no row"),
+        ("a.json", "3", "must be a list of objects"),
         ("a.json", '[{"question": "1",\n "answer"}]', "line 2 is not JSON"),
         ("a.json", '[{"question": "1"}]', "row 1 has no column 'answer'"),
-        ("a.csv", "question,answer\n", "holds no row"),
-        ("a.csv", "", "holds no row"),
+        ("a.csv", "question,answer\n", "has no row"),
+        ("a.csv", "", "has no row"),
         ("a.csv", "question\n1\n", "line 2 has no column 'answer'"),
         ("a.csv", "question,answer\n1,2\n3\n", "line 3: column 'answer' must be text"),
         ("a.parquet", "nothing of the kind", "cannot be read as Parquet"),
-        ("a.txt", "1", "a file must end in one of"),
+        ("a.txt", "1", "name must end in one of"),
     ],
 )
-def test_faulty_files(tmp_path, name, text, expected):
+def test_faulty_files_are_refused(tmp_path, name, text, expected):
     path = tmp_path / name
     path.write_text(text)
-    assert expected in said(path)
+    assert expected in message_of(path)
 
 
-def test_text_that_is_not_utf8(tmp_path):
+def test_text_that_is_not_utf8_is_refused(tmp_path):
     path = tmp_path / "a.jsonl"
     path.write_bytes(b'{"question": "\xff"}\n')
-    assert "cannot be read" in said(path)
+    assert "cannot be read" in message_of(path)
 
 
-def test_what_is_not_there(tmp_path):
-    assert "there is no such file" in said(tmp_path / "nothing.jsonl")
-    assert "there is no such file" in said("nothing")
+def test_missing_files_are_refused(tmp_path):
+    assert "no such file" in message_of(tmp_path / "nothing.jsonl")
+    assert "no such file" in message_of("nothing")
     (tmp_path / "empty").mkdir()
-    assert "is a directory without train files" in said(tmp_path / "empty")
+    assert "is a directory without train files" in message_of(tmp_path / "empty")
 
 
 @pytest.mark.parametrize(
-    ("source", "asked"),
+    ("source", "expected"),
     [
         ("owner/name", ("owner/name", None, "train")),
         ("owner/name:main", ("owner/name", "main", "train")),
@@ -153,7 +153,7 @@ def test_what_is_not_there(tmp_path):
         ("owner/name::test", ("owner/name", None, "test")),
     ],
 )
-def test_hub_names(monkeypatch, source, asked):
+def test_the_parts_of_a_hub_name(monkeypatch, source, expected):
     calls = []
 
     def load_dataset(name, config, split):
@@ -164,29 +164,29 @@ def test_hub_names(monkeypatch, source, asked):
     rows = load(source)
     assert values(rows) == ROWS
     assert rows[1].where == f"{FIELD}={source}: row 2"
-    assert calls == [asked]
+    assert calls == [expected]
 
 
 @pytest.mark.parametrize(
     "error",
     [ConnectionError("Couldn't reach 'owner/name' on the Hub\nmore"), ValueError("Unknown split")],
 )
-def test_a_hub_that_gives_nothing(monkeypatch, error):
+def test_a_hub_that_cannot_be_reached_is_an_error(monkeypatch, error):
     def fail(*args, **kwargs):
         raise error
 
     monkeypatch.setattr(datasets, "load_dataset", fail)
-    message = said("owner/name:main")
-    assert "split 'train' cannot be had from the Hugging Face hub: " in message
+    message = message_of("owner/name:main")
+    assert "split 'train' cannot be loaded from the Hugging Face hub: " in message
     assert str(error).splitlines()[0] in message
 
 
-def test_a_name_with_too_many_parts():
-    assert "write owner/name[:config[:split]]" in said("owner/name:a:b:c")
+def test_a_hub_name_with_too_many_parts_is_refused():
+    assert "must be a file or owner/name[:config[:split]]" in message_of("owner/name:a:b:c")
 
 
 @given(st.binary(max_size=200))
-def test_any_file_gives_rows_or_one_clear_line(tmp_path_factory, content):
+def test_any_faulty_file_is_a_user_error(tmp_path_factory, content):
     path = tmp_path_factory.getbasetemp() / "any.jsonl"
     path.write_bytes(content)
     with pytest.raises(UserError, match="any"):

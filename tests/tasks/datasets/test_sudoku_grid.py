@@ -36,13 +36,13 @@ def test_every_cell_lies_in_three_units(size):
     assert set(times) == {3}
 
 
-def test_the_288_grids():
+def test_the_288_grids_are_valid_and_in_order():
     grids = sudoku_grid.all_grids_4x4()
     texts = sudoku_grid.to_text(grids)
     assert len(set(texts)) == 288
     assert texts == sorted(texts)
     assert texts[0] == SOLVED
-    # Checked with sets rather than with the function that selected them.
+    # Checked with sets, and not with the search that found them.
     for row in grids.tolist():
         for unit in sudoku_grid.units(4).tolist():
             assert {row[cell] for cell in unit} == {1, 2, 3, 4}
@@ -68,7 +68,7 @@ def test_text_and_grids_are_inverse():
         (SOLVED, True),
     ],
 )
-def test_is_consistent(clues, fine):
+def test_is_consistent_by_hand(clues, fine):
     assert sudoku_grid.is_consistent(grid(clues)).tolist() == [fine]
 
 
@@ -82,7 +82,7 @@ def test_is_consistent(clues, fine):
         ("5678785665878765", False),  # other digits
     ],
 )
-def test_is_valid_grid(text, valid):
+def test_is_valid_grid_by_hand(text, valid):
     assert sudoku_grid.is_valid_grid(grid(text)).tolist() == [valid]
 
 
@@ -111,7 +111,7 @@ def test_random_9x9_grids_differ():
 
 @settings(max_examples=30, deadline=None)
 @given(st.sampled_from([4, 9]), st.data())
-def test_cut_empties_exactly_so_many_cells(size, data):
+def test_cut_empties_exactly_the_given_number_of_cells(size, data):
     blanks = data.draw(st.integers(0, size * size))
     rng = np.random.default_rng(data.draw(st.integers(0, 1000)))
     grids = sudoku_grid.random_grids(size, 8, rng)
@@ -152,13 +152,13 @@ def test_count_completions_by_hand():
     assert sudoku_grid.count_completions(grid(SOLVED, two, "0" * 16), 2).tolist() == [1, 2, 2]
 
 
-def test_count_completions_of_9x9():
+def test_count_completions_of_9x9_puzzles():
     rng = np.random.default_rng(1)
     complete = sudoku_grid.random_grids(9, 1, rng)[0]
     nearly_empty = np.where(np.arange(81) < 5, complete, 0).astype(np.uint8)
     twice = nearly_empty.copy()
     twice[80] = twice[79] = 3
-    no_room = np.zeros(81, np.uint8)  # the first cell sees 1..8 in its row and 9 in its column
+    no_room = np.zeros(81, np.uint8)  # the first cell has 1..8 in its row and 9 in its column
     no_room[1:9] = range(1, 9)
     no_room[36] = 9
     rows = np.stack([complete, nearly_empty, twice, no_room])
@@ -175,14 +175,14 @@ def test_cut_unique_leaves_one_completion(size, blanks):
         assert sudoku_grid.search_completions(clues, 2) == 1
 
 
-def test_cut_unique_gives_up():
+def test_cut_unique_returns_none_if_it_fails():
     rng = np.random.default_rng(0)
     for complete in sudoku_grid.all_grids_4x4()[:5]:
         assert sudoku_grid.cut_unique(complete, 13, rng) is None
 
 
 def test_no_4x4_puzzle_with_three_clues_is_unique():
-    # What FEWEST_UNIQUE_CLUES says, for all puzzles cut from one grid.
+    # This checks FEWEST_UNIQUE_CLUES on all puzzles cut from one grid.
     complete = sudoku_grid.all_grids_4x4()[0]
     clues = np.zeros((560, 16), np.uint8)
     for row, kept in enumerate(itertools.combinations(range(16), 3)):

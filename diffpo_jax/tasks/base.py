@@ -1,0 +1,44 @@
+"""The part that all four tasks share: a protocol, a reward to train on, prompts, and grading."""
+
+from collections.abc import Mapping, Sequence
+
+from diffpo_jax.config import TaskConfig
+from diffpo_jax.tasks.d1.protocol import Protocol, Verdict
+from diffpo_jax.tasks.task import Example, OneByOne, Reward, choose_reward
+from diffpo_jax.tasks.wording import Wording
+
+
+class BaseTask(OneByOne):
+    """A task with two protocols, several rewards, and a template for its prompts.
+
+    Attributes:
+      PROTOCOLS: the protocols by name, "default" and "d1".
+      REWARDS: the largest value of each reward by name.
+      WORDS: the task's own instructions, a template.
+      FIELDS: the fields of templates, beside "format".
+    """
+
+    PROTOCOLS: Mapping[str, Protocol]
+    REWARDS: Mapping[str, float]
+    WORDS: str
+    FIELDS: Sequence[str] = ("question",)
+
+    def __init__(self, config: TaskConfig):
+        """Raises `UserError` on an unknown reward, or a template that cannot be filled."""
+        self._config = config
+        self._protocol = self.PROTOCOLS[config.protocol]
+        self._reward = choose_reward(config.reward, tuple(self.REWARDS), self._protocol.reward)
+        self.reward_max = self.REWARDS[self._reward]
+        self._wording = Wording(config.prompt, self.WORDS, self.FIELDS)
+
+    def scores(self, examples: Sequence[Example], completions: Sequence[str]) -> dict[str, float]:
+        """Figures over a whole set: d1's accuracy, or for Sudoku the share of right cells."""
+        return self._protocol.scores(examples, completions, self._config.prompt.answer)
+
+    def _grade(
+        self, example: Example, completion: str, own: Verdict, parts: Mapping[str, float]
+    ) -> Reward:
+        """The reward, given the verdict and the parts by the task's own rules."""
+        parts = {**parts, **self._protocol.parts(example, completion, self._config.prompt.answer)}
+        verdict = self._protocol.verdict(example, completion, own)
+        return Reward(parts[self._reward], parts, *verdict)
