@@ -13,7 +13,7 @@ from diffpo_jax.report import figures, picture
 from diffpo_jax.report.figures import GAMMA, Quantity
 from diffpo_jax.report.picture import Picture
 
-_SHARE = "% of the tokens"
+_ESS, _SHARE = "Effective sample size of the importance weights", "% of the tokens"
 _GAMMAS = ("gamma/p50", "gamma/p5", "gamma/p95")
 LEARNING = (
     Quantity("reward", "Training reward", "mean reward", "reward"),
@@ -38,9 +38,7 @@ PRETRAINING = (
 )
 BY_CALL = (
     Quantity("kl_by_call", "KL by call", "nats per token", "kl/token"),
-    Quantity(
-        "weights_ess", "Effective sample size of the weights", _SHARE, "weights/ess", scale=100
-    ),
+    Quantity("weights_ess", _ESS, _SHARE, "weights/ess", scale=100),
     Quantity("weights_truncated", "Weights above the cap", _SHARE, "weights/truncated", scale=100),
 )
 _CAPTIONS = {

@@ -83,18 +83,10 @@ def draw_frontier(
     errors = [math.sqrt(y * (100 - y) / prompts) for y in accuracy] if prompts else None
     line = {"linewidth": 1.5, "markersize": 5, "elinewidth": 1} | line
     axes.errorbar([p["nfe"] for p in points], accuracy, yerr=errors, **line)
-    side = 1 if above else -1
+    place = {"xytext": (-5, 7), "ha": "right"} if above else {"xytext": (5, -7), "ha": "left"}
+    look = {"textcoords": "offset points", "va": "center", "fontsize": 7.5, "color": line["color"]}
     for point, y in zip(points if dial else (), accuracy):
-        axes.annotate(
-            f"{point[dial]:g}",
-            (point["nfe"], y),
-            xytext=(-5 * side, 7 * side),
-            textcoords="offset points",
-            ha="right" if above else "left",
-            va="center",
-            fontsize=7.5,
-            color=line["color"],
-        )
+        axes.annotate(f"{point[dial]:g}", (point["nfe"], y), **place, **look)
 
 
 def draw_star(axes: Axes, point: Mapping[str, float], **line: Any) -> None:

@@ -11,13 +11,10 @@ _LEAST = 20  # tokens; calls that committed fewer are in the table and the CSV, 
 
 
 def draw(result: Mapping[str, Any]) -> Picture:
-    """Draws the KL per token against the call, a line for each K; bars are one standard error.
+    """Draws what `studies.surrogate_kl.run` returns: KL against the call, a line for each K.
 
-    Calls that committed fewer than 20 tokens in all are not drawn. The CSV has a line for each K
-    and call: anchors, call, kl (nats per token), standard_error, tokens.
-
-    Args:
-      result: what `studies.surrogate_kl.run` returns.
+    Bars are one standard error. The CSV has a line for each K and call: anchors, call, kl (nats
+    per token), standard_error, tokens.
     """
     figure = figures.new(7.2, 4.4)
     axes = figure.add_subplot()

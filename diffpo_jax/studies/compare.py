@@ -173,15 +173,9 @@ def _study(
     store: pathlib.Path,
 ) -> dict[str, Any]:
     runs = [
-        {
-            "id": job.id,
-            "arm": job.arm,
-            "task": job.task,
-            "seed": job.seed,
-            "state": state[job.id].name,
-            "error": state[job.id].error,
-            "workdir": os.path.relpath(store / job.id, root),
-        }
+        {"id": job.id, "arm": job.arm, "task": job.task, "seed": job.seed}
+        | {"state": state[job.id].name, "error": state[job.id].error}
+        | {"workdir": os.path.relpath(store / job.id, root)}
         for job in jobs
     ]
     return {"name": root.name, "title": config.title, "runs": runs}
