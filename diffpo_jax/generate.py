@@ -40,7 +40,9 @@ def main(argv: Sequence[str]) -> None:
     for one in written:
         print(decode_order.as_text(one, colour=sys.stdout.isatty()), end="")
     if _HTML.value:
-        files.write_atomic(_HTML.value, decode_order.as_html(written))
+        from diffpo_jax.report import page
+
+        files.write_atomic(_HTML.value, page.completions_page(written))
         print(f"page: {_HTML.value}")
 
 

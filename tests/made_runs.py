@@ -1,8 +1,8 @@
-"""Directories of runs and of a study as they are left behind, without any run."""
+"""Writes the directories of runs and of a study as real ones leave them, without running any."""
 
 import json
 
-from diffpo_jax.analysis.summary import make_summary
+from diffpo_jax.analysis.summary import compare_models
 from diffpo_jax.config import Config, convert
 
 STEPS = 6
@@ -10,7 +10,7 @@ GRID = ((0.0, 0.9, 8.0), (0.1, 0.8, 4.0), (1.0, 0.2, 2.0))  # gamma, accuracy, c
 
 
 def config(**fields):
-    """A resolved configuration; fields by dotted name with "__" for the dot."""
+    """A resolved configuration; fields are given by dotted name, with "__" for the dot."""
     values = convert.as_config_dict(Config())
     flat = {"rl.steps": STEPS, "tokenizer.alphabet": "01234<&>", "task.name": "countdown"}
     flat |= {name.replace("__", "."): value for name, value in fields.items()}
@@ -19,7 +19,7 @@ def config(**fields):
 
 
 def rows(seed, steps=STEPS):
-    """Lines of metrics.jsonl: no two numbers of them are equal."""
+    """Lines of metrics.jsonl in which no two numbers are equal."""
     made = [{"stage": "pretrain", "step": s, "loss": 2.0 - 0.1 * s} for s in (1, 2)]
     made.append({"stage": "rl", "step": 0, "eval/accuracy": 0.5, "eval/nfe": 5.0})
     for step in range(1, steps + 1):
@@ -35,18 +35,34 @@ def rows(seed, steps=STEPS):
     return made
 
 
+def frontier(*points, dial="gamma"):
+    """A frontier of points (dial, accuracy, calls) of 16 tokens."""
+    return [
+        {dial: x, "accuracy": y, "nfe": nfe, "tokens_per_call": 16 / nfe, "forced": 0.0}
+        for x, y, nfe in points
+    ]
+
+
+def make_summary(base, trained, learned, **fields):
+    """The content of summary.json; fields that are not given have some value."""
+    common = {
+        "gains": {"grid": [], "learned": None, "mean": None},
+        "wall_seconds": {"rl": 12.0},
+        "denoiser_calls": {"rollout": 100},
+        "prompts": 64,
+        "seed": 0,
+        "method": "diffpo",
+        "mode": "model" if learned is None else "joint",
+        "rule": "entropy_bounded",
+        "dial": "gamma",
+        "commit": "abc",
+        "versions": {},
+    } | fields
+    return compare_models(base, trained, learned, common["dial"]) | common
+
+
 def summary(seed, *, learned=True, gain=0.05):
-    def frontier(better):
-        return [
-            {
-                "gamma": g,
-                "accuracy": a + better,
-                "nfe": n,
-                "tokens_per_call": 16 / n,
-                "forced": 0.0,
-            }
-            for g, a, n in GRID
-        ]
+    """The summary of a run that solves 3 % more than its base at each point of `GRID`."""
 
     def interval(value):
         return {"gain": value, "low": value - 0.02, "high": value + 0.02}
@@ -60,28 +76,21 @@ def summary(seed, *, learned=True, gain=0.05):
     ]
     by_difficulty = {"levels": levels, "log_gamma": -1.0, "calls": 1.0}
     return make_summary(
-        base_frontier=frontier(0.0),
-        trained_frontier=frontier(0.03),
-        learned=point if learned else None,
+        frontier(*GRID),
+        frontier(*((x, y + 0.03, nfe) for x, y, nfe in GRID)),
+        point if learned else None,
         gains={
             "grid": [interval(0.03)] * len(GRID),
             "learned": interval(gain) if learned else None,
             "mean": interval(0.04),
         },
-        wall_seconds={"rl": 12.0},
-        denoiser_calls={"rollout": 100},
-        prompts=64,
         seed=seed,
-        method="diffpo",
-        mode="joint" if learned else "model",
-        commit="abc",
-        versions={},
-        extra={"by_difficulty": by_difficulty if learned else None},
+        by_difficulty=by_difficulty if learned else None,
     )
 
 
 def samples():
-    """Answers of the test split; prompts hold what HTML would read as its own."""
+    """Answers of the test split; the prompts hold characters that HTML must escape."""
     return [
         {
             "id": str(i),
@@ -97,7 +106,7 @@ def samples():
 
 
 def run(path, seed=0, *, finished=True, made=None, gain=0.05, **fields):
-    """Writes a run's directory, finished or still going; returns its path as text."""
+    """Writes the directory of a run, finished or not; returns its path as text."""
     path.mkdir(parents=True)
     configuration = config(seed=seed, **fields)
     (path / "config.json").write_text(convert.to_json(configuration))
@@ -108,16 +117,16 @@ def run(path, seed=0, *, finished=True, made=None, gain=0.05, **fields):
     (path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in lines))
     (path / "samples").mkdir()
     if finished:
-        found = summary(seed, learned=configuration.mode != "model", gain=gain)
+        content = summary(seed, learned=configuration.mode != "model", gain=gain)
         (path / "report").mkdir()
-        (path / "report" / "summary.json").write_text(json.dumps(found))
+        (path / "report" / "summary.json").write_text(json.dumps(content))
         text = "".join(json.dumps(row) + "\n" for row in samples())
         (path / "samples" / "test.jsonl").write_text(text)
     return str(path)
 
 
 def study(path, *entries, results=None):
-    """Writes study.json; entries are (arm, seed, state) or that with a task and an error."""
+    """Writes study.json; an entry is (arm, seed, state), optionally with a task and an error."""
     path.mkdir(parents=True, exist_ok=True)
     listed = []
     for arm, seed, state, *more in entries:

@@ -27,7 +27,7 @@ ROOT = Path(__file__).parent.parent
 # Packages of imports whose names differ by more than "-" and "_".
 PACKAGES = {"absl": "absl-py", "orbax": "orbax-checkpoint", "jaxlib": "jax"}
 # Required but not imported by this package; requirements.txt says why.
-NOT_IMPORTED = {"array-record", "jinja2"}
+NOT_IMPORTED = {"array-record"}
 
 
 def normal(name):
@@ -99,6 +99,20 @@ def test_requirements_have_lower_and_upper_bounds():
         for line in extra:
             # jax[cuda12] and jax[tpu] take their bounds from requirements.txt.
             assert line.startswith("jax[") or re.search(r">=[0-9.]+,<[0-9.]+$", line), line
+
+
+def test_every_file_of_the_package_is_installed():
+    """Files that are not Python modules are listed in pyproject.toml."""
+    data = project()["tool"]["setuptools"]["package-data"]
+    listed = {
+        path
+        for package, patterns in data.items()
+        for pattern in patterns
+        for path in ROOT.joinpath(*package.split(".")).glob(pattern)
+    }
+    files = {path for path in (ROOT / "diffpo_jax").rglob("*") if path.is_file()}
+    modules = {path for path in files if path.suffix in (".py", ".pyc")}
+    assert listed == files - modules
 
 
 def configs():

@@ -1,35 +1,30 @@
-"""Estimates from the outcomes of many prompts, and how sure they are."""
+"""Estimates from per-prompt outcomes, with bootstrap intervals: gains at equal calls, pass@k."""
 
 import io
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from jaxtyping import Float
 
 from diffpo_jax.analysis import frontier
 from diffpo_jax.system import files
 
 
 class Outcomes(NamedTuple):
-    """One point of a frontier, prompt by prompt; the same prompts at every point.
+    """Results of one point of a frontier for each prompt; every point has the same prompts."""
 
-    Attributes:
-      correct: [N], share of the prompt's completions that are right.
-      nfe: [N], mean denoiser calls of a completion of it.
-      prompt: [N], a number for each different prompt; None: no two rows have the same.
-    """
-
-    correct: np.ndarray
-    nfe: np.ndarray
-    prompt: np.ndarray | None = None
+    correct: np.ndarray  # [N], share of the prompt's completions that are right
+    nfe: np.ndarray  # [N], mean number of denoiser calls of the prompt's completions
+    prompt: np.ndarray | None = None  # [N], equal for equal prompts; None if all differ
 
 
 def write_outcomes(path: str | os.PathLike, outcomes: Mapping[str, Outcomes]) -> None:
-    """Outcomes by point as one .npz.  Atomic.
+    """Writes the outcomes of all points to one .npz file, atomically.
 
-    `points` [P], `correct` and `nfe` [P, N], `prompt` [N].
+    Its arrays are `points` [P], `correct` and `nfe` [P, N] and `prompt` [N].
     """
     rows = list(outcomes.values())
     prompt = rows[0].prompt
@@ -45,24 +40,46 @@ def write_outcomes(path: str | os.PathLike, outcomes: Mapping[str, Outcomes]) ->
 
 
 def read_outcomes(path: str | os.PathLike) -> dict[str, Outcomes]:
-    """The inverse of `write_outcomes`.  Raises OSError and ValueError as numpy does."""
+    """Reads what `write_outcomes` wrote.
+
+    Raises:
+      OSError, ValueError: the file cannot be read.
+      KeyError: an array is missing.
+    """
     with np.load(path, allow_pickle=False) as data:
         rows = zip(data["points"].tolist(), data["correct"], data["nfe"])
         return {name: Outcomes(correct, nfe, data["prompt"]) for name, correct, nfe in rows}
 
 
-def resampled(of: Outcomes, resamples: int, seed: int) -> np.ndarray:
-    """Weights of a bootstrap over prompts, [resamples N], each row of them summing to 1.
+def resample_weights(outcomes: Outcomes, resamples: int, seed: int) -> Float[np.ndarray, "R N"]:
+    """Draws the weights of a bootstrap over prompts; each resample's weights sum to 1.
 
-    Rows of one prompt are drawn together: they are one and the same observation, or nearly so.
+    Rows with the same prompt are drawn together, because they are (nearly) the same observation.
     """
-    count = len(of.correct)
-    prompt = np.arange(count) if of.prompt is None else of.prompt
+    count = len(outcomes.correct)
+    prompt = np.arange(count) if outcomes.prompt is None else outcomes.prompt
     _, cluster = np.unique(prompt, return_inverse=True)
     clusters = int(cluster.max()) + 1
     even = np.full(clusters, 1 / clusters)
     weights = np.random.default_rng(seed).multinomial(clusters, even, size=resamples)[:, cluster]
     return weights / weights.sum(axis=1, keepdims=True)
+
+
+def intervals(
+    numbers: Callable[[np.ndarray], Sequence[float]], outcomes: Outcomes, resamples: int, seed: int
+) -> Float[np.ndarray, "2 numbers"]:
+    """Returns the ends of the 95 % bootstrap intervals of numbers computed from prompt weights."""
+    draws = [numbers(weights) for weights in resample_weights(outcomes, resamples, seed)]
+    return np.percentile(draws, (2.5, 97.5), axis=0)
+
+
+def weighted_points(
+    outcomes: Sequence[Outcomes], weights: Float[np.ndarray, " N"]
+) -> list[dict[str, float]]:
+    """Returns the accuracy and calls of each point of a frontier under weights of the prompts."""
+    correct = np.array([o.correct for o in outcomes], np.float64) @ weights
+    nfe = np.array([o.nfe for o in outcomes], np.float64) @ weights
+    return [{"accuracy": y, "nfe": x} for y, x in zip(correct.tolist(), nfe.tolist())]
 
 
 def paired_gains(
@@ -73,63 +90,53 @@ def paired_gains(
     resamples: int = 2_000,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """What the trained model solves more than the base at equal calls, in shares of the prompts.
+    """Returns by how much the trained model beats the base at equal calls, in shares of prompts.
 
-    Intervals hold 95 % of a bootstrap over prompts.  It is paired: a resample takes the same
-    prompts of both models and moves calls with accuracies.  They say how sure the numbers are for
-    these two models; how another seed trains is not in them.
+    A gain is {"gain", "low", "high"}, with a 95 % bootstrap interval over prompts. The intervals
+    are paired: a resample uses the same prompts for both models, and moves calls together with
+    accuracies. They describe these two models, without the spread between training seeds.
 
     Args:
       base, trained: the points of both frontiers, in any order.
-      learned: the trained model at its own thresholds.
-      resamples: of the bootstrap.
+      learned: the trained model at its learned thresholds, or None.
 
     Returns:
-      `grid`, a gain for each point of `trained` at its calls; `learned` likewise, or None; `mean`,
-      over the calls that both frontiers cover, None where there are none.  A gain is
-      {"gain", "low", "high"}.
+      `grid`, the gains at the calls of each point of `trained`; `learned`, that at the calls of the
+      learned point, or None; `mean`, that over the calls that both frontiers cover, or None.
     """
-    rows = len(base[0].correct)
-    count, points = len(base), [*base, *trained, *([learned] if learned is not None else [])]
-    correct = np.array([p.correct for p in points], np.float64)
-    nfe = np.array([p.nfe for p in points], np.float64)
-
-    def gains(weights: np.ndarray) -> list[float]:
-        at = [
-            {"accuracy": y, "nfe": x}
-            for y, x in zip((correct @ weights).tolist(), (nfe @ weights).tolist())
-        ]
-        theirs, ours = at[:count], at[count:]
-        found = [p["accuracy"] - frontier.interpolate(theirs, p["nfe"])[0] for p in ours]
-        if shared is not None:
-            curve = ours[: len(trained)]
-            areas = [frontier.area_under(f, *shared) for f in (curve, theirs)]
-            found.append((areas[0] - areas[1]) / (shared[1] - shared[0]))
-        return found
-
+    rows, count = len(base[0].correct), len(base)
+    points = [*base, *trained, *([learned] if learned is not None else [])]
     means = [{"accuracy": p.correct.mean(), "nfe": p.nfe.mean()} for p in points]
     shared = frontier.shared_range(means[:count], means[count : count + len(trained)])
-    even = np.full(rows, 1 / rows)
-    draws = resampled(base[0], resamples, seed)
-    low, high = np.percentile([gains(w) for w in draws], (2.5, 97.5), axis=0)
-    told = [
+
+    def gains(weights: Float[np.ndarray, " N"]) -> list[float]:
+        curves = weighted_points(points, weights)
+        theirs, ours = curves[:count], curves[count:]
+        result = [p["accuracy"] - frontier.interpolate(theirs, p["nfe"])[0] for p in ours]
+        if shared is not None:
+            areas = [frontier.area_under(f, *shared) for f in (ours[: len(trained)], theirs)]
+            result.append((areas[0] - areas[1]) / (shared[1] - shared[0]))
+        return result
+
+    low, high = intervals(gains, base[0], resamples, seed)
+    result = [
         {"gain": g, "low": lo, "high": hi}
-        for g, lo, hi in zip(gains(even), low.tolist(), high.tolist())
+        for g, lo, hi in zip(gains(np.full(rows, 1 / rows)), low.tolist(), high.tolist())
     ]
-    mean = told.pop() if shared is not None else None
-    own = told.pop() if learned is not None else None
-    return {"grid": told, "learned": own, "mean": mean}
+    mean = result.pop() if shared is not None else None
+    at_learned = result.pop() if learned is not None else None
+    return {"grid": result, "learned": at_learned, "mean": mean}
 
 
 def pass_at_k(verdicts: Sequence[Sequence[bool]]) -> dict[int, float]:
-    """The chance that one of k completions is right, for k = 1, 2, 4 ... while all problems have k.
+    """Returns the probability that one of k completions is right, for k = 1, 2, 4, ...
 
-    With c of n completions right it is estimated without bias as 1 - C(n - c, k) / C(n, k), and
-    averaged over problems (arXiv 2107.03374, equation 1).  Nothing for one completion a problem,
-    where it is the accuracy.
+    k goes up to the smallest number of completions of a problem. With c of n completions right,
+    the unbiased estimate is 1 - C(n - c, k) / C(n, k), averaged over problems (arXiv 2107.03374,
+    equation 1). The result is empty if every problem has one completion: then pass@1 is accuracy.
 
     Args:
-      verdicts: of each problem, whether its completions are right.
+      verdicts: for each problem, whether each of its completions is right.
     """
     least = min(map(len, verdicts))
     if max(map(len, verdicts)) == 1:

@@ -1,42 +1,26 @@
-"""Runs side by side: arms of a study over their seeds, at equal calls, on the same prompts.
+"""Compares finished runs over their seeds: arms of a study, at equal calls, on the same prompts.
 
-Shares and calls as in `frontier`; differences in percentage points only where text is made.
+Shares and calls are as in `frontier`; only the code that makes text converts differences to
+percentage points.
 """
 
-import itertools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from jaxtyping import Float
 
 from diffpo_jax.analysis import bootstrap, frontier
 from diffpo_jax.analysis.bootstrap import Outcomes
+from diffpo_jax.analysis.groups import Group
+from diffpo_jax.analysis.runs import Run
 
-RESAMPLES = 2_000
-BASE = "base model"  # what the models before RL are called beside the arms
-
-
-class Finished(NamedTuple):
-    """A run that has ended.
-
-    Attributes:
-      summary: its report/summary.json.
-      metrics: the lines of its metrics.jsonl.
-      outcomes: its report/outcomes.npz.
-    """
-
-    task: str
-    arm: str
-    seed: int
-    id: str
-    summary: Mapping[str, Any]
-    metrics: Sequence[Mapping[str, Any]]
-    outcomes: Mapping[str, Outcomes]
+BASE = "base model"  # label of the models before RL, next to the arms' labels
 
 
 class Spread(NamedTuple):
-    """A quantity over seeds: mean, standard deviation (NaN of one seed), and its values."""
+    """A quantity over seeds: mean, standard deviation (NaN for one seed), and its values."""
 
     mean: float
     deviation: float
@@ -44,41 +28,52 @@ class Spread(NamedTuple):
 
 
 def spread(values: Sequence[float]) -> Spread:
-    """Mean and sample standard deviation."""
+    """Returns the mean and the sample standard deviation."""
     deviation = float(np.std(values, ddof=1)) if len(values) > 1 else math.nan
     return Spread(float(np.mean(values)), deviation, tuple(values))
 
 
-def by_arm(runs: Sequence[Finished]) -> dict[str, list[Finished]]:
-    """Runs of one task by their arm, in the order they come, by seed."""
-    found: dict[str, list[Finished]] = {}
-    for run in runs:
-        found.setdefault(run.arm, []).append(run)
-    return {arm: sorted(rows, key=lambda r: r.seed) for arm, rows in found.items()}
-
-
-def bases(runs: Sequence[Finished]) -> dict[str, list[Finished]]:
-    """Runs of one task whose base models differ, one for each, by label; each rule its own."""
-    found: dict[str, dict[Any, Finished]] = {}
+def base_groups(runs: Sequence[Run]) -> list[Group]:
+    """Returns runs with different base models, one run for each, grouped by their commit rule."""
+    by_label: dict[str, dict[Any, Run]] = {}
     for run in runs:
         rule = run.summary["rule"]
         label = BASE if rule == "entropy_bounded" else f"{BASE}, {rule}"
         points = tuple((p["accuracy"], p["nfe"]) for p in run.summary["base"]["frontier"])
-        found.setdefault(label, {}).setdefault((run.seed, points), run)
-    return {label: list(of_label.values()) for label, of_label in found.items()}
+        by_label.setdefault(label, {}).setdefault((run.seed, points), run)
+    items = enumerate(by_label.items())
+    return [Group(label, list(members.values()), place) for place, (label, members) in items]
 
 
-def at_calls(run: Finished, which: str, calls: float) -> float:
-    """Accuracy of a run's frontier, "base" or "trained", at `calls`; NaN outside what it covers."""
-    accuracy, outside = frontier.interpolate(run.summary[which]["frontier"], calls)
+def mean_frontier(runs: Sequence[Run], model: str) -> list[dict[str, float]]:
+    """Averages the "base" or "trained" frontiers of runs at each dial, sorted by calls.
+
+    Points are {"dial", "nfe", "accuracy", "runs"}; `runs` counts the runs that have the dial.
+    """
+    by_dial: dict[float, list[Mapping[str, float]]] = {}
+    for run in runs:
+        for point in run.summary[model]["frontier"]:
+            by_dial.setdefault(point[run.summary["dial"]], []).append(point)
+    rows = [
+        {"dial": dial}
+        | {name: spread([p[name] for p in points]).mean for name in ("nfe", "accuracy")}
+        | {"runs": len(points)}
+        for dial, points in by_dial.items()
+    ]
+    return sorted(rows, key=lambda p: p["nfe"])
+
+
+def at_calls(run: Run, model: str, calls: float) -> float:
+    """Returns the accuracy of a run's frontier at `calls`; NaN outside the calls it covers."""
+    accuracy, outside = frontier.interpolate(run.summary[model]["frontier"], calls)
     return math.nan if outside else accuracy
 
 
-def chosen(run: Finished) -> Mapping[str, Any]:
-    """The point that a run is for: the learned thresholds; without, the best of its frontier.
+def reported_point(run: Run) -> Mapping[str, Any]:
+    """Returns the learned point of a run, or the best point of its frontier if it has none.
 
-    The best is taken on the prompts it is told of, so it flatters runs that learn no threshold;
-    the comparison at equal calls does not.
+    The best point is chosen on the prompts that it is measured on, which flatters runs that learn
+    no threshold; the comparison at equal calls does not.
     """
     trained = run.summary["trained"]
     if trained["learned"] is not None:
@@ -86,16 +81,14 @@ def chosen(run: Finished) -> Mapping[str, Any]:
     return max(trained["frontier"], key=lambda p: (p["accuracy"], -p["nfe"]))
 
 
-def gain(run: Finished) -> float:
-    """Accuracy of `chosen` minus the base's at those calls."""
-    point = chosen(run)
-    return (
-        point["accuracy"] - frontier.interpolate(run.summary["base"]["frontier"], point["nfe"])[0]
-    )
+def gain(run: Run) -> float:
+    """Returns the accuracy of `reported_point` minus the base's at the same calls."""
+    point, base = reported_point(run), run.summary["base"]["frontier"]
+    return point["accuracy"] - _accuracy(base, point["nfe"])
 
 
-def mean_gain(run: Finished) -> float:
-    """The trained frontier minus the base's, the mean over the calls that both cover; else NaN."""
+def mean_gain(run: Run) -> float:
+    """Returns the mean of trained minus base over the calls that both frontiers cover, or NaN."""
     base, trained = (run.summary[name]["frontier"] for name in ("base", "trained"))
     shared = frontier.shared_range(base, trained)
     if shared is None:
@@ -103,141 +96,96 @@ def mean_gain(run: Finished) -> float:
     return frontier.mean_over(trained, *shared) - frontier.mean_over(base, *shared)
 
 
-def total_calls(run: Finished) -> float:
-    """Denoiser calls of rollouts and updates, as `summary.json` counts them."""
-    calls = run.summary["denoiser_calls"]
-    return calls["rollout"] + calls["update"]
-
-
-def paired(
-    ours: Sequence[Finished],
-    theirs: Sequence[Finished],
+def paired_differences(
+    ours: Sequence[Run],
+    theirs: Sequence[Run],
     calls: Sequence[float],
-    *,
-    resamples: int = RESAMPLES,
+    resamples: int = 2_000,
     seed: int = 0,
 ) -> dict[str, dict[str, float]]:
-    """What one arm solves more than another at equal calls, by seeds that both have.
+    """Returns by how much one arm beats another at equal calls, over the seeds that both have.
 
-    The 95 % intervals are a bootstrap over prompts: a resample takes the same prompts of all seeds
-    and of both arms and moves calls with accuracies.  How another seed would train is not in them;
-    `deviation`, over seeds, says something of that.
-
-    Args:
-      calls: where the frontiers are compared.
+    The 95 % intervals are bootstrap intervals over prompts: a resample uses the same prompts for
+    all seeds and both arms, and moves calls together with accuracies. They do not include the
+    spread between training seeds; `deviation`, over the seeds, gives an idea of it.
 
     Returns:
-      By "4" for 4 calls, "mean" over the calls that all frontiers cover, and "learned", ours at
-      its learned thresholds against their frontier at those calls (the nearest end, outside it):
-      {"gain", "low", "high", "deviation", "seeds"}.  Calls that are not covered are left out, and
-      "learned" where ours learns no threshold.
+      {"gain", "low", "high", "deviation", "seeds"} by name: "4" at 4 calls, if all frontiers cover
+      them; "mean" over all calls that they cover; "learned", our learned point against their
+      frontier at the same calls (outside it, its nearest end), if our arm learns thresholds.
 
     Raises:
-      ValueError: the runs have no seed in common, or not the same number of prompts.
+      ValueError: the runs have no seed in common, or different numbers of prompts.
     """
-    pairs = _pairs(ours, theirs)
-    sides = [[_points(run) for run in side] for side in zip(*pairs)]
-    prompts = {p.correct.size for side in sides for points in side for p in points}
-    if len(prompts) != 1:
-        raise ValueError(f"runs of different numbers of prompts: {sorted(prompts)}")
-    rows = prompts.pop()
-    even = np.full(rows, 1 / rows)
-    curves = [[_curve(points, even) for points in side] for side in sides]
-    shared = _shared(curve for side in curves for curve in side)
-    if shared is None:
-        return {}
-    where = [c for c in calls if shared[0] <= c <= shared[1]]
-
-    learned = [run.outcomes.get("learned") for run, _ in pairs]
-    own = [x for x in learned if x is not None] if None not in learned else []
-
-    def differences(weights: np.ndarray) -> np.ndarray:
-        """[seeds, calls and then the mean and the learned point]."""
-        now = [[_curve(points, weights) for points in side] for side in sides]
-        found = [_differences(a, b, where, shared) for a, b in zip(*now)]
-        for row, point, theirs in zip(found, own, now[1]):
-            at = _curve([point], weights)[0]
-            row.append(at["accuracy"] - frontier.interpolate(theirs, at["nfe"])[0])
-        return np.array(found)
-
-    measured = differences(even)
-    draws = bootstrap.resampled(sides[0][0][0], resamples, seed)
-    means = [differences(w).mean(axis=0) for w in draws]
-    low, high = np.percentile(means, (2.5, 97.5), axis=0)
-    found = {}
-    names = [*(f"{c:g}" for c in where), "mean", *(["learned"] if own else [])]
-    for i, name in enumerate(names):
-        over_seeds = spread(measured[:, i].tolist())
-        found[name] = {
-            "gain": over_seeds.mean,
-            "low": float(low[i]),
-            "high": float(high[i]),
-            "deviation": over_seeds.deviation,
-            "seeds": len(pairs),
-        }
-    return found
-
-
-def curve_by_step(
-    runs: Sequence[Finished], name: str
-) -> tuple[list[int], list[float], list[Spread]]:
-    """A metric of RL over the runs of an arm, at the steps at which all of them have it.
-
-    Returns:
-      Steps; denoiser calls spent until then, their mean over the runs; the metric.
-    """
-    series = []
-    for run in runs:
-        lines = [line for line in run.metrics if line["stage"] == "rl" and name in line]
-        series.append({line["step"]: line for line in lines})
-    steps = sorted(set.intersection(*map(set, series))) if series else []
-    spent = [np.mean([_spent(s[step]) for s in series]).item() for step in steps]
-    return steps, spent, [spread([s[step][name] for s in series]) for step in steps]
-
-
-def _spent(line: Mapping[str, Any]) -> float:
-    # Step 0, the base model's validation, has cost none.
-    return line.get("calls/rollout", 0.0) + line.get("calls/update", 0.0)
-
-
-def _pairs(ours: Sequence[Finished], theirs: Sequence[Finished]) -> list[tuple[Finished, Finished]]:
+    # 1. Pair the runs by seed, and find the calls at which all their frontiers can be compared.
     others = {run.seed: run for run in theirs}
     pairs = [(run, others[run.seed]) for run in ours if run.seed in others]
     if not pairs:
         raise ValueError("the runs have no seed in common")
-    return pairs
+    points = [[_trained_points(run) for run in pair] for pair in pairs]
+    prompts = {p.correct.size for pair in points for side in pair for p in side}
+    if len(prompts) != 1:
+        raise ValueError(f"runs of different numbers of prompts: {sorted(prompts)}")
+    count = prompts.pop()
+    even = np.full(count, 1 / count)
+    shared = frontier.shared_range(
+        *(bootstrap.weighted_points(side, even) for pair in points for side in pair)
+    )
+    if shared is None:
+        return {}
+    covered = [c for c in calls if shared[0] <= c <= shared[1]]
+    learned = [run.outcomes.get("learned") for run, _ in pairs]
+    learns = None not in learned
+
+    # 2. Compute the differences of each pair from weights of the prompts.
+    def differences(weights: Float[np.ndarray, " N"]) -> Float[np.ndarray, "seeds columns"]:
+        table = []
+        for pair, own in zip(points, learned):
+            mine, other = (bootstrap.weighted_points(side, weights) for side in pair)
+            row = [_accuracy(mine, c) - _accuracy(other, c) for c in covered]
+            row.append(frontier.mean_over(mine, *shared) - frontier.mean_over(other, *shared))
+            if learns:
+                (point,) = bootstrap.weighted_points([own], weights)
+                row.append(point["accuracy"] - _accuracy(other, point["nfe"]))
+            table.append(row)
+        return np.array(table)
+
+    # 3. Average over the seeds, with intervals.
+    low, high = bootstrap.intervals(
+        lambda weights: differences(weights).mean(axis=0), points[0][0][0], resamples, seed
+    )
+    names = [*(f"{c:g}" for c in covered), "mean", *(["learned"] if learns else [])]
+    result = {}
+    for name, column, lo, hi in zip(names, differences(even).T, low.tolist(), high.tolist()):
+        mean, deviation, _ = spread(column.tolist())
+        numbers = {"gain": mean, "low": lo, "high": hi, "deviation": deviation}
+        result[name] = numbers | {"seeds": len(pairs)}
+    return result
 
 
-def _points(run: Finished) -> list[Outcomes]:
+def _trained_points(run: Run) -> list[Outcomes]:
     return [o for name, o in run.outcomes.items() if name.startswith("trained/")]
 
 
-def _curve(points: Sequence[Outcomes], weights: np.ndarray) -> list[dict[str, float]]:
-    return [{"accuracy": float(p.correct @ weights), "nfe": float(p.nfe @ weights)} for p in points]
+def _accuracy(points: frontier.Frontier, calls: float) -> float:
+    return frontier.interpolate(points, calls)[0]
 
 
-def _shared(curves: Any) -> tuple[float, float] | None:
-    ends = [(min(p["nfe"] for p in c), max(p["nfe"] for p in c)) for c in curves]
-    low, high = max(e[0] for e in ends), min(e[1] for e in ends)
-    return (low, high) if low < high else None
+def curve_by_step(
+    runs: Sequence[Run], name: str, stage: str = "rl"
+) -> tuple[list[int], list[float], list[Spread]]:
+    """Returns a metric over runs, at the steps where every run that logs it has a value.
+
+    Returns:
+      The steps; the denoiser calls spent until then, a mean over the runs; the metric.
+    """
+    series = [{row["step"]: row for row in run.lines(stage) if name in row} for run in runs]
+    series = list(filter(None, series))
+    steps = sorted(set.intersection(*map(set, series))) if series else []
+    spent = [np.mean([_spent(rows[step]) for rows in series]).item() for step in steps]
+    return steps, spent, [spread([rows[step][name] for rows in series]) for step in steps]
 
 
-def _differences(
-    ours: frontier.Frontier,
-    theirs: frontier.Frontier,
-    calls: Sequence[float],
-    shared: tuple[float, float],
-) -> list[float]:
-    def at(curve: frontier.Frontier, call: float) -> float:
-        return frontier.interpolate(curve, call)[0]
-
-    mean = frontier.mean_over(ours, *shared) - frontier.mean_over(theirs, *shared)
-    return [*(at(ours, c) - at(theirs, c) for c in calls), mean]
-
-
-def best_of_all(runs: Sequence[Finished]) -> float:
-    """The highest accuracy of any point, which AUP weighs by."""
-    points = itertools.chain.from_iterable(
-        run.summary[name]["frontier"] for run in runs for name in ("base", "trained")
-    )
-    return max(p["accuracy"] for p in points)
+def _spent(row: Mapping[str, Any]) -> float:
+    # Step 0 validates the base model and has spent nothing.
+    return row.get("calls/rollout", 0.0) + row.get("calls/update", 0.0)

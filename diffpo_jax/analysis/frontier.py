@@ -1,8 +1,9 @@
 """Arithmetic on frontiers: accuracy against denoiser calls over a grid of thresholds.
 
-A frontier is a list of points `{"gamma", "accuracy", "nfe", "tokens_per_call"}`: the threshold
-in nats (another rule's dial has its own name), the share of prompts solved, and the mean denoiser
-calls a sequence.  Between two neighbouring points in `nfe` accuracy is taken to be linear.
+A frontier is a list of points `{"gamma", "accuracy", "nfe", "tokens_per_call"}`: the threshold in
+nats (under another commit rule, its dial under the dial's own name), the share of prompts solved,
+and the mean number of denoiser calls per sequence.  Accuracy is interpolated linearly between
+points that are neighbours in `nfe`.
 """
 
 import itertools
@@ -14,31 +15,26 @@ Frontier = Sequence[Mapping[str, Any]]
 
 
 def interpolate(frontier: Frontier, nfe: float) -> tuple[float, bool]:
-    """Accuracy of a frontier at `nfe` calls, linear between its points.
+    """Returns the accuracy at `nfe` calls, and whether `nfe` lies outside the frontier.
 
-    Of points with equal calls the most accurate counts.
-
-    Returns:
-      The accuracy, and whether `nfe` lies outside the frontier: then it is the accuracy of
-      the nearest end, since nothing was measured there.
+    It is linear between points; of points with equal calls the most accurate counts. Outside,
+    where nothing was measured, it is the accuracy of the nearest end.
 
     Raises:
       ValueError: the frontier is empty.
     """
     knots = _knots(frontier)
-    if nfe < knots[0][0]:
-        return knots[0][1], True
-    if nfe > knots[-1][0]:
-        return knots[-1][1], True
+    first, last = knots[0], knots[-1]
+    if not first[0] <= nfe <= last[0]:
+        return (first if nfe < first[0] else last)[1], True
     for (x, y), (next_x, next_y) in itertools.pairwise(knots):
-        if x < nfe < next_x:
-            share = (nfe - x) / (next_x - x)
-            return y + share * (next_y - y), False
-    return dict(knots)[nfe], False
+        if x <= nfe < next_x:
+            return y + (nfe - x) / (next_x - x) * (next_y - y), False
+    return last[1], False
 
 
 def area_under(frontier: Frontier, lo: float, hi: float) -> float:
-    """Area under accuracy (`interpolate`) from `lo` to `hi` calls, in accuracy times calls.
+    """Returns the area under `interpolate` from `lo` to `hi` calls, in accuracy times calls.
 
     Raises:
       ValueError: the frontier is empty, or `lo` is above `hi`.
@@ -52,30 +48,30 @@ def area_under(frontier: Frontier, lo: float, hi: float) -> float:
 
 
 def mean_over(frontier: Frontier, lo: float, hi: float) -> float:
-    """Mean accuracy over calls from `lo` to `hi`, `hi` above `lo`: `area_under` by its width."""
+    """Returns the mean accuracy from `lo` to `hi` calls: `area_under` divided by `hi - lo` > 0."""
     return area_under(frontier, lo, hi) / (hi - lo)
 
 
-def shared_range(first: Frontier, second: Frontier) -> tuple[float, float] | None:
-    """The range of calls that both frontiers cover; None if it is empty or a single point.
+def shared_range(*frontiers: Frontier) -> tuple[float, float] | None:
+    """Returns the range of calls that all frontiers cover; None if it is empty or a single point.
 
     Raises:
       ValueError: a frontier is empty.
     """
-    a, b = _knots(first), _knots(second)
-    lo, hi = max(a[0][0], b[0][0]), min(a[-1][0], b[-1][0])
+    knots = [_knots(frontier) for frontier in frontiers]
+    lo, hi = max(k[0][0] for k in knots), min(k[-1][0] for k in knots)
     return (lo, hi) if lo < hi else None
 
 
 def aup(frontier: Frontier, best: float, alpha: float = 3.0, drop: float = 0.05) -> float:
-    """Accuracy under parallelism (arXiv 2601.07568), in percent times tokens a call.
+    """Returns the accuracy under parallelism (arXiv 2601.07568), in percent times tokens per call.
 
-    With points by rising tokens per call rho and accuracies y, those more than `drop` below the
-    first left out: rho_1 y_1 and the trapezoids of y W(y) after it, where
+    Points are sorted by tokens per call rho; those with an accuracy y more than `drop` below the
+    first one's are left out. The result is rho_1 y_1 plus the trapezoids under y W(y), where
     W(y) = min(exp(-alpha (1 - y / best)), 1).
 
     Args:
-      best: the highest accuracy of all that is compared, a share.
+      best: the highest accuracy among all frontiers that are compared, a share.
 
     Raises:
       ValueError: the frontier is empty.
@@ -95,7 +91,7 @@ def aup(frontier: Frontier, best: float, alpha: float = 3.0, drop: float = 0.05)
 
 
 def _knots(frontier: Frontier) -> list[tuple[float, float]]:
-    """(calls, accuracy) by rising calls, each number of calls once, with its best accuracy."""
+    """Returns (calls, best accuracy at these calls), sorted by calls."""
     if not frontier:
         raise ValueError("a frontier needs at least one point.")
     best: dict[float, float] = {}

@@ -1,15 +1,18 @@
-"""What lies in the directory of a run, and in that of a study, read for a report.
+"""Reads the directory of a run, and that of a study, for reports.
 
-A run that is still going has less of it, and what it has grows while it is read: whatever is not
-there is None or empty.
+A run that has not finished has fewer files, and they grow while they are read: whatever is missing
+is None or empty.
 """
 
+import dataclasses
 import json
 import pathlib
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from diffpo_jax.analysis import settings
-from diffpo_jax.config import convert
+from diffpo_jax.analysis import bootstrap
+from diffpo_jax.analysis.bootstrap import Outcomes
+from diffpo_jax.config import METHODS, RANKINGS, Config, convert, values
 from diffpo_jax.system.errors import UserError
 from diffpo_jax.workdir import layout, metrics
 
@@ -19,29 +22,19 @@ _SUMMARY = ("base", "trained", "gains", "prompts", "dial", "mode")
 
 
 class Run(NamedTuple):
-    """A run's files.
+    """The content of a run's directory; `task` and `arm` are those of its study, if it has one."""
 
-    Attributes:
-      name: what the report calls it.
-      config: every field, by its dotted name; those that the code of the run did not have yet
-        are at their defaults.
-      info: of run_info.json, {} without it.
-      metrics: the whole lines of metrics.jsonl.
-      written: when the last of them was, in seconds since 1970; None where there is none.
-      summary: of report/summary.json, None before the run's end.
-      samples: rows of samples/test.jsonl, or before the run's end of its latest rollouts.
-      samples_of: the name of that file without its ending, "" without one.
-    """
-
-    name: str
-    path: pathlib.Path
-    config: dict[str, Any]
-    info: dict[str, Any]
-    metrics: list[dict[str, Any]]
-    written: float | None
-    summary: dict[str, Any] | None
-    samples: list[dict[str, Any]]
-    samples_of: str
+    name: str  # how reports refer to it
+    task: str  # a study's includes the presets: "sudoku:smoke"
+    arm: str
+    config: dict[str, Any]  # every field by its dotted name; those the run did not have: defaults
+    info: dict[str, Any]  # run_info.json
+    metrics: list[dict[str, Any]]  # the complete lines of metrics.jsonl
+    written: float | None  # when the last of them was written, in seconds since 1970
+    summary: dict[str, Any] | None  # report/summary.json; None before the end of the run
+    samples: list[dict[str, Any]]  # samples/test.jsonl; before the end, the latest rollouts
+    samples_name: str  # name of that file without its ending
+    outcomes: Mapping[str, Outcomes]  # report/outcomes.npz, if the run has to be finished
 
     @property
     def seed(self) -> int:
@@ -53,12 +46,12 @@ class Run(NamedTuple):
         return self.lines("rl")
 
     def lines(self, stage: str) -> list[dict[str, Any]]:
-        """The lines of a stage, by step."""
+        """Returns the lines of a stage, by step."""
         return sorted((r for r in self.metrics if r["stage"] == stage), key=lambda r: r["step"])
 
 
 class StudyRun(NamedTuple):
-    """A line of study.json; `run` is None where there is nothing to read, and `error` says why."""
+    """An entry of study.json; if `run` is None there is nothing to read, and `error` says why."""
 
     id: str
     arm: str
@@ -70,7 +63,7 @@ class StudyRun(NamedTuple):
 
 
 class Study(NamedTuple):
-    """A study's directory; `results` is report/results.json, {} before there is one."""
+    """The directory of a study; `results` is report/results.json, or {} if it is missing."""
 
     title: str
     path: pathlib.Path
@@ -79,110 +72,144 @@ class Study(NamedTuple):
 
 
 def is_study(path: str | pathlib.Path) -> bool:
-    """Whether the directory is that of a study."""
+    """Returns whether the directory is that of a study."""
     return (pathlib.Path(path) / "study.json").is_file()
 
 
-def read_run(path: str | pathlib.Path, name: str = "") -> Run:
-    """Reads a run, whole or so far.
+def read_run(
+    path: str | pathlib.Path, name: str = "", task: str = "", arm: str = "", finished: bool = False
+) -> Run:
+    """Reads a run, finished or not.
 
     Args:
-      name: what to call it; empty takes the directory's.
+      name, task: empty for the directory's name, and for the task in the run's configuration.
+      finished: the run has to be finished, and its outcomes are read as well.
 
     Raises:
-      UserError: no run is there, or a file of it is damaged.
+      UserError: the directory holds no run, or one of its files is missing or damaged.
     """
     paths = layout.Workdir(pathlib.Path(path))
     if not paths.config.is_file():
         raise UserError(f"{path} holds no run: there is no {paths.config.name}.")
-    config = settings.current_values(convert.flatten(_object(paths.config)))
+    config = current_values(convert.flatten(_read_object(paths.config)))
     if not isinstance(config.get("seed"), int):
-        raise UserError(f"{paths.config} is no configuration of a run: it has no seed.")
-    summary = _object(paths.report / "summary.json", needed=False)
+        raise UserError(f"{paths.config} is not the configuration of a run: it has no seed.")
+    config = default_values(config) | config
+    summary = _read_object(paths.report / "summary.json", required=finished)
     if absent := [field for field in _SUMMARY if summary and field not in summary]:
         raise UserError(
             f"{paths.report / 'summary.json'} has no {', '.join(absent)}: another version of the "
-            "code wrote it. Run the experiment's command again; it evaluates the run anew."
+            "code wrote it. Run the experiment's command again to evaluate the run again."
         )
-    lines, written = _metrics(paths.metrics)
-    samples_of, samples = _samples(paths.samples)
+    lines, written = _read_metrics(paths.metrics)
+    samples_name, samples = _read_samples(paths.samples)
     return Run(
         name=name or paths.root.resolve().name,
-        path=paths.root,
-        config=settings.defaults_of(config) | config,
-        info=_object(paths.run_info, needed=False),
+        task=task or config["task.name"],
+        arm=arm,
+        config=config,
+        info=_read_object(paths.run_info, required=False),
         metrics=lines,
         written=written,
         summary=summary or None,
         samples=samples,
-        samples_of=samples_of,
+        samples_name=samples_name,
+        outcomes=_read_outcomes(paths.report / "outcomes.npz") if finished else {},
     )
+
+
+def default_values(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns every field of a run that sets nothing but this method and this commit rule."""
+    plain = Config()
+    if config.get("method") in METHODS:
+        plain = dataclasses.replace(plain, method=config["method"])
+    if config.get("sampler.rule") in RANKINGS:
+        sampler = dataclasses.replace(plain.sampler, rule=config["sampler.rule"])
+        plain = dataclasses.replace(plain, sampler=sampler)
+    resolved = convert.resolve_rule(convert.resolve_method(plain))
+    return convert.flatten(dataclasses.asdict(resolved))
+
+
+def current_values(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a configuration with values that only older versions wrote as today's."""
+    annotations = values.all_annotations(Config)
+    return {
+        name: values.current(annotations[name], value) if name in annotations else value
+        for name, value in config.items()
+    }
 
 
 def read_study(path: str | pathlib.Path) -> Study:
     """Reads a study and those of its runs that have begun.
 
-    A run that cannot be read does not keep the others from being shown: its line says why.
+    A run that cannot be read does not hide the others: its entry says why.
 
     Raises:
       UserError: study.json or report/results.json is damaged or lacks a field.
     """
     root = pathlib.Path(path)
     file = root / "study.json"
-    found = _object(file)
-    title, runs = found.get("title"), found.get("runs")
+    content = _read_object(file)
+    title, runs = content.get("title"), content.get("runs")
     if not isinstance(title, str) or not isinstance(runs, list):
         raise UserError(f"{file} must have a title and a list of runs.")
     return Study(
         title=title,
         path=root,
-        runs=[_study_run(root, entry, f"{file}: run {i + 1}") for i, entry in enumerate(runs)],
-        results=_results(root / "report" / "results.json"),
+        runs=[_read_study_run(root, entry, f"{file}: run {i + 1}") for i, entry in enumerate(runs)],
+        results=_read_results(root / "report" / "results.json"),
     )
 
 
-def _study_run(root: pathlib.Path, entry: Any, where: str) -> StudyRun:
+def _read_study_run(root: pathlib.Path, entry: Any, where: str) -> StudyRun:
     fields = {"id": str, "arm": str, "task": str, "seed": int, "state": str, "workdir": str}
     for name, kind in fields.items():
         if not isinstance(entry, dict) or not isinstance(entry.get(name), kind):
             raise UserError(f"{where} has no {name} of type {kind.__name__}.")
     if entry["state"] not in STATES:
-        raise UserError(f"{where} has the state {entry['state']!r}; one of {', '.join(STATES)}.")
+        raise UserError(
+            f"{where} has the state {entry['state']!r}; it must be one of {', '.join(STATES)}."
+        )
     error, run = str(entry.get("error") or ""), None
     if entry["state"] != "pending":
         try:
-            run = read_run(root / entry["workdir"], entry["id"])
+            workdir, task, arm = root / entry["workdir"], entry["task"], entry["arm"]
+            run = read_run(workdir, entry["id"], task=task, arm=arm)
         except UserError as fault:
             error = error or str(fault)
     names = ("id", "arm", "task", "seed", "state")
     return StudyRun(*(entry[name] for name in names), error=error, run=run)
 
 
-def _results(file: pathlib.Path) -> dict[str, Any]:
-    found = _object(file, needed=False)
-    for table in found.get("tables", []):
+def _read_results(file: pathlib.Path) -> dict[str, Any]:
+    content = _read_object(file, required=False)
+    for table in content.get("tables", []):
         lists = isinstance(table, dict) and [table.get("columns"), table.get("rows")]
         if not lists or not all(isinstance(x, list) for x in lists):
             raise UserError(f"{file}: a table needs columns and rows.")
         if any(len(row) != len(table["columns"]) for row in table["rows"]):
-            raise UserError(f"{file}: a row of {table.get('title', '')!r} has another length.")
-    return found
+            raise UserError(
+                f"{file}: a row of the table {table.get('title', '')!r} does not have "
+                f"{len(table['columns'])} cells."
+            )
+    return content
 
 
-def _metrics(file: pathlib.Path) -> tuple[list[dict[str, Any]], float | None]:
+def _read_metrics(file: pathlib.Path) -> tuple[list[dict[str, Any]], float | None]:
     try:
         lines, written = metrics.read(file), file.stat().st_mtime
     except FileNotFoundError:
         return [], None
     if any("stage" not in line or "step" not in line for line in lines):
         raise UserError(
-            f"{file}: a line has no stage or no step; this is no metrics file of a run."
+            f"{file}: a line has no stage or no step; this is not the metrics file of a run."
         )
     return lines, written if lines else None
 
 
-def _samples(directory: pathlib.Path) -> tuple[str, list[dict[str, Any]]]:
-    """The test answers, or the latest rollouts: names hold the step with leading zeros."""
+def _read_samples(directory: pathlib.Path) -> tuple[str, list[dict[str, Any]]]:
+    """Reads the test answers, or else the latest rollouts."""
+    # The names of rollouts hold the step with leading zeros.
     rollouts = sorted(directory.glob("rl-*.jsonl"), reverse=True)
     for file in (directory / "test.jsonl", *rollouts):
         if file.is_file():
@@ -194,16 +221,23 @@ def _samples(directory: pathlib.Path) -> tuple[str, list[dict[str, Any]]]:
     return "", []
 
 
-def _object(file: pathlib.Path, *, needed: bool = True) -> dict[str, Any]:
-    """A JSON object; {} where the file is missing and not needed."""
+def _read_outcomes(file: pathlib.Path) -> dict[str, Outcomes]:
     try:
-        found = json.loads(file.read_text("utf-8"))
+        return bootstrap.read_outcomes(file)
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"{file} cannot be read: {error}.") from error
+
+
+def _read_object(file: pathlib.Path, *, required: bool = True) -> dict[str, Any]:
+    """Reads a JSON object; returns {} if the file is missing and not required."""
+    try:
+        content = json.loads(file.read_text("utf-8"))
     except FileNotFoundError:
-        if not needed:
+        if not required:
             return {}
         raise UserError(f"{file} is missing.") from None
     except (OSError, ValueError) as error:
         raise UserError(f"{file} cannot be read: {error}.") from error
-    if not isinstance(found, dict):
+    if not isinstance(content, dict):
         raise UserError(f"{file} must hold a JSON object.")
-    return found
+    return content

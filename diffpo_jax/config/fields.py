@@ -288,7 +288,7 @@ class SpeedConfig:
 
 @dataclasses.dataclass(frozen=True)
 class OptimizerConfig:
-    # Learning rate of the denoiser. Constant at 1e-4 it costs accuracy at few calls (our choice).
+    # Learning rate of the denoiser. A constant 1e-4 costs accuracy at few calls (our choice).
     denoiser_lr: float = 5e-5
     threshold_lr: float = 1e-2  # Head's Adam rate; must be 10-200 times the denoiser's (our choice)
     warmup: Count = 5  # Updates of linear warm-up of both learning rates

@@ -60,11 +60,10 @@ def log_interval(
       lo: 0 or more; 0, or nearly 0, means no lower bound.
       hi: above lo; inf means no upper bound.
     """
-    tiny = _LEAST
-    below, above = lo > tiny, jnp.isfinite(hi)
+    below, above = lo > _LEAST, jnp.isfinite(hi)
     # Double where: log 0 and log inf are never computed, nor are their gradients.
     a = (jnp.log(jnp.where(below, lo, 1.0)) - mu) / sigma
-    b = (jnp.log(jnp.where(above, jnp.maximum(hi, tiny), 1.0)) - mu) / sigma
+    b = (jnp.log(jnp.where(above, jnp.maximum(hi, _LEAST), 1.0)) - mu) / sigma
     both = below & above
     # For an interval above the mean, its mirror image keeps the precision.
     flip = both & (a > 0)

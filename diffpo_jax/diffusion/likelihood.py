@@ -9,8 +9,6 @@ K = 1 is d1's mean field (prompt only), K = 2 is DiFFPO's two-times mean field, 
 anchors give the exact likelihood.  One function computes all of them; K is the width of `anchors`.
 """
 
-from typing import Literal
-
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
@@ -25,32 +23,17 @@ from diffpo_jax.models.policy import Policy
 
 
 def draw(
-    key: Key[Array, ""],
-    rollout: Rollout,
-    prompts: Prompts,
-    *,
-    anchors: int | Literal["all"],
-    prompt_masking: float,
-    schedule: str = "uniform",
-    calls: int | None = None,
+    key: Key[Array, ""], rollout: Rollout, prompts: Prompts, config: LikelihoodConfig
 ) -> Draws:
-    """Draws the random choices of one inner update: anchors, and the prompt tokens that d1 hides.
-
-    Args:
-      anchors: K, or "all" for every call, the exact likelihood.
-      prompt_masking: probability that a prompt token is hidden.
-      schedule: the anchors' schedule, see `anchors.draw_anchors`.
-      calls: number of calls whose tokens are scored, for an unbiased estimate of the exact
-        likelihood (see `anchors.draw_calls`); None for all calls.
-    """
+    """Draws the random choices of one inner update: anchors, and prompt tokens that d1 hides."""
     anchor_key, mask_key = jax.random.split(key)
-    hidden = jax.random.bernoulli(mask_key, prompt_masking, prompts.tokens.shape) & prompts.mask
-    commit_call, nfe = rollout.commit_call, rollout.nfe
-    if anchors != "all":
-        drawn = draw_anchors(anchor_key, commit_call, nfe, anchors, schedule)
-        return Draws(drawn, hidden)
-    if calls:
-        drawn, scale = draw_calls(anchor_key, commit_call, nfe, calls)
+    shape, commit_call, nfe = prompts.tokens.shape, rollout.commit_call, rollout.nfe
+    hidden = jax.random.bernoulli(mask_key, config.prompt_masking, shape) & prompts.mask
+    if config.anchors != "all":
+        anchors = draw_anchors(anchor_key, commit_call, nfe, config.anchors, config.schedule)
+        return Draws(anchors, hidden)
+    if config.calls:
+        drawn, scale = draw_calls(anchor_key, commit_call, nfe, config.calls)
         return Draws(drawn, hidden, scale)
     return Draws(every_call(*commit_call.shape), hidden)
 

@@ -28,27 +28,30 @@ def plan(config: Config, topology: Topology, calls: int = 0) -> dict[str, Any]:
     Raises:
       UserError: config.mesh does not match the topology; the vocabulary is unknown.
     """
+    # 1. Trace the programs, and count what they compute.
     mesh = make_mesh(config.mesh, topology)
     step, calls = programs.make_step(config, mesh), calls or most_calls(config)
     kind, devices = topology.devices[0].device_kind, len(topology.devices)
     resident, peak = memory.resident_bytes(step), chips.peak(kind)
     counts = {name: total / devices for name, total in program_flops(config, calls).items()}
+    # 2. Compile each program, and sum up its memory.
     parts = {}
     for name, program in step.programs.items():
         say(f"compiling {name} ...")
         compiled = programs.compile_program(program)
         refusal = compiled.refusal.partition("\n")[0]
         say(f"{name}: {compiled.seconds:.0f} s. {refusal}")
-        bytes_ = memory.program_bytes(program, compiled, resident, topology.limit)
+        usage = memory.program_bytes(program, compiled, resident, topology.limit)
         parts[name] = {
             "times": program.times,
             "compile_seconds": compiled.seconds,
-            "bytes": bytes_,
+            "bytes": usage,
             "refusal": refusal,
-            "fits": _fits(compiled, bytes_),
+            "fits": _fits(compiled, usage),
             "flops": counts[name],
             "seconds": counts[name] / peak if peak else None,
         }
+    # 3. Put the plan together.
     verdicts = [part["fits"] for part in parts.values()]
     return {
         "topology": topology.name,
@@ -85,17 +88,17 @@ def programs_fit(config: Config, topology: Topology, names: tuple[str, ...]) -> 
         if name in step.programs:
             program = step.programs[name]
             compiled = programs.compile_program(program)
-            bytes_ = memory.program_bytes(program, compiled, resident, topology.limit)
-            if _fits(compiled, bytes_) is False:
+            usage = memory.program_bytes(program, compiled, resident, topology.limit)
+            if _fits(compiled, usage) is False:
                 return False
     return True
 
 
-def _fits(compiled: programs.Compiled, bytes_: dict[str, Any]) -> bool | None:
+def _fits(compiled: programs.Compiled, usage: dict[str, Any]) -> bool | None:
     """Whether a program fits; None if the memory of the devices is not known."""
     if compiled.executable is None:
         return False
-    return None if bytes_["over"] is None else bytes_["over"] <= 0
+    return None if usage["over"] is None else usage["over"] <= 0
 
 
 def program_flops(config: Config, calls: int) -> dict[str, float]:

@@ -1,12 +1,12 @@
-"""Writes a page about a run, several runs, or a study; without a model and without jax.
+"""Writes a page about a run, several runs, or a study; it needs neither a model nor jax.
 
     python -m diffpo_jax.report --workdir=runs/sudoku
 
-A run may still be going: the page then shows what there is so far.  `--workdir` may be given
-several times: runs that differ in the seed alone are shown as one line with a band.  A study is a
-directory that holds study.json.  `--out=FILE.html` names the page; without it the page of one
-directory is its report/index.html.  Beside it FILE_figures holds every figure as PNG and SVG and
-its numbers as CSV.
+If a run is still going, the page shows its results so far. `--workdir` may be given several times:
+runs that differ in the seed alone are shown as one line with a band. A study is a directory that
+holds study.json. `--out=FILE.html` names the page; by default the page of one directory is its
+report/index.html. The directory FILE_figures, next to the page, holds every figure as PNG and SVG
+and its numbers as CSV.
 """
 
 from collections.abc import Sequence

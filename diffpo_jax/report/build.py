@@ -1,4 +1,4 @@
-"""From directories of runs or of a study to a page and its figures on disk."""
+"""Builds a page and its figures on disk from directories of runs or of a study."""
 
 import pathlib
 from collections.abc import Sequence
@@ -10,38 +10,38 @@ from diffpo_jax.system.errors import UserError
 
 
 def gather(workdirs: Sequence[str]) -> compose.Report:
-    """What there is to show of these directories.
+    """Returns the content of the page about these directories.
 
     Raises:
       UserError: a directory holds neither a run nor a study, is given twice, or a study is given
-        with something else; or a file is damaged.
+        together with something else; or a file is damaged.
     """
     paths = [pathlib.Path(workdir).resolve() for workdir in workdirs]
     for path, workdir in zip(paths, workdirs):
         if not path.is_dir():
-            raise UserError(f"--workdir={workdir} is no directory.")
+            raise UserError(f"--workdir={workdir} is not a directory.")
         if paths.count(path) > 1:
             raise UserError(f"--workdir={workdir} is given twice.")
     studies = [workdir for workdir in workdirs if runs.is_study(workdir)]
     if studies and len(workdirs) > 1:
-        raise UserError(f"--workdir={studies[0]} is a study, which has a page of its own.")
+        raise UserError(f"--workdir={studies[0]} is a study: give it alone, it has its own page.")
     if studies:
-        return compose.of_study(runs.read_study(workdirs[0]))
+        return compose.report_study(runs.read_study(workdirs[0]))
     names = [path.name for path in paths]
-    unique = len(set(names)) == len(names)
-    shown = names if unique else workdirs
-    return compose.of_runs([runs.read_run(w, name) for w, name in zip(workdirs, shown)])
+    is_unique = len(set(names)) == len(names)
+    shown = names if is_unique else workdirs
+    return compose.report_runs([runs.read_run(w, name) for w, name in zip(workdirs, shown)])
 
 
 def destination(workdirs: Sequence[str], out: str | None) -> pathlib.Path:
-    """The file of the page.
+    """Returns the file of the page.
 
     Raises:
-      UserError: it is not named where there are several directories, or is no HTML file.
+      UserError: `out` is missing with several directories, or is not an HTML file.
     """
     if out is None:
         if len(workdirs) > 1:
-            raise UserError("--out is missing: with several workdirs the page needs a place.")
+            raise UserError("--out is missing: with several workdirs the page needs a file name.")
         return pathlib.Path(workdirs[0]) / "report" / "index.html"
     if pathlib.Path(out).suffix not in (".html", ".htm"):
         raise UserError(f"--out={out} must end in .html.")
@@ -53,5 +53,5 @@ def write(report: compose.Report, out: pathlib.Path) -> pathlib.Path:
     directory = out.with_name(f"{out.stem}_figures")
     for one in report.pictures:
         picture.write(one, directory)
-    files.write_atomic(out, page.page(report))
+    files.write_atomic(out, page.report_page(report))
     return directory

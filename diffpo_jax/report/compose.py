@@ -1,37 +1,37 @@
-"""What a report shows, in its order: sections of words, tables, figures and completions."""
+"""The content of a report, in order: sections of sentences, figures, tables and completions."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from diffpo_jax.analysis.groups import Group, by_arm, by_settings
+from diffpo_jax.analysis.groups import Group, by_arm, by_settings, by_task, only_run
 from diffpo_jax.analysis.runs import Run, Study
-from diffpo_jax.report import curves, examples, lineage, outcomes, words
+from diffpo_jax.report import curves, examples, outcomes, run_tables, tables, words
 from diffpo_jax.report.examples import Example
 from diffpo_jax.report.picture import Picture
-from diffpo_jax.report.tables import Table, file_part
+from diffpo_jax.report.tables import Table
 
 
 class Section(NamedTuple):
-    """A part of the page under a heading of its own; what is empty is not shown."""
+    """A part of the page under its own heading; an empty one is not shown."""
 
     title: str
     paragraphs: Sequence[str] = ()
     tables: Sequence[Table] = ()
     pictures: Sequence[Picture] = ()
     examples: Sequence[Example] = ()
-    columns: int = 0  # tokens to a line of the examples; 0: running text
-    images: Sequence[tuple[str, bytes]] = ()  # figures that are there as files: name, content
+    columns: int = 0  # tokens per line of the examples; 0 for running text
+    images: Sequence[tuple[str, bytes]] = ()  # name and content of figures that exist as files
 
     @property
-    def empty(self) -> bool:
+    def is_empty(self) -> bool:
         return not (self.paragraphs or self.tables or self.pictures or self.examples or self.images)
 
 
 class Report(NamedTuple):
-    """A whole page."""
+    """The content of a whole page."""
 
     title: str
-    says: str  # one line below the title
+    subtitle: str
     sections: list[Section]
 
     @property
@@ -39,171 +39,131 @@ class Report(NamedTuple):
         return [picture for section in self.sections for picture in section.pictures]
 
 
-def of_runs(runs: Sequence[Run]) -> Report:
-    """One run, or several in groups that differ in the seed alone; a part for each task."""
+def report_runs(runs: Sequence[Run]) -> Report:
+    """Reports one run, or several in groups that differ in the seed alone, task by task."""
     if len(runs) == 1:
         run = runs[0]
-        task = run.config["task.name"]
-        says = f"Task {task}, method {run.config['method']}, mode {run.config['mode']}, "
-        says += f"seed {run.seed}." + ("" if run.summary else " Not finished.")
-        groups = [Group(run.name, [run])]
-        return Report(f"Run {run.name}", says, [*_of_one(run), *_figures(groups), *_end(runs)])
+        subtitle = (
+            f"Task {run.task}, method {run.config['method']}, mode {run.config['mode']}, seed "
+            f"{run.seed}.{'' if run.summary else ' Not finished.'}"
+        )
+        summary = Section("Summary", words.describe_run(run), run_tables.results(run))
+        sections = [summary, *_figures([Group(run.name, [run])]), *_end(runs)]
+        return Report(f"Run {run.name}", subtitle, sections)
     groups = by_settings(runs)
     going = sum(run.summary is None for run in runs)
-    says = f"{len(runs)} runs in {len(groups)} settings"
-    says += f", {going} of them not finished." if going else "."
-    return Report("Runs compared", says, [*_parts(groups), *_end(runs)])
+    unfinished = f", {going} of them not finished" if going else ""
+    subtitle = f"{len(runs)} runs in {len(groups)} settings{unfinished}."
+    several = len({run.task for run in runs}) > 1
+    return Report("Runs compared", subtitle, [*_tasks(groups, several), *_end(runs)])
 
 
-def of_study(study: Study) -> Report:
-    """A study: its own tables and figures first, then every run, then the runs by arm."""
-    states = [one.state for one in study.runs]
-    counted = [f"{states.count(s)} {s}" for s in dict.fromkeys(states)]
-    own, listed = _own(study), _listed(study)
-    parts, tasks = [], list(dict.fromkeys(one.task for one in study.runs))
-    for task in tasks:
-        groups = by_arm([one for one in study.runs if one.task == task])
-        parts += _part(groups, task if len(tasks) > 1 else "")
-    shown = [one.run for one in study.runs if one.run is not None]
-    says = f"A study of {len(study.runs)} runs: {', '.join(counted)}."
-    return Report(study.title, says, [*own, listed, *parts, *_end(shown)])
+def report_study(study: Study) -> Report:
+    """Reports a study: its own tables and figures, the list of its runs, and its runs by arm."""
+    states = [entry.state for entry in study.runs]
+    counts = [f"{states.count(state)} {state}" for state in dict.fromkeys(states)]
+    subtitle = f"A study of {len(study.runs)} runs: {', '.join(counts)}."
+    shown = [entry for entry in study.runs if entry.run is not None]
+    working = [entry.run for entry in shown if entry.state != "failed"]
+    arms = by_arm(working, [entry.arm for entry in study.runs])
+    several = len({entry.task for entry in study.runs}) > 1
+    sections = [_study_results(study), _study_runs(study), *_tasks(arms, several)]
+    return Report(study.title, subtitle, [*sections, *_end([entry.run for entry in shown])])
 
 
-def _own(study: Study) -> list[Section]:
-    tables = [
-        Table(str(t.get("title", "")), t["columns"], t["rows"], str(t.get("note") or ""))
-        for t in study.results.get("tables", [])
-    ]
+def _study_results(study: Study) -> Section:
     images, missing = [], []
     for name in study.results.get("figures", []):
         file = study.path / "report" / str(name)
-        inside = file.parent == study.path / "report" and file.suffix in (".svg", ".png")
-        if inside and file.is_file():
+        is_inside = file.parent == study.path / "report" and file.suffix in (".svg", ".png")
+        if is_inside and file.is_file():
             images.append((file.name, file.read_bytes()))
         else:
             missing.append(f"The figure {name} is not in the study's report directory.")
-    section = Section(str(study.results.get("title") or "Results"), missing, tables, images=images)
-    return [] if section.empty else [section]
+    own = [tables.from_json(table) for table in study.results.get("tables", [])]
+    return Section(str(study.results.get("title") or "Results"), missing, own, images=images)
 
 
-def _listed(study: Study) -> Section:
+def _study_runs(study: Study) -> Section:
     rows = [
-        (one.id, one.task, one.arm, one.seed, one.state, one.error or None) for one in study.runs
+        (entry.id, entry.task, entry.arm, entry.seed, entry.state, entry.error or None)
+        for entry in study.runs
     ]
-    failed = sum(one.state == "failed" for one in study.runs)
-    said = []
+    failed = sum(entry.state == "failed" for entry in study.runs)
+    notes = []
     if failed:
-        said.append(f"{failed} failed: they are listed here and are in no figure and no mean.")
-    if any(one.error and one.state == "done" for one in study.runs):
-        said.append("Of a run that is done but cannot be read, the last column says why.")
+        notes.append(f"{failed} failed: they are listed here, and are in no figure and no mean.")
+    if any(entry.error and entry.state == "done" for entry in study.runs):
+        notes.append("If a run is done but cannot be read, the last column says why.")
     columns = ("run", "task", "arm", "seed", "state", "error")
-    return Section("The study's runs", said, [Table("", columns, rows)])
+    return Section("The study's runs", notes, [Table("", columns, rows)])
 
 
-def _parts(groups: Sequence[Group]) -> list[Section]:
-    tasks = list(dict.fromkeys(group.runs[0].config["task.name"] for group in groups))
-    sections = []
-    for task in tasks:
-        of_task = [g for g in groups if g.runs[0].config["task.name"] == task]
-        sections += _part(of_task, task if len(tasks) > 1 else "")
-    return sections
+def _tasks(groups: Sequence[Group], several: bool) -> list[Section]:
+    """Returns the sections of several runs, task by task; with several tasks they are named."""
+    result = []
+    for task, members in by_task(groups).items():
+        summary, points = words.describe_groups(members), run_tables.learned_points(members)
+        for section in (Section("Summary", summary, points), *_figures(members)):
+            if several:
+                prefix = tables.file_part(task)
+                pictures = [p._replace(name=f"{prefix}_{p.name}") for p in section.pictures]
+                section = section._replace(title=f"{section.title}: {task}", pictures=pictures)
+            result.append(section)
+    return result
 
 
-def _part(groups: Sequence[Group], task: str) -> list[Section]:
-    """The sections of several runs of one task; with several tasks its name is in the titles."""
-    if not groups:
-        return []
-    summary = Section("Summary", words.of_several(groups), words.points(groups))
-    found = [summary, *_figures(groups, prefix=f"{file_part(task)}_" if task else "")]
-    return [s._replace(title=f"{s.title}: {task}" if task else s.title) for s in found]
-
-
-def _of_one(run: Run) -> list[Section]:
-    return [Section("Summary", words.of_one(run), words.in_numbers(run))]
-
-
-def _figures(groups: Sequence[Group], prefix: str = "") -> list[Section]:
+def _figures(groups: Sequence[Group]) -> list[Section]:
     runs = [run for group in groups for run in group.runs]
-    alone = len(runs) == 1
-    seen = examples.of_one(runs[0]) if alone else examples.of_several(groups)
-    sections = [
-        Section("Learning curves", (), (), curves.learning(groups)),
-        Section("Signs of trouble", (), (), [*curves.watched(groups), *curves.pretraining(groups)]),
-        Section(
-            "Frontier",
-            (),
-            words.compared(runs[0]) if alone else (),
-            outcomes.frontiers(groups),
-        ),
-        Section("Difficulty of the prompt", (), (), outcomes.by_difficulty(groups)),
-        Section("Calls a prompt takes", (), (), outcomes.calls(groups)),
-        Section(
-            "How far the surrogate is from the sampler",
-            _surrogate_words(runs),
-            (),
-            [
-                *curves.by_call(groups, "kl/token", "kl_by_call", "KL by call", "nats a token"),
-                *curves.by_call(
-                    groups,
-                    "weights/ess",
-                    "weights_ess",
-                    "Effective sample size of the importance weights",
-                    "% of the tokens",
-                    100.0,
-                ),
-                *curves.by_call(
-                    groups,
-                    "weights/truncated",
-                    "weights_truncated",
-                    "Weights above the cap",
-                    "% of the tokens",
-                    100.0,
-                ),
-            ],
-        ),
-        Section(
-            "Decode order",
-            _order_words(runs, seen),
-            examples=seen,
-            columns=examples.grid_columns(runs[0]),
-        ),
-    ]
-    kept = [section for section in sections if not section.empty]
+    single = only_run(groups)
+    shown = examples.choose_examples(single) if single else examples.choose_common_example(groups)
+    frontier_table = run_tables.frontier(single) if single else ()
+    order = _describe_order(runs, shown)
+    columns = examples.grid_columns(runs[0])
     return [
-        s._replace(pictures=[p._replace(name=prefix + p.name) for p in s.pictures]) for s in kept
+        Section("Learning curves", pictures=curves.learning(groups)),
+        Section("Warning signs", pictures=curves.warning_signs(groups)),
+        Section("Frontier", (), frontier_table, outcomes.frontiers(groups)),
+        Section("Difficulty of the prompt", pictures=outcomes.by_difficulty(groups)),
+        Section("Calls per prompt", pictures=outcomes.calls_histogram(groups)),
+        Section(
+            "Surrogate against sampler", _describe_weights(runs), pictures=curves.by_call(groups)
+        ),
+        Section("Decode order", order, examples=shown, columns=columns),
     ]
 
 
-def _surrogate_words(runs: Sequence[Run]) -> list[str]:
-    if not any("weights/ess" in row for run in runs for row in run.rl):
-        return []
-    used = sorted({str(run.config["rl.objective.weights"]) for run in runs})
-    if used == ["none"]:
+def _describe_weights(runs: Sequence[Run]) -> list[str]:
+    logged = any("weights/ess" in row for run in runs for row in run.rl)
+    if logged and all(run.config["rl.objective.weights"] == "none" for run in runs):
         return ["The weights are measured; the loss of these runs does not use them."]
     return []
 
 
-def _order_words(runs: Sequence[Run], seen: Sequence[Example]) -> list[str]:
+def _describe_order(runs: Sequence[Run], shown: Sequence[Example]) -> list[str]:
     if not any(run.samples for run in runs):
         return []
-    if not seen:
+    if not shown:
         return [
             "The samples of these runs do not say which text each token is, or have no prompt in "
-            "common; the command generate shows the order for any prompt."
+            "common. The command `generate` shows the order for any prompt."
         ]
-    where = "test answers" if runs[0].samples_of == "test" else f"rollouts ({runs[0].samples_of})"
-    told = f"From the {where}. Blue tokens were committed by early calls of the denoiser, red ones "
-    told += "by late calls; the slider goes back to what was there after a call."
+    name = runs[0].samples_name
+    source = "Test answers" if name == "test" else f"Rollouts ({name})"
+    text = (
+        f"{source}. Blue tokens were committed by early calls of the denoiser, red ones by late "
+        "calls; the slider goes back to the state after a call."
+    )
     if len(runs) > 1:
-        told += " One prompt, of median calls for the first setting, by the first run of each."
-    return [told]
+        text += " Each setting's first run answers the same prompt, one of median calls."
+    return [text]
 
 
 def _end(runs: Sequence[Run]) -> list[Section]:
     if not runs:
         return []
-    said, tables = lineage.lineage(runs)
+    warnings, origin = run_tables.lineage(runs)
     return [
-        Section("Configuration", (), lineage.configuration(runs)),
-        Section("Lineage", said, [*tables, *words.cost(runs)]),
+        Section("Configuration", tables=run_tables.configuration(runs)),
+        Section("Lineage", warnings, [*origin, *run_tables.cost(runs)]),
     ]

@@ -1,235 +1,237 @@
 """Figures of what training logs against the step: of one run, or of groups of runs."""
 
-import statistics
-from collections.abc import Sequence
+import math
+import os
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from matplotlib.axes import Axes
 
-from diffpo_jax.analysis.groups import Group
+from diffpo_jax.analysis import comparison
+from diffpo_jax.analysis.groups import Group, only_run
 from diffpo_jax.report import figures, picture
-from diffpo_jax.report.figures import Quantity
+from diffpo_jax.report.figures import GAMMA, Quantity
 from diffpo_jax.report.picture import Picture
 
-WATCH = (
-    Quantity("entropy", "Entropy of tokens when committed", "nats", "entropy"),
-    Quantity("tokens_per_call", "Tokens per call", "tokens", "tokens_per_call"),
-    Quantity("equal_groups", "Groups that teach nothing", "% of groups", "groups/equal", scale=100),
-    Quantity("kl_sequence", "KL from sampler to surrogate", "nats a sequence", "kl/sequence"),
+_SHARE = "% of the tokens"
+_GAMMAS = ("gamma/p50", "gamma/p5", "gamma/p95")
+LEARNING = (
+    Quantity("reward", "Training reward", "mean reward", "reward"),
+    Quantity("accuracy", "Accuracy", "% solved", "accuracy", points="eval/accuracy", scale=100.0),
+    Quantity("calls", "NFE", "calls per sequence", "nfe", points="eval/nfe"),
+    Quantity("gamma", "Threshold", f"{GAMMA} (nats)", *_GAMMAS, log=True),
 )
-_VALIDATED = (
+# Several runs show validation in figures of its own, with one line per group.
+VALIDATION = (
     Quantity("validation_accuracy", "Accuracy, validation", "% solved", "eval/accuracy", scale=100),
     Quantity("validation_calls", "NFE, validation", "calls per sequence", "eval/nfe"),
 )
-_SMOOTH = 30  # lines are smoothed over the 30th part of their steps
-_SAYS = {
-    "reward": "Reward of a step's rollouts, the price of calls taken off.",
-    "accuracy": "Rollouts of training are drawn at its temperature.",
-    "calls": "Denoiser calls a sequence, of rollouts in training.",
-    "gamma": "Thresholds drawn in training.",
-    "entropy": "Of a token's distribution at the call that commits it. Where it nears 0 nothing "
-    "is explored any more.",
-    "tokens_per_call": "More tokens a call at the price of accuracy: the commit rule no longer "
-    "holds back.",
-    "equal_groups": "Groups whose rollouts all earn the same.",
-    "kl_sequence": "How far the scored likelihood is from the policy that made the rollouts. Its "
-    "estimate is heavy-tailed: single steps may stand far out.",
+# What shows a collapse, or a surrogate that has left the sampler, before the reward does.
+WARNINGS = (
+    Quantity("entropy", "Entropy of tokens when committed", "nats", "entropy"),
+    Quantity("tokens_per_call", "Tokens per call", "tokens", "tokens_per_call"),
+    Quantity("equal_groups", "Groups without a signal", "% of groups", "groups/equal", scale=100.0),
+    Quantity("kl_sequence", "KL from sampler to surrogate", "nats per sequence", "kl/sequence"),
+)
+PRETRAINING = (
+    Quantity("pretrain_loss", "Base model: loss of masked tokens", "nats per token", "loss"),
+)
+BY_CALL = (
+    Quantity("kl_by_call", "KL by call", "nats per token", "kl/token"),
+    Quantity(
+        "weights_ess", "Effective sample size of the weights", _SHARE, "weights/ess", scale=100
+    ),
+    Quantity("weights_truncated", "Weights above the cap", _SHARE, "weights/truncated", scale=100),
+)
+_CAPTIONS = {
+    "reward": "Reward of a step's rollouts, after the price of calls is subtracted.",
+    "accuracy": "Training rollouts are sampled at the training temperature.",
+    "calls": "Denoiser calls per sequence of training rollouts.",
+    "gamma": "Thresholds sampled in training.",
+    "validation_accuracy": "Validation prompts, decoded as in the final evaluation.",
+    "validation_calls": "Denoiser calls per sequence of validation prompts.",
+    "entropy": "Entropy of a token's distribution at the call that commits it. Near 0, nothing is "
+    "explored any more.",
+    "tokens_per_call": "If it rises while accuracy falls, the commit rule no longer holds tokens "
+    "back.",
+    "equal_groups": "Groups whose rollouts all earn the same reward: they teach nothing.",
+    "kl_sequence": "How far the surrogate likelihood is from the policy that generated the "
+    "rollouts. The estimate is heavy-tailed: single steps can be far off.",
     "pretrain_loss": "Masked-diffusion training of the base model.",
-    "validation_accuracy": "Validation prompts, decoded as in the end.",
-    "validation_calls": "Denoiser calls of validation prompts.",
 }
+_SMOOTH = 30  # the running median's window is a 30th of the steps
+_MARKED = 40  # points; a longer line has no markers
 
 
-def pretraining(groups: Sequence[Group]) -> list[Picture]:
-    """The loss of base models that were trained in these runs."""
-    loss = Quantity("pretrain_loss", "Base model: loss of masked tokens", "nats a token", "loss")
-    return _pictures(groups, (loss,), "pretrain")
+def plot_learning_curves(metrics: Sequence[Mapping[str, Any]], path: str | os.PathLike) -> None:
+    """Draws `LEARNING` against the RL step as a PNG, one small panel per quantity.
+
+    A metric that was not logged is not drawn, nor is a panel without any.
+    """
+    rows = sorted((r for r in metrics if r["stage"] == "rl"), key=lambda r: r["step"])
+    panels = [q for q in LEARNING if any(map(q.is_in, rows))]
+    columns = 2 if len(panels) > 1 else 1
+    height = max(1, math.ceil(len(panels) / columns))
+    figure = figures.new(4.2 * columns, 2.7 * height)
+    if not panels:
+        message = "no RL steps were logged"
+        figure.text(0.5, 0.5, message, ha="center", va="center", color=figures.GREY)
+    for i, quantity in enumerate(panels):
+        axes = figure.add_subplot(height, columns, i + 1)
+        _draw_run(axes, quantity, rows)
+        axes.set_xlabel("RL step")
+        figures.quiet(axes, quantity.title)
+        if axes.get_legend_handles_labels()[0]:
+            axes.legend(frameon=False, loc="best", fontsize=8)
+    figures.save(figure, path)
 
 
 def learning(groups: Sequence[Group]) -> list[Picture]:
-    """Reward, accuracy, calls, γ, validation."""
-    alone = _alone(groups)
-    return _pictures(groups, figures.LEARNING if alone else (*figures.LEARNING, *_VALIDATED), "rl")
+    """Returns figures of reward, accuracy, calls and thresholds in training and validation."""
+    return _pictures(groups, LEARNING if only_run(groups) else (*LEARNING, *VALIDATION))
 
 
-def watched(groups: Sequence[Group]) -> list[Picture]:
-    """What shows a collapse, or a surrogate that has left the sampler, before the reward does."""
-    return _pictures(groups, WATCH, "rl")
+def warning_signs(groups: Sequence[Group]) -> list[Picture]:
+    """Returns figures of `WARNINGS`, and of the loss of base models trained in these runs."""
+    return _pictures(groups, WARNINGS) + _pictures(groups, PRETRAINING, "pretrain")
 
 
-def mean_and_range(group: Group, name: str, stage: str = "rl") -> list[tuple[int, list[float]]]:
-    """(step, one value a run) at the steps where every run of the group that logs it has one."""
-    found = [dict(zip(*figures.series(run.lines(stage), name))) for run in group.runs]
-    found = [values for values in found if values]
-    if not found:
-        return []
-    shared = sorted(set.intersection(*(set(values) for values in found)))
-    return [(step, [values[step] for values in found]) for step in shared]
-
-
-def smoothed(values: Sequence[float], width: int) -> list[float]:
-    """The median over a window of `width` around each value, cut off at the ends.
-
-    Not the mean: estimates of a KL have single values that would fill the window.
-    """
-    half = width // 2
-    return [statistics.median(values[max(0, i - half) : i + half + 1]) for i in range(len(values))]
-
-
-def _alone(groups: Sequence[Group]) -> bool:
-    return sum(len(group.runs) for group in groups) == 1
-
-
-def _pictures(groups: Sequence[Group], quantities: Sequence[Quantity], stage: str) -> list[Picture]:
-    runs = [run for group in groups for run in group.runs]
-    return [
-        _picture(groups, quantity, stage)
-        for quantity in quantities
-        if any(figures.logged(quantity, run.lines(stage)) for run in runs)
-    ]
+def _pictures(
+    groups: Sequence[Group], quantities: Sequence[Quantity], stage: str = "rl"
+) -> list[Picture]:
+    rows = [row for group in groups for run in group.runs for row in run.lines(stage)]
+    return [_picture(groups, q, stage) for q in quantities if any(map(q.is_in, rows))]
 
 
 def _picture(groups: Sequence[Group], quantity: Quantity, stage: str) -> Picture:
     figure, axes = picture.new()
-    if _alone(groups):
-        says = _draw_run(axes, groups[0].runs[0].lines(stage), quantity)
+    if run := only_run(groups):
+        rows = run.lines(stage)
+        window = sum(quantity.line in row for row in rows) // _SMOOTH
+        drawn = _draw_run(axes, quantity, rows, window)
     else:
-        says = _draw_groups(axes, groups, quantity, stage)
+        drawn = draw_groups(axes, groups, quantity, stage)
     axes.set_xlabel("step of the base model" if stage == "pretrain" else "RL step")
     picture.finish(figure, axes)
-    columns = ("run", "seed", "step", *quantity.fields)
-    rows = [
-        {"run": run.name, "seed": run.seed} | row
-        for group in groups
-        for run in group.runs
-        for row in run.lines(stage)
-        if any(name in row for name in quantity.fields)
-    ]
-    says = f"{_SAYS[quantity.name]} {says}".strip()
-    return Picture(quantity.name, quantity.title, says, figure, columns, rows)
+    fields = ("step", *quantity.fields)
+    rows = picture.run_rows(groups, fields, lambda run: filter(quantity.is_in, run.lines(stage)))
+    caption = f"{_CAPTIONS[quantity.name]} {drawn}".strip()
+    return Picture(quantity.name, figure, rows, quantity.title, caption)
 
 
-def _draw_run(axes: Axes, rows: Sequence[dict[str, Any]], quantity: Quantity) -> str:
-    """The panel of a run's own report, and through many noisy steps their running median."""
-    figures.draw_quantity(axes, quantity, rows)
-    if quantity.low:
-        return "Median over the prompts of a step, with the band from 5 to 95 %."
-    says = "Diamonds: validation prompts, decoded as in the end." if quantity.points else ""
-    steps, values = figures.series(rows, quantity.line)
-    width = len(values) // _SMOOTH
-    if width < 2:
-        return says
-    axes.get_lines()[0].set_alpha(0.35)
-    drawn = smoothed([quantity.scale * v for v in values], width)
-    axes.plot(steps, drawn, color=figures.TRAINED, linewidth=1.6)
-    return f"{says} Thick: {_median(width)}.".strip()
-
-
-def _median(width: int) -> str:
-    return f"running median over {2 * (width // 2) + 1} steps"
-
-
-def _draw_groups(axes: Axes, groups: Sequence[Group], quantity: Quantity, stage: str) -> str:
-    """A line a group; returns what is drawn."""
-    widest, banded = 1, False
-    sparse = quantity.line.startswith("eval/")
-    drawn: list[float] = []
-    for i, group in enumerate(groups):
-        points = mean_and_range(group, quantity.line, stage)
-        if not points:
-            continue
-        width = 1 if sparse else max(1, len(points) // _SMOOTH)
-        widest = max(widest, width)
-        steps = [step for step, _ in points]
-        look = figures.style(i) | ({"markersize": 4} if sparse else {"marker": ""})
-        scaled = [[quantity.scale * v for v in values] for _, values in points]
-        if len(scaled[0]) > 1:
-            banded = True
-            ends = (smoothed([end(v) for v in scaled], width) for end in (min, max))
-            axes.fill_between(steps, *ends, color=look["color"], alpha=0.18, linewidth=0)
-        means = smoothed([sum(values) / len(values) for values in scaled], width)
-        axes.plot(steps, means, linewidth=1.4, label=group.label, **look)
-        drawn += [v for values in scaled for v in values]
-    if quantity.log and drawn and min(drawn) > 0:
-        figures.log_scale(axes, max(drawn) / min(drawn))
-    axes.set_ylabel(quantity.unit)
-    says = "A line is the mean over seeds, its band their range" if banded else ""
-    if widest > 1:
-        told = _median(widest).replace("over", "over up to")
-        says = f"{says}, {told}" if says else told.capitalize()
-    return f"{says}." if says else ""
-
-
-def by_call(
-    groups: Sequence[Group], name: str, file: str, title: str, unit: str, scale: float = 1.0
-) -> list[Picture]:
-    """A metric that is logged by the call which committed a token, in ranges of calls.
-
-    For one run its course over the steps, a line a range; for several the mean over all steps
-    against the range, a line a group.
+def _draw_run(
+    axes: Axes, quantity: Quantity, rows: Sequence[Mapping[str, Any]], window: int = 0
+) -> str:
+    """Draws the panel of one run, and returns a sentence about what is drawn.
 
     Args:
-      name: of the metric; with "/calls_FROM-TO" behind it, by call.
+      window: of a running median through noisy values, below 2 for none.
     """
-    prefix = f"{name}/calls_"
-    found = {
-        key
-        for g in groups
-        for run in g.runs
-        for row in run.rl
-        for key in row
-        if key.startswith(prefix)
-    }
-    fields = sorted(found, key=lambda key: int(key.removeprefix(prefix).partition("-")[0]))
-    if not fields:
-        return []
-    figure, axes = picture.new()
-    if _alone(groups):
-        says = _draw_course(axes, groups[0], fields, prefix, scale)
-    else:
-        says = _draw_means(axes, groups, fields, prefix, scale)
-    axes.set_ylabel(unit)
-    picture.finish(figure, axes)
-    rows = [
-        {"run": run.name, "seed": run.seed} | row
-        for group in groups
-        for run in group.runs
-        for row in run.rl
-        if any(field in row for field in fields)
-    ]
-    columns = ("run", "seed", "step", *fields)
-    return [Picture(file, title, f"{title}. {says}", figure, columns, rows)]
+    label = "median" if quantity.low else "training" if quantity.points else None
+    thick = window > 1 and not quantity.low
+    look = {"color": figures.TRAINED, "marker": "", "linewidth": 1.2, "label": label}
+    look |= {"band_label": "5 to 95 %", "alpha": 0.35 if thick else None}
+    figures.draw_quantity(axes, quantity, rows, **look)
+    validated = [row for row in rows if quantity.points in row]
+    if validated:
+        x, y = ([row[name] for row in validated] for name in ("step", quantity.points))
+        look = {"linestyle": "none", "marker": "D", "markersize": 5, "label": "validation"}
+        axes.plot(x, [quantity.scale * value for value in y], color=figures.BASE, **look)
+    if quantity.low:
+        return "Median over the prompts of a step, with the band from 5 to 95 %."
+    text = ["Diamonds: validation prompts, decoded as in the final evaluation."]
+    text = text if quantity.points else []
+    if thick:
+        look = {"color": figures.TRAINED, "marker": "", "linewidth": 1.6}
+        figures.draw_quantity(axes, quantity, rows, window=window, **look)
+        text.append(f"Thick: {_median(window)}.")
+    return " ".join(text)
 
 
-def _draw_course(axes: Axes, group: Group, fields: Sequence[str], prefix: str, scale: float) -> str:
-    run = group.runs[0]
-    width = max(1, len(run.rl) // _SMOOTH)
-    for i, field in enumerate(fields):
-        steps, values = figures.series(run.rl, field)
-        look = figures.style(i) | {"marker": ""}
-        calls = field.removeprefix(prefix).replace("-", " to ")
-        drawn = smoothed([scale * v for v in values], width)
-        axes.plot(steps, drawn, linewidth=1.4, label=f"call {calls}", **look)
-    axes.set_xlabel("RL step")
-    told = f"; {_median(width)}" if width > 1 else ""
-    return f"By the call that committed the token{told}."
+def _median(window: int) -> str:
+    return f"running median over {2 * (window // 2) + 1} steps"
 
 
-def _draw_means(
-    axes: Axes, groups: Sequence[Group], fields: Sequence[str], prefix: str, scale: float
+def draw_groups(
+    axes: Axes,
+    groups: Sequence[Group],
+    quantity: Quantity,
+    stage: str = "rl",
+    against_calls: bool = False,
 ) -> str:
-    for i, group in enumerate(groups):
-        places, means = [], []
-        for place, field in enumerate(fields):
-            values = [row[field] for run in group.runs for row in run.rl if field in row]
-            if values:
-                places.append(place)
-                means.append(scale * sum(values) / len(values))
-        if places:
-            axes.plot(
-                places, means, linewidth=1.4, markersize=4, label=group.label, **figures.style(i)
-            )
-    names = [field.removeprefix(prefix).replace("-", " to ") for field in fields]
-    axes.set_xticks(range(len(fields)), names)
-    axes.set_xlabel("call that committed the token")
-    return "By the call that committed the token; means over the logged steps and the runs."
+    """Draws one line per group against the step, and returns a sentence about what is drawn.
+
+    Args:
+      against_calls: draw it against the denoiser calls spent until then instead.
+    """
+    widest, banded = 1, False
+    for group in groups:
+        steps, calls, spreads = comparison.curve_by_step(group.runs, quantity.line, stage)
+        if not steps:
+            continue
+        window, band = max(1, len(steps) // _SMOOTH), None
+        values = [[quantity.scale * v for v in spread.values] for spread in spreads]
+        if len(values[0]) > 1:
+            banded, band = True, (list(map(min, values)), list(map(max, values)))
+        means = [sum(row) / len(row) for row in values]
+        look = figures.style(group.place) | ({"marker": ""} if len(steps) > _MARKED else {})
+        look |= {"window": window, "label": group.label}
+        figures.draw_curve(axes, calls if against_calls else steps, means, band, **look)
+        widest = max(widest, window)
+    if quantity.log:
+        figures.log_scale(axes)
+    axes.set_ylabel(quantity.unit)
+    parts = ["lines are means over seeds, bands their range"] if banded else []
+    parts += [_median(widest).replace("over", "over up to")] if widest > 1 else []
+    return ", ".join(parts).capitalize() + "." * bool(parts)
+
+
+def by_call(groups: Sequence[Group]) -> list[Picture]:
+    """Returns figures of `BY_CALL`, if logged: metrics by the call that committed a token.
+
+    One run is drawn against the step, with one line per range of calls; several are drawn against
+    the range, as means over all steps, with one line per group.
+    """
+    pictures = []
+    rows = [row for group in groups for run in group.runs for row in run.rl]
+    for quantity in BY_CALL:
+        prefix = f"{quantity.line}/calls_"
+        logged = {key for row in rows for key in row if key.startswith(prefix)}
+        fields = sorted(logged, key=lambda key: int(key.rpartition("_")[2].partition("-")[0]))
+        if fields:
+            pictures.append(_picture_by_call(groups, quantity, fields))
+    return pictures
+
+
+def _picture_by_call(groups: Sequence[Group], quantity: Quantity, fields: Sequence[str]) -> Picture:
+    figure, axes = picture.new()
+    ranges = [field.rpartition("_")[2].replace("-", " to ") for field in fields]
+    drawn = "By the call that committed the token"
+    if run := only_run(groups):
+        window = max(1, len(run.rl) // _SMOOTH)
+        for i, (field, calls) in enumerate(zip(fields, ranges)):
+            look = figures.style(i) | {"marker": "", "window": window, "label": f"call {calls}"}
+            figures.draw_quantity(axes, quantity._replace(line=field), run.rl, **look)
+        axes.set_xlabel("RL step")
+        drawn += f"; {_median(window)}" if window > 1 else ""
+    else:
+        for group in groups:
+            _draw_means(axes, group, quantity, fields)
+        axes.set_xticks(range(len(fields)), ranges)
+        axes.set_xlabel("call that committed the token")
+        drawn += "; means over the logged steps and the runs"
+    picture.finish(figure, axes)
+    rows = picture.run_rows(
+        groups, ("step", *fields), lambda run: (row for row in run.rl if {*fields} & row.keys())
+    )
+    return Picture(quantity.name, figure, rows, quantity.title, f"{quantity.title}. {drawn}.")
+
+
+def _draw_means(axes: Axes, group: Group, quantity: Quantity, fields: Sequence[str]) -> None:
+    """Draws the mean of each field over all rows of a group, at the field's index."""
+    rows = [row for run in group.runs for row in run.rl]
+    values = [[quantity.scale * row[field] for row in rows if field in row] for field in fields]
+    means = {i: sum(column) / len(column) for i, column in enumerate(values) if column}
+    look = figures.style(group.place) | {"label": group.label if means else None}
+    figures.draw_curve(axes, list(means), list(means.values()), **look)
+    axes.set_ylabel(quantity.unit)

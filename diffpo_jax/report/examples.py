@@ -1,4 +1,4 @@
-"""Completions of a run's samples, chosen and made ready to be stepped through."""
+"""Chooses completions from a run's samples, for a reader to step through call by call."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -20,65 +20,62 @@ class Example(NamedTuple):
     completion: Completion
 
 
-def of_one(run: Run) -> list[Example]:
-    """Those with the fewest, the median and the most calls, and the first wrong ones.
+def choose_examples(run: Run) -> list[Example]:
+    """Returns the samples with the fewest, the median and the most calls, and the first wrong ones.
 
-    Nothing where the samples do not say which text each token is.
+    The list is empty if the samples do not say which text each token is.
     """
     rows = _readable(run)
     if not rows:
         return []
-    ordered = sorted(rows, key=lambda row: row["nfe"])  # stable: of equals the first
+    ordered = sorted(rows, key=lambda row: row["nfe"])  # stable: the first of equal ones
     chosen = [
         ("fewest calls", ordered[0]),
         ("median calls", ordered[(len(ordered) - 1) // 2]),
         ("most calls", next(row for row in ordered if row["nfe"] == ordered[-1]["nfe"])),
     ]
     chosen += [("wrong answer", row) for row in rows if not row["correct"]][:_WRONG]
-    seen, kept = set(), []
+    unique: dict[int, tuple[str, dict[str, Any]]] = {}
     for why, row in chosen:
-        if id(row) not in seen:
-            seen.add(id(row))
-            kept.append(Example(why, bool(row["correct"]), completion(row, run)))
-    return kept
+        unique.setdefault(id(row), (why, row))
+    return [_example(why, row, run) for why, row in unique.values()]
 
 
-def of_several(groups: Sequence[Group]) -> list[Example]:
-    """One prompt as the first run of each group answers it: one of median calls for the first."""
-    firsts = [(g.label, run) for g in groups for run in g.runs[:1] if run.samples_of == "test"]
-    tables = [
-        (label, run, {row["prompt"]: row for row in reversed(_readable(run))})
-        for label, run in firsts
+def choose_common_example(groups: Sequence[Group]) -> list[Example]:
+    """Returns one prompt as the first run of each group answers it.
+
+    It is the prompt with the median number of calls for the first group.
+    """
+    answers = [
+        (label, runs[0], {row["prompt"]: row for row in reversed(_readable(runs[0]))})
+        for label, runs, _ in groups
+        if runs[0].samples_name == "test" and _readable(runs[0])
     ]
-    tables = [entry for entry in tables if entry[2]]
-    if not tables:
+    if not answers:
         return []
-    shared = set.intersection(*(set(rows) for _, _, rows in tables))
-    first = tables[0][2]
-    common = sorted(
-        (row for row in first.values() if row["prompt"] in shared), key=lambda row: row["nfe"]
-    )
-    if not common:
+    shared = set.intersection(*(set(rows) for _, _, rows in answers))
+    first = [row for prompt, row in answers[0][2].items() if prompt in shared]
+    if not first:
         return []
-    prompt = common[(len(common) - 1) // 2]["prompt"]
-    return [
-        Example(
-            f"{label} ({run.name})", bool(rows[prompt]["correct"]), completion(rows[prompt], run)
-        )
-        for label, run, rows in tables
-    ]
+    ordered = sorted(first, key=lambda row: row["nfe"])
+    prompt = ordered[(len(ordered) - 1) // 2]["prompt"]
+    return [_example(f"{label} ({run.name})", rows[prompt], run) for label, run, rows in answers]
 
 
-def completion(row: Mapping[str, Any], run: Run) -> Completion:
-    """A row of samples/ for `decode_order`; probabilities and entropies are not in it."""
+def grid_columns(run: Run) -> int:
+    """Returns the tokens per line if the answer is a grid, 0 if it is text."""
+    return int(run.config["task.sudoku.size"]) if run.config["task.name"] == "sudoku" else 0
+
+
+def _example(why: str, row: Mapping[str, Any], run: Run) -> Example:
     calls, pieces = row["commit_call"], _pieces(row, run)
     written = len(pieces)
-    return Completion(
+    completion = Completion(
         prompt=row["prompt"],
         pieces=[*pieces, *[_FILLED] * (len(calls) - written)],
         calls=calls,
         sampled=[i < written for i in range(len(calls))],
-        probabilities=[],
+        probabilities=[],  # samples/ does not keep them, nor entropies
         entropies=[],
         text=row["completion"],
         nfe=row["nfe"],
@@ -86,22 +83,18 @@ def completion(row: Mapping[str, Any], run: Run) -> Completion:
         value=row["gamma"],
         forced=False,
     )
-
-
-def grid_columns(run: Run) -> int:
-    """Tokens to a line where the answer is a grid, 0 where it is text."""
-    return int(run.config["task.sudoku.size"]) if run.config["task.name"] == "sudoku" else 0
+    return Example(why, bool(row["correct"]), completion)
 
 
 def _readable(run: Run) -> list[dict[str, Any]]:
-    """The samples of which the text of every token is known."""
+    """Returns the samples for which the text of every token is known."""
     return [row for row in run.samples if _pieces(row, run)]
 
 
 def _pieces(row: Mapping[str, Any], run: Run) -> list[str]:
-    """The texts of the tokens up to the end of text, [] where the row does not say.
+    """Returns the texts of the tokens up to the end of text, or [] if they are not known.
 
-    A row of a tokenizer whose tokens are characters says it by its text.
+    They are known if the tokenizer's tokens are characters.
     """
     prefill = run.config["task.prompt.prefill"]
     written = row["completion"].removeprefix(prefill)

@@ -1,196 +1,163 @@
-"""Figures of what a run ends with: the frontier, difficulty, and how many calls prompts took."""
+"""Figures of what a run ends with: the frontier, difficulty, and how many calls answers took."""
 
+import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from matplotlib.axes import Axes
 
-from diffpo_jax.analysis.groups import Group
-from diffpo_jax.analysis.runs import Run
+from diffpo_jax.analysis import comparison, difficulty
+from diffpo_jax.analysis.groups import Group, keep_runs, only_run
+from diffpo_jax.analysis.summary import frontier_rows
 from diffpo_jax.report import figures, picture
+from diffpo_jax.report.figures import GAMMA, Quantity
 from diffpo_jax.report.picture import Picture
-from diffpo_jax.report.write import frontier_rows
 
-_STAR = {"marker": "*", "markersize": 13, "markeredgecolor": "white", "linestyle": "none"}
-_GAMMA = "\N{GREEK SMALL LETTER GAMMA}"
-_LEVELS = (
-    ("difficulty_gamma", f"{_GAMMA} by difficulty", f"{_GAMMA} (nats)", "gamma_p50", 1.0),
-    ("difficulty_calls", "NFE by difficulty", "calls per sequence", "nfe", 1.0),
-    ("difficulty_accuracy", "Accuracy by difficulty", "% solved", "accuracy", 100.0),
+_GAMMAS = ("gamma_p50", "gamma_p5", "gamma_p95")
+DIFFICULTY = (
+    Quantity("difficulty_gamma", "Threshold", f"{GAMMA} (nats)", *_GAMMAS, log=True),
+    Quantity("difficulty_calls", "NFE", "calls per sequence", "nfe"),
+    Quantity("difficulty_accuracy", "Accuracy", "% solved", "accuracy", scale=100.0),
 )
 _LEVEL = ("difficulty", "prompts", "gamma_p5", "gamma_p50", "gamma_p95", "nfe", "accuracy")
 
 
+def plot_frontier(summary: Mapping[str, Any], path: str | os.PathLike) -> None:
+    """Draws accuracy (percent) against denoiser calls per sequence, base and trained, as a PNG.
+
+    Bars are one binomial standard error either way. The numbers at the points are their dials,
+    thresholds in nats; the star is the trained model at the thresholds it chooses itself.
+    """
+    figure = figures.new(7.2, 4.8)
+    axes = figure.add_subplot()
+    figures.draw_run_frontier(axes, summary)
+    axes.set(xlabel=figures.NFE, ylabel=figures.ACCURACY)
+    bars = f"Bars: ±1 standard error, {summary['prompts']} prompts."
+    figures.quiet(axes, note=f"Numbers at points: {_dial(summary)}. {bars}")
+    axes.legend(frameon=False, loc="best", fontsize=9)
+    figures.save(figure, path)
+
+
+def plot_by_difficulty(by_difficulty: Mapping[str, Any], path: str | os.PathLike) -> None:
+    """Draws γ, calls and accuracy against the difficulty of the prompt as a PNG.
+
+    The band of γ holds 90 % of the prompts of a difficulty.
+    """
+    levels = by_difficulty["levels"]
+    figure = figures.new(9.6, 3.2)
+    for axes, quantity in zip(figure.subplots(1, len(DIFFICULTY)), DIFFICULTY):
+        look = {"color": figures.LEARNED, "marker": "o"}
+        figures.draw_quantity(axes, quantity, levels, "difficulty", **look)
+        axes.set_xlabel("difficulty")
+        figures.quiet(axes, quantity.title)
+    prompts = sum(level["prompts"] for level in levels)
+    title = f"{prompts} test prompts at the learned threshold"
+    figure.suptitle(title, fontsize=8.5, color=figures.GREY)
+    figures.save(figure, path)
+
+
 def frontiers(groups: Sequence[Group]) -> list[Picture]:
-    """Accuracy against calls: base, trained, learned point."""
-    groups = _finished(groups)
-    runs = [run for group in groups for run in group.runs]
-    if not runs:
+    """Returns a figure of accuracy against calls: base, trained, learned points."""
+    groups = keep_runs(groups, lambda run: run.summary)
+    if not groups:
         return []
     figure, axes = picture.new()
-    if len(runs) == 1:
-        figures.draw_frontier(axes, runs[0].summary)
-        says = (
-            f"Accuracy against calls at fixed {figures.dial_text(runs[0].summary['dial'])}, the "
-            "number beside each point, and where it is learned (star). Bars: one standard error "
-            "either way."
+    if run := only_run(groups):
+        figures.draw_run_frontier(axes, run.summary)
+        caption = (
+            f"Accuracy against calls. Lines: fixed {_dial(run.summary)}, the number at each point. "
+            "Star: the learned threshold. Bars: one standard error either way."
         )
     else:
-        _draw_frontiers(axes, groups)
-        says = (
-            "Accuracy against calls. A line is the mean over the seeds at each threshold of the "
-            "grid, thin lines are the runs, a star is the mean at learned thresholds, dotted is "
-            "the base of the same colour."
+        for group in groups:
+            _draw_group(axes, group)
+        caption = (
+            "Accuracy against calls. Lines: means over the seeds at each threshold of the grid. "
+            "Thin lines: single runs. Stars: means at learned thresholds. Dotted: the base model "
+            "of the same colour."
         )
-    axes.set_xlabel("NFE (denoiser calls per sequence)")
-    axes.set_ylabel("% of test prompts solved")
+    axes.set(xlabel=figures.NFE, ylabel=figures.ACCURACY)
     picture.finish(figure, axes)
-    rows = [
-        {"run": run.name, "seed": run.seed} | row
-        for run in runs
-        for row in frontier_rows(run.summary)
-    ]
-    dials = dict.fromkeys(run.summary["dial"] for run in runs)
-    columns = ("run", "seed", "model", *dials, "accuracy", "nfe", "tokens_per_call", "forced")
-    return [Picture("frontier", "Frontier", says, figure, columns, rows)]
+    dials = dict.fromkeys(run.summary["dial"] for group in groups for run in group.runs)
+    fields = ("model", *dials, "accuracy", "nfe", "tokens_per_call", "forced")
+    rows = picture.run_rows(groups, fields, lambda run: frontier_rows(run.summary))
+    return [Picture("frontier", figure, rows, "Frontier", caption)]
+
+
+def _draw_group(axes: Axes, group: Group) -> None:
+    look = figures.style(group.place)
+    thin = {"color": look["color"], "marker": "", "linewidth": 0.7, "alpha": 0.35}
+    for run in group.runs if len(group.runs) > 1 else ():
+        figures.draw_frontier(axes, run.summary["trained"]["frontier"], **thin)
+    base, trained = (comparison.mean_frontier(group.runs, m) for m in ("base", "trained"))
+    figures.draw_frontier(axes, base, color=look["color"], marker="", linewidth=1, linestyle=":")
+    figures.draw_frontier(axes, trained, label=group.label, markersize=4, **look)
+    learned = [run.summary["trained"]["learned"] for run in group.runs]
+    if all(learned):
+        mean = {n: sum(p[n] for p in learned) / len(learned) for n in ("nfe", "accuracy")}
+        figures.draw_star(axes, mean, color=look["color"])
+
+
+def _dial(summary: Mapping[str, Any]) -> str:
+    return f"{GAMMA} in nats" if summary["dial"] == "gamma" else summary["dial"]
 
 
 def by_difficulty(groups: Sequence[Group]) -> list[Picture]:
-    """γ, calls and accuracy at the learned threshold against the task's own difficulty."""
-    found = [
-        Group(group.label, [run for run in group.runs if run.summary.get("by_difficulty")])
-        for group in _finished(groups)
-    ]
-    if not any(group.runs for group in found):
-        return []
-    rows = [
-        {"run": run.name, "seed": run.seed} | level
-        for group in found
-        for run in group.runs
-        for level in run.summary["by_difficulty"]["levels"]
-    ]
-    alone = len({row["run"] for row in rows}) == 1
+    """Returns figures of γ, calls and accuracy at the learned threshold by difficulty."""
+    groups = keep_runs(groups, lambda run: run.summary and run.summary.get("by_difficulty"))
+    rows = picture.run_rows(groups, _LEVEL, lambda run: run.summary["by_difficulty"]["levels"])
+    single = only_run(groups)
     pictures = []
-    for name, title, unit, field, scale in _LEVELS:
+    for quantity in DIFFICULTY if groups else ():
         figure, axes = picture.new()
-        for i, group in _filled(found):
-            levels = _levels(group)
-            x = sorted(levels)
-            look = figures.style(i) | ({"color": figures.LEARNED} if alone else {})
-            if field == "gamma_p50":
-                band = [[_mean(levels[d], end) for d in x] for end in ("gamma_p5", "gamma_p95")]
-                axes.fill_between(x, *band, color=look["color"], alpha=0.18, linewidth=0)
-            y = [scale * _mean(levels[d], field) for d in x]
-            label = None if alone else group.label
-            axes.plot(x, y, markersize=4, linewidth=1.4, label=label, **look)
-        if field == "gamma_p50":
-            ends = [row[end] for row in rows for end in ("gamma_p5", "gamma_p95")]
-            figures.log_scale(axes, max(ends) / min(ends))
+        for group in groups:
+            levels = difficulty.mean_levels([run.summary["by_difficulty"] for run in group.runs])
+            look = figures.style(group.place) | {"label": group.label}
+            look |= {"color": figures.LEARNED, "label": None} if single else {}
+            figures.draw_quantity(axes, quantity, levels, "difficulty", **look)
         axes.set_xlabel("difficulty of the prompt")
-        axes.set_ylabel(unit)
         picture.finish(figure, axes)
-        says = f"{title}, test prompts at the learned threshold."
-        says += " Median, and a band with 90 % of the prompts." if field == "gamma_p50" else ""
-        says += "" if alone else " Means over the seeds."
-        pictures.append(Picture(name, title, says, figure, ("run", "seed", *_LEVEL), rows))
+        title = f"{GAMMA if quantity.log else quantity.title} by difficulty"
+        caption = f"{title}, test prompts at the learned threshold."
+        caption += " Median, with a band that holds 90 % of the prompts." if quantity.low else ""
+        caption += "" if single else " Means over the seeds."
+        pictures.append(Picture(quantity.name, figure, rows, title, caption))
     return pictures
 
 
-def calls(groups: Sequence[Group]) -> list[Picture]:
-    """How many prompts of the test split took how many calls, right and wrong."""
-    found = [
-        Group(group.label, [run for run in group.runs if run.samples_of == "test" and run.samples])
-        for group in groups
-    ]
-    runs = [run for group in found for run in group.runs]
-    if not runs:
+def calls_histogram(groups: Sequence[Group]) -> list[Picture]:
+    """Returns a figure of how many test answers took how many calls, right and wrong."""
+    groups = keep_runs(groups, lambda run: run.samples_name == "test" and run.samples)
+    if not groups:
         return []
     figure, axes = picture.new()
-    if len(runs) == 1:
-        counted = _counted(runs[0].samples)
-        x = [row["calls"] for row in counted]
-        right = [row["right"] for row in counted]
-        wrong = [row["wrong"] for row in counted]
-        axes.bar(x, right, color=figures.TRAINED, label="right")
-        axes.bar(x, wrong, bottom=right, color=figures.BASE, label="wrong")
+    if run := only_run(groups):
+        counts = _count(run.samples)
+        calls, right, wrong = ([row[n] for row in counts] for n in ("calls", "right", "wrong"))
+        axes.bar(calls, right, color=figures.TRAINED, label="right")
+        axes.bar(calls, wrong, bottom=right, color=figures.BASE, label="wrong")
         axes.set_ylabel("test answers")
-        says = "Test answers by the denoiser calls they took, right and wrong."
+        caption = "Test answers by the denoiser calls they took, right and wrong."
     else:
-        for i, group in _filled(found):
-            counts = Counter(row["nfe"] for run in group.runs for row in run.samples)
-            x, total = sorted(counts), sum(counts.values())
-            y = [100 * counts[c] / total for c in x]
-            axes.plot(x, y, markersize=4, linewidth=1.4, label=group.label, **figures.style(i))
+        for group in groups:
+            counts = _count([row for run in group.runs for row in run.samples])
+            totals = {row["calls"]: row["right"] + row["wrong"] for row in counts}
+            shares = [100 * count / sum(totals.values()) for count in totals.values()]
+            look = figures.style(group.place) | {"label": group.label}
+            figures.draw_curve(axes, list(totals), shares, **look)
         axes.set_ylabel("% of test answers")
-        says = "Share of test answers by the denoiser calls they took, over all seeds."
+        caption = "Share of test answers by the denoiser calls they took, over all seeds."
     axes.set_xlabel("denoiser calls")
     picture.finish(figure, axes)
-    rows = [
-        {"run": run.name, "seed": run.seed} | row for run in runs for row in _counted(run.samples)
-    ]
-    columns = ("run", "seed", "calls", "right", "wrong")
-    return [Picture("calls_histogram", "Calls of test answers", says, figure, columns, rows)]
+    fields = ("calls", "right", "wrong")
+    rows = picture.run_rows(groups, fields, lambda run: _count(run.samples))
+    return [Picture("calls_histogram", figure, rows, "Calls of test answers", caption)]
 
 
-def _draw_frontiers(axes: Axes, groups: Sequence[Group]) -> None:
-    for i, group in _filled(groups):
-        look = figures.style(i)
-        colour = look["color"]
-        for run in group.runs if len(group.runs) > 1 else ():
-            points = _by_calls(run.summary["trained"]["frontier"])
-            axes.plot(*points, color=colour, linewidth=0.7, alpha=0.35)
-        axes.plot(*_mean_frontier(group.runs, "base"), color=colour, linewidth=1, linestyle=":")
-        means = _mean_frontier(group.runs, "trained")
-        axes.plot(*means, linewidth=1.5, markersize=4, label=group.label, **look)
-        learned = [run.summary["trained"]["learned"] for run in group.runs]
-        if all(learned):
-            star = ([_mean(learned, "nfe")], [100 * _mean(learned, "accuracy")])
-            axes.plot(*star, color=colour, zorder=5, **_STAR)
-
-
-def _mean_frontier(runs: Sequence[Run], model: str) -> tuple[list[float], list[float]]:
-    """Mean calls and accuracies (percent) at the dials that all runs have, by rising calls."""
-    grids = [
-        {point[run.summary["dial"]]: point for point in run.summary[model]["frontier"]}
-        for run in runs
-    ]
-    shared = set.intersection(*(set(grid) for grid in grids))
-    points = [[grid[dial] for grid in grids] for dial in shared]
-    return _by_calls([{n: _mean(of, n) for n in ("nfe", "accuracy")} for of in points])
-
-
-def _by_calls(points: Sequence[Mapping[str, float]]) -> tuple[list[float], list[float]]:
-    ordered = sorted(points, key=lambda p: (p["nfe"], p["accuracy"]))
-    return [p["nfe"] for p in ordered], [100 * p["accuracy"] for p in ordered]
-
-
-def _levels(group: Group) -> dict[float, list[dict[str, float]]]:
-    """The runs' levels by difficulty."""
-    found: dict[float, list[dict[str, float]]] = {}
-    for run in group.runs:
-        for level in run.summary["by_difficulty"]["levels"]:
-            found.setdefault(level["difficulty"], []).append(level)
-    return found
-
-
-def _counted(samples: Sequence[Mapping[str, Any]]) -> list[dict[str, int]]:
+def _count(samples: Sequence[Mapping[str, Any]]) -> list[dict[str, int]]:
     counts = Counter((row["nfe"], bool(row["correct"])) for row in samples)
     return [
         {"calls": c, "right": counts[c, True], "wrong": counts[c, False]}
         for c in sorted({c for c, _ in counts})
     ]
-
-
-def _finished(groups: Sequence[Group]) -> list[Group]:
-    """The groups with those of their runs that have ended; an empty one keeps its place."""
-    return [Group(g.label, [run for run in g.runs if run.summary]) for g in groups]
-
-
-def _filled(groups: Sequence[Group]) -> list[tuple[int, Group]]:
-    """The groups that have runs, each with its place, which decides its colour."""
-    return [(i, group) for i, group in enumerate(groups) if group.runs]
-
-
-def _mean(rows: Sequence[Mapping[str, float]], name: str) -> float:
-    return sum(row[name] for row in rows) / len(rows)

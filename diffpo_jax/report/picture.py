@@ -1,28 +1,29 @@
-"""A figure with the numbers that it shows: as files, and as SVG within a page."""
+"""A figure together with the numbers that it shows: as files, and as SVG within a page."""
 
-import html
 import io
 import math
 import pathlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from diffpo_jax.analysis.groups import Group
+from diffpo_jax.analysis.runs import Run
 from diffpo_jax.report import figures
 from diffpo_jax.report.tables import csv_text
 from diffpo_jax.system.files import write_atomic
 
-# As a page puts figures beside one another or, on a telephone, below: text stays readable.
+# A page shows figures side by side or, on a phone, one below the other; text stays readable.
 SIZE = (4.2, 2.9)  # inches
 _LEGEND_ROW = 0.19  # inches
-_LONG = 24  # characters of a label from which each has a line of its own
+_LONG_LABEL = 24  # characters; longer labels get a line of their own in the legend
 
-# What follows the page's colours, light or dark; the figures in files are for white paper.
-_OF_PAGE = {
+# Colours that follow the page's, light or dark. Figures in files are for white paper.
+_PAGE_COLOURS = {
     "#000000": "var(--ink)",
     figures.GREY.lower(): "var(--grey)",
     figures.GRID.lower(): "var(--grid)",
@@ -31,75 +32,75 @@ _OF_PAGE = {
 
 
 class Picture(NamedTuple):
-    """One figure.
+    """One figure, with the numbers that it shows."""
 
-    Attributes:
-      name: of its files, without the ending.
-      title: above it on the page.
-      says: what is drawn, below it; also its description for those who cannot see it.
-      columns, rows: the numbers that are drawn, as its CSV holds them.
-    """
-
-    name: str
-    title: str
-    says: str
+    name: str  # of its files, without the ending
     figure: Figure
-    columns: Sequence[str]
-    rows: Sequence[Mapping[str, Any]]
+    rows: Sequence[Mapping[str, Any]]  # of its CSV
+    title: str = ""  # above it on a page
+    caption: str = ""  # below it, and its description for those who cannot see it
 
 
 def new() -> tuple[Figure, Axes]:
-    """An empty figure of one panel."""
-    figure = Figure(figsize=SIZE, dpi=150, layout="constrained")
+    """Returns an empty figure of one panel, in the size that pages use."""
+    figure = figures.new(*SIZE)
     return figure, figure.add_subplot()
 
 
 def finish(figure: Figure, axes: Axes) -> None:
-    """Takes away what draws the eye, and puts the legend, if there is one, below the panel."""
+    """Removes what distracts from the data, and puts the legend, if any, below the panel."""
     figures.quiet(axes)
     handles, labels = axes.get_legend_handles_labels()
     if not handles:
         return
-    columns = 1 if max(map(len, labels)) > _LONG else 2
+    columns = 1 if max(map(len, labels)) > _LONG_LABEL else 2
     width, height = SIZE
     figure.set_size_inches(width, height + _LEGEND_ROW * math.ceil(len(labels) / columns))
-    where = "outside lower center"
-    figure.legend(handles, labels, loc=where, ncols=columns, frameon=False, fontsize=8.5)
+    look = {"loc": "outside lower center", "frameon": False, "fontsize": 8.5}
+    figure.legend(handles, labels, ncols=columns, **look)
+
+
+def run_rows(
+    groups: Sequence[Group],
+    fields: Sequence[str],
+    rows: Callable[[Run], Iterable[Mapping[str, Any]]],
+) -> list[dict[str, Any]]:
+    """Returns these fields of the rows of every run, with the run's name and seed."""
+    return [
+        {"run": run.name, "seed": run.seed} | {field: row.get(field) for field in fields}
+        for group in groups
+        for run in group.runs
+        for row in rows(run)
+    ]
 
 
 def write(picture: Picture, directory: pathlib.Path) -> None:
     """Writes NAME.png, NAME.svg and NAME.csv."""
     figures.save(picture.figure, directory / f"{picture.name}.png")
     write_atomic(directory / f"{picture.name}.svg", _svg(picture))
-    write_atomic(directory / f"{picture.name}.csv", csv_text(picture.columns, picture.rows))
+    columns = list(dict.fromkeys(column for row in picture.rows for column in row))
+    write_atomic(directory / f"{picture.name}.csv", csv_text(columns, picture.rows))
 
 
-def inline(picture: Picture) -> str:
-    """The figure as an <svg> element for a page: its own ids, the page's colours, text as text."""
+def svg_parts(picture: Picture) -> tuple[str, str]:
+    """Returns the viewBox and the content of an <svg> element for a page.
+
+    Its ids are unique within a page, its colours are the page's, and its text is text.
+    """
     svg = _svg(picture)
-    svg = svg[svg.index("<svg") :]
+    box = re.search(r'viewBox="(0 0 [\d.]+ [\d.]+)"', svg)[1]
+    svg = svg[svg.index(">", svg.index("<svg")) + 1 : svg.rindex("</svg>")]
     svg = re.sub(r"\s*<metadata>.*?</metadata>", "", svg, flags=re.S)
-    svg = re.sub(r"\s*<style.*?</style>", "", svg, flags=re.S)  # a page's style holds everywhere
-    for colour, variable in _OF_PAGE.items():
+    svg = re.sub(r"\s*<style.*?</style>", "", svg, flags=re.S)  # it would apply to the whole page
+    for colour, variable in _PAGE_COLOURS.items():
         svg = svg.replace(colour, variable)
-    # Several figures in one document: ids must not meet.
-    svg = re.sub(r'\bid="', f'id="{picture.name}-', svg)
-    svg = svg.replace("url(#", f"url(#{picture.name}-").replace(
-        'href="#', f'href="#{picture.name}-'
-    )
-    width, height = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', svg).groups()
-    title, says = html.escape(picture.title), html.escape(picture.says)
-    head = (
-        f'<svg class="figure" role="img" viewBox="0 0 {width} {height}" '
-        f'aria-labelledby="{picture.name}-title {picture.name}-desc">'
-        f'<title id="{picture.name}-title">{title}</title>'
-        f'<desc id="{picture.name}-desc">{says}</desc>'
-    )
-    return head + svg[svg.index(">") + 1 :]
+    for prefix in (' id="', "url(#", 'href="#'):
+        svg = svg.replace(prefix, f"{prefix}{picture.name}-")
+    return box, svg
 
 
 def _svg(picture: Picture) -> str:
-    """The same figure gives the same text: neither a date nor random ids are in it."""
+    """Returns the figure as SVG; the same figure gives the same text (no date, no random ids)."""
     buffer = io.StringIO()
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": picture.name}):
         picture.figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})

@@ -6,8 +6,9 @@ from typing import Any
 
 from diffpo_jax.analysis import bootstrap
 from diffpo_jax.analysis.bootstrap import Outcomes
-from diffpo_jax.report.difficulty import plot_by_difficulty
-from diffpo_jax.report.figures import plot_frontier, plot_learning_curves
+from diffpo_jax.analysis.summary import frontier_rows
+from diffpo_jax.report.curves import plot_learning_curves
+from diffpo_jax.report.outcomes import plot_by_difficulty, plot_frontier
 from diffpo_jax.report.tables import csv_text
 from diffpo_jax.system.files import write_atomic, write_json
 
@@ -22,16 +23,13 @@ def write_report(
 ) -> None:
     """Writes frontier.png, learning_curves.png, frontier.csv, outcomes.npz and summary.json.
 
-    And by_difficulty.png, where the summary says something of that.
-
-    Each file is replaced atomically; `summary.json` comes last, so where it exists the
-    others do.
+    by_difficulty.png is written as well if the summary has numbers by difficulty. Each file is
+    replaced atomically; summary.json comes last, so if it exists the others do.
 
     Args:
-      directory: made if missing.
-      summary: what `make_summary` returned.
-      metrics: the lines of `metrics.jsonl`.
-      outcomes: what became of each prompt, by the name of the point.
+      directory: created if missing.
+      metrics: the lines of metrics.jsonl.
+      outcomes: those of each point, by its name.
 
     Raises:
       OSError: a file could not be written.
@@ -47,25 +45,9 @@ def write_report(
 
 
 def frontier_csv(summary: Mapping[str, Any]) -> str:
-    """The points of both frontiers as CSV with a header.
+    """Returns the points of both frontiers as CSV with a header.
 
-    Columns: model, gamma (nats; or the dial of another rule), accuracy (share), nfe (calls a
-    sequence), tokens_per_call, forced (share of sequences that met the cap on calls).
-    The learned point, if any, is the row "trained-learned" with its median threshold.
+    Columns: model, gamma (nats; under another commit rule, its dial), accuracy (share), nfe (calls
+    per sequence), tokens_per_call, forced (share of sequences that reached the cap on calls).
     """
     return csv_text(("model", summary["dial"], *_COLUMNS), frontier_rows(summary))
-
-
-def frontier_rows(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The same as rows, with all that a point holds."""
-    rows = [
-        {"model": model} | dict(point)
-        for model in ("base", "trained")
-        for point in summary[model]["frontier"]
-    ]
-    learned = summary["trained"]["learned"]
-    if learned is not None:
-        rows.append(
-            {"model": "trained-learned", summary["dial"]: learned["gamma_p50"]} | dict(learned)
-        )
-    return rows

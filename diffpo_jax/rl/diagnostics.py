@@ -84,9 +84,8 @@ def ratio_metrics(
 ) -> Metrics:
     """Share of clipped tokens, and KLs per token to the old policy and the reference (k3)."""
     log_ratio = objective.log_ratios(new, old, counted, config.ratio)
-    bounds = (config.clip_low, config.clip_high, config.clip)
     metrics = {
-        "clip/token": pair(objective.is_clipped(log_ratio, advantage[:, None], *bounds), counted),
+        "clip/token": pair(objective.is_clipped(log_ratio, advantage[:, None], config), counted),
         "kl/old": pair(objective.kl_estimate(old, new, "k3"), counted),
     }
     if reference is not None:

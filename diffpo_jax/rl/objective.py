@@ -84,36 +84,27 @@ def log_ratios(
 
 
 def clipped(
-    log_ratio: Float[Array, "*N"],
-    advantage: Float[Array, "*#N"],
-    low: float,
-    high: float,
-    kind: str = "ppo",
+    log_ratio: Float[Array, "*N"], advantage: Float[Array, "*#N"], config: ObjectiveConfig
 ) -> Float[Array, "*N"]:
-    """min(ρ A, clip(ρ, 1 − low, 1 + high) A), PPO's pessimistic surrogate.
+    """min(ρ A, clip(ρ, 1 − clip_low, 1 + clip_high) A), PPO's pessimistic surrogate.
 
-    Args:
-      kind: "ppo" for the above; "unconditional" for clip(ρ) A whatever the sign of A: a ratio
-        outside the bounds has no gradient then, not even back towards them.
+    With `config.clip` "unconditional" it is clip(ρ) A whatever the sign of A: a ratio outside the
+    bounds has no gradient then, not even back towards them.
     """
     ratio = jnp.exp(log_ratio)
-    bounded = jnp.clip(ratio, 1 - low, 1 + high) * advantage
-    return bounded if kind == "unconditional" else jnp.minimum(ratio * advantage, bounded)
+    bounded = jnp.clip(ratio, 1 - config.clip_low, 1 + config.clip_high) * advantage
+    return bounded if config.clip == "unconditional" else jnp.minimum(ratio * advantage, bounded)
 
 
 def is_clipped(
-    log_ratio: Float[Array, "*N"],
-    advantage: Float[Array, "*#N"],
-    low: float,
-    high: float,
-    kind: str = "ppo",
+    log_ratio: Float[Array, "*N"], advantage: Float[Array, "*#N"], config: ObjectiveConfig
 ) -> Bool[Array, "*N"]:
     """Whether the clip is active, so that the gradient is 0."""
     ratio = jnp.exp(log_ratio)
-    over, under = ratio > 1 + high, ratio < 1 - low
-    if kind == "unconditional":
-        return (over | under) & (advantage != 0)
-    return (over & (advantage > 0)) | (under & (advantage < 0))
+    above, below = ratio > 1 + config.clip_high, ratio < 1 - config.clip_low
+    if config.clip == "unconditional":
+        return (above | below) & (advantage != 0)
+    return (above & (advantage > 0)) | (below & (advantage < 0))
 
 
 def kl_estimate(
@@ -190,8 +181,7 @@ def token_objective(
     scored = counted if scale is None else counted & (scale > 0)
     weight = importance_weights(old, rollout, scored, config.weights, config.truncation)
     log_ratio = log_ratios(new, old, scored, config.ratio)
-    bounds = (config.clip_low, config.clip_high, config.clip)
-    value = weight * clipped(log_ratio, advantage[:, None], *bounds)
+    value = weight * clipped(log_ratio, advantage[:, None], config)
     if config.kl and config.kl_in == "loss":
         # Values that are not scored may be infinite, and 0 times inf in a gradient is NaN.
         reference, new = (jnp.where(scored, x, 0.0) for x in (reference, new))
@@ -218,8 +208,7 @@ def selection_objective(
       new, old: log-probability of each call's set under θ and θ_old; 0 for calls not made.
       tokens: the divisor of the token term.
     """
-    bounds = (config.clip_low, config.clip_high, config.clip)
-    value = clipped(new - old, advantage[:, None], *bounds)
+    value = clipped(new - old, advantage[:, None], config)
     made = jax.lax.stop_gradient(new) != 0  # a certain set has no gradient and does not count
     total = masked_sum(value, made, axis=1) / jnp.maximum(tokens, 1)
     return config.gamma_weight * total
@@ -254,5 +243,5 @@ def threshold_objective(
       new, old: log-density of log γ under φ and φ_old.
       sigma: of the log-normal under φ; its entropy is log σ + constant.
     """
-    value = clipped(new - old, advantage, config.clip_low, config.clip_high, config.clip)
+    value = clipped(new - old, advantage, config)
     return config.gamma_weight * value + config.gamma_entropy * jnp.log(sigma)

@@ -96,15 +96,7 @@ def make_programs(
     micro = config.micro_batch
 
     def draw(key, rollout, prompts):
-        return likelihood.draw(
-            key,
-            rollout,
-            prompts,
-            anchors=config.likelihood.anchors,
-            prompt_masking=config.likelihood.prompt_masking,
-            schedule=config.likelihood.schedule,
-            calls=config.likelihood.calls,
-        )
+        return likelihood.draw(key, rollout, prompts, config.likelihood)
 
     generate = sampler.make_generate(policy, settings, threshold=threshold, slots=slots)
     score = update.make_score(policy, config.likelihood, settings, micro)

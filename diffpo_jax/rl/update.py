@@ -237,8 +237,7 @@ def _selection_term(
     divisor = objective.token_divisor(counted, batch.tokens, config.aggregation)
     value = objective.selection_objective(new, old, divisor, batch.advantage, config)
     value += config.gamma_entropy * jnp.log(sigma)
-    bounds = (config.clip_low, config.clip_high, config.clip)
-    clipped = objective.is_clipped(new - old, batch.advantage[:, None], *bounds)
+    clipped = objective.is_clipped(new - old, batch.advantage[:, None], config)
     uncertain, rows = new != 0, jnp.asarray(mu.shape[0])
     metrics = {
         "clip/selection": pair(clipped, uncertain),
@@ -259,8 +258,7 @@ def _threshold_term(policy: Policy, params: Params, batch: Batch, config: Object
     new = thresholds.log_normal_density(log_gamma, mu, sigma)
     old = batch.rollout.gamma_logprob
     value = objective.threshold_objective(new, old, sigma, batch.advantage, config)
-    bounds = (config.clip_low, config.clip_high, config.clip)
-    clipped = objective.is_clipped(new - old, batch.advantage, *bounds)
+    clipped = objective.is_clipped(new - old, batch.advantage, config)
     metrics = {"clip/gamma": (jnp.sum(clipped), jnp.asarray(mu.shape[0]))}
     return value, metrics | _head_metrics(mu, sigma)
 

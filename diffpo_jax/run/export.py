@@ -48,14 +48,8 @@ def export(path: str, out: str, *, model: str, dtype: str = "", adapter: bool = 
         "config": json.loads(convert.to_json(config)),
     }
     if adapter:
-        peft.write(
-            directory,
-            params["adapter"],
-            config.lora,
-            config.model.family,
-            base=lineage["base"],
-            lineage=lineage,
-        )
+        origin = {"base": lineage["base"], "lineage": lineage}
+        peft.write(directory, params["adapter"], config.lora, config.model.family, **origin)
         return
     denoiser = params["denoiser"]
     if "adapter" in params:

@@ -5,11 +5,11 @@ import time
 from typing import Any
 
 from diffpo_jax.analysis import bootstrap, summary
+from diffpo_jax.analysis.difficulty import by_difficulty
 from diffpo_jax.arrays.types import Params
 from diffpo_jax.config import DIALS
 from diffpo_jax.distributed import hosts
 from diffpo_jax.evaluation import evaluator, grading, threshold
-from diffpo_jax.report.difficulty import by_difficulty
 from diffpo_jax.run import setup as run_setup
 from diffpo_jax.run.setup import RL, Setup
 from diffpo_jax.system.progress import Progress
@@ -104,27 +104,24 @@ def _summary(setup, frontiers, learned, graded, outcomes, seconds, extra) -> dic
         difficulty = by_difficulty(
             hard, of.rollout.gamma, of.rollout.nfe, of.correct, config.evaluation.samples
         )
-    extra = extra | {
+    gains = bootstrap.paired_gains(
+        curves["base"], curves["trained"], outcomes.get("learned"), seed=config.seed
+    )
+    dial = DIALS[config.sampler.rule]
+    return summary.compare_models(frontiers["base"], frontiers["trained"], learned, dial) | {
+        "gains": gains,
+        "wall_seconds": {name: float(value) for name, value in seconds.items()},
+        "denoiser_calls": {use: int(number) for use, number in calls.items()},
+        "prompts": count,
+        "seed": config.seed,
+        "method": config.method,
+        "mode": config.mode,
+        "rule": config.sampler.rule,
+        "dial": dial,
+        "commit": provenance.commit(),
+        "versions": provenance.versions(),
+        **extra,
         "by_difficulty": difficulty,
         "scores": scores,
         "train_test_overlap": setup.task.overlap(),
     }
-    return summary.make_summary(
-        base_frontier=frontiers["base"],
-        trained_frontier=frontiers["trained"],
-        learned=learned,
-        gains=bootstrap.paired_gains(
-            curves["base"], curves["trained"], outcomes.get("learned"), seed=config.seed
-        ),
-        wall_seconds=seconds,
-        denoiser_calls=calls,
-        prompts=count,
-        seed=config.seed,
-        method=config.method,
-        mode=config.mode,
-        rule=config.sampler.rule,
-        dial=DIALS[config.sampler.rule],
-        commit=provenance.commit(),
-        versions=provenance.versions(),
-        extra=extra,
-    )

@@ -57,7 +57,7 @@ def prepare(config: Config, workdir: layout.Workdir) -> Setup:
     task = hosts.in_turn(lambda: tasks.make_task(config.task, data_dir))
     tokenizer = tokenizers.make_tokenizer(config.tokenizer)
     check_examples(config, task, tokenizer)
-    policy = make_policy(config, tokenizer, mesh)
+    policy, rows = make_policy(config, tokenizer, mesh), slots(config)
     return Setup(
         config=config,
         workdir=workdir,
@@ -68,14 +68,7 @@ def prepare(config: Config, workdir: layout.Workdir) -> Setup:
         policy=policy,
         writer=make_writer(config, workdir, first=hosts.is_first()),
         evaluator=evaluator.make_evaluator(
-            policy,
-            config.decoder,
-            config.evaluation,
-            task,
-            tokenizer,
-            mesh,
-            config.seed,
-            slots(config),
+            policy, config.decoder, config.evaluation, task, tokenizer, mesh, config.seed, rows
         ),
     )
 

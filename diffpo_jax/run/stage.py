@@ -13,6 +13,7 @@ A stage enters `start`, loops over `Loop.steps`, and calls the other methods of 
 """
 
 import contextlib
+import dataclasses
 import math
 import pathlib
 import time
@@ -27,43 +28,27 @@ from diffpo_jax.system.progress import Progress, say
 from diffpo_jax.workdir.checkpoints import Checkpoints
 
 
+@dataclasses.dataclass
 class Loop:
-    """A stage while it trains.
+    """A stage while it trains; made by `start`."""
 
-    Attributes:
-      first: the step that was resumed from; 0 for a new stage.
-      state: the state at that step.
-      meta: what the checkpoint of that step holds besides; empty for a new stage.
-      saved: the checkpoints of the stage.
-      progress: the progress line.
-    """
-
-    def __init__(
-        self,
-        setup: Setup,
-        name: str,
-        last: int,
-        data: Any,
-        saved: Checkpoints,
-        progress: Progress,
-        notice: preemption.Notice,
-        resumed: tuple[int, TrainState, dict[str, Any]],
-    ):
-        self.first, self.state, self.meta = resumed
-        self.saved, self.progress = saved, progress
-        self._name, self._last, self._data, self._notice = name, last, data, notice
-        self._writer, self._log_every = setup.writer, setup.config.logging.every
-        self._written = time.perf_counter()
-        self._told = False
+    setup: Setup
+    name: str
+    last: int  # number of the last step
+    data: Any  # grain iterator
+    saved: Checkpoints
+    progress: Progress
+    notice: preemption.Notice
+    first: int  # step that was resumed from; 0 for a new stage
+    state: TrainState  # at that step
+    meta: dict[str, Any]  # what the checkpoint of that step holds besides; empty for a new stage
+    written: float = dataclasses.field(default_factory=time.perf_counter)  # time of the last line
+    stopping: bool = False  # whether SIGTERM came
 
     def steps(self) -> Iterator[tuple[int, Any]]:
         """The steps that are left: (number, batch)."""
-        for number in range(self.first + 1, self._last + 1):
-            yield number, next(self._data)
-
-    def is_last(self, number: int) -> bool:
-        """Whether a step is the last of the stage."""
-        return number == self._last
+        for number in range(self.first + 1, self.last + 1):
+            yield number, next(self.data)
 
     def check_finite(
         self, number: int, values: Mapping[str, float], watched: tuple[str, ...], hint: str = ""
@@ -73,7 +58,7 @@ class Loop:
         bad = [f"{name}={values[name]}" for name in names if not math.isfinite(values[name])]
         if bad:
             raise UserError(
-                f"{self._name} step {number}: {', '.join(bad)}; stopped, and nothing of this step "
+                f"{self.name} step {number}: {', '.join(bad)}; stopped, and nothing of this step "
                 f"was saved. Last good checkpoint: step {self.saved.latest()} of "
                 f"{self.saved.directory}.{hint and ' '}{hint}"
             )
@@ -86,13 +71,13 @@ class Loop:
         due: bool = False,
     ) -> None:
         """Writes a line of metrics.jsonl if `due`, or if `config.logging.every` asks for it."""
-        if not due and number % self._log_every and not self.is_last(number):
+        if not due and number % self.setup.config.logging.every and number != self.last:
             return
         now = time.perf_counter()
         # Seconds since the line before: those of all lines add up to the stage's.
-        seconds = {"seconds": now - self._written}
-        self._writer.write(self._name, number, values, {**(times or {}), **seconds})
-        self._written = now
+        seconds = {"seconds": now - self.written}
+        self.setup.writer.write(self.name, number, values, {**(times or {}), **seconds})
+        self.written = now
 
     def save(
         self, number: int, state: TrainState, meta: dict[str, Any] | None = None, due: bool = False
@@ -102,8 +87,8 @@ class Loop:
         Raises:
           UserError: a checkpoint could not be written.
         """
-        self._told = self._notice.given()
-        self.saved.save(number, state, self._data, meta or {}, due=due or self._told)
+        self.stopping = self.notice.given()
+        self.saved.save(number, state, self.data, meta or {}, due=due or self.stopping)
 
     def end_step(self, number: int, **shown: float) -> None:
         """Shows numbers on the progress line; ends the run after SIGTERM.
@@ -112,10 +97,10 @@ class Loop:
           Stopped: SIGTERM came; the step has been saved.
           UserError: its checkpoint could not be written.
         """
-        if self._told:
+        if self.stopping:
             self.saved.wait()
             raise Stopped(
-                f"{self._name}: stopped at step {number} after SIGTERM; the same command resumes "
+                f"{self.name}: stopped at step {number} after SIGTERM; the same command resumes "
                 "there."
             )
         self.progress.update(**shown)
@@ -145,37 +130,23 @@ def start(
       UserError: a checkpoint cannot be read or written.
     """
     with Checkpoints(directory, setup.config.checkpoint, last) as saved:
-        resumed = _resume(setup, saved, shapes, fresh, data, name, last)
-        with (
-            Progress(name, last, initial=resumed[0]) as progress,
-            preemption.Notice() as notice,
-        ):
-            yield Loop(setup, name, last, data, saved, progress, notice, resumed)
+        # 1. Take the newest complete checkpoint, or a fresh state.
+        first, meta = saved.latest(), {}
+        if first is None:
+            state = fresh()
+        else:
+            state, meta = saved.restore(first, shapes, data)
+            say(f"{name}: resuming after step {first}")
+
+        # 2. Drop the metrics of later steps, and of later stages unless this one is complete.
+        def keep(line: dict[str, Any]) -> bool:
+            if line["stage"] == name:
+                return first is not None and line["step"] <= first
+            return first == last or STAGES.index(line["stage"]) < STAGES.index(name)
+
+        setup.writer.cut_back(keep)
+        # 3. Train.
+        done = first or 0
+        with Progress(name, last, initial=done) as progress, preemption.Notice() as notice:
+            yield Loop(setup, name, last, data, saved, progress, notice, done, state, meta)
             saved.wait()  # before SIGTERM has its default action again
-
-
-def _resume(
-    setup: Setup,
-    saved: Checkpoints,
-    shapes: TrainState,
-    fresh: Callable[[], TrainState],
-    data: Any,
-    name: str,
-    last: int,
-) -> tuple[int, TrainState, dict[str, Any]]:
-    """The newest whole checkpoint, or a fresh state; drops the metrics of later steps."""
-    first, meta = saved.latest(), {}
-    if first is None:
-        state = fresh()
-    else:
-        state, meta = saved.restore(first, shapes, data)
-        say(f"{name}: resuming after step {first}")
-
-    def keep(line: dict[str, Any]) -> bool:
-        if line["stage"] == name:
-            return first is not None and line["step"] <= first
-        # Lines of later stages count only if this stage is complete.
-        return first == last or STAGES.index(line["stage"]) < STAGES.index(name)
-
-    setup.writer.cut_back(keep)
-    return first or 0, state, meta

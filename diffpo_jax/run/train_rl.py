@@ -1,6 +1,7 @@
 """The RL stage: `rl.step` in the loop of `run.stage`, with evaluations and the collapse guard."""
 
 import contextlib
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -45,7 +46,9 @@ def train(setup: Setup, base: Params) -> Params:
     reference = None
     if config.rl.objective.kl:
         # The state is donated step by step, so the reference needs arrays of its own.
-        reference = frozen | trained.copy_reference(start_params, config)
+        copy = functools.partial(trained.reference, config=config)
+        jitted = jax.jit(copy, out_shardings=trained.shardings(start_params))
+        reference = frozen | jitted(start_params)
 
     def fresh() -> TrainState:
         if "adapter" in rl.groups:
@@ -124,7 +127,7 @@ def _run_steps(
             rows = grading.sample_rows(result.graded, result.advantage, _SAMPLES)
             run_setup.write_samples(setup, f"rl-{number:06d}", rows)
         evaluated = bool(config.evaluation.every) and number % config.evaluation.every == 0
-        if evaluated or loop.is_last(number):
+        if evaluated or number == loop.last:
             values |= frontiers.validate(setup, context.frozen | state.params)
         # 3. Watch for collapse; log and save.
         guard, met = collapse_guard.observe(guard, values, config.rl.guard)

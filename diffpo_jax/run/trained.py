@@ -114,12 +114,6 @@ def reference(params: Params, config: Config) -> Params:
     return jax.tree_util.tree_map_with_path(copy, params)
 
 
-def copy_reference(params: Params, config: Config) -> Params:
-    """`reference` of arrays on the devices, laid out like them."""
-    copy = functools.partial(reference, config=config)
-    return jax.jit(copy, out_shardings=shardings(params))(params)
-
-
 def reference_shapes(params: Params, config: Config, mesh: Mesh) -> Params:
     """`reference` of shapes: shapes with shardings."""
     copy = functools.partial(reference, config=config)

@@ -25,7 +25,7 @@ from diffpo_jax.data import tokenizers
 from diffpo_jax.diffusion import anchors as anchor_lib
 from diffpo_jax.diffusion import likelihood, sampler, state_kl
 from diffpo_jax.evaluation.threshold import is_learned
-from diffpo_jax.report import kl_per_call
+from diffpo_jax.report import kl_per_call, picture
 from diffpo_jax.rl import diagnostics
 from diffpo_jax.run import base_model, train_rl
 from diffpo_jax.run import setup as run_setup
@@ -73,9 +73,9 @@ def run(config: StudyConfig, workdir: str) -> dict[str, Any]:
         "commit": provenance.commit(),
         "versions": provenance.versions(),
     }
-    kl_per_call.write(root / "report", result)
+    picture.write(kl_per_call.draw(result), root / "report")
     files.write_json(root / "report" / "figure2.json", result)
-    print(kl_per_call.table(result))
+    print(kl_per_call.as_text(result))
     print(f"report: {root / 'report'}")
     return result
 

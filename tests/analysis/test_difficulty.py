@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 
-from diffpo_jax.report import difficulty, figures
+from diffpo_jax.analysis import difficulty
 
 
-def test_levels_by_hand():
+def test_levels_match_numbers_worked_by_hand():
     got = difficulty.by_difficulty([4, 2, 4, 4], [0.1, 0.4, 0.2, 0.3], [8, 2, 6, 7], [1, 1, 0, 1])
     easy, hard = got["levels"]
     assert easy == {
@@ -21,7 +21,7 @@ def test_levels_by_hand():
     assert (hard["gamma_p5"], hard["gamma_p95"]) == pytest.approx((0.11, 0.29))
 
 
-def test_correlations_are_pearson_s():
+def test_correlations_are_pearsons():
     draw = np.random.default_rng(0)
     hard = draw.integers(4, 15, 200)
     gamma = np.exp(-0.2 * hard + draw.normal(size=200))
@@ -31,7 +31,7 @@ def test_correlations_are_pearson_s():
     assert got["calls"] == pytest.approx(np.corrcoef(hard, nfe)[0, 1])
 
 
-def test_what_never_differs_has_no_correlation():
+def test_a_constant_has_no_correlation():
     got = difficulty.by_difficulty([3, 3, 3], [0.1, 0.2, 0.3], [1, 2, 3], [1, 1, 1])
     assert (got["log_gamma"], got["calls"]) == (None, None)
     got = difficulty.by_difficulty([1, 2, 3], [0.1, 0.1, 0.1], [1, 2, 3], [1, 1, 1])
@@ -39,14 +39,12 @@ def test_what_never_differs_has_no_correlation():
     assert got["calls"] == pytest.approx(1.0)
 
 
-def test_the_picture_draws_every_level(tmp_path, monkeypatch):
-    seen = []
-    monkeypatch.setattr(difficulty, "save", lambda figure, path: seen.append(figure))
-    found = difficulty.by_difficulty([1, 2, 2], [0.4, 0.2, 0.2], [2, 4, 6], [1, 1, 0])
-    difficulty.plot_by_difficulty(found, tmp_path / "d.png")
-    threshold, calls, accuracy = seen[0].get_axes()
-    assert threshold.get_lines()[0].get_xydata().tolist() == [[1, 0.4], [2, 0.2]]
-    assert calls.get_lines()[0].get_xydata().tolist() == [[1, 2], [2, 5]]
-    assert accuracy.get_lines()[0].get_xydata().tolist() == [[1, 100], [2, 50]]
-    figures.save(seen[0], tmp_path / "d.png")
-    assert (tmp_path / "d.png").read_bytes().startswith(b"\x89PNG")
+def test_mean_levels_average_the_runs_that_have_a_level():
+    runs = [
+        difficulty.by_difficulty([2, 1], [0.4, 0.2], [2, 4], [1, 1]),
+        difficulty.by_difficulty([1, 1], [0.4, 0.4], [6, 6], [1, 0]),
+    ]
+    easy, hard = difficulty.mean_levels(runs)
+    assert (easy["difficulty"], easy["nfe"], easy["accuracy"]) == (1.0, 5.0, 0.75)
+    assert easy["gamma_p50"] == pytest.approx(0.3)
+    assert (hard["difficulty"], hard["nfe"]) == (2.0, 2.0)

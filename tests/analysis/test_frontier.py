@@ -15,7 +15,7 @@ def frontier(*points):
     ]
 
 
-# Unsorted on purpose: in the order of thresholds calls fall.
+# In the order of thresholds, so that calls fall.
 LINE = frontier((8.0, 0.9), (4.0, 0.7), (2.0, 0.1))
 
 
@@ -29,18 +29,18 @@ def test_interpolate_is_linear_between_neighbours(nfe, accuracy):
 
 
 @pytest.mark.parametrize("nfe, accuracy", [(1.9, 0.1), (8.1, 0.9)])
-def test_outside_the_range_the_end_is_taken_and_flagged(nfe, accuracy):
+def test_outside_the_range_the_nearest_end_counts_and_is_flagged(nfe, accuracy):
     assert interpolate(LINE, nfe) == (accuracy, True)
 
 
-def test_equal_calls_count_with_the_higher_accuracy():
+def test_the_best_of_points_with_equal_calls_counts():
     points = frontier((4.0, 0.2), (4.0, 0.6), (4.0, 0.3), (6.0, 0.8))
     assert interpolate(points, 4.0) == (0.6, False)
     assert interpolate(points, 5.0)[0] == pytest.approx(0.7)
     assert interpolate(points, 3.0) == (0.6, True)
 
 
-def test_a_single_point():
+def test_a_single_point_covers_only_its_own_calls():
     assert interpolate(frontier((4.0, 0.5)), 4.0) == (0.5, False)
     assert interpolate(frontier((4.0, 0.5)), 5.0) == (0.5, True)
 
@@ -54,7 +54,7 @@ def test_an_empty_frontier_is_refused():
     st.dictionaries(st.floats(1, 100), st.floats(0, 1), min_size=1, max_size=8),
     st.randoms(use_true_random=False),
 )
-def test_a_frontiers_own_points_give_their_accuracy(points, random):
+def test_interpolate_returns_the_accuracy_of_the_frontiers_own_points(points, random):
     shuffled = list(points.items())
     random.shuffle(shuffled)
     for nfe, accuracy in points.items():
@@ -89,20 +89,21 @@ def test_area_under_a_reversed_range_is_refused():
 
 
 @given(st.floats(0, 12), st.floats(0, 12), st.floats(0, 12))
-def test_areas_add_up(a, b, c):
+def test_areas_of_parts_add_up_to_the_whole(a, b, c):
     lo, middle, hi = sorted((a, b, c))
     parts = area_under(LINE, lo, middle) + area_under(LINE, middle, hi)
     assert parts == pytest.approx(area_under(LINE, lo, hi), abs=1e-9)
 
 
-def test_shared_range():
+def test_shared_range_is_where_all_frontiers_overlap():
     assert shared_range(LINE, frontier((3.0, 0.1), (9.0, 0.2))) == (3.0, 8.0)
     assert shared_range(LINE, frontier((8.0, 0.1), (9.0, 0.2))) is None
     assert shared_range(LINE, frontier((9.0, 0.1), (10.0, 0.2))) is None
+    assert shared_range(LINE, frontier((3.0, 0.1), (9.0, 0.2)), frontier((1, 0), (4, 1))) == (3, 4)
 
 
-def test_accuracy_under_parallelism_by_hand():
-    """Tokens a call 2, 4, 8 with accuracies 0.8, 0.78, 0.7: the last is more than 5 points down."""
+def test_accuracy_under_parallelism_matches_numbers_worked_by_hand():
+    """2, 4, 8 tokens per call at accuracies 0.8, 0.78, 0.7: the last is over 5 points lower."""
     points = frontier((8.0, 0.8), (4.0, 0.78), (2.0, 0.7))
     alone = 2 * 0.8 + 2 * (0.8 + 0.78 * math.exp(-3 * (1 - 0.78 / 0.8))) / 2
     assert aup(points, 0.8) == pytest.approx(100 * alone)

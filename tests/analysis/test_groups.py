@@ -1,23 +1,24 @@
 import made_runs
+from made_studies import A, B
 
-from diffpo_jax.analysis import groups, settings
-from diffpo_jax.analysis import runs as read
+from diffpo_jax.analysis import groups
+from diffpo_jax.analysis import runs as reader
 
 
-def runs_of(tmp_path, **settings_by_name):
-    """name: (seed, fields)."""
+def make_runs(tmp_path, **settings_by_name):
+    """Unfinished runs; each is given as name=(seed, fields)."""
     return [
-        read.read_run(made_runs.run(tmp_path / name, seed, finished=False, **fields))
+        reader.read_run(made_runs.run(tmp_path / name, seed, finished=False, **fields))
         for name, (seed, fields) in settings_by_name.items()
     ]
 
 
-def names(found):
-    return [(group.label, [run.name for run in group.runs]) for group in found]
+def names(made):
+    return [(group.label, [run.name for run in group.runs]) for group in made]
 
 
-def test_runs_that_differ_in_the_seed_belong_together(tmp_path):
-    runs = runs_of(
+def test_runs_that_differ_in_the_seed_alone_form_a_group(tmp_path):
+    runs = make_runs(
         tmp_path,
         a=(0, {"task__data_dir": "x", "logging__every": 2}),
         b=(0, {"method": "d1"}),
@@ -26,53 +27,41 @@ def test_runs_that_differ_in_the_seed_belong_together(tmp_path):
     )
     got = groups.by_settings(runs)
     assert names(got) == [("method diffpo", ["a", "c"]), ("method d1", ["b", "d"])]
-    assert got[0].seeds == [0, 1]
+    assert [run.seed for run in got[0].runs] == [0, 1]
+    assert [group.place for group in got] == [0, 1]
 
 
-def test_a_setting_is_named_by_what_is_short_or_by_its_runs(tmp_path):
-    one, other = runs_of(tmp_path, a=(0, {"rl__group": 4}), b=(0, {"rl__group": 16}))
+def test_a_group_is_labelled_by_its_settings_or_by_its_runs_if_they_are_long(tmp_path):
+    one, other = make_runs(tmp_path, a=(0, {"rl__group": 4}), b=(0, {"rl__group": 16}))
     assert names(groups.by_settings([one, other])) == [("group 4", ["a"]), ("group 16", ["b"])]
     words = "{question} in more words than a label has room for"
-    far = runs_of(tmp_path / "far", a=(0, {}), b=(0, {"task__prompt__template": words}))
+    far = make_runs(tmp_path / "far", a=(0, {}), b=(0, {"task__prompt__template": words}))
     assert names(groups.by_settings(far)) == [("a", ["a"]), ("b", ["b"])]
 
 
-def test_each_seed_has_its_own_base_but_one_seed_has_not_two(tmp_path):
+def test_seeds_may_have_their_own_base_but_two_bases_of_one_seed_are_two_settings(tmp_path):
     base = "init_from"
-    runs = runs_of(tmp_path, a=(0, {base: "base0", "pretrain__steps": 7}), b=(1, {base: "base1"}))
+    runs = make_runs(tmp_path, a=(0, {base: "base0", "pretrain__steps": 7}), b=(1, {base: "base1"}))
     assert [len(group.runs) for group in groups.by_settings(runs)] == [2]
-    again = runs_of(tmp_path / "again", c=(0, {base: "other"}))
+    again = make_runs(tmp_path / "again", c=(0, {base: "other"}))
     assert [len(group.runs) for group in groups.by_settings(runs + again)] == [1, 1, 1]
 
 
-def test_own_pretraining_is_a_setting(tmp_path):
-    runs = runs_of(tmp_path, a=(0, {"pretrain__steps": 7}), b=(1, {}))
+def test_pretraining_of_its_own_is_a_setting(tmp_path):
+    runs = make_runs(tmp_path, a=(0, {"pretrain__steps": 7}), b=(1, {}))
     assert [label for label, _ in names(groups.by_settings(runs))] == ["steps 7", "steps 120"]
 
 
-def test_a_study_is_grouped_by_arm_without_what_failed(tmp_path):
-    path = made_runs.study(
-        tmp_path,
-        ("a", 0, "done"),
-        ("b", 0, "running"),
-        ("a", 1, "done"),
-        ("a", 2, "failed"),
-        ("c", 0, "pending"),
-    )
-    for name in ("a-0", "b-0", "a-1", "a-2"):
-        made_runs.run(tmp_path / "runs" / name, int(name[-1]))
-    assert names(groups.by_arm(read.read_study(path).runs)) == [
-        ("a", ["a-0", "a-1"]),
-        ("b", ["b-0"]),
-    ]
+def test_arms_keep_their_place_and_are_sorted_by_seed():
+    made = groups.by_arm([*B[::-1], *A], arms=("a", "unstarted", "b"))
+    assert names(made) == [("a", ["a0", "a1", "a2"]), ("b", ["b0", "b1", "b2"])]
+    assert [group.place for group in made] == [0, 2]
+    by_task = groups.by_task(groups.by_arm([*A, B[0]._replace(task="other")]))
+    assert {task: [group.place for group in arms] for task, arms in by_task.items()} == {
+        "sudoku": [0],
+        "other": [1],
+    }
 
 
-def test_differing_tells_kinds_and_absence():
+def test_differing_fields_include_missing_ones_and_other_types():
     assert groups.differing([{"a": 1, "b": [1], "c": 2}, {"a": 1.0, "b": [1]}]) == ["a", "c"]
-
-
-def test_defaults_are_those_of_the_method_and_the_rule():
-    got = settings.defaults_of({"method": "d1", "sampler.rule": "random"})
-    assert (got["method"], got["rl.likelihood.anchors"]) == ("d1", 1)
-    assert got["sampler.ranking"] == "random"
-    assert settings.defaults_of({"method": "of another time"})["method"] == "diffpo"

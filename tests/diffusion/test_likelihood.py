@@ -94,8 +94,8 @@ def test_state_at_by_hand():
 @pytest.mark.parametrize("calls", [None, 2])
 def test_exact_likelihood_and_its_sample_equal_the_samplers(calls):
     rollout = rollouts()
-    kind = {"anchors": "all", "prompt_masking": 0.0, "calls": calls}
-    draws = likelihood.draw(jax.random.key(5), rollout, PROMPTS, **kind)
+    config = LikelihoodConfig(anchors="all", prompt_masking=0.0, calls=calls)
+    draws = likelihood.draw(jax.random.key(5), rollout, PROMPTS, config)
     got = np.asarray(program()(PARAMS, PROMPTS, rollout, draws))
     scored = np.ones(got.shape, bool) if not calls else np.asarray(draws.scale) > 0
     assert 0 < scored.mean() <= 1
@@ -233,14 +233,14 @@ def test_one_anchor_is_the_start():
 
 def test_draw_hides_the_given_share_of_real_prompt_tokens():
     prompts = Prompts(jnp.zeros((300, 4), jnp.int32), jnp.arange(1200).reshape(300, 4) % 3 > 0)
-    ones = jnp.ones((300, 2), jnp.int32)
+    key, ones = jax.random.key(3), jnp.ones((300, 2), jnp.int32)
     rollout = Rollout(*[None] * len(Rollout._fields))._replace(commit_call=ones, nfe=ones[:, 0])
-    draws = likelihood.draw(jax.random.key(3), rollout, prompts, anchors=2, prompt_masking=0.15)
+    draws = likelihood.draw(key, rollout, prompts, LikelihoodConfig(anchors=2, prompt_masking=0.15))
     assert draws.anchors.shape == (300, 2)
     hidden, real = np.asarray(draws.prompt_mask), np.asarray(prompts.mask)
     assert not (hidden & ~real).any()
     assert abs(hidden[real].mean() - 0.15) < 0.05
-    none = likelihood.draw(jax.random.key(3), rollout, prompts, anchors=1, prompt_masking=0.0)
+    none = likelihood.draw(key, rollout, prompts, LikelihoodConfig(anchors=1, prompt_masking=0.0))
     assert not none.prompt_mask.any()
 
 

@@ -3,7 +3,8 @@ import re
 
 import pytest
 
-from diffpo_jax.report.decode_order import Completion, as_html, as_text
+from diffpo_jax.report.decode_order import Completion, as_text
+from diffpo_jax.report.page import completions_page
 
 ONE = Completion(
     prompt="what <b>?",
@@ -20,24 +21,23 @@ ONE = Completion(
 )
 
 
-def test_plain_text_names_the_call_of_every_token_but_the_filled():
+def test_plain_text_gives_the_call_of_every_token_that_was_sampled():
     assert as_text(ONE, colour=False).splitlines() == [
         "prompt      what <b>?",
         "completion  a<script>&",
-        "            3 tokens in 2 calls (1.50 a call), gamma 0.125 nats",
+        "            3 tokens in 2 calls (1.50 per call), gamma 0.125 nats",
         "by call     a[2]<script>[1]&[2]",
         "",
     ]
 
 
-def test_a_cap_and_another_rule_are_told():
+def test_the_cap_on_calls_and_another_rules_dial_are_named():
     line = as_text(ONE._replace(forced=True, dial="steps", value=2.0), colour=False).splitlines()[2]
-    assert (
-        line.strip() == "3 tokens in 2 calls (1.50 a call), steps 2, cut short by the cap on calls"
-    )
+    numbers = "3 tokens in 2 calls (1.50 per call), steps 2, cut short by the cap on calls"
+    assert line.strip() == numbers
 
 
-def test_colours_go_with_calls():
+def test_tokens_of_the_same_call_have_the_same_colour():
     *_, tokens, legend = as_text(ONE, colour=True).rstrip("\n").splitlines()
     painted = re.findall(r"\x1b\[48;2;([\d;]+)m\x1b\[30m(.*?)\x1b\[0m", tokens)
     assert [text for _, text in painted] == ["a", "<script>", "&"]
@@ -47,8 +47,8 @@ def test_colours_go_with_calls():
     assert of_call == [(first, "1"), (second, "2")]
 
 
-def test_the_page_escapes_what_was_written_and_holds_the_record():
-    page = as_html([ONE, ONE._replace(prompt="second")])
+def test_the_page_escapes_completions_and_holds_them_as_json():
+    page = completions_page([ONE, ONE._replace(prompt="second")])
     assert "<script>&" not in page
     assert "what &lt;b&gt;?" in page
     assert page.count("<section>") == 2
@@ -56,13 +56,14 @@ def test_the_page_escapes_what_was_written_and_holds_the_record():
     assert calls == ["2", "1", "2", "3"] * 2
     assert 'title="call 1, p = 0.250, H = 1.100 nats"' in page
     assert 'title="filled in after the end"' in page
-    assert re.search(r"(src|href)=", page) is None  # needs nothing from anywhere
+    assert re.search(r"(src|href)=", page) is None  # loads nothing
+    assert "><span" in page and "</span> " not in page  # no spaces between tokens
     data = re.search(r'<script type="application/json"[^>]*>(.*?)</script>', page, re.S)[1]
     assert json.loads(data)[0] == {**ONE._asdict()}
 
 
 @pytest.mark.parametrize("calls", [1, 2, 7, 500])
-def test_any_number_of_calls_has_colours(calls):
+def test_every_number_of_calls_has_colours(calls):
     one = ONE._replace(calls=[1, calls, max(calls // 2, 1), calls + 1], nfe=calls)
     assert f"[{calls}]" in as_text(one, colour=False)
-    assert "rgb(" in as_html([one])
+    assert "rgb(" in completions_page([one])

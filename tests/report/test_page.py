@@ -16,7 +16,7 @@ VOID = {"meta", "input", "img", "br", "link"}
 
 
 class Checked(html.parser.HTMLParser):
-    """What a page says and loads; tags that do not close one another fail."""
+    """The text of a page and what it loads; fails if tags are not nested properly."""
 
     def __init__(self, text):
         super().__init__()
@@ -48,7 +48,7 @@ class Checked(html.parser.HTMLParser):
 
 def made(*paths):
     report = build.gather([str(path) for path in paths])
-    text = page.page(report)
+    text = page.report_page(report)
     return report, text, Checked(text)
 
 
@@ -76,25 +76,25 @@ def test_a_finished_run_has_every_part_in_order(one):
     assert one[2].headings == [
         "Summary",
         "Learning curves",
-        "Signs of trouble",
+        "Warning signs",
         "Frontier",
         "Difficulty of the prompt",
-        "Calls a prompt takes",
-        "How far the surrogate is from the sampler",
+        "Calls per prompt",
+        "Surrogate against sampler",
         "Decode order",
         "Configuration",
         "Lineage",
     ]
     text = " ".join(one[2].text.split())
-    # The sentences of the run's own table, and the same numbers.
+    # The same sentences and numbers as at the end of a run.
     assert "the trained model solves 91.3 % in 4.5 calls; the base solves 81.2 % at 4.5" in text
     assert "+5.0 points (95 % interval +3.0 to +7.0)" in text
-    assert "one run shows nothing about that" in text
+    assert "which one run cannot show" in text
     assert "c0ffeec0ffee" in text and "'--config=a b'" in text
     assert "rl.steps" in text and "--config" in text
 
 
-def test_the_page_loads_nothing_and_its_ids_meet_not(one, several):
+def test_page_is_self_contained_and_ids_are_unique(one, several):
     for _, text, found in (one, several):
         assert all(value.startswith("#") for value in found.loaded)
         assert len(found.ids) == len(set(found.ids))
@@ -104,7 +104,7 @@ def test_the_page_loads_nothing_and_its_ids_meet_not(one, several):
         assert "@import" not in text
 
 
-def test_what_comes_from_data_is_escaped(one):
+def test_data_is_escaped(one):
     _, text, found = one
     assert "<b>" not in text and "<1&>" not in text
     assert "&lt;b&gt;0&lt;/b&gt;&amp;" in text
@@ -112,15 +112,15 @@ def test_what_comes_from_data_is_escaped(one):
     assert "<b>0</b>&" in found.text
 
 
-def test_every_figure_says_what_it_is_and_follows_the_page_s_colours(one):
+def test_every_figure_has_a_description_and_the_pages_colours(one):
     report, text, _ = one
     for picture in report.pictures:
         assert f'<title id="{picture.name}-title">' in text
-        assert picture.says
+        assert picture.caption
     assert "#000000" not in text and "var(--ink)" in text
 
 
-def test_decode_orders_are_those_of_few_median_and_many_calls_and_the_wrong(one):
+def test_decode_orders_are_shown_for_few_median_and_many_calls_and_wrong_answers(one):
     (section,) = [s for s in one[0].sections if s.examples]
     shown = [(e.why, e.completion.nfe, e.right) for e in section.examples]
     assert shown == [
@@ -132,7 +132,7 @@ def test_decode_orders_are_those_of_few_median_and_many_calls_and_the_wrong(one)
     assert section.examples[0].completion.sampled == [True, True, True, True, False]
 
 
-def test_the_numbers_of_curves_are_those_of_the_file(one):
+def test_the_numbers_of_curves_are_those_of_the_metrics_file(one):
     rows = [row for row in made_runs.rows(3) if row["stage"] == "rl"]
     fields = {
         "reward": ("reward",),
@@ -143,19 +143,19 @@ def test_the_numbers_of_curves_are_those_of_the_file(one):
     }
     for name, own in fields.items():
         picture = pictures(one[0])[name]
-        assert picture.columns == ("run", "seed", "step", *own)
+        assert tuple(picture.rows[0]) == ("run", "seed", "step", *own)
         expected = [
             [row["step"], *(row.get(f) for f in own)] for row in rows if any(f in row for f in own)
         ]
-        got = [[row.get(c) for c in picture.columns[2:]] for row in picture.rows]
+        got = [list(row.values())[2:] for row in picture.rows]
         assert got == expected
 
 
-def test_a_curve_draws_what_its_csv_holds(one):
+def test_a_curve_draws_the_numbers_of_its_csv(one):
     picture = pictures(one[0])["accuracy"]
     training, validation = picture.figure.get_axes()[0].get_lines()
     assert training.get_ydata().tolist() == pytest.approx(
-        [100 * row["accuracy"] for row in picture.rows if "accuracy" in row]
+        [100 * row["accuracy"] for row in picture.rows if row["accuracy"] is not None]
     )
     assert validation.get_xdata().tolist() == [0, 3, 6]
 
@@ -172,7 +172,7 @@ def test_the_calls_of_test_answers_are_counted(one):
     ]
 
 
-def test_several_runs_are_lines_with_the_mean_and_range_of_seeds(several):
+def test_several_runs_are_drawn_as_mean_and_range_over_seeds(several):
     report, _, found = several
     axes = pictures(report)["reward"].figure.get_axes()[0]
     both, alone = axes.get_lines()
@@ -185,7 +185,7 @@ def test_several_runs_are_lines_with_the_mean_and_range_of_seeds(several):
     assert "(+5.0, +1.0; standard deviation 2.8). 1 of 2 intervals lie above 0." in text
     assert "method d1: -3.0 (-5.0 to -1.0) points at the learned threshold" in text
     assert (
-        "Over those that all have (0) the mean gains are: method diffpo +5.0; method d1 -3.0"
+        "Over those that all have (0), the mean gains are: method diffpo +5.0; method d1 -3.0"
         in text
     )
     differs = [
@@ -209,32 +209,32 @@ def test_a_frontier_of_several_runs_holds_the_points_of_each(several):
     assert learned == [0.91, 0.911, 0.91]
 
 
-def test_a_run_in_progress_says_how_far_it_is(tmp_path):
+def test_the_page_of_an_unfinished_run_says_how_far_it_is(tmp_path):
     path = made_runs.run(tmp_path / "a", finished=False, rl__steps=10)
     with open(tmp_path / "a" / "metrics.jsonl", "a") as file:
         file.write('{"stage": "rl"')
     report, _, found = made(path)
     text = " ".join(found.text.split())
-    assert "RL: step 6 of 10. At the pace of the last steps" in text
+    assert "RL: step 6 of 10. At the pace of the last steps, " in text
     assert "Base model: step 2 of 120." in text
     assert "Validation prompts solved: 50.0 % in 5.00 calls at step 0 and 59.4 % in 4.09" in text
     assert "There is no summary: the run is still going, or was stopped." in text
     assert "reward" in pictures(report) and "frontier" not in pictures(report)
 
 
-def test_a_run_that_logged_nothing_still_has_a_page(tmp_path):
+def test_a_run_without_metrics_has_a_page(tmp_path):
     report, _, found = made(made_runs.run(tmp_path / "a", finished=False, made=[]))
     assert "Nothing has been logged yet." in found.text
     assert report.pictures == []
 
 
-def test_a_run_without_a_learned_threshold(tmp_path):
+def test_the_page_of_a_run_without_a_learned_threshold(tmp_path):
     report, _, found = made(made_runs.run(tmp_path / "a", mode="model"))
     assert "frontier" in pictures(report) and "difficulty_gamma" not in pictures(report)
     assert "Base at its best" in found.text and "learned threshold: solved" not in found.text
 
 
-def test_a_study_shows_its_tables_first_and_hides_no_failure(tmp_path):
+def test_the_page_of_a_study_has_its_tables_first_and_lists_failures(tmp_path):
     svg = '<svg xmlns="http://www.w3.org/2000/svg"><script>alert(1)</script></svg>'
     results = {
         "title": "What came of it",
@@ -256,7 +256,7 @@ def test_a_study_shows_its_tables_first_and_hides_no_failure(tmp_path):
     assert report.title == "Weights <or> none"
     assert found.headings[:3] == ["What came of it", "The study's runs", "Summary"]
     assert "&lt;a&gt;" in text and "the loss is &lt;NaN&gt;" in text
-    assert "1 failed: they are listed here and are in no figure and no mean." in found.text
+    assert "1 failed: they are listed here, and are in no figure and no mean." in found.text
     assert "alert(1)" not in text and "data:image/svg+xml;base64," in text
     for name in ("gone.svg", "../study.json"):
         assert f"The figure {name} is not in the study's report directory." in found.text
@@ -266,7 +266,7 @@ def test_a_study_shows_its_tables_first_and_hides_no_failure(tmp_path):
     assert labels == ["x", "y"]
 
 
-def test_tasks_of_a_study_are_not_mixed(tmp_path):
+def test_each_task_of_a_study_has_its_own_figures(tmp_path):
     path = made_runs.study(tmp_path, ("x", 0, "done", "countdown"), ("z", 0, "done", "sudoku"))
     for name in ("x-0", "z-0"):
         made_runs.run(tmp_path / "runs" / name, finished=False)
@@ -275,12 +275,12 @@ def test_tasks_of_a_study_are_not_mixed(tmp_path):
     assert {row["run"] for row in found["sudoku_reward"].rows} == {"z-0"}
 
 
-def test_the_command_writes_the_page_and_the_figures_without_jax(tmp_path):
+def test_the_command_writes_the_page_and_its_figures_without_jax(tmp_path):
     made_runs.run(tmp_path / "a", finished=False, made=[{"stage": "rl", "step": 1, "reward": 0.3}])
     program = (
         "import sys; from diffpo_jax.config import command\n"
-        "from diffpo_jax.report import __main__ as c\n"
-        "try: command.run(c.main)\n"
+        "from diffpo_jax.report import __main__\n"
+        "try: command.run(__main__.main)\n"
         "finally:\n"
         "  print(sorted({m.split('.')[0] for m in sys.modules} & {'jax', 'jaxlib', 'flax'}))\n"
     )
@@ -302,13 +302,13 @@ def test_the_command_writes_the_page_and_the_figures_without_jax(tmp_path):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["gone"], "gone is no directory"),
+        (["gone"], "gone is not a directory"),
         (["."], "holds no run"),
         (["a", "a"], "is given twice"),
-        (["a", "s"], "is a study, which has a page of its own"),
+        (["a", "s"], "is a study: give it alone"),
     ],
 )
-def test_directories_that_cannot_be_shown(tmp_path, monkeypatch, words, message):
+def test_directories_that_cannot_be_reported_are_errors(tmp_path, monkeypatch, words, message):
     made_runs.run(tmp_path / "a", finished=False)
     made_runs.study(tmp_path / "s")
     monkeypatch.chdir(tmp_path)
@@ -316,7 +316,7 @@ def test_directories_that_cannot_be_shown(tmp_path, monkeypatch, words, message)
         build.gather(words)
 
 
-def test_where_the_page_goes():
+def test_the_page_is_written_to_out_or_into_the_report_directory():
     assert str(build.destination(["runs/a"], None)) == "runs/a/report/index.html"
     assert str(build.destination(["a", "b"], "c.html")) == "c.html"
     with pytest.raises(UserError, match="--out is missing"):
@@ -325,7 +325,7 @@ def test_where_the_page_goes():
         build.destination(["a"], "c.pdf")
 
 
-def test_runs_of_one_name_are_called_by_their_place(tmp_path, monkeypatch):
+def test_runs_with_the_same_name_are_named_by_their_path(tmp_path, monkeypatch):
     for place in ("x", "y"):
         made_runs.run(tmp_path / place / "run", finished=False, made=[])
     monkeypatch.chdir(tmp_path)

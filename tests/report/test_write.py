@@ -5,21 +5,15 @@ import os
 
 import numpy as np
 import pytest
+from made_runs import frontier, make_summary
 
-from diffpo_jax.analysis import bootstrap
+from diffpo_jax.analysis import bootstrap, difficulty
 from diffpo_jax.analysis.bootstrap import Outcomes
-from diffpo_jax.analysis.summary import make_summary
-from diffpo_jax.report import figures
+from diffpo_jax.report import curves, figures, outcomes
 from diffpo_jax.report.write import frontier_csv, write_report
 
-BASE = [
-    {"gamma": 0.0, "accuracy": 0.9, "nfe": 8.0, "tokens_per_call": 2.0, "forced": 0.0},
-    {"gamma": 1.0, "accuracy": 0.25, "nfe": 3.2, "tokens_per_call": 5.0, "forced": 0.0},
-]
-TRAINED = [
-    {"gamma": 0.0, "accuracy": 1.0, "nfe": 8.0, "tokens_per_call": 2.0, "forced": 0.0},
-    {"gamma": 1.0, "accuracy": 0.5, "nfe": 3.2, "tokens_per_call": 5.0, "forced": 0.0},
-]
+BASE = frontier((0.0, 0.9, 8.0), (1.0, 0.25, 3.2))
+TRAINED = frontier((0.0, 1.0, 8.0), (1.0, 0.5, 3.2))
 LEARNED = {
     "accuracy": 0.93,
     "nfe": 6.4,
@@ -37,20 +31,7 @@ OUTCOMES = {
 
 
 def summary(learned=LEARNED):
-    return make_summary(
-        base_frontier=BASE,
-        trained_frontier=TRAINED,
-        learned=learned,
-        wall_seconds={"rl": 1.0},
-        denoiser_calls={"rollout": 10},
-        prompts=200,
-        seed=0,
-        gains={"grid": [], "learned": None, "mean": None},
-        method="diffpo",
-        mode="joint" if learned else "model",
-        commit="abc",
-        versions={},
-    )
+    return make_summary(BASE, TRAINED, learned, prompts=200)
 
 
 def metrics():
@@ -72,7 +53,7 @@ def metrics():
 
 @pytest.fixture
 def drawn(monkeypatch):
-    """The axes of every figure saved."""
+    """The axes of every figure that is saved."""
     seen = []
     save = figures.save
 
@@ -84,7 +65,7 @@ def drawn(monkeypatch):
     return seen
 
 
-def test_a_report_has_five_files_and_the_same_run_the_same(tmp_path):
+def test_a_report_has_five_files_that_are_the_same_for_the_same_run(tmp_path):
     directory, again = tmp_path / "run" / "report", tmp_path / "again"
     for place in (directory, again):
         write_report(place, summary(), metrics(), OUTCOMES)
@@ -101,7 +82,7 @@ def test_a_report_has_five_files_and_the_same_run_the_same(tmp_path):
         np.testing.assert_array_equal(kept[name].nfe, outcome.nfe)
 
 
-def test_a_full_disk_leaves_the_old_report(tmp_path, monkeypatch):
+def test_a_full_disk_leaves_the_old_report_in_place(tmp_path, monkeypatch):
     old = {name: b"old " + name.encode() for name in FILES}
     for name, content in old.items():
         (tmp_path / name).write_bytes(content)
@@ -115,7 +96,7 @@ def test_a_full_disk_leaves_the_old_report(tmp_path, monkeypatch):
     assert {name: (tmp_path / name).read_bytes() for name in os.listdir(tmp_path)} == old
 
 
-def test_csv_row_by_row():
+def test_the_csv_has_a_row_for_each_point():
     assert frontier_csv(summary()) == (
         "model,gamma,accuracy,nfe,tokens_per_call,forced\n"
         "base,0.0,0.9,8.0,2.0,0.0\n"
@@ -126,13 +107,13 @@ def test_csv_row_by_row():
     )
 
 
-def test_csv_without_a_learned_point():
+def test_the_csv_of_a_run_without_a_learned_point():
     rows = list(csv.DictReader(frontier_csv(summary(learned=None)).splitlines()))
     assert [row["model"] for row in rows] == ["base", "base", "trained", "trained"]
 
 
 def test_the_frontier_figure_draws_both_models_and_the_learned_point(tmp_path, drawn):
-    figures.plot_frontier(summary(), tmp_path / "f.png")
+    outcomes.plot_frontier(summary(), tmp_path / "f.png")
     ((axes,),) = drawn
     base, trained, learned = axes.containers
     assert base.lines[0].get_xydata().tolist() == [[3.2, 25.0], [8.0, 90.0]]
@@ -146,12 +127,12 @@ def test_the_frontier_figure_draws_both_models_and_the_learned_point(tmp_path, d
 
 
 def test_the_frontier_figure_without_a_learned_point(tmp_path, drawn):
-    figures.plot_frontier(summary(learned=None), tmp_path / "f.png")
+    outcomes.plot_frontier(summary(learned=None), tmp_path / "f.png")
     assert len(drawn[0][0].containers) == 2
 
 
-def test_learning_curves_draw_the_rl_lines(tmp_path, drawn):
-    figures.plot_learning_curves(metrics(), tmp_path / "l.png")
+def test_learning_curves_draw_the_lines_of_rl(tmp_path, drawn):
+    curves.plot_learning_curves(metrics(), tmp_path / "l.png")
     panels = {axes.get_title(loc="left"): axes for axes in drawn[0]}
     assert list(panels) == ["Training reward", "Accuracy", "NFE", "Threshold"]
     training, validation = panels["Accuracy"].get_lines()
@@ -170,18 +151,35 @@ def test_learning_curves_draw_the_rl_lines(tmp_path, drawn):
         (("reward", "accuracy", "eval/accuracy"), ["NFE", "Threshold"]),
     ],
 )
-def test_what_was_not_logged_is_not_drawn(tmp_path, drawn, dropped, titles):
+def test_metrics_that_were_not_logged_are_not_drawn(tmp_path, drawn, dropped, titles):
     rows = [{k: v for k, v in row.items() if k not in dropped} for row in metrics()]
-    figures.plot_learning_curves(rows, tmp_path / "l.png")
+    curves.plot_learning_curves(rows, tmp_path / "l.png")
     assert [axes.get_title(loc="left") for axes in drawn[0]] == titles
 
 
-def test_no_rl_steps_still_give_a_picture(tmp_path, drawn):
-    figures.plot_learning_curves(metrics()[:3], tmp_path / "l.png")
+def test_without_rl_steps_there_is_an_empty_picture(tmp_path, drawn):
+    curves.plot_learning_curves(metrics()[:3], tmp_path / "l.png")
     assert drawn == [[]]
     assert (tmp_path / "l.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_a_threshold_of_zero_is_drawn_on_a_plain_scale(tmp_path, drawn):
-    figures.plot_learning_curves([{"stage": "rl", "step": 1, "gamma/p50": 0.0}], tmp_path / "l.png")
+def test_a_threshold_of_zero_is_drawn_on_a_linear_scale(tmp_path, drawn):
+    curves.plot_learning_curves([{"stage": "rl", "step": 1, "gamma/p50": 0.0}], tmp_path / "l.png")
     assert drawn[0][0].get_yscale() == "linear"
+
+
+def test_the_difficulty_figure_draws_every_level(tmp_path, drawn):
+    levels = difficulty.by_difficulty([1, 2, 2], [0.4, 0.2, 0.2], [2, 4, 6], [1, 1, 0])
+    outcomes.plot_by_difficulty(levels, tmp_path / "d.png")
+    threshold, calls, accuracy = drawn[0]
+    assert threshold.get_lines()[0].get_xydata().tolist() == [[1, 0.4], [2, 0.2]]
+    assert len(threshold.collections) == 1
+    assert calls.get_lines()[0].get_xydata().tolist() == [[1, 2], [2, 5]]
+    assert accuracy.get_lines()[0].get_xydata().tolist() == [[1, 100], [2, 50]]
+    assert (tmp_path / "d.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_running_median_is_cut_off_at_the_ends():
+    values = [1.0, 2.0, 90.0, 3.0, 4.0]
+    assert figures.running_median(values, 1) == values
+    assert figures.running_median(values, 3) == [1.5, 2.0, 3.0, 4.0, 3.5]

@@ -86,6 +86,8 @@ def test_counted_tokens_when_the_text_ends_in_the_middle():
 
 
 # The clip: ratios below, inside and above [0.8, 1.3], for both signs of the advantage.
+PPO = ObjectiveConfig(clip_low=0.2, clip_high=0.3)
+UNCONDITIONAL = ObjectiveConfig(clip_low=0.2, clip_high=0.3, clip="unconditional")
 
 RATIOS = np.array([0.5, 0.8, 1.0, 1.2, 1.5])
 
@@ -102,13 +104,13 @@ RATIOS = np.array([0.5, 0.8, 1.0, 1.2, 1.5])
 )
 def test_clip_by_hand(advantage, values, clipped, slopes):
     log_ratio, a = f32(LOG(RATIOS)), jnp.full(5, advantage)
-    np.testing.assert_allclose(objective.clipped(log_ratio, a, 0.2, 0.3), values, rtol=1e-6)
+    np.testing.assert_allclose(objective.clipped(log_ratio, a, PPO), values, rtol=1e-6)
     inside = RATIOS != 0.8  # on the bound rounding decides
-    at = np.asarray(objective.is_clipped(log_ratio, a, 0.2, 0.3))
+    at = np.asarray(objective.is_clipped(log_ratio, a, PPO))
     np.testing.assert_array_equal(at[inside], np.array(clipped, bool)[inside])
 
     def total(x):
-        return jnp.sum(objective.clipped(x, a, 0.2, 0.3))
+        return jnp.sum(objective.clipped(x, a, PPO))
 
     got = np.asarray(jax.grad(total)(log_ratio))  # d ratio A / d log ratio = ratio A
     expected = [s for s in slopes if s is not None]
@@ -120,15 +122,13 @@ def test_unconditional_clip_stops_gradients_in_both_directions():
     log_ratio = f32(LOG(RATIOS))
     for advantage, sign in ((2.0, 1), (-2.0, -1)):
         a = jnp.full(5, advantage)
-        got = objective.clipped(log_ratio, a, 0.2, 0.3, "unconditional")
+        got = objective.clipped(log_ratio, a, UNCONDITIONAL)
         np.testing.assert_allclose(got, sign * 2 * np.array([0.8, 0.8, 1.0, 1.2, 1.3]), rtol=1e-6)
-        at = np.asarray(objective.is_clipped(log_ratio, a, 0.2, 0.3, "unconditional"))
+        at = np.asarray(objective.is_clipped(log_ratio, a, UNCONDITIONAL))
         np.testing.assert_array_equal(at[[0, 2, 3, 4]], [True, False, False, True])
-        slope = jax.grad(
-            lambda x, a=a: jnp.sum(objective.clipped(x, a, 0.2, 0.3, "unconditional"))
-        )(log_ratio)
+        slope = jax.grad(lambda x, a=a: jnp.sum(objective.clipped(x, a, UNCONDITIONAL)))(log_ratio)
         np.testing.assert_allclose(np.asarray(slope)[[0, 2, 3, 4]], sign * np.array([0, 2, 2.4, 0]))
-    assert not objective.is_clipped(log_ratio, jnp.zeros(5), 0.2, 0.3, "unconditional").any()
+    assert not objective.is_clipped(log_ratio, jnp.zeros(5), UNCONDITIONAL).any()
 
 
 def test_sequence_ratio_is_the_geometric_mean_of_token_ratios():

@@ -276,7 +276,7 @@ def test_sampler_mode_and_joint_mode_have_the_same_head_gradient():
 
 
 def test_no_advantage_means_no_update(batch):
-    step, _ = program("joint", 0)
+    step, _ = program("joint", None)
     state, _ = updated("joint")  # momentum is not zero any more
     again, metrics = step(state, batch._replace(advantage=jnp.zeros(ROWS)))
     assert not any(moved(again._replace(step=0), state._replace(step=0)))
@@ -321,7 +321,7 @@ def test_given_old_and_reference_log_probabilities_are_used(batch):
 
 
 def test_rate_scales_the_step_but_not_the_moments(batch):
-    step, state = program("joint", 0)
+    step, state = program("joint", None)
     whole, _ = updated("joint")
     half, _ = step(state, batch, 0.5)
     for a, b, c in zip(*(jax.tree.leaves(x) for x in (whole.params, half.params, PARAMS))):

@@ -1,4 +1,4 @@
-"""A study with real runs: one is killed in the middle, one has a broken configuration."""
+"""A study with real runs: one is killed half-way, and one has a broken configuration."""
 
 import json
 import os
@@ -43,8 +43,8 @@ def start(tmp_path, *flags, seeds="(3,)", arms=ARMS):
     )
 
 
-def process_of(workdir):
-    """The process that runs in a workdir, by its command line."""
+def find_process(workdir):
+    """The process that runs in a workdir, found by its command line."""
     wanted = f"--workdir={workdir}".encode()
     for place in pathlib.Path("/proc").glob("[0-9]*/cmdline"):
         try:
@@ -55,24 +55,24 @@ def process_of(workdir):
     return None
 
 
-def kill_in_the_middle(tmp_path):
-    """Kills the first run once it has made some steps of RL; its id."""
+def kill_half_way(tmp_path):
+    """Kills the first run after some steps of RL; returns its id."""
     deadline = time.monotonic() + 400
     while time.monotonic() < deadline:
         for file in tmp_path.glob("store/*/metrics.jsonl"):
             steps = [line["step"] for line in metrics.read(file) if line["stage"] == "rl"]
-            if max(steps, default=0) >= 2 and (process := process_of(file.parent)):
+            if max(steps, default=0) >= 2 and (process := find_process(file.parent)):
                 os.kill(process, signal.SIGKILL)
                 return file.parent.name
         time.sleep(0.05)
-    raise AssertionError("no run came to RL")
+    raise AssertionError("no run reached RL")
 
 
 @pytest.mark.slow
-def test_a_study_with_a_killed_and_a_broken_run(tmp_path):
+def test_a_study_reports_a_killed_and_a_broken_run_and_resumes_the_first(tmp_path):
     study = start(tmp_path)
     try:
-        killed = kill_in_the_middle(tmp_path)
+        killed = kill_half_way(tmp_path)
         out, err = study.communicate(timeout=400)
     finally:
         study.kill()
@@ -112,11 +112,11 @@ def test_a_study_with_a_killed_and_a_broken_run(tmp_path):
     [
         ([], {"arms": ("one: rl.step=3",)}, "config.rl.step is not a field"),
         ([], {"seeds": "()"}, "config.grid.seeds=() must name at least one"),
-        (["--emit=xpk"], {}, "it is gs://BUCKET/PATH"),
+        (["--emit=xpk"], {}, "must be gs://BUCKET/PATH"),
         (["--collect"], {}, "none of its runs is done"),
     ],
 )
-def test_a_mistake_is_told_before_anything_runs(tmp_path, flags, changes, message):
+def test_a_mistake_is_an_error_before_anything_runs(tmp_path, flags, changes, message):
     out, err = (process := start(tmp_path, *flags, **changes)).communicate(timeout=100)
     assert process.returncode == 2
     assert message in err

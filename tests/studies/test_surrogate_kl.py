@@ -105,7 +105,7 @@ def test_the_command_writes_figure_2(tmp_path):
     tokens = sum(int(row["tokens"]) for row in rows if row["anchors"] == "1")
     assert tokens == 12 * 16
     assert f"{result['surrogates']['2']['kl_token']:.4f}" in out.stdout
-    assert "a sequence" in out.stdout
+    assert "per sequence" in out.stdout
 
 
 @pytest.mark.parametrize(
