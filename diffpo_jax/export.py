@@ -20,7 +20,10 @@ _OUT = flags.DEFINE_string("out", None, "Directory to write; must not exist.")
 _MODEL = flags.DEFINE_enum("model", "trained", ["trained", "base"], "Which of the run's models.")
 _ADAPTER = flags.DEFINE_bool("adapter", False, "Write the adapter alone, for PEFT.")
 _DTYPE = flags.DEFINE_enum(
-    "dtype", "", ["", "float32", "bfloat16"], "Of the files; empty: the parameters' own."
+    "dtype",
+    "",
+    ["", "float32", "bfloat16"],
+    "Type of the numbers in the files; empty for the parameters' own.",
 )
 
 

@@ -285,7 +285,7 @@ def test_the_code_in_the_readme_works(monkeypatch, tmp_path):
 
 # CONTRIBUTING.md, rule 3.
 SEE_THE_WHOLE_CONFIG = {"config", "run", "planning", "studies"} | {
-    "evaluation/threshold.py",
+    "evaluation/threshold_choice.py",
     "workdir/layout.py",
 }
 

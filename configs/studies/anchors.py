@@ -18,6 +18,7 @@ Presets: "sudoku" or "countdown".  For other presets of these tasks set --config
 import ml_collections
 
 from diffpo_jax.config import presets
+from diffpo_jax.system.errors import UserError
 
 TITLE = "Anchors at equal denoiser calls"
 STEPS = {"sudoku": 60, "countdown": 120}  # with two anchors
@@ -28,6 +29,10 @@ ANCHORS = {"K = 1": 1, "K = 2": 2, "K = 4": 4, "K = 16": 16, "exact": "all"}
 
 def get_config(preset: str = "sudoku") -> ml_collections.ConfigDict:
     """Returns the study of one task, "sudoku" or "countdown"."""
+    if preset not in STEPS:
+        raise UserError(
+            f"configs/studies/anchors.py has no preset {preset!r}: use sudoku or countdown."
+        )
     arms = {
         label: f"method=diffpo_no_is rl.likelihood.anchors={ANCHORS[label]} "
         f"rl.steps={round(STEPS[preset] * (CALLS + 2) / (CALLS + passes))}"

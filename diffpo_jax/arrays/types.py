@@ -48,7 +48,7 @@ class Rollout(NamedTuple):
 class Draws(NamedTuple):
     """The random choices of one inner update's surrogate policy."""
 
-    anchors: Int[Array, "B K"]  # calls tau_0 = 0 <= tau_1 <= ..., stopping times
+    anchors: Int[Array, "B K"]  # states at which tokens are scored, as numbers of calls
     prompt_mask: Bool[Array, "B P"]  # prompt tokens hidden from the denoiser (d1)
     scale: Float[Array, "B L"] | None = None  # weight of each token in sums; None for 1
 

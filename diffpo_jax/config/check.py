@@ -41,7 +41,7 @@ def check_study(study: StudyConfig) -> None:
     for name in ("tasks", "seeds", "arms") if study.grid.arms else ():
         values = getattr(study.grid, name)
         if not values or len(set(values)) < len(values):
-            raise UserError(f"config.grid.{name}={values} must name at least one, and each once.")
+            raise UserError(f"config.grid.{name}={values} must not be empty or repeat a value.")
 
 
 def _check_sampler(config: Config) -> None:
@@ -51,7 +51,7 @@ def _check_sampler(config: Config) -> None:
     _check_divides(("config.evaluation.block_length", evaluation.block_length), length)
     if sampler.ranking not in (None, *RANKINGS[sampler.rule]):
         raise UserError(
-            f"config.sampler.ranking={sampler.ranking!r} is no ranking of config.sampler.rule="
+            f"config.sampler.ranking={sampler.ranking!r} is not a ranking for config.sampler.rule="
             f"{sampler.rule!r}; use one of: {', '.join(RANKINGS[sampler.rule])}."
         )
     if sampler.rule != "entropy_bounded" and config.mode != "model":
@@ -161,7 +161,7 @@ def _check_rl(config: Config) -> None:
         )
     if rl.objective.kl_in == "reward" and rl.objective.advantage == "decoupled":
         raise UserError(
-            "config.rl.objective.kl_in='reward' adds the KL to a single reward, which "
+            "config.rl.objective.kl_in='reward' subtracts the KL from one reward, which "
             "config.rl.objective.advantage='decoupled' splits. Change one of the two."
         )
     if rl.speed.form == "multiplicative" and rl.speed.weight > 1:

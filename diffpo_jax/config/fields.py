@@ -3,7 +3,7 @@
 A file in `configs/` starts from `convert.as_config_dict(Config())`, changes what it needs and
 returns the ConfigDict, so that `--config.section.field=value` works on every field.
 `convert.from_config_dict` turns the result into these dataclasses and checks them.  Functions take
-the smallest section they need; only `run` and the commands take the whole `Config`.
+the smallest section they need; CONTRIBUTING.md lists the parts that take the whole `Config`.
 
 Annotations say which values a field may hold (see `values`).  "(our choice)" marks what the paper
 leaves open.
@@ -74,7 +74,7 @@ class SudokuConfig:
 
 @dataclasses.dataclass(frozen=True)
 class CountdownConfig:
-    numbers_min: int = 3  # Fewest numbers of an instance, 2 to 6; others in train_file are left out
+    numbers_min: int = 3  # Fewest numbers of an instance, 2 to 6; train_file's others are skipped
     numbers_max: int = 3  # Most numbers of an instance; every count in between is equally likely
     number_min: int = 1  # Smallest number of a generated instance
     number_max: int = 9  # Largest number of a generated instance
@@ -149,7 +149,7 @@ class ModelConfig:
     quantized: Annotated[Literal["int8", "nf4"] | None, Was("")] = None
     # Implementation of attention. "plain" is two products and a softmax. Two kernels store no
     # scores: "cudnn" (NVIDIA GPUs, bfloat16, even lengths, heads of 8 to 128) and "splash" (TPUs,
-    # lengths and heads that are multiples of 128). "auto" is "cudnn" where it runs, else "plain".
+    # lengths and heads that are multiples of 128). "auto" is "cudnn" if the devices support it.
     attention: Literal["auto", "plain", "cudnn", "splash"] = "auto"
     remat: bool = False  # Recompute blocks in the backward pass: less memory, more time
     scan_unroll: PositiveInt = 3  # Blocks unrolled in the scan over layers; 1 compiles fastest
@@ -290,7 +290,9 @@ class SpeedConfig:
 class OptimizerConfig:
     # Learning rate of the denoiser. A constant 1e-4 costs accuracy at few calls (our choice).
     denoiser_lr: float = 5e-5
-    threshold_lr: float = 1e-2  # Head's Adam rate; must be 10-200 times the denoiser's (our choice)
+    threshold_lr: float = (
+        1e-2  # Adam's rate for the head; use 10 to 200 times the denoiser's (our choice)
+    )
     warmup: Count = 5  # Updates of linear warm-up of both learning rates
     decay: Decay = "none"  # Rates after warm-up: constant, or falling to 0 after the last update
     # Optimiser of the denoiser. Adafactor stores no first moment and almost nothing of the second,
@@ -307,7 +309,8 @@ class OptimizerConfig:
 class GuardConfig:
     """Conditions of collapse, measured against the first `window` steps (our choice).
 
-    60 good runs meet none; three made to collapse meet one within 20 steps (docs/recipe.md).
+    Of 60 normal runs none met a condition; three runs that were made to collapse met one within 20
+    steps (docs/recipe.md).
     """
 
     # Response to a condition: a warning, a stop, or lower learning rates; "off" checks nothing

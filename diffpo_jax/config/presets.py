@@ -1,7 +1,8 @@
 """Named changes of a configuration, as in --config=configs/gsm8k.py:llada_8b,d1 .
 
-A size sets the model and all amounts; an algorithm, how rollouts are made and learned from; s1k,
-the base model's training data.  What a publication leaves open stays the configuration's.
+There are three kinds.  A size sets the model and all numbers of steps and rows.  An algorithm sets
+how rollouts are made and learned from.  s1k sets the training data of the base model.  Fields that
+a publication does not give keep their values.
 
 Sources: shapes come from the models' own config.json; d1's training from arXiv 2504.12216 and the
 repository dllm-reasoning/d1 (its batch scripts, which its authors call authoritative); DiFFPO's
@@ -133,8 +134,9 @@ def s1k(config: ConfigDict) -> None:
     """SFT on s1K before RL, as in d1's *_sft runs (arXiv 2504.12216, simplescaling/s1K).
 
     d1 cuts prompt and answer together at 4,096 tokens and pads on the right; here prompts have
-    1,024 of them and answers 3,072.  Name it after a size: sizes may turn pretraining off.  d1's
-    instructions go into a template with {question}, config.pretrain.demonstrations.prompt=@FILE .
+    1,024 of them and answers 3,072.  Put s1k behind the size, as in llada_8b,s1k, because a
+    size may turn SFT off.  d1's instructions go into a template with {question}:
+    config.pretrain.demonstrations.prompt=@FILE .
     """
     stage, rows = config.pretrain, config.pretrain.demonstrations
     rows.source, rows.chat, rows.truncate = "simplescaling/s1K", True, True

@@ -88,7 +88,7 @@ def current(hint: Any, value: Any) -> Any:
 
 
 def former_values(section: Any) -> dict[str, Any]:
-    """A section as nested values of older versions, so that names made from its JSON stay."""
+    """A section in the form that older versions wrote, so that hashes of it do not change."""
     result = {}
     for name, hint in annotations(type(section)).items():
         value = getattr(section, name)

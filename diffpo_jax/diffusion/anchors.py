@@ -1,8 +1,8 @@
-"""Anchor schedules: the intermediate states that a surrogate conditions on (docs/method.md, 3).
+"""Anchor schedules: the intermediate states that a surrogate conditions on (method.md, section 3).
 
 Anchors are calls 0 = τ_0 ≤ τ_1 ≤ …; equal anchors have no tokens between them and act as one.  An
-anchor must be a stopping time: decided by what has been committed so far, never by the number of
-calls, which is known only at the end.  With anchors at fractions of that number the surrogate would
+anchor must be a stopping time: decided by what has been committed so far, never by N, the total
+number of calls, which is known only at the end.  With anchors at fractions of N the surrogate would
 not be a distribution (its enumerated sums were 0.5 to 1.6).
 """
 

@@ -128,7 +128,7 @@ def current_block(open_: Bool[Array, "B L"], block_length: int) -> Bool[Array, "
 
 def _order(error: Float[Array, "B L"], open_: Bool[Array, "B L"]) -> Int[Array, "B L"]:
     """Positions by error, ascending, with those that are not open at the end."""
-    # NaN comes first; inf, the error of positions to commit last, still before those not open.
+    # NaN sorts first.  Infinite errors sort last, but before positions that are not open.
     most = jnp.finfo(error.dtype).max
     error = jnp.minimum(jnp.where(jnp.isnan(error), -most, error), most)
     return jnp.argsort(jnp.where(open_, error, jnp.inf), axis=1, stable=True)

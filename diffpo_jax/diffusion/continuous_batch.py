@@ -40,7 +40,7 @@ def stream(
     """Writes a completion for every prompt of the queue, `slots` rows at a time.
 
     Args:
-      prompts: the queue, Q rows; it is fastest with the longest-running rows first.
+      prompts: the queue, Q rows; the loop is fastest if the longest rows come first.
       slots: rows in flight; at most Q are used.
     """
     queue = prompts.tokens.shape[0]

@@ -8,7 +8,7 @@ from diffpo_jax.diffusion.settings import EndOfText
 
 
 def suppressed(open_: Bool[Array, "B L"], end: EndOfText) -> Bool[Array, "B L"]:
-    """Positions at which a state of the sampler lets no end be drawn.
+    """Positions where the sampler may not draw an end in this state.
 
     Args:
       open_: the masked positions of the state.

@@ -63,8 +63,8 @@ def anchored_log_prob(
     """log π̂_θ(o_k | c) of every token of the rollouts.
 
     Tokens that were filled in after the end of the text, and tokens without an anchor before their
-    call, get 0.  Cost: K denoiser calls; of more than two anchors, those at which no token of the
-    batch is scored are skipped.
+    call, get 0.  Cost: K denoiser calls; with more than two anchors, a pass that scores no token
+    of the batch is skipped.
 
     Args:
       config: its `temperature` (the sampler's if None); `keep_mask`; and `remat`, which recomputes

@@ -13,7 +13,7 @@ from diffpo_jax.models.policy import Policy
 def corrupt(
     key: Key[Array, ""], target: Int[Array, "B L"], t_min: float
 ) -> tuple[Bool[Array, "B L"], Float[Array, "B"]]:
-    """Masks each answer token with its row's own probability p = (1 − t_min) t + t_min; also p."""
+    """Returns which answer tokens are masked, and each row's p = (1 − t_min) t + t_min."""
     for_t, for_mask = jax.random.split(key)
     t = jax.random.uniform(for_t, target.shape[:1])
     p = (1 - t_min) * t + t_min

@@ -1,7 +1,7 @@
 """The unmasking sampler: one call, and the loop over calls.
 
 Every row starts as all mask.  A call of the denoiser gives a distribution at each masked position;
-the commit rule picks positions of the row's current block, and tokens are drawn there and stay.
+a token is drawn at each that may be committed, and the commit rule chooses which tokens to keep.
 Rows that are done no longer change.  Nothing returns to Python between calls.
 """
 
@@ -112,7 +112,7 @@ def call(
     first = rows.call == 0
     features = jnp.where(first[:, None], out.features, rows.features)
     each_call = settings.scope == "call"
-    threshold_keys = rng.fold_in_rows(keys, 0)  # tokens take the call's number, from 1
+    threshold_keys = rng.fold_in_rows(keys, 0)  # the keys of tokens have 1, 2, ...
     if each_call:
         threshold_keys = rng.fold_in_rows(threshold_keys, number)
     drawn, gamma_logprob = threshold(params, features, threshold_keys)

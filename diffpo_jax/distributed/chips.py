@@ -9,7 +9,7 @@ class Chip(NamedTuple):
     flops: float  # peak bfloat16 FLOP/s, which no program reaches
     hbm_gib: float  # available to a program
     axes: int  # dimensions of the torus or mesh that its slices are cut from
-    megacore: bool = False  # whether its two cores count as one device only on request
+    megacore: bool = False  # whether its two cores become one device only if requested
 
 
 # FLOP/s: the tables "System architecture" of the Google Cloud TPU documentation, a page for each

@@ -2,7 +2,7 @@
 
 A stage in training finishes its step, saves it and raises `errors.Stopped` (see `run.stage`).  All
 hosts stop if one gets the signal: they ask each other after every step.  JAX's own service is not
-used: it swallows the second signal, and the step it sets for stopping may lie behind the last one.
+used: it swallows the second signal, and the step it sets for stopping may come after the last one.
 
 Before and between stages, and during the final evaluation, nothing would be lost: there SIGTERM
 keeps its default action and ends the process immediately.

@@ -89,8 +89,8 @@ _DREAM_SETTINGS = {
     "norm_eps": "rms_norm_eps",
     "vocab": "vocab_size",
 }
-# Tiny models have no published form.  They take LLaDA's names, and a model_type that LLaDA's code
-# refuses, because it has no learned positions.
+# Tiny models have no published form.  They take LLaDA's names.  LLaDA's code has no learned
+# positions, so tiny models have a model_type that it refuses.
 _TINY_EXTRA = {f"blocks/{n}_bias": f"{_LLADA_BLOCK}.{n}_proj.bias" for n in "qkv"}
 
 FAMILIES = {
@@ -221,7 +221,7 @@ def _choose_attention(name: str, platform: str) -> str:
     needed, devices = wanted[name]
     if needed != platform:
         raise UserError(
-            f"config.model.attention={name!r} is for {devices}, but these devices are others "
-            f"({platform}): set it to 'auto'."
+            f"config.model.attention={name!r} needs {devices}, but this machine has "
+            f"{platform} devices: set it to 'auto'."
         )
     return name

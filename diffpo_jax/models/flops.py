@@ -1,9 +1,8 @@
 """FLOPs of denoiser calls, rollouts and updates, and the MFU of an RL step.
 
-Counted are the matrix products, a multiplication and an addition as two; elementwise work, norms
-and softmax are left out, because published peaks are those of matrix products.  Counted is useful
-work only: no idle calls while a batch waits for its slowest row, no recomputation by remat, neither
-evaluations nor the threshold head.
+We count matrix products, a multiplication and an addition as two, since published peaks are of
+matrix products.  Only useful work counts.  We leave out elementwise work, norms and softmax, idle
+calls while a batch waits for its slowest row, recomputation by remat, evaluations and the head.
 """
 
 from typing import NamedTuple

@@ -100,7 +100,7 @@ def _study_runs(study: Study) -> Section:
 
 
 def _tasks(groups: Sequence[Group], several: bool) -> list[Section]:
-    """Returns the sections of several runs, task by task; with several tasks they are named."""
+    """Returns the sections of several runs, task by task; titles name the task if `several`."""
     result = []
     for task, members in by_task(groups).items():
         summary, points = words.describe_groups(members), run_tables.learned_points(members)
@@ -155,7 +155,7 @@ def _describe_order(runs: Sequence[Run], shown: Sequence[Example]) -> list[str]:
         "calls; the slider goes back to the state after a call."
     )
     if len(runs) > 1:
-        text += " Each setting's first run answers the same prompt, one of median calls."
+        text += " Each setting's first run answers the same prompt, of a median number of calls."
     return [text]
 
 

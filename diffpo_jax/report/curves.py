@@ -21,12 +21,12 @@ LEARNING = (
     Quantity("calls", "NFE", "calls per sequence", "nfe", points="eval/nfe"),
     Quantity("gamma", "Threshold", f"{GAMMA} (nats)", *_GAMMAS, log=True),
 )
-# Several runs show validation in figures of its own, with one line per group.
+# For several runs, validation has separate figures with one line per group.
 VALIDATION = (
     Quantity("validation_accuracy", "Accuracy, validation", "% solved", "eval/accuracy", scale=100),
     Quantity("validation_calls", "NFE, validation", "calls per sequence", "eval/nfe"),
 )
-# What shows a collapse, or a surrogate that has left the sampler, before the reward does.
+# These show a collapse, or a surrogate far from the sampler, before the reward does.
 WARNINGS = (
     Quantity("entropy", "Entropy of tokens when committed", "nats", "entropy"),
     Quantity("tokens_per_call", "Tokens per call", "tokens", "tokens_per_call"),
@@ -48,10 +48,10 @@ _CAPTIONS = {
     "gamma": "Thresholds sampled in training.",
     "validation_accuracy": "Validation prompts, decoded as in the final evaluation.",
     "validation_calls": "Denoiser calls per sequence of validation prompts.",
-    "entropy": "Entropy of a token's distribution at the call that commits it. Near 0, nothing is "
-    "explored any more.",
-    "tokens_per_call": "If it rises while accuracy falls, the commit rule no longer holds tokens "
-    "back.",
+    "entropy": "Entropy of a token's distribution at the call that commits it. Near 0, nothing "
+    "new is explored.",
+    "tokens_per_call": "If it rises while accuracy falls, the commit rule commits too many "
+    "tokens at once.",
     "equal_groups": "Groups whose rollouts all earn the same reward: they teach nothing.",
     "kl_sequence": "How far the surrogate likelihood is from the policy that generated the "
     "rollouts. The estimate is heavy-tailed: single steps can be far off.",

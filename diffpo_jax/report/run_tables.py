@@ -98,7 +98,7 @@ def _learned_point(run: Run) -> dict[str, str]:
     if gains["mean"] is not None:
         row[mean_gain] = format_gain(gains["mean"])
     if learned is None:
-        return row | {"solved": "nothing is learned"}
+        return row | {"solved": "no learned threshold"}
     at = summary["base"]["learned_nfe_accuracy"]
     return row | {
         "solved": format_percent(learned["accuracy"]),

@@ -3,7 +3,7 @@
 Parallel decoding inside RL fails in a few ways, and each shows before the reward does:
 
   entropy      the denoiser has become certain everywhere, and exploration has ended
-  sliding      more tokens per call at the price of accuracy: the commit rule no longer holds back
+  sliding      more tokens per call at the price of accuracy: too many are committed at once
   evaluation   held-out accuracy is far below its best, whatever the training reward says
 
 Runs on the host.  Its state is checkpointed, so a resumed run takes the same decisions.

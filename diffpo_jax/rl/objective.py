@@ -136,7 +136,8 @@ def sequence_kl(
 ) -> Float[Array, "B"]:
     """A sequence's estimate of KL(π̂_old ‖ π̂_ref), summed over its tokens; unbiased with k1.
 
-    As a part of the reward its gradient is right with each of the estimators, unlike in the loss.
+    As a part of the reward, k1 has the gradient of this KL.  The gradients of k2 and k3 vanish to
+    leading order near the reference.
     """
     reference, old = (jnp.where(counted, x, 0.0) for x in (reference, old))
     return jnp.sum(kl_estimate(reference, old, kind), axis=1)

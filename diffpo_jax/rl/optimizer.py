@@ -82,7 +82,7 @@ def _adafactor(schedule: optax.Schedule, weight_decay: float) -> optax.GradientT
 
 
 def _schedule(rate: float, warmup: int, decay: str, updates: int) -> optax.Schedule:
-    """Linear warm-up, then a constant rate or a linear decay to 0 at the last update."""
+    """Linear warm-up, then a constant rate or a linear decay to 0 after the last update."""
     up = optax.linear_schedule(rate / max(warmup, 1), rate, warmup)
     if decay == "none":
         return up

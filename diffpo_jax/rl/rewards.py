@@ -123,8 +123,9 @@ def decoupled(
 ) -> np.ndarray:
     """Accuracy and speed, each normalised by "batch_std", then added (LightningRL's idea).
 
-    The speed term is r (1 − NFE/L), so that nothing is gained by failing fast.  Normalised
-    together, the larger spread of the task's reward would drown it in every mixed group.
+    The speed term is r (1 − NFE/L), so that nothing is gained by failing fast.  If
+    their sum were normalised, the larger spread of the task's reward would hide the speed term in
+    every mixed group.
 
     Args:
       weight: λ, of the speed term.

@@ -56,7 +56,7 @@ class Scores(NamedTuple):
     """What the inner updates compare with.  None, alone or in a list, means not needed."""
 
     draws: list[Draws | None]  # of each inner update
-    olds: list[jax.Array | None]  # log π̂_old for each draw
+    old_log_probs: list[jax.Array | None]  # log π̂_old for each draw
     references: list[jax.Array | None]  # log π̂_ref for each draw
     sets: jax.Array | None  # log-probabilities of the committed sets under θ_old
     divergence: jax.Array | None  # [B], KL of each sequence to the reference, as a price
@@ -211,23 +211,23 @@ def score_rollouts(
     """Everything that is computed at θ_old, and of the reference, for all inner updates."""
     programs, objective = context.programs, context.config.objective
     mu = context.config.inner_updates
-    draws, olds, references, divergence = [None] * mu, [None] * mu, [None] * mu, None
+    draws, old_log_probs, references, divergence = [None] * mu, [None] * mu, [None] * mu, None
     if update.trains_tokens(context.groups):
         key = rng.key_for(context.seed, "draws", number)
         draws = [programs.draw(jax.random.fold_in(key, i), rollout, prompts) for i in range(mu)]
         priced = context.reference is not None and objective.kl_in == "reward"
         # The first update is at θ_old itself and takes its own values.
         first = 0 if priced else 1
-        olds[first:] = [programs.score(params, prompts, rollout, d) for d in draws[first:]]
+        old_log_probs[first:] = [programs.score(params, prompts, rollout, d) for d in draws[first:]]
         if priced:
             compared = programs.score(context.reference, prompts, rollout, draws[0])
-            divergence = programs.divergence(olds[0], compared, rollout)
-            olds[0] = None
+            divergence = programs.divergence(old_log_probs[0], compared, rollout)
+            old_log_probs[0] = None
         elif context.reference is not None:
             references = [programs.score(context.reference, prompts, rollout, d) for d in draws]
     exact = objective.selection == "exact"
     sets = programs.old_selection(params, rollout) if exact else None
-    return Scores(draws, olds, references, sets, divergence)
+    return Scores(draws, old_log_probs, references, sets, divergence)
 
 
 def inner_updates(
@@ -247,7 +247,7 @@ def inner_updates(
     """
     placed = sharding.place_batch(advantage, context.mesh)
     metrics: dict[str, Any] = {}
-    for draws, old, reference in zip(scores.draws, scores.olds, scores.references):
+    for draws, old, reference in zip(scores.draws, scores.old_log_probs, scores.references):
         batch = update.Batch(prompts, rollout, placed, draws, old, reference, scores.sets)
         state, new = context.programs.update(state, context.frozen, batch, jnp.float32(rate))
         metrics |= jax.device_get(new)

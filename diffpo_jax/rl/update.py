@@ -34,7 +34,7 @@ class Batch(NamedTuple):
     old: Float[Array, "B L"] | None  # log π̂_old for these draws
     reference: Float[Array, "B L"] | None  # log π̂_ref for these draws
     old_selection: Float[Array, "B N"] | None = None  # log P_old of each call's set
-    tokens: Float[Array, "B"] | None = None  # mean number of counted tokens per sequence
+    mean_tokens: Float[Array, "B"] | None = None  # counted tokens per sequence of the batch
 
 
 Term = tuple[Float[Array, "B"], Metrics]  # a term of J for each sequence, and metrics
@@ -138,7 +138,7 @@ def make_update(
         # 1. Order the rows for micro-batches.  The mean number of tokens is the whole batch's.
         rows = batch.advantage.shape[0]
         tokens = jnp.sum(_counted(batch.rollout, config, settings)) / rows
-        batch = batch._replace(tokens=jnp.full(rows, tokens, batch.advantage.dtype))
+        batch = batch._replace(mean_tokens=jnp.full(rows, tokens, batch.advantage.dtype))
         batch = _take(batch, _order(batch.rollout, micro_batch or rows))
         # 2. Gradients, summed over micro-batches and divided once.
         total, metrics = microbatch.accumulate(gradient, batch, micro_batch)
@@ -203,7 +203,7 @@ def _token_term(
         batch.advantage,
         config,
         scale=scale,
-        batch_tokens=batch.tokens,
+        batch_tokens=batch.mean_tokens,
     )
     scored = counted if scale is None else counted & (scale > 0)
     metrics = diagnostics.ratio_metrics(new, old, batch.reference, scored, batch.advantage, config)
@@ -234,7 +234,7 @@ def _selection_term(
     new = commit_likelihood.log_selection(lo, hi, mu, sigma, settings.scope)
     old = batch.old_selection
     counted = _counted(rollout, config, settings)
-    divisor = objective.token_divisor(counted, batch.tokens, config.aggregation)
+    divisor = objective.token_divisor(counted, batch.mean_tokens, config.aggregation)
     value = objective.selection_objective(new, old, divisor, batch.advantage, config)
     value += config.gamma_entropy * jnp.log(sigma)
     clipped = objective.is_clipped(new - old, batch.advantage[:, None], config)

@@ -2,7 +2,7 @@
 
 1. `config.init_from`: the base model of the run in that workdir;
 2. otherwise `config.model.weights`, published weights, or random ones if that is None;
-3. then masked-diffusion SFT on those of 2, unless `config.pretrain.steps` is 0.
+3. then, unless `config.pretrain.steps` is 0, SFT of the weights from step 2.
 
 Only step 3 writes checkpoints; a run without it reads its base model from the same place again.
 With an adapter (`config.lora`) step 3 trains and saves the adapter alone, and the base model is the

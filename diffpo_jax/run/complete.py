@@ -15,7 +15,7 @@ from diffpo_jax.data import prompts as data
 from diffpo_jax.data import tokenizers
 from diffpo_jax.diffusion import sampler
 from diffpo_jax.distributed import mesh as mesh_lib
-from diffpo_jax.evaluation import threshold
+from diffpo_jax.evaluation import threshold_choice
 from diffpo_jax.report.decode_order import Completion
 from diffpo_jax.run import base_model, setup
 from diffpo_jax.system.errors import UserError
@@ -48,7 +48,7 @@ def complete(
     mesh = mesh_lib.make_mesh(config.mesh)
     policy = setup.make_policy(config, tokenizer, mesh)
     params = base_model.restore(workdir, model, policy, mesh, config.model.quantized)
-    kind, number = threshold.threshold_in_use(config, run=run_config, model=model, dial=dial)
+    kind, number = threshold_choice.threshold_in_use(config, run=run_config, model=model, dial=dial)
     # 2. Generate.
     settings = sampler.make_settings(
         config.decoder, config.evaluation.temperature, tokenizers.end_ids(tokenizer)

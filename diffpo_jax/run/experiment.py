@@ -46,7 +46,7 @@ def run(
         if base_only:
             base_model.make(run_setup)
             return {}
-        # No name for the base model here: RL consumes it.
+        # The base model is not bound to a name here, so that RL can free its arrays.
         trained = train_rl.train(run_setup, base_model.make(run_setup))
     # 3. Evaluate both models.  The base model is read again: no device holds it while RL runs.
     base = base_model.read(workdir.root, run_setup.policy, run_setup.mesh, config.model.quantized)

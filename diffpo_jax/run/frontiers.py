@@ -9,7 +9,7 @@ from diffpo_jax.analysis.difficulty import by_difficulty
 from diffpo_jax.arrays.types import Params
 from diffpo_jax.config import DIALS
 from diffpo_jax.distributed import hosts
-from diffpo_jax.evaluation import evaluator, grading, threshold
+from diffpo_jax.evaluation import evaluator, grading, threshold_choice
 from diffpo_jax.run import setup as run_setup
 from diffpo_jax.run.setup import RL, Setup
 from diffpo_jax.system.progress import Progress
@@ -27,7 +27,7 @@ def final_evaluation(
     """
     config = setup.config
     examples = evaluator.choose(setup.task.examples("test"), config.evaluation)
-    learns = threshold.is_learned(config, config.sampler.rule)
+    learns = threshold_choice.is_learned(config, config.sampler.rule)
     factors = config.evaluation.factors if learns else ()
     rule, samples = config.sampler.rule, config.evaluation.samples
     point = functools.partial(evaluator.point, rule=rule, samples=samples)
@@ -71,7 +71,7 @@ def validate(setup: Setup, params: Params) -> dict[str, float]:
     """
     config = setup.config
     examples = setup.task.examples("validation")[: config.evaluation.validation_examples]
-    kind, dial = threshold.threshold_in_use(config)
+    kind, dial = threshold_choice.threshold_in_use(config)
     graded = getattr(setup.evaluator, kind)(params, dial, examples)
     point = evaluator.point(graded, config.sampler.rule, samples=config.evaluation.samples)
     return {f"eval/{name}": value for name, value in point.items()}
@@ -83,7 +83,7 @@ def _show(progress: Progress, point: dict[str, float]) -> None:
 
 def _summary(setup, frontiers, learned, graded, outcomes, seconds, extra) -> dict[str, Any]:
     config = setup.config
-    # What the process read that wrote them: on a mounted bucket others may not see all of it yet.
+    # Only the process that wrote the lines reads them: on a mounted bucket others may lag behind.
     lines = hosts.gather(metrics.read(setup.workdir.metrics) if hosts.is_first() else None)[0]
     count = len(next(iter(graded.values())).texts) // config.evaluation.samples
     for line in lines:
@@ -99,10 +99,10 @@ def _summary(setup, frontiers, learned, graded, outcomes, seconds, extra) -> dic
     }
     difficulty = None
     if learned is not None:
-        of = graded["learned"]
-        hard = [setup.task.difficulty(example) for example in of.examples]
+        own = graded["learned"]
+        values = [setup.task.difficulty(example) for example in own.examples]
         difficulty = by_difficulty(
-            hard, of.rollout.gamma, of.rollout.nfe, of.correct, config.evaluation.samples
+            values, own.rollout.gamma, own.rollout.nfe, own.correct, config.evaluation.samples
         )
     gains = bootstrap.paired_gains(
         curves["base"], curves["trained"], outcomes.get("learned"), seed=config.seed

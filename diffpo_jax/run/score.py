@@ -6,7 +6,7 @@ import pathlib
 from typing import Any
 
 from diffpo_jax.config import DIALS, Config, values
-from diffpo_jax.evaluation import evaluator, grading, threshold
+from diffpo_jax.evaluation import evaluator, grading, threshold_choice
 from diffpo_jax.models import huggingface
 from diffpo_jax.run import base_model
 from diffpo_jax.run import setup as run_setup
@@ -63,7 +63,7 @@ def score(config: Config, out: str, *, run: str = "", which: str = "trained") ->
     asked = json.loads(json.dumps(asked))
     # 3. Evaluate the points that are missing.
     examples = evaluator.choose(setup.task.examples("test"), config.evaluation)
-    learned = threshold.is_learned(run_config, config.sampler.rule, which)
+    learned = threshold_choice.is_learned(run_config, config.sampler.rule, which)
     dials = [*config.dials, *([LEARNED] if learned else [])]
     points = []
     with Progress("evaluation", len(dials), unit="point") as progress:

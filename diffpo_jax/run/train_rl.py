@@ -155,9 +155,9 @@ def _check_frozen(loop: stage.Loop, fingerprint: str) -> None:
     """Raises `UserError` if a resumed checkpoint was trained over other frozen parameters."""
     if loop.first and loop.meta.get("frozen", "") != fingerprint:
         raise UserError(
-            f"{loop.saved.directory}: the base model is not the one that step {loop.first} was "
-            "trained over; what config.init_from or config.model.weights names has changed. Put it "
-            "back, or start anew in another --workdir."
+            f"{loop.saved.directory}: step {loop.first} was trained from another base model: "
+            "what config.init_from or config.model.weights names has changed. Restore it, or use a "
+            "new --workdir."
         )
 
 

@@ -98,7 +98,7 @@ def new_state(params: Params, trained: Trained) -> TrainState:
 
 
 def reference(params: Params, config: Config) -> Params:
-    """A copy to compare with: kernels in the type that they are multiplied in.
+    """A copy for the KL, with kernels cast to `config.model.dtype`.
 
     Every product rounds its kernel to `config.model.dtype`.  Kernels rounded to bfloat16 beforehand
     take half the memory and give the same numbers.

@@ -139,7 +139,7 @@ def _flags(spec: str, overrides: Sequence[str]) -> tuple[str, ...]:
 
 
 def _values(config: Config) -> dict[str, Any]:
-    """The fields that determine the numbers of a run, written as older versions did: ids stay."""
+    """The fields that determine a run's numbers, as older versions wrote them: hashes stay."""
     decisive = values.former_values(config)
     for name in _FREE:
         del decisive[name]

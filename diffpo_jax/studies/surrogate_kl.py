@@ -24,7 +24,7 @@ from diffpo_jax.data import prompts as data
 from diffpo_jax.data import tokenizers
 from diffpo_jax.diffusion import anchors as anchor_lib
 from diffpo_jax.diffusion import likelihood, sampler, state_kl
-from diffpo_jax.evaluation.threshold import is_learned
+from diffpo_jax.evaluation.threshold_choice import is_learned
 from diffpo_jax.report import kl_per_call, picture
 from diffpo_jax.rl import diagnostics
 from diffpo_jax.run import base_model, train_rl

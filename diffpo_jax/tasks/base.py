@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from diffpo_jax.config import TaskConfig
-from diffpo_jax.tasks.d1.protocol import Protocol, Verdict
+from diffpo_jax.tasks.protocol import Protocol, Verdict
 from diffpo_jax.tasks.task import Example, OneByOne, Reward, choose_reward
 from diffpo_jax.tasks.wording import Wording
 

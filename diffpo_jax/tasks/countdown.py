@@ -23,9 +23,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from diffpo_jax.system.errors import UserError
+from diffpo_jax.tasks import protocol
 from diffpo_jax.tasks.answers import arithmetic, extract
 from diffpo_jax.tasks.d1 import countdown as d1
-from diffpo_jax.tasks.d1 import protocol
 from diffpo_jax.tasks.datasets import expressions, hub
 from diffpo_jax.tasks.generated import Generated
 from diffpo_jax.tasks.task import Example, Reward

@@ -16,9 +16,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from diffpo_jax.system.errors import UserError
+from diffpo_jax.tasks import protocol
 from diffpo_jax.tasks.answers import extract, numbers
 from diffpo_jax.tasks.d1 import gsm8k as d1
-from diffpo_jax.tasks.d1 import protocol
 from diffpo_jax.tasks.datasets import hub
 from diffpo_jax.tasks.published import Published
 from diffpo_jax.tasks.task import Example, Reward

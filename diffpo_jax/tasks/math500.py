@@ -21,11 +21,11 @@ from typing import Any
 
 from diffpo_jax.config import TaskConfig
 from diffpo_jax.system.errors import UserError
+from diffpo_jax.tasks import protocol
 from diffpo_jax.tasks.answers import extract
 from diffpo_jax.tasks.answers.algebra import Verifier
 from diffpo_jax.tasks.d1 import answers as d1_answers
 from diffpo_jax.tasks.d1 import math500 as d1
-from diffpo_jax.tasks.d1 import protocol
 from diffpo_jax.tasks.datasets import hub
 from diffpo_jax.tasks.published import Published
 from diffpo_jax.tasks.task import GIVEN_UP, Example, Reward

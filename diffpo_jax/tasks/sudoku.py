@@ -24,8 +24,8 @@ import numpy as np
 
 from diffpo_jax.config import TaskConfig
 from diffpo_jax.system.errors import UserError
+from diffpo_jax.tasks import protocol
 from diffpo_jax.tasks.answers import extract
-from diffpo_jax.tasks.d1 import protocol
 from diffpo_jax.tasks.d1 import sudoku as d1
 from diffpo_jax.tasks.datasets import hub, sudoku_grid
 from diffpo_jax.tasks.generated import Generated

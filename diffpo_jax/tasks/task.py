@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 from diffpo_jax.system.errors import UserError
 
 SPLITS = ("train", "validation", "test")
-GIVEN_UP = "given_up"  # a score that counts the answers graded by one process
+GIVEN_UP = "given_up"  # the score that counts the answers that this process gave up
 
 
 @dataclasses.dataclass(frozen=True)

@@ -142,8 +142,8 @@ def restore_params(directory: pathlib.Path, params: Params, step: int | None = N
         raise UserError(f"no whole checkpoint in {directory}.")
     if step is not None and latest < step:
         raise UserError(
-            f"{directory} ends at step {latest} of {step}. Run the command of that run again "
-            "first; it resumes there."
+            f"{directory} has only reached step {latest} of {step}. Run the command of that run "
+            "again first; it resumes there."
         )
     path = directory / str(latest) / "params"
     with ocp.StandardCheckpointer() as reader:

@@ -91,7 +91,7 @@ RULE = {"mode": "model"}  # rules without a threshold need this mode
         ({"sampler.rule": "magic"}, "config.sampler.rule='magic' is unknown; use one of: entropy"),
         (
             {"sampler.ranking": "drawn"},
-            "config.sampler.ranking='drawn' is no ranking of .*; use one of: ent",
+            "config.sampler.ranking='drawn' is not a ranking for .*; use one of: ent",
         ),
         ({"sampler.rule": "top_k"}, "mode 'joint' needs 'entropy_bounded'"),
         (RULE | {"sampler.rule": "top_k", "sampler.steps": 0}, "sampler.steps=0 must be"),

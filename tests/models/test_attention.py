@@ -107,7 +107,7 @@ def test_platform_chooses_the_attention(monkeypatch, name, platform, kind):
 @pytest.mark.parametrize("name, platform", [("cudnn", "cpu"), ("cudnn", "gpu"), ("splash", "cuda")])
 def test_kernel_of_another_platform_is_refused(name, platform):
     model = ModelConfig(attention=name)
-    message = rf"'{name}' is for .*PUs.*, but these devices are others \({platform}\)"
+    message = rf"'{name}' needs .*PUs.*, but this machine has {platform} devices"
     with pytest.raises(UserError, match=message):
         families.make_policy(model, ThresholdConfig(), vocab=5, mask_id=4, platform=platform)
 

@@ -258,23 +258,25 @@ def test_later_anchors_reduce_the_kl_if_the_assumption_holds(seed):
         return float((p * (np.log(p) - np.log(q))).sum())
 
     one, two = kl(0), [kl(0, tau) for tau in (1, 2)]
-    # The assumption, token by token: seen from z_1 the third is no worse than from the prompt.
-    of_call = {
+    # The assumption, token by token: the third's KL from z_1 is no larger than from the prompt.
+    kl_by_call = {
         (s, t): float(
             (
                 p[:, None]
                 * np.where(
-                    rollout.commit_call == t, rollout.logprob - seen(params, prompts, rollout, s), 0
+                    rollout.commit_call == t,
+                    rollout.logprob - log_prob_from_state(params, prompts, rollout, s),
+                    0,
                 )
             ).sum()
         )
         for s, t in ((0, 2), (0, 3), (1, 3))
     }
-    if of_call[1, 3] <= of_call[0, 3]:
+    if kl_by_call[1, 3] <= kl_by_call[0, 3]:
         assert np.mean(two) <= one + 1e-9
     assert kl(0, 1, 2) == pytest.approx(0, abs=1e-9)
 
 
-def seen(params, prompts, rollout, state):
+def log_prob_from_state(params, prompts, rollout, state):
     """log p of every token from the state after this call."""
     return np.asarray(log_prob(params, prompts, rollout, np.array([state])))

@@ -335,7 +335,7 @@ def test_a_changed_base_model_under_an_adapter_is_refused(base, tmp_path):
     weights = safetensors.numpy.load_file(file)
     weights["model.transformer.ln_f.weight"] = weights["model.transformer.ln_f.weight"] + 1
     safetensors.numpy.save_file(weights, file, metadata={"format": "pt"})
-    with pytest.raises(UserError, match="the base model is not the one that step 1 was trained"):
+    with pytest.raises(UserError, match="step 1 was trained from another base model"):
         experiment.run(least(**fields, **{"rl.steps": 2}), str(tmp_path / "run"))
 
 

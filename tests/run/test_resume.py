@@ -36,8 +36,8 @@ def start(workdir: pathlib.Path, cache: pathlib.Path, log) -> subprocess.Popen:
             "diffpo_jax.main",
             "--config=configs/sudoku.py:smoke",
             f"--config.pretrain.steps={STEPS['pretrain']}",
-            "--config.model.layers=1",  # each is compiled again
-            "--config.rl.candidates=2",  # what it goes by is carried over too
+            "--config.model.layers=1",  # every restart compiles every layer again
+            "--config.rl.candidates=2",  # so that its state must be restored too
             f"--workdir={workdir}",
         ],
         cwd=ROOT,

@@ -111,7 +111,7 @@ def test_a_study_reports_a_killed_and_a_broken_run_and_resumes_the_first(tmp_pat
     ("flags", "changes", "message"),
     [
         ([], {"arms": ("one: rl.step=3",)}, "config.rl.step is not a field"),
-        ([], {"seeds": "()"}, "config.grid.seeds=() must name at least one"),
+        ([], {"seeds": "()"}, "config.grid.seeds=() must not be empty"),
         (["--emit=xpk"], {}, "must be gs://BUCKET/PATH"),
         (["--collect"], {}, "none of its runs is done"),
     ],

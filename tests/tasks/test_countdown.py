@@ -12,7 +12,7 @@ from diffpo_jax.data import prompts, tokenizers
 from diffpo_jax.system.errors import UserError
 from diffpo_jax.tasks import countdown
 from diffpo_jax.tasks.d1 import countdown as d1_countdown
-from diffpo_jax.tasks.d1.protocol import Verdict
+from diffpo_jax.tasks.protocol import Verdict
 from diffpo_jax.tasks.task import Example
 
 SMALL = CountdownConfig(train_examples=60, validation_examples=11, test_examples=25)

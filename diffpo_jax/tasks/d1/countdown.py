@@ -10,8 +10,9 @@ are given up.  d1's training and its evaluation find the answer in different pla
 import re
 from collections.abc import Sequence
 
+from diffpo_jax.tasks import protocol
 from diffpo_jax.tasks.answers import arithmetic
-from diffpo_jax.tasks.d1 import answers, protocol
+from diffpo_jax.tasks.d1 import answers
 from diffpo_jax.tasks.task import Example
 
 _SIDE = re.compile(r"[0-9+\-*/() ]+")

@@ -6,7 +6,8 @@ compares floats.  The results are those of d1; the code is ours and linear in th
 
 import re
 
-from diffpo_jax.tasks.d1 import answers, protocol
+from diffpo_jax.tasks import protocol
+from diffpo_jax.tasks.d1 import answers
 from diffpo_jax.tasks.task import Example
 
 # The largest value of each reward.  That of the sum is as published, although soft_format and

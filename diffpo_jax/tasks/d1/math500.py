@@ -7,7 +7,8 @@ it uses; the code is ours and linear in the text.
 
 import re
 
-from diffpo_jax.tasks.d1 import answers, protocol
+from diffpo_jax.tasks import protocol
+from diffpo_jax.tasks.d1 import answers
 from diffpo_jax.tasks.task import Example
 
 REWARDS = {"d1": 2.75, "format": 0.75, "correctness": 2.0}  # the largest value of each

@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Sequence
 
 from diffpo_jax.tasks.d1 import answers
-from diffpo_jax.tasks.d1.protocol import Protocol, Verdict, keep_own
+from diffpo_jax.tasks.protocol import Protocol, Verdict, keep_own
 from diffpo_jax.tasks.task import Example
 
 _FENCED = re.compile(r"```([\d\s]+)```")
