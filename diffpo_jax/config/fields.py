@@ -290,9 +290,8 @@ class SpeedConfig:
 class OptimizerConfig:
     # Learning rate of the denoiser. A constant 1e-4 costs accuracy at few calls (our choice).
     denoiser_lr: float = 5e-5
-    threshold_lr: float = (
-        1e-2  # Adam's rate for the head; use 10 to 200 times the denoiser's (our choice)
-    )
+    # Adam's rate for the threshold head; 10 to 200 times the denoiser's works (our choice).
+    threshold_lr: float = 1e-2
     warmup: Count = 5  # Updates of linear warm-up of both learning rates
     decay: Decay = "none"  # Rates after warm-up: constant, or falling to 0 after the last update
     # Optimiser of the denoiser. Adafactor stores no first moment and almost nothing of the second,
