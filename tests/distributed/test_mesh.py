@@ -84,5 +84,5 @@ def test_gpus_of_several_hosts_are_one_mesh():
 
 
 def test_data_must_divide_over_slices():
-    with pytest.raises(UserError, match=r"mesh\.data=3 does not divide over .*slices=2"):
+    with pytest.raises(UserError, match=r"slices=2 does not divide config\.mesh\.data=3"):
         least(**{"mesh.data": 3, "mesh.slices": 2})

@@ -197,7 +197,7 @@ def test_published_families_need_no_tokenizer():
     published = vocabulary.make_vocabulary(config("llada_8b"))
     assert published == (126_464, 126_336, (126_081,))
     assert vocabulary.make_vocabulary(config("dream_7b")).mask == 151_666
-    with pytest.raises(UserError, match=r"tokenizer\.alphabet is empty"):
+    with pytest.raises(UserError, match=r"tokenizer\.alphabet must not be empty"):
         vocabulary.make_vocabulary(config(**{"tokenizer.alphabet": ""}))
 
 
