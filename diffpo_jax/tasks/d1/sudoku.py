@@ -88,7 +88,8 @@ def _protocol(reward: str, verdict: Callable, in_training: Reader, in_evaluation
 
     def parts(example: Example, completion: str, kind: str) -> dict[str, float]:
         digits = in_training(completion, kind, len(example.meta["clues"]))
-        return {"cell_fraction": cell_accuracy([example], [digits])}
+        right, empty = _count_cells(example, digits)
+        return {"cell_fraction": right / empty if empty else 0.0}
 
     def scores(examples: Sequence[Example], completions: Sequence[str], kind: str):
         pairs = zip(examples, completions, strict=True)
