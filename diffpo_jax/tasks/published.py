@@ -39,10 +39,8 @@ class Published(BaseTask, abc.ABC):
         """See `BaseTask`.  Rows are read when they are asked for, and nothing is generated."""
         del data_dir
         super().__init__(config)
-        self._sources = {
-            "train": config.train_file or self.TRAIN,
-            "test": config.test_file or self.TEST,
-        }
+        train, test = config.train_file or self.TRAIN, config.test_file or self.TEST
+        self._sources = {"train": train, "test": test}
         self._rows: dict[str, list[_Row]] = {}
         self._examples: dict[str, Examples] = {}
 
