@@ -5,12 +5,12 @@ thread and not against everything.  So every worker is a process that gets one i
 is killed and replaced if it exceeds the limit.  An item whose worker dies is tried once more.
 
 Why not pebble's ProcessPool (5.2; it has a time limit per item, the standard library's has none)?
-It starts workers by `multiprocessing`, which imports the main module again: with a main module that
-imports jax, two workers took 10 s to start (here 2 s), and a main module without a `__main__` guard
-or from standard input failed.  It hung for good when random workers were killed four times a
-second, as the kernel kills them if memory runs out.  It waits 3 s for a worker that ignores
-SIGTERM, while the others cannot start an item.  And a hung worker outlived a killed parent.  Both
-are fast enough: 2,000 items that do nothing took 1 to 2 s, one comparison by algebra 70 ms.
+It starts workers by `multiprocessing`, which imports the main module again, and jax with it (1.1 s
+for two workers, here 0.6 s; 10 s and 2 s on a busy machine).  A main module without a `__main__`
+guard or from standard input fails.  In 3 of 5 runs in which random workers were killed, as the
+kernel does if memory runs out, it hung for good.  It waits 3 s for a worker that ignores SIGTERM,
+while the others cannot start an item.  A hung worker outlives a killed parent.  Speed does not
+matter: 2,000 items that do nothing take 0.35 s in both, one comparison by algebra takes 20 ms.
 """
 
 import collections
