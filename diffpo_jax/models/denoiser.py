@@ -16,6 +16,7 @@ from typing import NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Bool, Float, Int
@@ -86,7 +87,7 @@ class Denoiser(nn.Module):
         self, tokens: Int[Array, "B S"], mask: Bool[Array, "B S"]
     ) -> Float[Array, "B S D"] | tuple[Float[Array, "B S D"], tuple[Array, Array]]:
         positions = _positions(mask)
-        context = RowContext(mask, _rope_table(positions, self.shape), None)
+        context = RowContext(mask, _rotation(positions, mask.shape[1], self.shape), None)
         x, kv = self.blocks(self._embed(tokens, positions), context, None)
         return (self.norm(x), kv) if self.return_kv else self.norm(x)
 
@@ -105,7 +106,7 @@ class Denoiser(nn.Module):
         """
         part = jax.vmap(lambda row, at: jax.lax.dynamic_slice_in_dim(row, at, span))
         positions = part(_positions(mask), start)
-        context = RowContext(mask, _rope_table(positions, self.shape), start)
+        context = RowContext(mask, _rotation(positions, mask.shape[1], self.shape), start)
         x, _ = self.blocks(self._embed(part(tokens, start), positions), context, kv)
         return self.norm(x)
 
@@ -216,12 +217,18 @@ def _positions(mask: Bool[Array, "B S"]) -> Int[Array, "B S"]:
     return jnp.maximum(jnp.cumsum(mask, axis=1) - 1, 0)
 
 
-def _rope_table(positions: Int[Array, "B q"], shape: Shape) -> tuple[Array, Array]:
-    """cos and sin of the rotary angles, [B 1 q Dh/2], in float32."""
+def _rotation(
+    positions: Int[Array, "B q"], length: int, shape: Shape
+) -> tuple[Float[Array, "B 1 q Dh2"], Float[Array, "B 1 q Dh2"]]:
+    """cos and sin of the rotary angles in float32, looked up in tables of `length` positions.
+
+    The tables are constants of the program.  XLA would put a computed cos and sin into each of the
+    fusions that use them, and compute them again in every layer.
+    """
     half = shape.width // shape.heads // 2
-    frequency = shape.rope_theta ** (-jnp.arange(half, dtype=jnp.float32) / half)
-    angle = positions[:, None, :, None] * frequency
-    return jnp.cos(angle), jnp.sin(angle)
+    frequency = np.float32(shape.rope_theta) ** (-np.arange(half, dtype=np.float32) / half)
+    angle = np.arange(length, dtype=np.float32)[:, None] * frequency
+    return tuple(jnp.take(f(angle), positions, axis=0)[:, None] for f in (np.cos, np.sin))
 
 
 def _rotate(x: Float[Array, "B H q Dh"], rope: tuple[Array, Array]) -> Float[Array, "B H q Dh"]:

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import reference
+from scipy import stats
 
 from diffpo_jax.diffusion import token_distribution
 from diffpo_jax.diffusion.settings import SamplerSettings
@@ -122,6 +123,65 @@ def test_draws_follow_the_distribution():
     # Positions are independent: the joint share of two is the product of their shares.
     both = np.mean((drawn[:, 0] == 0) & (drawn[:, 1] == 0))
     assert abs(both - p[0, 0] * p[1, 0]) < 5 * np.sqrt(p[0, 0] * p[1, 0] / rows) + 1e-3
+
+
+def test_draws_by_hand_from_given_numbers():
+    invert = token_distribution.invert_cumulated
+    weights = jnp.array([0.0, 1.0, 0.0, 3.0, 0.0])
+    below_one = np.float32(1 - 2**-24)
+    for u, index in [(0.0, 1), (0.2499, 1), (0.25, 3), (0.6, 3), (below_one, 3)]:
+        assert int(invert(weights, jnp.float32(u))) == index
+    np.testing.assert_array_equal(invert(jnp.zeros((2, 3)), jnp.zeros(2)), [2, 2])
+    assert int(invert(jnp.full(3, jnp.nan), jnp.float32(0.5))) == 2
+
+
+@pytest.mark.parametrize("vocab", [5, 23, 36, 101])
+def test_draws_of_a_diverged_model_are_tokens(vocab):
+    drawn = draw(jnp.full((3, 4, vocab), jnp.nan), KEYS)
+    assert ((drawn >= 0) & (drawn < vocab)).all()
+
+
+def many_draws(p, count, chunk=500):
+    """Draws of one distribution, each with a key of its own."""
+    log_p = jnp.log(jnp.asarray(p, jnp.float32))
+    keys = jax.random.split(jax.random.key(4), count).reshape(-1, chunk)
+
+    def some(keys):
+        same = jnp.broadcast_to(log_p, (chunk, 1, len(p)))
+        at = jnp.zeros((chunk, 1), jnp.int32)
+        return token_distribution.sample(same, keys, at, 1.0)[:, 0]
+
+    return np.bincount(np.asarray(jax.jit(lambda k: jax.lax.map(some, k))(keys)).ravel())
+
+
+def assert_fits(counts, expected):
+    """Chi-square of counts, at 1 in 10^6."""
+    statistic = np.sum((counts - expected) ** 2 / expected)
+    assert stats.chi2.sf(statistic, len(counts) - 1) > 1e-6
+
+
+@pytest.mark.parametrize("vocab", [29, 36, 200])  # a prime, a square, parts of 10
+def test_single_unlikely_tokens_are_drawn_as_often_as_their_probability(vocab):
+    # One token has 90 %; those left share the rest from 1 to 3.
+    tail = np.linspace(1, 3, vocab - 1)
+    p = np.insert(0.1 * tail / tail.sum(), vocab // 3, 0.9)
+    count = 200_000
+    counts = np.pad(many_draws(p, count), (0, vocab))[:vocab]
+    assert_fits(counts, count * p)
+
+
+@pytest.mark.parametrize("share", [0.01, 0.002])
+def test_the_tail_of_a_large_vocabulary_is_drawn(share):
+    # As many tokens as LLaDA's.  Gumbel-max in float32 drew this tail in 0.41 % and 0 % of draws.
+    vocab, count = 126_464, 5_000
+    p = np.full(vocab, share / (vocab - 1))
+    p[70_000] = 1 - share
+    counts = np.pad(many_draws(p, count, chunk=10), (0, vocab))[:vocab]
+    in_tail = count - counts[70_000]
+    assert abs(in_tail - count * share) < 5 * np.sqrt(count * share)
+    if share == 0.01:
+        bins = np.delete(counts, 70_000)[:126_460].reshape(5, -1).sum(axis=1)
+        assert_fits(bins, np.full(5, bins.sum() / 5))
 
 
 # Readings of a call at its positions.

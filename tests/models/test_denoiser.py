@@ -147,7 +147,7 @@ def shape_of(**changes):
 
 
 def rotate(x, positions):
-    table = denoiser._rope_table(jnp.asarray(positions)[None], shape_of())
+    table = denoiser._rotation(jnp.asarray(positions)[None], int(max(positions)) + 1, shape_of())
     return np.asarray(denoiser._rotate(jnp.asarray(x)[None, None], table))[0, 0]
 
 
