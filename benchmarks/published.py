@@ -136,6 +136,8 @@ class _Run:
     def __init__(self, config, mesh, step):
         import jax
 
+        from diffpo_jax.rl import step as rl_step
+
         self.config, self.mesh, self.step = config, mesh, step
         key = jax.random.key(config.seed)
         trained = _filled(step.state.params, jax.random.fold_in(key, 0))
@@ -145,6 +147,8 @@ class _Run:
             step.reference, jax.random.fold_in(key, 2)
         )  # held for its memory only
         self.old = self.rollout = self.draws = None
+        devices = config.mesh.data * config.mesh.fsdp
+        self.size = rl_step.rows_per_prompt(config.rl, devices)
         self.calls = self.tokens = 0
 
     def measure(self, name: str, repeats: int) -> dict[str, Any]:
@@ -185,7 +189,7 @@ class _Run:
 
         if name == "rollout":
             inputs = self._rollout_inputs()
-            self.rollout = jax.block_until_ready(executable(*inputs))
+            self.rollout, _ = jax.block_until_ready(executable(*inputs))
             key = rng.key_for(self.config.seed, "draws")
             self.draws = self.step.run.draw(key, self.rollout, self.prompts)
             nfe = jax.device_get(self.rollout.nfe)
@@ -215,8 +219,10 @@ class _Run:
         rows = config.rl.prompts * config.rl.group
         if name == "rollout":
             record = jax.device_get((self.rollout.commit_call, self.rollout.nfe))
-            return float(flops.rollout_flops(network, config.sampler, *record))
+            return float(flops.rollout_flops(network, config.sampler, *record, self.size))
         anchors = float(self.draws.anchors.shape[1])
+        if config.rl.likelihood.shares_first_state:
+            anchors += 1 / self.size - 1
         passes = (anchors, 0.0) if name == "score" else (0.0, anchors)
         whole = not config.lora.rank
         return rows * flops.update_flops(
@@ -234,7 +240,10 @@ class _Run:
         _, shapes, *_ = self.step.programs["rollout"].arguments
         key = rng.key_for(self.config.seed, "rollout")
         words = vocabulary.make_vocabulary(self.config)
-        tokens = jax.random.randint(key, shapes.tokens.shape, 0, words.size)
+        rows, length = shapes.tokens.shape
+        group = self.config.rl.group
+        tokens = jax.random.randint(key, (rows // group, length), 0, words.size)
+        tokens = jnp.repeat(tokens, group, axis=0)
         tokens = jnp.where(tokens == words.mask, words.mask - 1, tokens)
         self.prompts = jax.device_put(
             Prompts(tokens, jnp.ones(shapes.mask.shape, bool)),

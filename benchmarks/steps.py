@@ -18,6 +18,7 @@ host, checkpoints and logging are left out.
 import argparse
 import dataclasses
 import heapq
+import math
 import pathlib
 import sys
 from collections.abc import Callable, Sequence
@@ -192,9 +193,12 @@ class _Step:
         self.frozen = {name: params[name] for name in params if name not in trained}
         self.state = update.init_state(trained, self.optimizer)
         key = rng.key_for(config.seed, "rollout")
-        shape = (self.rows, config.sampler.prompt_length)
+        # Groups of rollouts with the same prompt, as in a run.
+        self.group = math.gcd(config.rl.group, self.rows)
+        shape = (self.rows // self.group, config.sampler.prompt_length)
         tokens = jax.random.randint(key, shape, 3, self.vocab)
-        self.prompts = Prompts(tokens, jnp.ones(shape, bool))
+        tokens = jnp.repeat(tokens, self.group, axis=0)
+        self.prompts = Prompts(tokens, jnp.ones(tokens.shape, bool))
         self.keys = rng.row_keys(key, jnp.arange(self.rows))
         self.calls: dict[str, Callable[[], Any]] = {}
         self.compile_seconds: dict[str, float] = {}
@@ -213,8 +217,16 @@ class _Step:
         from diffpo_jax.diffusion import sampler as generate
         from diffpo_jax.rl import step as rl_step
 
-        rl = dataclasses.replace(config.rl, micro_batch=micro or None)
-        settings = generate.make_settings(config.sampler, config.sampler.temperature, (0,))
+        rl = dataclasses.replace(
+            config.rl,
+            micro_batch=micro or None,
+            prompts=self.rows // self.group,
+            group=self.group,
+        )
+        size = rl_step.rows_per_prompt(rl, 1)
+        settings = generate.make_settings(
+            config.sampler, config.sampler.temperature, (0,), rows_per_prompt=size
+        )
         return rl_step.make_programs(
             self.policy,
             self.optimizer,
@@ -245,7 +257,7 @@ class _Step:
         inputs = (*inputs, self.keys)
         name = f"rollout slots={slots}"
         run = self._compile(name, self._programs(self.config, 0, slots).generate, *inputs)
-        rollout = run(*inputs)
+        rollout, _ = run(*inputs)
         self.nfe[name] = jax.device_get(rollout.nfe)
         self.calls[name] = lambda: jax.block_until_ready(run(*inputs))
         return rollout
@@ -293,10 +305,14 @@ def _flops(name: str, step: _Step, calls: dict[str, int]) -> float:
         ff=model.ff,
         vocab=step.vocab,
     )
+    # The rows of a prompt share their first call, and their first anchor unless its tokens are
+    # masked row by row (K=1, d1).
+    shared = step.rows - step.rows / step.group
     if name in calls:
-        return calls[name] * forward
+        return (calls[name] - shared) * forward
     anchors = int(name.split("K=")[1].split()[0])
-    return step.rows * anchors * forward * (3 if name.startswith("update") else 1)
+    passes = step.rows * anchors - (shared if anchors > 1 else 0)
+    return passes * forward * (3 if name.startswith("update") else 1)
 
 
 def _numbers(text: str) -> list[int]:

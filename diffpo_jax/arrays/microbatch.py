@@ -24,6 +24,16 @@ def merge(x: Array) -> Array:
     return jnp.swapaxes(x, 0, 1).reshape(-1, *x.shape[2:])
 
 
+def fold(tree: Any, size: int) -> Any:
+    """Reshapes every leaf from [B ...] to [B/size size ...]: neighbouring rows stay together."""
+    return jax.tree.map(lambda x: x.reshape(x.shape[0] // size, size, *x.shape[1:]), tree)
+
+
+def unfold(tree: Any) -> Any:
+    """The inverse of `fold`."""
+    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), tree)
+
+
 def accumulate(function: Callable[[Any], Any], batch: Any, size: int | None) -> Any:
     """Sum of function(micro-batch) over all micro-batches.
 
@@ -42,6 +52,22 @@ def accumulate(function: Callable[[Any], Any], batch: Any, size: int | None) -> 
         return jax.tree.map(jnp.add, total, function(part)), None
 
     return jax.lax.scan(add, zero, parts)[0]
+
+
+def map_rows(function: Callable[[Any], Any], tree: Any, size: int | None) -> Any:
+    """function(rows) for `size` rows of every leaf at a time, put together again.
+
+    Args:
+      function: maps leaves [b ...] to leaves [b ...].
+      size: b, which need not divide the number of rows; None for all at once.
+    """
+    rows = jax.tree.leaves(tree)[0].shape[0]
+    if not size or size >= rows:
+        return function(tree)
+    # The last piece is filled up with the last row.
+    index = jnp.minimum(jnp.arange(-(-rows // size) * size), rows - 1).reshape(-1, size)
+    results = jax.lax.map(lambda i: function(jax.tree.map(lambda x: x[i], tree)), index)
+    return jax.tree.map(lambda x: x[:rows], unfold(results))
 
 
 def group_similar(key: Int[Array, "B"], size: int) -> Int[Array, "B"]:

@@ -243,9 +243,30 @@ class LikelihoodConfig:
     remat: bool = False  # Recompute passes in the backward pass; always so for more than 2 anchors
     # Share of prompt tokens that are masked. None: by the method (our choice for K of 2 and more)
     prompt_masking: Share | None = None
+    # Prompt tokens are masked for each rollout anew (d1), or alike for the rollouts of a prompt,
+    # which then share a pass over the state without any token
+    masked_per: Literal["rollout", "prompt"] = "rollout"
     # Temperature of log-probabilities; d1 has 1. None: the sampler's, as the ratios need
     temperature: Positive | None = None
     keep_mask: bool = False  # Whether scored distributions include the mask token, as in d1
+
+    @property
+    def starts_empty(self) -> bool:
+        """Whether the first anchor is the state without any token."""
+        return not (self.anchors == "all" and self.calls)
+
+    @property
+    def shares_first_state(self) -> bool:
+        """Whether that state is the same for the rollouts of a prompt, so that one pass serves all.
+
+        It is not if each rollout has prompt tokens of its own masked.
+        """
+        return self.starts_empty and (not self.prompt_masking or self.masked_per == "prompt")
+
+    @property
+    def reuses_first_call(self) -> bool:
+        """Whether that state is the sampler's own, so that the old policy needs no pass over it."""
+        return self.starts_empty and not self.prompt_masking
 
 
 @dataclasses.dataclass(frozen=True)

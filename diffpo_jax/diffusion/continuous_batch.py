@@ -15,14 +15,14 @@ from jaxtyping import Array, Bool, Int, Key, Shaped
 from diffpo_jax.arrays.types import Params, Prompts, Rollout
 from diffpo_jax.diffusion import unmask
 from diffpo_jax.diffusion.kv_cache import Cache
-from diffpo_jax.diffusion.settings import CacheSettings, SamplerSettings
+from diffpo_jax.diffusion.settings import SamplerSettings
 from diffpo_jax.diffusion.thresholds import Threshold
 from diffpo_jax.models.policy import Policy
 
 
 class _Stream(NamedTuple):
     row: Int[Array, "slots"]  # row of the queue in each slot; Q, one past the end, if it is idle
-    taken: Int[Array, ""]  # rows of the queue taken so far
+    taken: Int[Array, ""]  # rows that have had a slot so far
     slots: unmask.Unmasking
     cache: Cache | None  # the slots' cache, if the sampler has one
     records: unmask.Unmasking  # [Q ...], written as rows finish
@@ -32,28 +32,36 @@ def stream(
     policy: Policy,
     params: Params,
     prompts: Prompts,
+    begun: unmask.Unmasking,
     threshold: Threshold,
     keys: Key[Array, "Q"],
     settings: SamplerSettings,
     slots: int,
 ) -> Rollout:
-    """Writes a completion for every prompt of the queue, `slots` rows at a time.
+    """Finishes a completion for every prompt of the queue, `slots` rows at a time.
 
     Args:
-      prompts: the queue, Q rows; the loop is fastest if the longest rows come first.
+      prompts: the queue, Q rows.
+      begun: their rows, from `unmask.start` or after `unmask.first_call`.
       slots: rows in flight; at most Q are used.
     """
     queue = prompts.tokens.shape[0]
     slots = min(slots, queue)
+    # 1. Queue the rows that are not done, those with most positions left first: they will mostly
+    #    take the most calls, and should not come last, when slots are idle.
+    left = jnp.sum(begun.commit_call == 0, axis=1)
+    order, waiting = jnp.argsort(-left).astype(jnp.int32), jnp.sum(left > 0)
 
     def rows_at(tree, rows: Int[Array, "slots"]):
         return jax.tree.map(lambda x: x.at[rows].get(mode="clip"), tree)
 
+    def queued(place: Int[Array, "slots"]) -> Int[Array, "slots"]:
+        return jnp.where(place < waiting, order.at[place].get(mode="clip"), queue)
+
     first = jnp.arange(slots, dtype=jnp.int32)
-    blank, empty = unmask.start(policy, params, rows_at(prompts, first), settings)
 
     def body(s: _Stream) -> _Stream:
-        # 1. Make one call in every slot.
+        # 2. Make one call in every slot.
         new, cache = unmask.call(
             policy,
             params,
@@ -65,20 +73,20 @@ def stream(
             settings,
         )
 
-        # 2. Write out the rows that are done.  The others, and idle slots, write to row Q, which is
+        # 3. Write out the rows that are done.  The others, and idle slots, write to row Q, which is
         #    out of bounds and dropped.
         done = ~jnp.any(new.commit_call == 0, axis=1)
         target = jnp.where(done, s.row, queue)
         records = jax.tree.map(lambda x, y: x.at[target].set(y, mode="drop"), s.records, new)
 
-        # 3. Give each free slot the next prompt, if there is one.
-        order = s.taken + jnp.cumsum(done) - 1
-        row = jnp.where(done, jnp.minimum(order, queue), s.row)
+        # 4. Give each free slot the next row, if there is one.
+        row = jnp.where(done, queued(s.taken + jnp.cumsum(done) - 1), s.row)
         taken = jnp.minimum(s.taken + jnp.sum(done), queue)
 
-        # 4. Blank these slots.  A cache keeps its arrays; block -1 makes their rows due.
+        # 5. Begin it there.  A cache keeps its arrays; block -1 makes their rows due.
         renewed = done & (row < queue)
-        rows = jax.tree.map(lambda x, y: jnp.where(_like(renewed, y), x, y), blank, new)
+        fresh = rows_at(begun, row)
+        rows = jax.tree.map(lambda x, y: jnp.where(_like(renewed, y), x, y), fresh, new)
         if cache is not None:
             cache = cache._replace(block=jnp.where(renewed, -1, cache.block))
         return _Stream(row, taken, rows, cache, records)
@@ -86,14 +94,10 @@ def stream(
     def unfinished(s: _Stream) -> Array:
         return jnp.any(s.row < queue)
 
-    begin = _Stream(
-        row=first,
-        taken=jnp.asarray(slots, jnp.int32),
-        slots=blank,
-        cache=empty,
-        records=unmask.start(policy, params, prompts, settings._replace(cache=CacheSettings()))[0],
-    )
-    return unmask.record(jax.lax.while_loop(unfinished, body, begin).records)
+    rows = rows_at(begun, order[:slots])
+    cache = unmask.make_cache(policy, params, rows_at(prompts, order[:slots]), rows, settings)
+    start = _Stream(queued(first), jnp.asarray(slots, jnp.int32), rows, cache, begun)
+    return unmask.record(jax.lax.while_loop(unfinished, body, start).records)
 
 
 def _like(mask: Bool[Array, "slots"], x: Shaped[Array, "slots ..."]) -> Bool[Array, "slots ..."]:

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
+from diffpo_jax.arrays import microbatch
 from diffpo_jax.arrays.types import Draws, Params, Prompts, Rollout
 from diffpo_jax.config import LikelihoodConfig
 from diffpo_jax.diffusion import end_of_text, token_distribution
@@ -23,12 +24,22 @@ from diffpo_jax.models.policy import Policy
 
 
 def draw(
-    key: Key[Array, ""], rollout: Rollout, prompts: Prompts, config: LikelihoodConfig
+    key: Key[Array, ""],
+    rollout: Rollout,
+    prompts: Prompts,
+    config: LikelihoodConfig,
+    group: int = 1,
 ) -> Draws:
-    """Draws the random choices of one inner update: anchors, and prompt tokens that d1 hides."""
+    """Draws the random choices of one inner update: anchors, and prompt tokens that d1 hides.
+
+    Args:
+      group: consecutive rows with the same prompt; for `config.masked_per` "prompt".
+    """
     anchor_key, mask_key = jax.random.split(key)
-    shape, commit_call, nfe = prompts.tokens.shape, rollout.commit_call, rollout.nfe
-    hidden = jax.random.bernoulli(mask_key, config.prompt_masking, shape) & prompts.mask
+    commit_call, nfe = rollout.commit_call, rollout.nfe
+    (rows, length), alike = prompts.tokens.shape, group if config.masked_per == "prompt" else 1
+    hidden = jax.random.bernoulli(mask_key, config.prompt_masking, (rows // alike, length))
+    hidden = jnp.repeat(hidden, alike, axis=0) & prompts.mask
     if config.anchors != "all":
         anchors = draw_anchors(anchor_key, commit_call, nfe, config.anchors, config.schedule)
         return Draws(anchors, hidden)
@@ -59,18 +70,23 @@ def anchored_log_prob(
     draws: Draws,
     config: LikelihoodConfig,
     settings: SamplerSettings,
+    first_hidden: Float[Array, "U L D"] | None = None,
 ) -> Float[Array, "B L"]:
     """log π̂_θ(o_k | c) of every token of the rollouts.
 
     Tokens that were filled in after the end of the text, and tokens without an anchor before their
-    call, get 0.  Cost: K denoiser calls; with more than two anchors, a pass that scores no token
-    of the batch is skipped.
+    call, get 0.  Cost: K denoiser calls for each rollout, of which the first, of the all-mask
+    state, is one for all rollouts of a prompt (`settings.rows_per_prompt`) unless prompt tokens are
+    hidden rollout by rollout.  With more than two anchors, a pass that scores no token of the batch
+    is skipped.
 
     Args:
       config: its `temperature` (the sampler's if None); `keep_mask`; and `remat`, which recomputes
         each anchor's pass in the backward pass, so that memory does not grow with K.  More than two
         anchors are always recomputed.
       settings: the sampler's.  Its `end` and `chunk` hold for scores too.
+      first_hidden: hidden states of the all-mask state of each prompt under the same parameters, as
+        the sampler recorded them, if `config.reuses_first_call`; None to compute them.
     """
     # 1. Hide d1's prompt tokens, and find each token's anchor and its suppressed ends.
     tokens, commit_call = rollout.tokens, rollout.commit_call
@@ -78,8 +94,6 @@ def anchored_log_prob(
     prompts = prompts._replace(tokens=jnp.where(draws.prompt_mask, policy.mask_id, prompts.tokens))
     index = jnp.where(rollout.sampled, anchor_index(commit_call, draws.anchors), -1)
     suppressed = end_of_text.suppressed_at_commit(rollout, end)
-
-    # 2. Score the tokens of one anchor, in one pass.
     count = draws.anchors.shape[1]
     many = count > 2
 
@@ -90,6 +104,20 @@ def anchored_log_prob(
         log_p = token_distribution.log_probs(logits, policy.mask_id, temperature, config.keep_mask)
         return token_distribution.token_log_prob(log_p, tokens)
 
+    # 2. Score all tokens of the rollouts of a prompt at its all-mask state, in one pass.
+    def first_pass(hidden: Float[Array, "U L D"] | None) -> Float[Array, "B L"]:
+        size = settings.rows_per_prompt if config.shares_first_state else 1
+        if hidden is None:
+            each = jax.tree.map(lambda x: x[:, 0], microbatch.fold(prompts, size))
+            masks = jnp.full((tokens.shape[0] // size, tokens.shape[1]), policy.mask_id)
+            hidden = denoise(policy, params, each, masks.astype(tokens.dtype)).hidden
+        by_prompt = [jnp.swapaxes(x, 1, 2) for x in microbatch.fold((tokens, suppressed), size)]
+        # What does not depend on the rollout, such as the logits, is computed once.
+        all_rows = jax.vmap(log_prob, in_axes=(None, 2, 2), out_axes=2)
+        value = token_distribution.map_positions(all_rows, settings.chunk, hidden, *by_prompt)
+        return microbatch.unfold(jnp.swapaxes(value, 1, 2))
+
+    # 3. Score the tokens of a later anchor.
     def one_pass(call: Int[Array, "B"]) -> Float[Array, "B L"]:
         state = state_at(tokens, commit_call, call, policy.mask_id)
         hidden = denoise(policy, params, prompts, state).hidden
@@ -109,14 +137,17 @@ def anchored_log_prob(
             value = one_pass(call)
         return total + jnp.where(scored, value, 0.0), None
 
-    # 3. Add up the anchors.
-    if config.remat or many:
-        anchors = (jnp.arange(count), draws.anchors.T)
-        return jax.lax.scan(jax.checkpoint(add_anchor), zero, anchors)[0]
+    # 4. Add up the anchors.
+    recomputed, first, total = config.remat or many, 0, zero
+    if draws.scale is None:  # the first anchor is the state without tokens
+        value = (jax.checkpoint(first_pass) if recomputed else first_pass)(first_hidden)
+        first, total = 1, jnp.where(index == 0, value, 0.0)
+    if recomputed and first < count:
+        anchors = (jnp.arange(first, count), draws.anchors.T[first:])
+        return jax.lax.scan(jax.checkpoint(add_anchor), total, anchors)[0]
     # No scan: its derivative would take everything that is the same for all anchors out of the
     # loop and keep it, such as every dequantized kernel.
-    total = zero
-    for j in range(count):
+    for j in range(first, count):
         total, _ = add_anchor(total, (j, draws.anchors[:, j]))
     return total
 

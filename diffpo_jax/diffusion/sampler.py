@@ -11,10 +11,16 @@ from diffpo_jax.diffusion.settings import CacheSettings, EndOfText, Rule, Sample
 from diffpo_jax.models.policy import Policy
 
 Generate = Callable[[Params, Prompts, Float[Array, ""], Key[Array, "B"]], Rollout]
+# The same with the hidden states of each prompt's first call, see `unmask.first_call`.
+GenerateWithHidden = Callable[..., tuple[Rollout, Float[Array, "U L D"] | None]]
 
 
 def make_settings(
-    config: SamplerConfig, temperature: float, ends: tuple[int, ...], scope: str = "prompt"
+    config: SamplerConfig,
+    temperature: float,
+    ends: tuple[int, ...],
+    scope: str = "prompt",
+    rows_per_prompt: int = 1,
 ) -> SamplerSettings:
     """Settings of the sampler that a configuration describes.
 
@@ -22,6 +28,7 @@ def make_settings(
       temperature: T at which tokens are drawn; rollouts and evaluations differ in it.
       ends: the end-of-text ids, the first of which is filled in after an end.
       scope: config.threshold.scope, for drawn thresholds.
+      rows_per_prompt: consecutive rows with the same prompt.
     """
     return SamplerSettings(
         length=config.length,
@@ -34,6 +41,7 @@ def make_settings(
         cache=CacheSettings(config.cache, config.cache_refresh, config.cache_rows),
         scope=scope,
         chunk=config.vocabulary_chunk,
+        rows_per_prompt=rows_per_prompt,
     )
 
 
@@ -47,6 +55,28 @@ def make_generate(
         from the head's distribution and ignores the dial; "median" takes γ = dial · exp(μ(c)).
       slots: rows in flight of the continuous batch; None for one static batch.
     """
+    generate = _make(policy, settings, threshold, slots, keep_hidden=False)
+    return lambda params, prompts, dial, keys: generate(params, prompts, dial, keys)[0]
+
+
+def make_generate_with_hidden(
+    policy: Policy, settings: SamplerSettings, *, threshold: str, slots: int | None = None
+) -> GenerateWithHidden:
+    """Builds `make_generate`'s program with the hidden states of the first call besides.
+
+    With them a scorer need not pass the all-mask state again (`likelihood.anchored_log_prob`).
+    With a cache they are None.
+    """
+    return _make(policy, settings, threshold, slots, keep_hidden=True)
+
+
+def _make(
+    policy: Policy,
+    settings: SamplerSettings,
+    threshold: str,
+    slots: int | None,
+    keep_hidden: bool,
+) -> GenerateWithHidden:
     make_threshold = {
         "fixed": thresholds.fixed,
         "drawn": lambda dial: thresholds.drawn(policy),
@@ -54,11 +84,18 @@ def make_generate(
     }
     if threshold not in make_threshold:
         raise ValueError(f"unknown threshold: {threshold!r}")
+    # A first call of its own makes the program larger.  With a cache, whose arrays belong to rows,
+    # it cannot be shared.
+    apart = settings.cache.kind == "none" and (settings.rows_per_prompt > 1 or keep_hidden)
 
     def generate(params, prompts, dial, keys):
-        gamma = make_threshold[threshold](dial)
+        rest = (make_threshold[threshold](dial), keys, settings)
+        if apart:
+            begun, hidden = unmask.first_call(policy, params, prompts, *rest, slots)
+        else:
+            begun, hidden = unmask.start(policy, params, prompts, settings), None
         if slots:
-            return continuous_batch.stream(policy, params, prompts, gamma, keys, settings, slots)
-        return unmask.unmask(policy, params, prompts, gamma, keys, settings)
+            return continuous_batch.stream(policy, params, prompts, begun, *rest, slots), hidden
+        return unmask.finish(policy, params, prompts, begun, *rest), hidden
 
     return generate

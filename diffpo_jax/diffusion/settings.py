@@ -68,6 +68,8 @@ class SamplerSettings(NamedTuple):
         uniform on [0, 1).
       scope: "prompt" draws the threshold at a row's first call, "call" anew at every call.
       chunk: positions of a row whose distributions are held at once; None for all.
+      rows_per_prompt: consecutive rows that have the same prompt.  They start from the same state,
+        so the sampler's first call and the scorer's first anchor are one pass for all of them.
     """
 
     length: int
@@ -80,3 +82,4 @@ class SamplerSettings(NamedTuple):
     cache: CacheSettings = CacheSettings()
     scope: str = "prompt"
     chunk: int | None = None
+    rows_per_prompt: int = 1

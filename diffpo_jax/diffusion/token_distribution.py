@@ -66,16 +66,16 @@ def entropy(log_p: Float[Array, "*N V"]) -> Float[Array, "*N"]:
 
 
 def map_positions(
-    function: Callable[..., Float[Array, "B c"]],
+    function: Callable[..., Float[Array, "B c ..."]],
     chunk: int | None,
     *arrays: Shaped[Array, "B L ..."],
-) -> Float[Array, "B L"]:
+) -> Float[Array, "B L ..."]:
     """Computes function(*arrays) for `chunk` positions of each row at a time, to save memory.
 
     Chunks are recomputed in the backward pass, which then holds one at a time too.
 
     Args:
-      function: maps the arrays at c positions of each row to one value per position.
+      function: maps the arrays at c positions of each row to values of each position.
       chunk: c; None for all L at once.
     """
     rows, length = arrays[0].shape[:2]
@@ -88,7 +88,7 @@ def map_positions(
 
     body = jax.checkpoint(lambda parts: function(*parts))
     values = jax.lax.map(body, tuple(cut(x) for x in arrays))
-    return jnp.moveaxis(values, 0, 1).reshape(rows, -1)[:, :length]
+    return jnp.moveaxis(values, 0, 1).reshape(rows, -1, *values.shape[3:])[:, :length]
 
 
 def sample(

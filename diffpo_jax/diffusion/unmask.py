@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from diffpo_jax.arrays import rng
+from diffpo_jax.arrays import microbatch, rng
 from diffpo_jax.arrays.types import Params, Prompts, Rollout
 from diffpo_jax.diffusion import commit, end_of_text, kv_cache, token_distribution
 from diffpo_jax.diffusion.denoise import Denoised, denoise
@@ -35,6 +35,20 @@ class Unmasking(NamedTuple):
     features: Float[Array, "B D"]
 
 
+class _Plan(NamedTuple):
+    """What the next call of each row may do."""
+
+    open_: Bool[Array, "B L"]  # masked positions
+    allowed: Bool[Array, "B L"]  # those of the current block
+    number: Int[Array, "B"]  # of the call; that of the last one in rows that are done
+    last: Bool[Array, "B"]  # whether the cap makes it the last call
+
+    @property
+    def wanted(self) -> Bool[Array, "B L"]:
+        """Positions whose distributions are read."""
+        return jnp.where(self.last[:, None], self.open_, self.allowed)
+
+
 def unmask(
     policy: Policy,
     params: Params,
@@ -48,6 +62,70 @@ def unmask(
     Args:
       keys: one per row; a row's completion depends only on its prompt and its key.
     """
+    begun = start(policy, params, prompts, settings)
+    return finish(policy, params, prompts, begun, threshold, keys, settings)
+
+
+def first_call(
+    policy: Policy,
+    params: Params,
+    prompts: Prompts,
+    threshold: Threshold,
+    keys: Key[Array, "B"],
+    settings: SamplerSettings,
+    piece: int | None = None,
+) -> tuple[Unmasking, Float[Array, "U L D"]]:
+    """Makes the first call of every row, with one pass for the rows that share a prompt.
+
+    It uses no cache: a cached sampler starts without it.
+
+    Args:
+      piece: prompts per pass; None for all U of them.
+
+    Returns:
+      The rows after the call, and each prompt's hidden states in it.
+    """
+    rows = start(policy, params, prompts, settings)
+    # 1. Take each prompt once.  The state is the same for its rows, and so is what they may do.
+    size = settings.rows_per_prompt
+    first = jax.tree.map(lambda x: x[:, 0], microbatch.fold(prompts, size))
+    plan = _plan(rows, settings)
+    open_, wanted = (microbatch.fold(x, size)[:, 0] for x in (plan.open_, plan.wanted))
+    tokens = microbatch.fold(rows.tokens, size)[:, 0]
+    read_keys = microbatch.fold(rng.fold_in_rows(keys, plan.number), size)
+
+    # 2. Pass it once, and draw from its distributions for each of its rows.
+    def one_pass(part):
+        prompts, tokens, open_, wanted, keys = part
+        out = denoise(policy, params, prompts, tokens)
+
+        def read(keys):
+            return token_distribution.read(
+                policy, params, out.hidden, wanted, open_, keys, settings
+            )
+
+        return out, jax.vmap(read, in_axes=1, out_axes=1)(keys)
+
+    parts = (first, tokens, open_, wanted, read_keys)
+    out, readings = microbatch.map_rows(one_pass, parts, piece)
+
+    # 3. Commit.
+    features = jnp.repeat(out.features, size, axis=0)
+    readings = microbatch.unfold(readings)
+    rows = _commit(params, rows, plan, features, readings, threshold, keys, settings)
+    return rows, out.hidden
+
+
+def finish(
+    policy: Policy,
+    params: Params,
+    prompts: Prompts,
+    begun: Unmasking,
+    threshold: Threshold,
+    keys: Key[Array, "B"],
+    settings: SamplerSettings,
+) -> Rollout:
+    """Makes calls until every row is done."""
 
     def unfinished(carry: tuple[Unmasking, Cache | None]) -> Array:
         return jnp.any(carry[0].commit_call == 0)
@@ -55,14 +133,13 @@ def unmask(
     def body(carry: tuple[Unmasking, Cache | None]) -> tuple[Unmasking, Cache | None]:
         return call(policy, params, prompts, *carry, threshold, keys, settings)
 
-    rows, _ = jax.lax.while_loop(unfinished, body, start(policy, params, prompts, settings))
+    cache = make_cache(policy, params, prompts, begun, settings)
+    rows, _ = jax.lax.while_loop(unfinished, body, (begun, cache))
     return record(rows)
 
 
-def start(
-    policy: Policy, params: Params, prompts: Prompts, settings: SamplerSettings
-) -> tuple[Unmasking, Cache | None]:
-    """One all-mask row per prompt, and an empty cache if the sampler has one."""
+def start(policy: Policy, params: Params, prompts: Prompts, settings: SamplerSettings) -> Unmasking:
+    """One all-mask row per prompt."""
     batch, shape = prompts.tokens.shape[0], (prompts.tokens.shape[0], settings.length)
     masks = jnp.full(shape, policy.mask_id, jnp.int32)
 
@@ -72,7 +149,7 @@ def start(
         return policy.logits(params, out.hidden), out.features
 
     logits, features = jax.eval_shape(one_pass, params)
-    rows = Unmasking(
+    return Unmasking(
         call=jnp.zeros(batch, jnp.int32),
         tokens=masks,
         commit_call=jnp.zeros(shape, jnp.int32),
@@ -83,9 +160,15 @@ def start(
         forced=jnp.zeros(batch, bool),
         features=jnp.zeros((batch, features.shape[1]), features.dtype),
     )
+
+
+def make_cache(
+    policy: Policy, params: Params, prompts: Prompts, rows: Unmasking, settings: SamplerSettings
+) -> Cache | None:
+    """An empty cache for these rows, if the sampler has one."""
     if settings.cache.kind == "none":
-        return rows, None
-    return rows, kv_cache.empty_cache(policy, params, prompts, masks)
+        return None
+    return kv_cache.empty_cache(policy, params, prompts, rows.tokens)
 
 
 def call(
@@ -99,42 +182,56 @@ def call(
     settings: SamplerSettings,
 ) -> tuple[Unmasking, Cache | None]:
     """Makes one denoiser call for every row; rows without a masked position do not change."""
-    # 1. Run the denoiser on the rows as they are.
-    open_ = rows.commit_call == 0
-    done = ~jnp.any(open_, axis=1)
-    number = jnp.where(done, rows.call, rows.call + 1)
-    last = number == (settings.max_calls or 0)  # never, without a cap
-    allowed = open_ & commit.current_block(open_, settings.block_length)
-    out, cache = _denoise(policy, params, prompts, rows, cache, ~done, last, settings)
+    plan = _plan(rows, settings)
+    out, cache = _denoise(policy, params, prompts, rows, cache, plan, settings)
+    read_keys = rng.fold_in_rows(keys, plan.number)
+    readings = token_distribution.read(
+        policy, params, out.hidden, plan.wanted, plan.open_, read_keys, settings
+    )
+    rows = _commit(params, rows, plan, out.features, readings, threshold, keys, settings)
+    return rows, cache
 
-    # 2. Get the threshold.  The first call is the all-mask pass, whose features the head reads, so
+
+def _plan(rows: Unmasking, settings: SamplerSettings) -> _Plan:
+    open_ = rows.commit_call == 0
+    number = jnp.where(jnp.any(open_, axis=1), rows.call + 1, rows.call)
+    last = number == (settings.max_calls or 0)  # never, without a cap
+    return _Plan(open_, open_ & commit.current_block(open_, settings.block_length), number, last)
+
+
+def _commit(
+    params: Params,
+    rows: Unmasking,
+    plan: _Plan,
+    features: Float[Array, "B D"],
+    readings: token_distribution.Readings,
+    threshold: Threshold,
+    keys: Key[Array, "B"],
+    settings: SamplerSettings,
+) -> Unmasking:
+    """The rows after a call, whose features and readings are given."""
+    # 1. Get the threshold.  The first call is the all-mask pass, whose features the head reads, so
     #    that the head costs no call of its own.
     first = rows.call == 0
-    features = jnp.where(first[:, None], out.features, rows.features)
+    features = jnp.where(first[:, None], features, rows.features)
     each_call = settings.scope == "call"
     threshold_keys = rng.fold_in_rows(keys, 0)  # the keys of tokens have 1, 2, ...
     if each_call:
-        threshold_keys = rng.fold_in_rows(threshold_keys, number)
+        threshold_keys = rng.fold_in_rows(threshold_keys, plan.number)
     drawn, gamma_logprob = threshold(params, features, threshold_keys)
     drawn = drawn.astype(rows.gamma.dtype)
     gamma = jnp.where(first, drawn, rows.gamma)
 
-    # 3. Read the distributions, and draw a token at every position that may be committed.
-    wanted = jnp.where(last[:, None], open_, allowed)
-    readings = token_distribution.read(
-        policy, params, out.hidden, wanted, open_, rng.fold_in_rows(keys, number), settings
-    )
-
-    # 4. Choose the positions to commit; the cap commits everything that is left.
+    # 2. Choose the positions to commit; the cap commits everything that is left.
     dial = drawn if each_call else gamma
-    chosen = commit.choose(settings.rule, readings, allowed, dial, settings.block_length)
-    committed = jnp.where(last[:, None], open_, chosen)
+    chosen = commit.choose(settings.rule, readings, plan.allowed, dial, settings.block_length)
+    committed = jnp.where(plan.last[:, None], plan.open_, chosen)
 
-    # 5. Record them, and fill the rows that have reached the end of their text.
+    # 3. Record them, and fill the rows that have reached the end of their text.
     new = Unmasking(
-        call=number,
+        call=plan.number,
         tokens=jnp.where(committed, readings.token, rows.tokens),
-        commit_call=jnp.where(committed, number[:, None], rows.commit_call),
+        commit_call=jnp.where(committed, plan.number[:, None], rows.commit_call),
         logprob=jnp.where(committed, readings.logprob, rows.logprob),
         entropy=jnp.where(committed, readings.entropy, rows.entropy),
         gamma=gamma,
@@ -142,7 +239,7 @@ def call(
         forced=rows.forced | jnp.any(committed & ~chosen, axis=1),
         features=features,
     )
-    return _fill_after_end(new, settings.end), cache
+    return _fill_after_end(new, settings.end)
 
 
 def record(rows: Unmasking) -> Rollout:
@@ -158,15 +255,15 @@ def _denoise(
     prompts: Prompts,
     rows: Unmasking,
     cache: Cache | None,
-    working: Bool[Array, "B"],
-    last: Bool[Array, "B"],
+    plan: _Plan,
     settings: SamplerSettings,
 ) -> tuple[Denoised, Cache | None]:
     if cache is None:
         return denoise(policy, params, prompts, rows.tokens), None
-    block = jnp.argmax(rows.commit_call == 0, axis=1).astype(jnp.int32) // settings.block_length
+    block = jnp.argmax(plan.open_, axis=1).astype(jnp.int32) // settings.block_length
+    working = jnp.any(plan.open_, axis=1)
     # The call of the cap commits positions of all blocks, and needs hidden states of all.
-    due = kv_cache.is_due(cache, block, working, settings.cache) | (last & working)
+    due = kv_cache.is_due(cache, block, working, settings.cache) | (plan.last & working)
     return kv_cache.denoise_cached(
         policy, params, prompts, rows.tokens, cache, block, due, settings
     )

@@ -44,7 +44,12 @@ def make_evaluator(
     slots: int | None,
 ) -> Evaluator:
     """Builds the two programs of an evaluation; each is compiled once for all dials."""
-    settings = sampler_lib.make_settings(sampler, config.temperature, tokenizers.end_ids(tokenizer))
+    settings = sampler_lib.make_settings(
+        sampler,
+        config.temperature,
+        tokenizers.end_ids(tokenizer),
+        rows_per_prompt=_rows_per_prompt(config, mesh),
+    )
 
     def make(threshold: str) -> Run:
         program = jax.jit(
@@ -75,6 +80,14 @@ def make_evaluator(
         return run
 
     return Evaluator(make("fixed"), make("median"))
+
+
+def _rows_per_prompt(config: EvaluationConfig, mesh: Mesh) -> int:
+    """Consecutive completions of a prompt that share their first call: never cut by a batch."""
+    devices = mesh.shape["data"] * mesh.shape["fsdp"]
+    samples, batch = config.samples, config.batch
+    sizes = [n for n in range(1, samples + 1) if not (samples % n or batch % (n * devices))]
+    return max(sizes, default=1)
 
 
 def choose(examples: Sequence[Example], config: EvaluationConfig) -> Sequence[Example]:

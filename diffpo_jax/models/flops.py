@@ -78,18 +78,24 @@ def call_flops(network: Network, *, tokens: int, keys: int, read: int) -> CallFl
 
 
 def rollout_flops(
-    network: Network, sampler: SamplerConfig, commit_call: np.ndarray, nfe: np.ndarray
+    network: Network,
+    sampler: SamplerConfig,
+    commit_call: np.ndarray,
+    nfe: np.ndarray,
+    rows_per_prompt: int = 1,
 ) -> float:
     """FLOPs of all calls of a batch of rollouts.
 
     Args:
       commit_call: [B L], the call of each token; above `nfe` [B] for tokens that were filled in.
+      rows_per_prompt: rollouts that share their first call; without a cache they do.
     """
     whole, size = sampler.prompt_length + sampler.length, sampler.block_length
     chunk = sampler.vocabulary_chunk or sampler.length
     read = min(-(-size // chunk) * chunk, sampler.length)
     if sampler.cache == "none":
-        return nfe.sum() * call_flops(network, tokens=whole, keys=whole, read=read).forward
+        calls = nfe.sum() - nfe.size + nfe.size / rows_per_prompt
+        return calls * call_flops(network, tokens=whole, keys=whole, read=read).forward
     span = sampler.length if sampler.cache == "prompt" else size
     call = call_flops(network, tokens=span, keys=whole, read=read)
     refresh = call_flops(network, tokens=whole, keys=whole, read=0)
@@ -97,24 +103,35 @@ def rollout_flops(
     return nfe.sum() * call.forward + refreshes * refresh.forward
 
 
-def update_passes(nfe: np.ndarray, config: RLConfig, *, compared: bool) -> Passes:
+def update_passes(
+    nfe: np.ndarray, config: RLConfig, rows_per_prompt: int = 1, *, compared: bool
+) -> Passes:
     """How often the updates of a step pass over each of its sequences.
 
     Args:
       nfe: calls of each rollout.
+      rows_per_prompt: rollouts that share the pass of their first anchor.
       compared: whether there is a reference model, for a KL.
     """
     mu, likelihood = config.inner_updates, config.likelihood
-    with_reference = (2 if config.objective.kl_in == "reward" else mu) if compared else 0
-    # Micro-batches group rows with similar numbers of calls; each makes as many passes as its
+    priced = compared and config.objective.kl_in == "reward"
+    by_old, by_reference = mu - 1 + priced, (1 if priced else mu) * compared
+    # Micro-batches group prompts with similar numbers of calls; each makes as many passes as its
     # longest row has calls.
-    size = config.micro_batch or nfe.size
-    longest = np.sort(nfe).reshape(-1, size)[:, -1]
+    size = (config.micro_batch or nfe.size) // rows_per_prompt
+    longest = np.sort(nfe.reshape(-1, rows_per_prompt).max(axis=1)).reshape(-1, size)[:, -1]
     exact = likelihood.anchors == "all"
     most = (likelihood.calls or nfe.max()) if exact else likelihood.anchors
     each = most if most <= 2 else np.minimum(most, longest).mean()
+    first = 1.0
+    if likelihood.shares_first_state:
+        first = 1 / rows_per_prompt
+        each += first - 1
+    forward = (by_old + by_reference) * each
+    if likelihood.reuses_first_call:
+        forward -= by_old * first
     sets = mu * longest.mean() if config.objective.selection == "exact" else 0
-    return Passes(float((mu - 1 + with_reference) * each), float(mu * each + sets))
+    return Passes(float(forward), float(mu * each + sets))
 
 
 def update_flops(network: Network, sampler: SamplerConfig, passes: Passes, *, whole: bool) -> float:

@@ -12,6 +12,7 @@ from diffpo_jax.distributed import chips
 from diffpo_jax.models import flops
 from diffpo_jax.planning import memory, programs, vocabulary
 from diffpo_jax.planning.topology import Topology, make_mesh
+from diffpo_jax.rl import step as rl_step
 from diffpo_jax.system.progress import say
 
 
@@ -111,7 +112,8 @@ def program_flops(config: Config, calls: int) -> dict[str, float]:
     # One update, compared with a reference once: the passes of one scoring and of one gradient.
     objective = dataclasses.replace(rl.objective, kl_in="loss")
     once = dataclasses.replace(rl, inner_updates=1, objective=objective)
-    passes = flops.update_passes(nfe, once, compared=True)
+    size = rl_step.rows_per_prompt(rl, config.mesh.data * config.mesh.fsdp)
+    passes = flops.update_passes(nfe, once, size, compared=True)
     if config.mode == "sampler":  # updates train the threshold head alone
         passes = flops.Passes(0.0, 0.0)
 
@@ -120,7 +122,7 @@ def program_flops(config: Config, calls: int) -> dict[str, float]:
 
     return {
         "rollout": float(
-            flops.rollout_flops(network, sampler, np.tile(commit_call, (nfe.size, 1)), nfe)
+            flops.rollout_flops(network, sampler, np.tile(commit_call, (nfe.size, 1)), nfe, size)
         ),
         "score": updates(passes._replace(gradient=0.0)),
         "update": updates(passes._replace(forward=0.0)),

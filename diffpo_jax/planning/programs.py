@@ -74,7 +74,11 @@ def make_step(config: Config, mesh: Mesh) -> Step:
     own, frozen = trained.split(shapes, rl.groups)
     reference = trained.reference_shapes(own, config, mesh) if config.rl.objective.kl else {}
     settings = sampler.make_settings(
-        config.sampler, config.sampler.temperature, words.ends, config.threshold.scope
+        config.sampler,
+        config.sampler.temperature,
+        words.ends,
+        config.threshold.scope,
+        rl_step.rows_per_prompt(config.rl, setup.batch_devices(mesh)),
     )
     run = rl_step.make_programs(
         policy, rl.optimizer, config.rl, settings, rl.groups, mesh, rl.state, setup.slots(config)
@@ -105,11 +109,11 @@ def _with_arguments(
 
     rollout_inputs = (params, prompts, scalar, everywhere(keys))
     programs = {"rollout": Program(run.generate, rollout_inputs, 1)}
-    rollout = result(run.generate, *rollout_inputs)
+    rollout, _ = result(run.generate, *rollout_inputs)
     draws = old = reference = None
     if config.mode != "sampler":
         draws = result(run.draw, key, rollout, prompts)
-        score_inputs = (params, prompts, rollout, draws)
+        score_inputs = (params, prompts, rollout, draws)  # as the reference scores
         old = result(run.score, *score_inputs)
         if times := _scorings(config):
             programs["score"] = Program(run.score, score_inputs, times)

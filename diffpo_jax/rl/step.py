@@ -28,7 +28,7 @@ from diffpo_jax.workdir import metrics as metrics_lib
 class Programs(NamedTuple):
     """The jitted programs of a step."""
 
-    generate: sampler.Generate
+    generate: sampler.GenerateWithHidden  # hidden states are None if `score` does not use them
     draw: Callable[..., Draws]
     score: Callable[..., jax.Array]
     old_selection: Callable[..., jax.Array]
@@ -46,6 +46,7 @@ class Context(NamedTuple):
     dial: float  # of the commit rule, used if thresholds are not drawn: γ in nats
     seed: int
     mesh: Mesh
+    rows_per_prompt: int  # consecutive rollouts that share a pass over the all-mask state
     network: flops.Network
     problems: grading.Problems  # the training split
     frozen: Params  # the parameters that are not trained
@@ -73,6 +74,21 @@ class StepResult(NamedTuple):
     advantage: np.ndarray  # [B]
 
 
+def rows_per_prompt(config: RLConfig, devices: int) -> int:
+    """Consecutive rollouts of a prompt that share a pass over its all-mask state.
+
+    The largest part of a group that stays whole: in every micro-batch, and on every device, so that
+    the devices share the passes evenly.
+    """
+    rows = config.prompts * config.group
+    micro = config.micro_batch or rows
+
+    def stays_whole(size: int) -> bool:
+        return not (config.group % size or rows % (size * devices) or micro % (size * devices))
+
+    return max((n for n in range(1, config.group + 1) if stays_whole(n)), default=1)
+
+
 def make_programs(
     policy: Policy,
     optimizer: optax.GradientTransformation,
@@ -96,9 +112,19 @@ def make_programs(
     micro = config.micro_batch
 
     def draw(key, rollout, prompts):
-        return likelihood.draw(key, rollout, prompts, config.likelihood)
+        return likelihood.draw(key, rollout, prompts, config.likelihood, config.group)
 
-    generate = sampler.make_generate(policy, settings, threshold=threshold, slots=slots)
+    # θ_old scores from the second update on, or for a KL in the reward.
+    scored = config.inner_updates > 1 or (
+        config.objective.kl and config.objective.kl_in == "reward"
+    )
+    keeps_hidden = scored and update.trains_tokens(groups) and config.likelihood.reuses_first_call
+    sampled = sampler.make_generate_with_hidden(policy, settings, threshold=threshold, slots=slots)
+
+    def generate(params, prompts, dial, keys):
+        rollout, hidden = sampled(params, prompts, dial, keys)
+        return rollout, hidden if keeps_hidden else None
+
     score = update.make_score(policy, config.likelihood, settings, micro)
     old_selection = update.make_old_selection(policy, settings)
     divergence = update.make_divergence(config.objective, settings)
@@ -149,11 +175,11 @@ def run_step(
     # 2. Make rollouts with the true sampler.
     clock = _Clock()
     params = context.frozen | state.params
-    prompts, rollout = sample_rollouts(context, params, repeated, number)
+    prompts, rollout, hidden = sample_rollouts(context, params, repeated, number)
     on_host = sharding.to_host(rollout)
     clock.lap("rollout")
     # 3. Score them under θ_old and the reference.  The devices do so while the host grades.
-    scores = score_rollouts(context, params, prompts, rollout, number)
+    scores = score_rollouts(context, params, prompts, rollout, number, hidden)
     clock.lap("score")
     # 4. Grade the texts; add the prices; compare within groups.
     graded = context.problems.grade(on_host, repeated.index)
@@ -197,18 +223,30 @@ def choose_prompts(
 
 def sample_rollouts(
     context: Context, params: Params, encoded: EncodedBatch, number: int
-) -> tuple[Prompts, Rollout]:
-    """A rollout of every prompt, each row with its own key from (seed, step, row)."""
+) -> tuple[Prompts, Rollout, jax.Array | None]:
+    """A rollout of every prompt, each row with its own key from (seed, step, row).
+
+    Returns also the hidden states of the first call, if the old policy's score uses them.
+    """
     prompts = sharding.place_batch(Prompts(encoded.tokens, encoded.mask), context.mesh)
     rows = jnp.arange(encoded.index.shape[0])
     keys = rng.row_keys(rng.key_for(context.seed, "rollout", number), rows)
-    return prompts, context.programs.generate(params, prompts, jnp.float32(context.dial), keys)
+    return prompts, *context.programs.generate(params, prompts, jnp.float32(context.dial), keys)
 
 
 def score_rollouts(
-    context: Context, params: Params, prompts: Prompts, rollout: Rollout, number: int
+    context: Context,
+    params: Params,
+    prompts: Prompts,
+    rollout: Rollout,
+    number: int,
+    hidden: jax.Array | None = None,
 ) -> Scores:
-    """Everything that is computed at θ_old, and of the reference, for all inner updates."""
+    """Everything that is computed at θ_old, and of the reference, for all inner updates.
+
+    Args:
+      hidden: what `sample_rollouts` returned besides the rollouts.
+    """
     programs, objective = context.programs, context.config.objective
     mu = context.config.inner_updates
     draws, old_log_probs, references, divergence = [None] * mu, [None] * mu, [None] * mu, None
@@ -218,7 +256,9 @@ def score_rollouts(
         priced = context.reference is not None and objective.kl_in == "reward"
         # The first update is at θ_old itself and takes its own values.
         first = 0 if priced else 1
-        old_log_probs[first:] = [programs.score(params, prompts, rollout, d) for d in draws[first:]]
+        old_log_probs[first:] = [
+            programs.score(params, prompts, rollout, d, hidden) for d in draws[first:]
+        ]
         if priced:
             compared = programs.score(context.reference, prompts, rollout, draws[0])
             divergence = programs.divergence(old_log_probs[0], compared, rollout)
@@ -268,22 +308,25 @@ def _step_values(
     values = diagnostics.derived(values, context.problems.task.reward_max)
     nfe = graded.rollout.nfe
     values["calls/rollout"] = float(np.sum(nfe))
-    values["calls/update"] = float(nfe.size * sum(_passes(context, nfe)))  # a gradient counts as 1
+    # Calls of each rollout by itself, as with NFE, whatever passes they share; a gradient counts
+    # as one.
+    values["calls/update"] = float(nfe.size * sum(_passes(context, nfe, rows_per_prompt=1)))
     return values
 
 
-def _passes(context: Context, nfe: np.ndarray) -> flops.Passes:
+def _passes(context: Context, nfe: np.ndarray, rows_per_prompt: int) -> flops.Passes:
     if not update.trains_tokens(context.groups):
         return flops.Passes(0.0, 0.0)
-    return flops.update_passes(nfe, context.config, compared=context.reference is not None)
+    compared = context.reference is not None
+    return flops.update_passes(nfe, context.config, rows_per_prompt, compared=compared)
 
 
 def step_rates(context: Context, rollout: Rollout, laps: dict[str, float]) -> dict[str, float]:
     """Rates of the rollouts by themselves, and of the whole step without evaluations."""
     tokens, rows = int(rollout.sampled.sum()), rollout.nfe.size
-    network, sampler_config = context.network, context.sampler
-    rolled = flops.rollout_flops(network, sampler_config, rollout.commit_call, rollout.nfe)
-    passes, whole = _passes(context, rollout.nfe), "denoiser" in context.groups
+    network, sampler_config, size = context.network, context.sampler, context.rows_per_prompt
+    rolled = flops.rollout_flops(network, sampler_config, rollout.commit_call, rollout.nfe, size)
+    passes, whole = _passes(context, rollout.nfe, size), "denoiser" in context.groups
     updated = rows * flops.update_flops(network, sampler_config, passes, whole=whole)
     mesh = context.mesh
     peak = chips.peak(mesh.devices.flat[0].device_kind)

@@ -47,19 +47,31 @@ def init_state(params: Params, optimizer: optax.GradientTransformation) -> Train
 
 def make_score(
     policy: Policy, config: LikelihoodConfig, settings: SamplerSettings, micro_batch: int | None
-) -> Callable[[Params, Prompts, Rollout, Draws], Float[Array, "B L"]]:
-    """Builds score(params, prompts, rollout, draws) -> log π̂ of every token [B L]."""
+) -> Callable[..., Float[Array, "B L"]]:
+    """Builds score(params, prompts, rollout, draws, hidden=None) -> log π̂ of every token [B L].
 
-    def score(params: Params, prompts: Prompts, rollout: Rollout, draws: Draws) -> Array:
+    `hidden` are the states of the sampler's first call [U L D] under these parameters, if
+    `config.reuses_first_call`.
+    """
+    size = settings.rows_per_prompt
+
+    def score(
+        params: Params, prompts: Prompts, rollout: Rollout, draws: Draws, hidden: Any = None
+    ) -> Array:
         def score_part(part):
-            return likelihood.anchored_log_prob(policy, params, *part, config, settings)
+            rows, hidden = part
+            log_p = likelihood.anchored_log_prob(
+                policy, params, *microbatch.unfold(rows), config, settings, hidden
+            )
+            return microbatch.fold(log_p, size)
 
-        rows = rollout.nfe.shape[0]
-        order = _order(rollout, micro_batch or rows)
-        batch = _take((prompts, rollout, draws), order)
-        parts = microbatch.split(batch, micro_batch or rows)
+        units = rollout.nfe.shape[0] // size
+        each = micro_batch // size if micro_batch else units
+        order = _order(rollout, size, each)
+        batch = (microbatch.fold((prompts, rollout, draws), size), hidden)
+        parts = microbatch.split(_take(batch, order), each)
         scores = microbatch.merge(jax.lax.map(score_part, parts))
-        return jnp.zeros_like(scores).at[order].set(scores)
+        return microbatch.unfold(jnp.zeros_like(scores).at[order].set(scores))
 
     return score
 
@@ -110,10 +122,11 @@ def make_update(
 
     Args:
       groups: keys of the trained parameters (`optimizer.trained_groups`).
-      micro_batch: sequences at a time, None for all; divides B.
+      micro_batch: sequences at a time, None for all; divides B and is a multiple of
+        `settings.rows_per_prompt`.
       settings: of the sampler; likelihoods are those of the distributions it drew from.
     """
-    tokens_trained = trains_tokens(groups)
+    tokens_trained, size = trains_tokens(groups), settings.rows_per_prompt
 
     def loss(params: Params, batch: Batch) -> tuple[Array, Metrics]:
         value, metrics = jnp.zeros_like(batch.advantage), {}
@@ -139,9 +152,15 @@ def make_update(
         rows = batch.advantage.shape[0]
         tokens = jnp.sum(_counted(batch.rollout, config, settings)) / rows
         batch = batch._replace(mean_tokens=jnp.full(rows, tokens, batch.advantage.dtype))
-        batch = _take(batch, _order(batch.rollout, micro_batch or rows))
+        # Rows with the same prompt stay together.
+        each = (micro_batch or rows) // size
+        order = _order(batch.rollout, size, each)
         # 2. Gradients, summed over micro-batches and divided once.
-        total, metrics = microbatch.accumulate(gradient, batch, micro_batch)
+        total, metrics = microbatch.accumulate(
+            lambda part: gradient(microbatch.unfold(part)),
+            _take(microbatch.fold(batch, size), order),
+            each,
+        )
         grads = jax.tree.map(lambda g: g / rows, total)
         # 3. Apply the optimiser.
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
@@ -166,12 +185,13 @@ def trains_tokens(groups: tuple[str, ...]) -> bool:
     return "denoiser" in groups or "adapter" in groups
 
 
-def _order(rollout: Rollout, micro_batch: int) -> Int[Array, "B"]:
-    """An order that puts rows with similar numbers of calls in one micro-batch.
+def _order(rollout: Rollout, size: int, each: int) -> Int[Array, "U"]:
+    """An order of units of `size` rows that puts those with similar numbers of calls together.
 
-    A micro-batch makes as many passes as its longest row has calls.
+    A micro-batch, of `each` units, makes as many passes as its longest row has calls.
     """
-    return microbatch.group_similar(rollout.nfe, micro_batch)
+    longest = jnp.max(microbatch.fold(rollout.nfe, size), axis=1)
+    return microbatch.group_similar(longest, each)
 
 
 def _take(tree: Any, order: Int[Array, "B"]) -> Any:

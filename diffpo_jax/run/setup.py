@@ -164,6 +164,11 @@ def write_samples(setup: Setup, name: str, rows: list[dict[str, Any]]) -> None:
         files.write_jsonl(setup.workdir.samples / f"{name}.jsonl", rows)
 
 
+def batch_devices(mesh: Mesh) -> int:
+    """Devices that split a batch."""
+    return mesh.shape["data"] * mesh.shape["fsdp"]
+
+
 def slots(config: Config) -> int | None:
     """Slots of the continuous batch in rollouts and evaluations; None for a static batch."""
     # The slots of one queue cannot be spread evenly over several devices; with a static batch the

@@ -77,11 +77,13 @@ def _make_context(
     setup: Setup, rl: trained.Trained, frozen: Params, reference: Params | None
 ) -> rl_step.Context:
     config = setup.config
+    rows_per_prompt = rl_step.rows_per_prompt(config.rl, run_setup.batch_devices(setup.mesh))
     settings = sampler.make_settings(
         config.sampler,
         config.sampler.temperature,
         tokenizers.end_ids(setup.tokenizer),
         config.threshold.scope,
+        rows_per_prompt,
     )
     slots = run_setup.slots(config)
     return rl_step.Context(
@@ -94,6 +96,7 @@ def _make_context(
         dial=config.dial,
         seed=config.seed,
         mesh=setup.mesh,
+        rows_per_prompt=rows_per_prompt,
         network=Network(config.model, config.lora, setup.policy.vocab),
         problems=grading.Problems(setup.task, setup.tokenizer, setup.task.examples("train")),
         frozen=frozen,

@@ -98,7 +98,10 @@ def measure(setup: run_setup.Setup, params: Params, config: Figure2Config) -> Me
     prompts = Prompts(jnp.asarray(repeated.tokens), jnp.asarray(repeated.mask))
     # 2. Roll out.
     settings = sampler.make_settings(
-        run.sampler, run.sampler.temperature, tokenizers.end_ids(setup.tokenizer)
+        run.sampler,
+        run.sampler.temperature,
+        tokenizers.end_ids(setup.tokenizer),
+        rows_per_prompt=config.rollouts,
     )
     threshold = "drawn" if is_learned(run, run.sampler.rule) else "fixed"
     sample = jax.jit(sampler.make_generate(setup.policy, settings, threshold=threshold))

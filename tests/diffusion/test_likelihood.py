@@ -14,8 +14,8 @@ from hypothesis.extra import numpy as hnp
 from diffpo_jax.arrays.types import Draws, Prompts, Rollout
 from diffpo_jax.config import LikelihoodConfig
 from diffpo_jax.diffusion import anchors as anchor_lib
-from diffpo_jax.diffusion import likelihood, unmask
-from diffpo_jax.diffusion.settings import SamplerSettings
+from diffpo_jax.diffusion import likelihood, sampler, unmask
+from diffpo_jax.diffusion.settings import EndOfText, SamplerSettings
 
 # Two tokens and a mask at four positions give 16 completions and 81 states.
 LENGTH, VOCAB, MASK_ID, PROMPT = 4, 3, 1, 2
@@ -119,6 +119,120 @@ def test_anchors_without_tokens_cost_no_pass():
     )()
     jax.effects_barrier()
     assert len(passes) == int(rollouts().nfe.max()) < 8
+
+
+GROUP = 4  # rows of a prompt, where they share its all-mask state
+GROUPED = jax.tree.map(lambda x: jnp.repeat(x[::GROUP], GROUP, axis=0), PROMPTS)
+
+
+def grouped_score(size, draws, config, first_hidden=None, **how):
+    """Values, and the gradient of a weighted sum of them, for rows that share prompts."""
+    settings = SamplerSettings(LENGTH, LENGTH, 0.7, rows_per_prompt=size, **how)
+    weights = jnp.asarray(np.random.default_rng(8).normal(size=(ROWS, LENGTH)), jnp.float32)
+    end = {"sampled": jnp.asarray(np.random.default_rng(9).random((ROWS, LENGTH)) < 0.8)}
+    rollout = rollouts()._replace(**end)
+    passes = []
+
+    def hidden(params, tokens, mask):
+        jax.debug.callback(lambda: passes.append(tokens.shape[0]))
+        return POLICY.hidden(params, tokens, mask)
+
+    def total(params):
+        value = likelihood.anchored_log_prob(
+            POLICY._replace(hidden=hidden),
+            params,
+            GROUPED,
+            rollout,
+            draws,
+            config,
+            settings,
+            first_hidden,
+        )
+        return jnp.sum(value * weights), value
+
+    out = jax.device_get(jax.jit(jax.grad(total, has_aux=True))(PARAMS))
+    jax.effects_barrier()
+    return out, passes
+
+
+@pytest.mark.parametrize("remat", [False, True])
+@pytest.mark.parametrize("count", [1, 2, 4])
+@pytest.mark.parametrize(
+    "how",
+    [
+        {},
+        {"chunk": 3},
+        {"end": EndOfText((2,), suppress="while_open")},
+        {"end": EndOfText((2,), suppress="never"), "chunk": 1},
+    ],
+)
+def test_rows_that_share_the_first_pass_score_the_same(count, remat, how):
+    config = LikelihoodConfig(anchors=count, remat=remat, prompt_masking=0.0)
+    draws = likelihood.draw(jax.random.key(5), rollouts(), GROUPED, config)
+    (expected_gradient, expected), alone = grouped_score(1, draws, config, **how)
+    (gradient, got), together = grouped_score(GROUP, draws, config, **how)
+    np.testing.assert_allclose(got, expected, atol=1e-5)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, atol=2e-5), gradient, expected_gradient
+    )
+    assert set(alone) == {ROWS} and ROWS // GROUP in together
+    assert together.count(ROWS) < len(alone)
+
+
+def test_prompts_that_are_masked_row_by_row_share_nothing():
+    masked = {"anchors": 2, "prompt_masking": 0.5}
+    by_rollout = LikelihoodConfig(**masked)
+    draws = likelihood.draw(jax.random.key(6), rollouts(), GROUPED, by_rollout, GROUP)
+    assert (np.asarray(draws.prompt_mask[:GROUP]) != np.asarray(draws.prompt_mask[0])).any()
+    (_, expected), _ = grouped_score(1, draws, by_rollout)
+    (_, got), passes = grouped_score(GROUP, draws, by_rollout)
+    np.testing.assert_array_equal(got, expected)
+    assert set(passes) == {ROWS}
+
+    by_prompt = LikelihoodConfig(**masked, masked_per="prompt")
+    draws = likelihood.draw(jax.random.key(6), rollouts(), GROUPED, by_prompt, GROUP)
+    mask = np.asarray(draws.prompt_mask).reshape(-1, GROUP, PROMPT)
+    assert (mask == mask[:, :1]).all() and mask.any()
+    assert not (mask & ~np.asarray(GROUPED.mask).reshape(mask.shape)).any()
+    (_, expected), _ = grouped_score(1, draws, by_prompt)
+    (_, got), passes = grouped_score(GROUP, draws, by_prompt)
+    np.testing.assert_allclose(got, expected, atol=1e-5)
+    assert ROWS // GROUP in passes
+
+
+@pytest.mark.parametrize("count", [1, 2, "all"])
+def test_the_samplers_first_call_gives_the_first_anchor_without_a_pass(count):
+    config = LikelihoodConfig(anchors=count, prompt_masking=0.0)
+    settings = SamplerSettings(LENGTH, LENGTH, 1.0, rows_per_prompt=GROUP)
+    make = sampler.make_generate_with_hidden
+    run = jax.jit(make(POLICY, settings, threshold="drawn"))
+    keys = jax.random.split(jax.random.key(2), ROWS)
+    rollout, hidden = run(PARAMS, GROUPED, jnp.float32(0), keys)
+    draws = likelihood.draw(jax.random.key(5), rollout, GROUPED, config)
+    passes = []
+
+    def counted(params, tokens, mask):
+        jax.debug.callback(lambda: passes.append(1))
+        return POLICY.hidden(params, tokens, mask)
+
+    def score(first_hidden):
+        passes.clear()
+        policy = POLICY._replace(hidden=counted)
+        value = jax.jit(
+            lambda: likelihood.anchored_log_prob(
+                policy, PARAMS, GROUPED, rollout, draws, config, settings, first_hidden
+            )
+        )()
+        jax.effects_barrier()
+        return np.asarray(value), len(passes)
+
+    expected, with_pass = score(None)
+    got, without = score(hidden)
+    assert without == with_pass - 1
+    np.testing.assert_allclose(got, expected, atol=1e-6)
+    # Tokens of the first call are scored as they were drawn.
+    first = np.asarray(rollout.commit_call) == 1
+    np.testing.assert_allclose(got[first], rollout.logprob[first], atol=1e-5)
 
 
 def test_is_exact_by_hand():

@@ -126,7 +126,7 @@ def test_finished_rows_and_committed_tokens_never_change():
     settings = SamplerSettings(LENGTH, LENGTH, 1.0, 0)
 
     def start():
-        return unmask.start(policy, PARAMS, PROMPTS, settings)[0]
+        return unmask.start(policy, PARAMS, PROMPTS, settings)
 
     @jax.jit
     def step(rows):

@@ -21,11 +21,15 @@ from diffpo_jax.distributed.mesh import make_mesh
 from diffpo_jax.rl import step, update
 from diffpo_jax.rl.optimizer import make_optimizer, trained_groups
 
-ROWS, LENGTH, PROMPT = 16, 4, 3
-SAMPLER = SamplerSettings(LENGTH, LENGTH, temperature=1.0)
+# Groups of four, of which one device keeps all rows together and eight devices two.
+PROMPTS, GROUP, LENGTH, PROMPT = 8, 4, 4, 3
+ROWS = PROMPTS * GROUP
 CONFIG = RLConfig(
-    micro_batch=8,
-    likelihood=LikelihoodConfig(anchors=2, remat=False, prompt_masking=0.1),
+    prompts=PROMPTS,
+    group=GROUP,
+    micro_batch=16,
+    inner_updates=2,
+    likelihood=LikelihoodConfig(anchors=2, remat=False, prompt_masking=0.1, masked_per="prompt"),
     objective=ObjectiveConfig(weights="token", kl=0.0, gamma_weight=1.0),
     optimizer=OptimizerConfig(denoiser_lr=1e-3, threshold_lr=1e-2, warmup=2, weight_decay=0.1),
 )
@@ -42,19 +46,24 @@ def on_mesh(shape, slots=0):
     state = update.init_state(PARAMS, optimizer)
     rows = sharding.batch_sharding(mesh) if shape != ONE else None
     policy, _ = reference.tiny_policy(threshold=HEAD, positions=8, rows=rows)
-    programs = step.make_programs(policy, optimizer, CONFIG, SAMPLER, groups, mesh, state, slots)
+    size = step.rows_per_prompt(CONFIG, shape[0] * shape[1])
+    assert size == (4 if shape == ONE else 2 if shape[0] * shape[1] == 8 else 4)
+    settings = SamplerSettings(LENGTH, LENGTH, temperature=1.0, rows_per_prompt=size)
+    programs = step.make_programs(policy, optimizer, CONFIG, settings, groups, mesh, state, slots)
     # Copies: the update donates its state.
     placed = jax.device_put(
         jax.tree.map(np.array, state), sharding.shardings(state, mesh), may_alias=False
     )
-    prompts = sharding.place_batch(reference.some_prompts(0, ROWS, PROMPT, 5), mesh)
+    prompts = reference.some_prompts(0, PROMPTS, PROMPT, 5)
+    repeated = jax.tree.map(lambda x: np.repeat(x, GROUP, axis=0), prompts)
+    prompts = sharding.place_batch(repeated, mesh)
     return mesh, programs, placed, prompts
 
 
 def sample(shape, slots=0):
     _, programs, state, prompts = on_mesh(shape, slots)
     keys = rng.row_keys(rng.key_for(0, "rollout", 1), jnp.arange(ROWS))
-    rollout = programs.generate(state.params, prompts, jnp.float32(0), keys)
+    rollout, _ = programs.generate(state.params, prompts, jnp.float32(0), keys)
     if shape != ONE and not slots:
         assert len(rollout.tokens.addressable_shards) == np.prod(shape)
         assert rollout.tokens.addressable_shards[0].data.shape[0] < ROWS

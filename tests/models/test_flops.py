@@ -94,11 +94,13 @@ def test_rollout_flops(changes, expected):
 @pytest.mark.parametrize(
     ("anchors", "objective", "compared", "expected"),
     [
-        (2, {}, False, (2 * 2, 3 * 2)),  # the first update scores itself
-        (2, {}, True, (5 * 2, 3 * 2)),
-        (2, {"kl_in": "reward"}, True, (4 * 2, 3 * 2)),
-        ("all", {}, False, (2 * 3, 3 * 3)),  # micro-batches of one: four and two passes
-        (1, {"selection": "exact"}, False, (2, 3 + 3 * 3)),
+        # The first update scores itself, and the sampler's first call is the old policy's first
+        # anchor.
+        (2, {}, False, (2 * 1, 3 * 2)),
+        (2, {}, True, (2 * 1 + 3 * 2, 3 * 2)),
+        (2, {"kl_in": "reward"}, True, (3 * 1 + 2, 3 * 2)),
+        ("all", {}, False, (2 * 2, 3 * 3)),  # micro-batches of one: four and two passes
+        (1, {"selection": "exact"}, False, (0, 3 + 3 * 3)),
     ],
 )
 def test_passes_of_three_updates(anchors, objective, compared, expected):
@@ -109,6 +111,27 @@ def test_passes_of_three_updates(anchors, objective, compared, expected):
         objective=ObjectiveConfig(**objective),
     )
     assert flops.update_passes(NFE, config, compared=compared) == expected
+
+
+@pytest.mark.parametrize(
+    ("likelihood", "expected"),
+    [
+        ({"anchors": 2}, (1 + 2 * 1.5, 2 * 1.5)),
+        ({"anchors": "all"}, (3 + 2 * 3.5, 2 * 3.5)),  # the longest row has four calls
+        ({"anchors": 1, "prompt_masking": 0.1}, (1 + 2, 2)),  # each row has a prompt of its own
+        # One prompt for both rows, which is not the sampler's.
+        ({"anchors": 1, "prompt_masking": 0.1, "masked_per": "prompt"}, (0.5 + 2 * 0.5, 2 * 0.5)),
+        ({"anchors": "all", "calls": 2}, (2 + 2 * 2, 2 * 2)),
+    ],
+)
+def test_rows_of_a_prompt_share_their_first_pass(likelihood, expected):
+    """Two updates with a KL in the loss; both rows have the same prompt."""
+    config = RLConfig(inner_updates=2, likelihood=LikelihoodConfig(**likelihood))
+    assert flops.update_passes(NFE, config, 2, compared=True) == expected
+    assert flops.rollout_flops(SMALL, SAMPLER, COMMIT_CALL, NFE, 2) == 5 * call(9, 6)
+    cached = dataclasses.replace(SAMPLER, cache="dual")
+    alone = flops.rollout_flops(SMALL, cached, COMMIT_CALL, NFE)
+    assert flops.rollout_flops(SMALL, cached, COMMIT_CALL, NFE, 2) == alone
 
 
 def test_update_flops():

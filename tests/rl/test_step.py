@@ -16,7 +16,10 @@ from diffpo_jax.rl import step
     ("groups", "gradient"), [(("denoiser",), 3), (("adapter",), None), (("threshold",), 0)]
 )
 def test_mfu_counts_the_whole_step(groups, gradient):
-    """Two chips of 197e12 FLOP/s; nine rollout calls; gradients of two anchors for four rows."""
+    """Two chips of 197e12 FLOP/s; rollouts of nine calls; gradients of two anchors for four rows.
+
+    Two rows of a prompt share the first call and the first anchor.
+    """
     network = flops.Network(ModelConfig(), LoRAConfig(rank=2), 13)
     devices = np.array([types.SimpleNamespace(device_kind="TPU v5 lite")] * 2)
     config = RLConfig(group=2)
@@ -26,6 +29,7 @@ def test_mfu_counts_the_whole_step(groups, gradient):
         sampler=SamplerConfig(length=3),
         groups=groups,
         network=network,
+        rows_per_prompt=2,
         mesh=types.SimpleNamespace(devices=devices, size=2),
     )
     rollout = Rollout(*[None] * len(Rollout._fields))._replace(
@@ -36,6 +40,23 @@ def test_mfu_counts_the_whole_step(groups, gradient):
     got = step.step_rates(context, rollout, {"rollout": 0.5, "grade": 0.1, "update": 0.4})
     call = flops.call_flops(network, tokens=19, keys=19, read=3)
     backwards = call.gradient(whole=False) if gradient is None else gradient * call.forward
-    assert got["mfu"] == pytest.approx((9 * call.forward + 8 * backwards) / (2 * 197e12))
+    assert got["mfu"] == pytest.approx((7 * call.forward + 6 * backwards) / (2 * 197e12))
     assert got["tokens_per_second_per_chip"] == 12 / 2
     assert (got["tokens_per_second"], got["calls_per_second"]) == (12 / 0.5, 9 / 0.5)
+
+
+@pytest.mark.parametrize(
+    ("prompts", "group", "micro", "devices", "expected"),
+    [
+        (64, 8, 64, 1, 8),
+        (64, 8, None, 1, 8),
+        (64, 8, 12, 1, 4),  # micro-batches hold parts of a group
+        (3, 8, None, 8, 1),  # 24 rows: each device has 3, of which no 2 are sure to share a prompt
+        (8, 6, None, 16, 3),
+        (16, 6, 32, 16, 2),
+        (4, 7, 7, 1, 7),
+    ],
+)
+def test_rows_per_prompt_by_hand(prompts, group, micro, devices, expected):
+    config = RLConfig(prompts=prompts, group=group, micro_batch=micro)
+    assert step.rows_per_prompt(config, devices) == expected

@@ -211,6 +211,46 @@ def test_score_is_the_anchored_log_probability(batch):
     np.testing.assert_allclose(np.where(sampled, log_p_at_start(), 0), expected, atol=1e-5)
 
 
+@pytest.mark.parametrize("micro_batch", [None, ROWS // 2])
+@pytest.mark.parametrize(
+    "anchored", [ANCHORED, LikelihoodConfig(anchors="all", prompt_masking=0.0)]
+)
+def test_rows_that_share_a_prompt_give_the_same_update(batch, anchored, micro_batch):
+    prompts = jax.tree.map(lambda x: jnp.repeat(x[::2], 2, axis=0), batch.prompts)
+    nfe = jnp.asarray(np.random.default_rng(3).permutation(ROWS) % 3 + 1, jnp.int32)
+    calls = jnp.minimum(batch.rollout.commit_call, nfe[:, None])
+    rollout = batch.rollout._replace(nfe=nfe, commit_call=calls)
+    draws = likelihood.draw(jax.random.key(4), rollout, prompts, anchored)
+    batch = batch._replace(prompts=prompts, rollout=rollout, draws=draws)
+    groups, optimizer = (
+        MODES["joint"],
+        keeping_gradients(make_optimizer(OPTIMIZER, MODES["joint"], 1)),
+    )
+
+    def updated(size, micro_batch):
+        step = update.make_update(
+            POLICY,
+            optimizer,
+            anchored,
+            OBJECTIVE,
+            groups=groups,
+            settings=SETTINGS._replace(rows_per_prompt=size),
+            micro_batch=micro_batch,
+        )
+        return jax.jit(step)(update.init_state(PARAMS, optimizer), {}, batch)
+
+    def scored(size, micro_batch):
+        settings = SETTINGS._replace(rows_per_prompt=size)
+        score = jax.jit(update.make_score(POLICY, anchored, settings, micro_batch))
+        return score(PARAMS, prompts, rollout, draws)
+
+    expected, metrics = updated(1, None)
+    got, shared_metrics = updated(2, micro_batch)
+    assert_close(gradient_of(got), gradient_of(expected), atol=4e-6)
+    assert_close(shared_metrics, metrics, atol=1e-4)
+    np.testing.assert_allclose(scored(2, micro_batch), scored(1, None), atol=1e-5)
+
+
 def test_first_gradient_is_weighted_reinforce(batch):
     def reinforce(params):
         log_p = plain_log_probs(params, batch)
