@@ -96,6 +96,16 @@ def ratio(a: Times, b: Times) -> dict[str, float]:
     }
 
 
+def pair_ratios(a: list[float], b: list[float]) -> dict[str, float]:
+    """Returns median, least and most of a/b over neighbouring timings."""
+    ratios = np.divide(a, b)
+    return {
+        "median": float(np.median(ratios)),
+        "min": float(ratios.min()),
+        "max": float(ratios.max()),
+    }
+
+
 def cores() -> int:
     """Returns the number of cores this process may run on."""
     if hasattr(os, "sched_getaffinity"):

@@ -151,6 +151,59 @@ def gradient(
     return list(torch.autograd.grad(loss, list(model.parameters())))
 
 
+@torch.no_grad()
+def generate_by_confidence(
+    model: Denoiser, prompts: Tensor, length: int, calls: int, temperature: float, mask_id: int
+) -> Tensor:
+    """Runs LLaDA's loop with its own rule and returns the completion [B L].
+
+    Each call draws a token at every position and commits the masked positions whose tokens have the
+    largest probabilities (untempered), L / calls of them; the first calls commit one more if that
+    leaves a rest.  Noise is float32, and one top-k takes all rows.
+    """
+    masks = torch.full((prompts.shape[0], length), mask_id)
+    x = torch.cat([prompts, masks], dim=1)
+    completion = x[:, -length:]  # a view
+    for call in range(calls):
+        logits = model(x, length)
+        logits[..., mask_id] = -torch.inf
+        noisy = logits
+        if temperature:
+            exponential = torch.empty_like(logits).exponential_()
+            noisy = logits / temperature - exponential.log_()
+        choice = noisy.argmax(-1)
+        chosen = logits.gather(-1, choice[..., None])[..., 0]
+        confidence = (chosen - logits.logsumexp(-1)).masked_fill(completion != mask_id, -torch.inf)
+        count = length // calls + (call < length % calls)
+        place = confidence.topk(count, dim=1).indices
+        completion.scatter_(1, place, choice.gather(1, place))
+    return completion.clone()
+
+
+def anchored_loss(
+    model: Denoiser,
+    prompts: Tensor,
+    states: list[Tensor],
+    scored: list[Tensor],
+    completion: Tensor,
+    advantage: Tensor,
+) -> Tensor:
+    """Returns the policy-gradient loss with one denoiser pass per anchor.
+
+    Args:
+      states: the completion [B L] at each anchor; for d1, only the all-mask state.
+      scored: the tokens [B L] that each anchor scores.
+    """
+    length, total = completion.shape[1], torch.zeros(completion.shape)
+    for state, here in zip(states, scored):
+        logits = model(torch.cat([prompts, state], dim=1), length)
+        nll = F.cross_entropy(logits.flatten(0, 1), completion.flatten(), reduction="none")
+        total = total - torch.where(here, nll.view_as(completion), 0.0)
+    rho = (total - total.detach()).exp()
+    clipped = rho.clamp(0.8, 1.2)
+    return -torch.minimum(rho * advantage[:, None], clipped * advantage[:, None]).mean()
+
+
 def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Rotates pairs (i, i + Dh/2): the half-split convention."""
     a, b = x.chunk(2, dim=-1)

@@ -10,7 +10,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from benchmarks import against_pytorch, published, steps, timing
+from benchmarks import against_published, against_pytorch, published, steps, timing
 
 ROOT = Path(__file__).parents[1]
 SHAPE = ["--rows=2", "--width=16", "--layers=1", "--heads=2", "--ff=24", "--repeats=1"]
@@ -69,6 +69,67 @@ def test_against_pytorch_compares_both_sides(tmp_path):
     assert_times(result["results"]["update_k2"]["jax"])
     assert "torch" not in result["results"]["update_k2"]
     assert result["results"]["update_k2"]["to_k1"]["ratio"] > 0
+
+
+TINY_NETWORK = against_published.Network(width=16, layers=2, heads=2, ff=24, vocab=9)
+TINY_CASES = [
+    against_published.Case(
+        "rollout", TINY_NETWORK, rows=4, prompt=5, length=5, rivals=("lean", "llada"), calls=3
+    ),
+    against_published.Case(
+        "update",
+        TINY_NETWORK,
+        rows=4,
+        prompt=5,
+        length=4,
+        rivals=("lean_k2", "d1"),
+        calls=4,
+        anchors=2,
+        group=2,
+        micro_batch=2,
+    ),
+]
+
+
+@pytest.fixture(scope="module")
+def against_lean():
+    pytest.importorskip("torch")
+    args = against_published.arguments(["--repeats=1"])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("NPROC", "1")  # restored afterwards
+        return against_published.measure(args, timing.machine(), TINY_CASES)
+
+
+@pytest.mark.slow
+def test_against_published_compares_equal_work(against_lean):
+    rollout, update = against_lean["results"].values()
+    assert rollout["agreement"] == "100.0% of tokens"
+    assert update["agreement"].startswith("gradient norm to ")
+    assert rollout["memory"] == {"ours": None, "theirs": None}
+    assert update["memory"]["ours"] > 0
+    for one in (rollout, update):
+        assert one["ratio"]["cpu"]["min"] == one["ratio"]["cpu"]["median"] > 0
+
+
+@pytest.mark.slow
+def test_against_published_names_the_rows_without_a_checkout(against_lean):
+    text = against_published.report(against_lean)
+    assert "rollout / lean PyTorch " in text
+    assert "left out: rollout / LLaDA generate (needs --llada, --dllm)" in text
+    assert "left out: update / d1 compute_loss, K=1 (needs --d1, --dllm)" in text
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [("--only=nothing", "--only=nothing: no row"), ("--dllm=/", "--dllm=/: dllm/core/samplers")],
+)
+def test_against_published_explains_mistakes(argument, message, capsys, monkeypatch):
+    pytest.importorskip("torch")
+    monkeypatch.setenv("NPROC", "1")  # restored afterwards
+    with pytest.raises(SystemExit) as stopped:
+        against_published.main([argument])
+    assert stopped.value.code == 2
+    assert capsys.readouterr().err.startswith(f"error: {message}")
 
 
 @pytest.mark.slow
@@ -256,6 +317,11 @@ def test_ratio_pairs_neighbouring_timings():
     # The machine becomes ten times slower half-way; the ratio stays the same.
     a, b = timing.Times([1.0, 10.0], [2.0, 2.0]), timing.Times([2.0, 20.0], [1.0, 1.0])
     assert timing.ratio(a, b) == {"ratio": 0.5, "ratio_cpu": 2.0}
+
+
+def test_pair_ratios_gives_median_and_extremes():
+    found = timing.pair_ratios([1.0, 10.0, 6.0], [2.0, 20.0, 3.0])
+    assert found == {"median": 0.5, "min": 0.5, "max": 2.0}
 
 
 def test_summary_takes_the_median():
