@@ -142,12 +142,13 @@ def _cached_rollouts() -> list[Case]:
     }
     return [
         Case(
-            f"rollout {name} {cache} cache, {rows} rows",
+            f"rollout {name} {cache} cache, {rows} row{'s' * (rows > 1)}",
             network,
             rows=rows,
             **work,
             rivals=("fast_dllm", "dllm_fast") if rows == 1 else ("dllm_fast",),
             cache=cache,
+            chunk=work["block"],  # so that only the block is projected to the vocabulary
         )
         for name, (network, most, work) in sizes.items()
         for cache in CACHES
