@@ -64,8 +64,10 @@ def measure(args: argparse.Namespace, machine: dict[str, Any]) -> dict[str, Any]
     import jax
 
     from diffpo_jax.config import check, convert
+    from diffpo_jax.distributed import chips
     from diffpo_jax.distributed import mesh as mesh_lib
-    from diffpo_jax.planning import programs
+    from diffpo_jax.planning import programs, vocabulary
+    from diffpo_jax.run import sizes
     from diffpo_jax.system.errors import UserError
 
     jax.config.update("jax_enable_compilation_cache", False)  # so that compile times are real
@@ -77,6 +79,8 @@ def measure(args: argparse.Namespace, machine: dict[str, Any]) -> dict[str, Any]
             "rl.objective.selection to gamma_token or none."
         )
     mesh = mesh_lib.make_mesh(config.mesh)
+    vocab, memory = vocabulary.make_vocabulary(config).size, chips.memory(mesh.devices.flat[0])
+    config = sizes.resolve(config, mesh, vocab, memory)
     run, results = _Run(config, mesh, programs.make_step(config, mesh)), {}
     for name in PROGRAMS[: PROGRAMS.index(args.last) + 1]:
         if name in run.step.programs:

@@ -38,8 +38,6 @@ def get_config(preset: str = "default") -> ml_collections.ConfigDict:
     config.pretrain.steps, config.pretrain.warmup, config.pretrain.decay = 1_200, 50, "linear"
     config.method, config.rl.steps = "diffpo_no_is", 150
     config.rl.optimizer.denoiser_lr, config.rl.optimizer.decay = 1e-4, "linear"
-    # As many tokens per micro-batch as in configs/sudoku.py: small enough for a core's cache.
-    config.pretrain.micro_batch = config.rl.micro_batch = 128
     config.evaluation.examples = config.evaluation.validation_examples = None
     config.checkpoint.every = 50
     return presets.apply(config, preset, SIZES, "configs/countdown.py")

@@ -83,5 +83,5 @@ def test_a_directory_without_config_files_is_refused(tmp_path):
 def test_choices_and_bounds_are_in_the_type_column():
     text = config_page.page(ROOT / "configs")
     assert "| `clip` | ppo or unconditional | `'ppo'` |" in text
-    assert "| `slots` | int (above 0) or None | `64` |" in text
+    assert "| `slots` | int (above 0), auto or None | `'auto'` |" in text
     assert "| `gammas` | list of float (finite and at least 0) (non-empty) |" in text

@@ -1,6 +1,6 @@
 """Checks of a whole configuration: each field by its annotation, then rules between fields."""
 
-from diffpo_jax.config import DIALS, RANKINGS, Config, StudyConfig
+from diffpo_jax.config import AUTO, DIALS, RANKINGS, Config, StudyConfig
 from diffpo_jax.config.values import check_fields
 from diffpo_jax.system.errors import UserError
 
@@ -183,14 +183,19 @@ def _check_batches(config: Config) -> None:
     shared = "the devices take equal parts of a batch"
     _check_divides(devices, ("config.evaluation.batch", config.evaluation.batch), shared)
     rollouts = ("config.rl.prompts * config.rl.group", rl.prompts * rl.group)
-    batches = [(rollouts, ("config.rl.micro_batch", rl.micro_batch))]
+    batches = [(rollouts, ("config.rl.micro_batch", _number(rl.micro_batch)))]
     if stage.steps:  # otherwise there is no such batch
         batch = ("config.pretrain.batch", stage.batch)
-        batches.append((batch, ("config.pretrain.micro_batch", stage.micro_batch)))
+        batches.append((batch, ("config.pretrain.micro_batch", _number(stage.micro_batch))))
     for batch, micro_batch in batches:
         _check_divides(micro_batch, batch)
         _check_divides(devices, micro_batch, shared)
         _check_divides(devices, batch, shared)
+
+
+def _number(size: int | str | None) -> int | None:
+    """A size, or None if it is still to be chosen: `run.sizes` chooses one that divides."""
+    return None if size == AUTO else size
 
 
 def _check_divides(

@@ -17,10 +17,12 @@ from ml_collections import config_dict, config_flags
 from diffpo_jax.config import METHODS, RANKINGS, Config, StudyConfig, check, values
 from diffpo_jax.system.errors import UserError
 
-# Fields that may differ when a workdir is resumed, since they cannot change what a run computes.
+# Fields that may differ when a workdir is resumed, since they cannot change what a run computes,
+# apart from rounding.
 # The guard may stop or slow a run.  A finished run may be evaluated again on another file or grid.
 _FREE = ("mesh.", "logging.", "checkpoint.", "rl.guard.", "evaluation.", "task.data_dir")
-_FREE += ("task.test_file",)
+_FREE += ("task.test_file", "sampler.slots", "sampler.vocabulary_chunk", "rl.micro_batch")
+_FREE += ("pretrain.micro_batch",)
 # The exceptions, which decide the validation accuracies of a run.
 _NOT_FREE = ("evaluation.temperature", "evaluation.samples", "evaluation.validation_examples")
 # Fields that may name a file, "@FILE".

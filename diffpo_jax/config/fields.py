@@ -26,6 +26,10 @@ NON_EMPTY = Bound("non-empty", bool)
 WITHOUT_REPEATS = Bound("without repeats", lambda x: len(set(x)) == len(x))
 Calls = Annotated[tuple[Annotated[float, Bound("at least 1", lambda x: x >= 1)], ...], NON_EMPTY]
 OptionalInt = Annotated[PositiveInt | None, Was(0)]  # older versions wrote 0 for None
+AUTO = "auto"
+# A size that changes speed and memory only: a number, None for no limit, or "auto" for one that
+# suits the machine (run/sizes.py).
+Size = Annotated[PositiveInt | Literal["auto"] | None, Was(0)]
 OptionalText = Annotated[str | None, Was("")]  # older versions wrote "" for None
 GroupSize = Annotated[int, Bound("at least 2: a group of one learns nothing", lambda x: x >= 2)]
 Decay = Literal["none", "linear"]
@@ -195,13 +199,13 @@ class SamplerConfig:
     stop_at_end: bool = False  # Whether a committed end of text ends the row; the rest is filled
     # When end-of-text tokens may not be committed; see diffusion/end_of_text.py
     suppress_end: Literal["none", "never", "while_open", "last"] = "none"
-    slots: OptionalInt = 64  # Rows in flight of the continuous batch. None: one static batch
+    slots: Size = AUTO  # Rows in flight of the continuous batch. None: one static batch
     # Keys and values kept between calls: none, the prompt's, or all but the current block's
     cache: Literal["none", "prompt", "dual"] = "none"
     cache_refresh: OptionalInt = None  # Calls between refreshes; 1 is exact. None: once per block
     cache_rows: OptionalInt = None  # Rows per refresh pass. None: all rows, if one is due
     # Positions of a row whose token distributions are held at once. None: all
-    vocabulary_chunk: OptionalInt = None
+    vocabulary_chunk: Size = AUTO
 
 
 @dataclasses.dataclass(frozen=True)
@@ -222,7 +226,7 @@ class DemonstrationsConfig:
 class PretrainConfig:
     steps: Count = 120  # Optimiser steps of masked-diffusion SFT
     batch: PositiveInt = 256  # Sequences per step
-    micro_batch: OptionalInt = None  # Sequences per micro-batch, over all devices. None: all
+    micro_batch: Size = AUTO  # Sequences per micro-batch, over all devices. None: all
     kind: Literal["adamw", "adafactor"] = "adamw"  # Optimiser; see rl.optimizer.kind
     learning_rate: float = 2e-3  # Learning rate of either optimiser
     warmup: Count = 10  # Steps of linear warm-up
@@ -352,7 +356,7 @@ class RLConfig:
     candidates: PositiveInt = 1
     group: GroupSize = 8  # Rollouts per prompt, G (our choice)
     inner_updates: PositiveInt = 1  # Updates on the rollouts of a step, mu (our choice)
-    micro_batch: OptionalInt = None  # Sequences per micro-batch, over all devices. None: all
+    micro_batch: Size = AUTO  # Sequences per micro-batch, over all devices. None: all
     likelihood: LikelihoodConfig = LikelihoodConfig()
     objective: ObjectiveConfig = ObjectiveConfig()
     speed: SpeedConfig = SpeedConfig()

@@ -30,7 +30,7 @@ def smoke(config: ConfigDict) -> None:
     _shrink(config)
     examples = config.task[config.task.name]
     examples.train_examples, examples.validation_examples, examples.test_examples = 512, 64, 64
-    config.pretrain.steps, config.pretrain.batch, config.pretrain.micro_batch = 12, 32, None
+    config.pretrain.steps, config.pretrain.batch = 12, 32
     config.rl.steps, config.rl.prompts, config.rl.inner_updates = 8, 8, 2
     config.pretrain.decay = config.rl.optimizer.decay = "none"
     config.evaluation.batch, config.evaluation.every = 64, 4
@@ -68,7 +68,7 @@ def characters(config: ConfigDict) -> None:
 def _shrink(config: ConfigDict) -> None:
     config.model.width, config.model.layers, config.model.ff = 32, 2, 64
     config.model.heads = config.model.kv_heads = 2
-    config.rl.group, config.rl.micro_batch = 4, 16
+    config.rl.group = 4
     config.evaluation.gammas = (0.0, 0.1, 1.0)
 
 

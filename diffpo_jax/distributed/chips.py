@@ -2,6 +2,8 @@
 
 from typing import Any, NamedTuple
 
+import jax
+
 
 class Chip(NamedTuple):
     """A TPU chip."""
@@ -53,6 +55,15 @@ def platform(device: Any) -> str:
     if "cuda" not in device.client.platform_version.lower():
         return "gpu"
     return "cuda" if float(device.compute_capability) >= 8.0 else "gpu"
+
+
+def memory(device: Any) -> float | None:
+    """Bytes of a device's memory that programs may use; None if it does not tell, as CPUs."""
+    try:
+        stats = device.memory_stats()
+    except (NotImplementedError, jax.errors.JaxRuntimeError):  # a device that is only described
+        stats = None
+    return float(stats["bytes_limit"]) if stats and "bytes_limit" in stats else None
 
 
 def peak(device_kind: str) -> float | None:

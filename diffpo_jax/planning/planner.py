@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from diffpo_jax.config import DIALS, Config
 from diffpo_jax.distributed import chips
@@ -13,6 +14,7 @@ from diffpo_jax.models import flops
 from diffpo_jax.planning import memory, programs, vocabulary
 from diffpo_jax.planning.topology import Topology, make_mesh
 from diffpo_jax.rl import step as rl_step
+from diffpo_jax.run import sizes
 from diffpo_jax.system.progress import say
 
 
@@ -31,6 +33,7 @@ def plan(config: Config, topology: Topology, calls: int = 0) -> dict[str, Any]:
     """
     # 1. Trace the programs, and count what they compute.
     mesh = make_mesh(config.mesh, topology)
+    config = _with_sizes(config, mesh, topology)
     step, calls = programs.make_step(config, mesh), calls or most_calls(config)
     kind, devices = topology.devices[0].device_kind, len(topology.devices)
     resident, peak = memory.resident_bytes(step), chips.peak(kind)
@@ -74,6 +77,11 @@ def plan(config: Config, topology: Topology, calls: int = 0) -> dict[str, Any]:
     }
 
 
+def _with_sizes(config: Config, mesh: Mesh, topology: Topology) -> Config:
+    """The configuration with the sizes that a run on these devices takes for "auto"."""
+    return sizes.resolve(config, mesh, vocabulary.make_vocabulary(config).size, topology.limit)
+
+
 def most_calls(config: Config) -> int:
     """The most denoiser calls of a rollout: a token per call, unless the rule sets their number."""
     sampler = config.sampler
@@ -83,7 +91,8 @@ def most_calls(config: Config) -> int:
 
 def programs_fit(config: Config, topology: Topology, names: tuple[str, ...]) -> bool:
     """Whether the named programs fit; only these are compiled, up to the first that does not."""
-    step = programs.make_step(config, make_mesh(config.mesh, topology))
+    mesh = make_mesh(config.mesh, topology)
+    step = programs.make_step(_with_sizes(config, mesh, topology), mesh)
     resident = memory.resident_bytes(step)
     for name in names:
         if name in step.programs:
@@ -103,7 +112,11 @@ def _fits(compiled: programs.Compiled, usage: dict[str, Any]) -> bool | None:
 
 
 def program_flops(config: Config, calls: int) -> dict[str, float]:
-    """FLOPs of one run of each program, over all devices, as a run's `time/mfu` counts them."""
+    """FLOPs of one run of each program, over all devices, as a run's `time/mfu` counts them.
+
+    Args:
+      config: without "auto".
+    """
     rl, sampler = config.rl, config.sampler
     network = flops.Network(config.model, config.lora, vocabulary.make_vocabulary(config).size)
     nfe = np.full(rl.prompts * rl.group, calls)

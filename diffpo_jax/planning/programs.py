@@ -22,7 +22,7 @@ from diffpo_jax.models import families
 from diffpo_jax.planning import vocabulary
 from diffpo_jax.rl import step as rl_step
 from diffpo_jax.rl import update
-from diffpo_jax.run import setup, trained
+from diffpo_jax.run import setup, sizes, trained
 
 
 class Program(NamedTuple):
@@ -56,10 +56,14 @@ def make_step(config: Config, mesh: Mesh) -> Step:
 
     Nothing is compiled yet; shapes alone are traced.
 
+    Args:
+      config: sizes that are still "auto" are chosen without regard to memory.
+
     Raises:
       UserError: the vocabulary is not known, or an array does not divide over the mesh.
     """
     words = vocabulary.make_vocabulary(config)
+    config = sizes.resolve(config, mesh, words.size, memory=None)
     policy = families.make_policy(
         config.model,
         config.threshold,

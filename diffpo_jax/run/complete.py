@@ -46,6 +46,7 @@ def complete(
     prompt = config.task.prompt
     tokens, mask = data.encode_prompts(texts, tokenizer, config.sampler.prompt_length, prompt)
     mesh = mesh_lib.make_mesh(config.mesh)
+    config = setup.with_sizes(config, tokenizer, mesh)
     policy = setup.make_policy(config, tokenizer, mesh)
     params = base_model.restore(workdir, model, policy, mesh, config.model.quantized)
     kind, number = threshold_choice.threshold_in_use(config, run=run_config, model=model, dial=dial)

@@ -17,6 +17,7 @@ from diffpo_jax.distributed import mesh as mesh_lib
 from diffpo_jax.evaluation import evaluator
 from diffpo_jax.models import families, huggingface
 from diffpo_jax.models.policy import Policy
+from diffpo_jax.run import sizes
 from diffpo_jax.system import files
 from diffpo_jax.system.errors import UserError
 from diffpo_jax.system.progress import say
@@ -56,6 +57,7 @@ def prepare(config: Config, workdir: layout.Workdir) -> Setup:
     # The first process writes a generated data set; the others wait and read it.
     task = hosts.in_turn(lambda: tasks.make_task(config.task, data_dir))
     tokenizer = tokenizers.make_tokenizer(config.tokenizer)
+    config = with_sizes(config, tokenizer, mesh)
     check_examples(config, task, tokenizer)
     policy, rows = make_policy(config, tokenizer, mesh), slots(config)
     return Setup(
@@ -104,6 +106,12 @@ def with_weights(config: Config) -> Config:
     config = dataclasses.replace(config, model=huggingface.adopt_sizes(config.model))
     check.check(config)
     return config
+
+
+def with_sizes(config: Config, tokenizer: Any, mesh: Mesh) -> Config:
+    """A configuration with the sizes that suit the machine in place of "auto"."""
+    memory = chips.memory(mesh.devices.flat[0])
+    return sizes.resolve(config, mesh, config.model.vocab or len(tokenizer), memory)
 
 
 def make_policy(config: Config, tokenizer: Any, mesh: Mesh) -> Policy:
@@ -170,7 +178,11 @@ def batch_devices(mesh: Mesh) -> int:
 
 
 def slots(config: Config) -> int | None:
-    """Slots of the continuous batch in rollouts and evaluations; None for a static batch."""
+    """Slots of the continuous batch in rollouts and evaluations; None for a static batch.
+
+    Args:
+      config: with numbers in place of "auto" (`sizes.resolve`).
+    """
     # The slots of one queue cannot be spread evenly over several devices; with a static batch the
     # rows of all devices wait for the slowest together.
     return config.sampler.slots if config.mesh.data * config.mesh.fsdp == 1 else None

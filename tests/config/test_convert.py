@@ -108,7 +108,10 @@ RULE = {"mode": "model"}  # rules without a threshold need this mode
         (RULE | {"sampler.rule": "confidence", "sampler.fallback": "best"}, "most_confident, left"),
         ({"sampler.suppress_end": "always"}, "none, never, while_open, last"),
         ({"sampler.cache": "all"}, "none, prompt, dual"),
-        ({"sampler.vocabulary_chunk": -1}, "vocabulary_chunk=-1 must be above 0"),
+        (
+            {"sampler.vocabulary_chunk": -1},
+            r"vocabulary_chunk=-1 must be int \(above 0\), auto or None",
+        ),
         ({"rl.objective.weights": "pairs"}, "none, token, sequence, normalised"),
         ({"rl.objective.ratio": "word"}, "token, sequence"),
         ({"rl.objective.kl_estimator": "k4"}, "k1, k2, k3"),

@@ -31,7 +31,14 @@ def config(preset="smoke", **overrides) -> Config:
     return convert.from_config_dict(values)
 
 
-SMALL = {"model.layers": 1, "rl.inner_updates": 1, "mesh.data": 2, "mesh.fsdp": 4}
+SMALL = {
+    "model.layers": 1,
+    "rl.micro_batch": 16,
+    "sampler.vocabulary_chunk": None,
+    "rl.inner_updates": 1,
+    "mesh.data": 2,
+    "mesh.fsdp": 4,
+}
 
 
 @pytest.fixture(scope="module")
@@ -240,7 +247,7 @@ def test_bisection_finds_the_largest_that_fits(limit):
 
 
 def test_candidates_divide_into_whole_micro_batches():
-    changed = config(**SMALL | {"rl.prompts": 8, "rl.group": 6, "rl.micro_batch": 16})
+    changed = config(**SMALL | {"rl.prompts": 8, "rl.group": 6})
     assert search.micro_batches(changed) == [8, 16, 24, 48]
     assert search.prompts(changed, 16)[:3] == [8, 16, 24]  # 8 x 6 = 3 x 16
 
@@ -255,7 +262,7 @@ def test_a_search_fits_the_micro_batch_and_then_the_prompts(monkeypatch):
         return changed.rl.prompts <= 21
 
     monkeypatch.setattr(planner, "programs_fit", fits)
-    changed = config(**SMALL | {"rl.prompts": 8, "rl.group": 6, "rl.micro_batch": 16})
+    changed = config(**SMALL | {"rl.prompts": 8, "rl.group": 6})
     found = search.search(changed, topology.find("cpu:8"))
     assert found == {"micro_batch": 24, "prompts": 20}
     assert text.format_search(found).splitlines()[0].endswith("--config.rl.micro_batch=24")
