@@ -14,15 +14,15 @@ from diffpo_jax.models.families import make_policy
 from diffpo_jax.models.policy import Policy
 
 
-def draw(log_p, key):
-    """A token by inverse cumulation over parts of the vocabulary, then within one part.
+def draw(log_p, u):
+    """A token from two uniform numbers, for a part of the vocabulary and for a token within it.
 
     Parts have as many tokens as the largest divisor of V up to its root, for small V.
     """
     p = np.exp(np.asarray(log_p, np.float64))
     root = int(np.sqrt(len(p)))
     size = max(n for n in range(1, root + 1) if len(p) % n == 0)
-    first, second = (float(u) for u in jax.random.uniform(key, (2,)))
+    first, second = map(float, u)
     parts = p.reshape(-1, size)
     part = np.searchsorted(np.cumsum(parts.sum(1)) / p.sum(), first, side="right")
     inside = np.searchsorted(np.cumsum(parts[part]) / parts[part].sum(), second, side="right")

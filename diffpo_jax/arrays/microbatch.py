@@ -64,10 +64,11 @@ def map_rows(function: Callable[[Any], Any], tree: Any, size: int | None) -> Any
     rows = jax.tree.leaves(tree)[0].shape[0]
     if not size or size >= rows:
         return function(tree)
-    # The last piece is filled up with the last row.
-    index = jnp.minimum(jnp.arange(-(-rows // size) * size), rows - 1).reshape(-1, size)
-    results = jax.lax.map(lambda i: function(jax.tree.map(lambda x: x[i], tree)), index)
-    return jax.tree.map(lambda x: x[:rows], unfold(results))
+    if rows % size:  # the last piece is filled up with the last row
+        index = jnp.minimum(jnp.arange(-(-rows // size) * size), rows - 1)
+        tree = jax.tree.map(lambda x: x[index], tree)
+    results = unfold(jax.lax.map(function, fold(tree, size)))
+    return jax.tree.map(lambda x: x[:rows], results)
 
 
 def group_similar(key: Int[Array, "B"], size: int) -> Int[Array, "B"]:

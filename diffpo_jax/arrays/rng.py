@@ -27,8 +27,3 @@ def fold_in_rows(keys: Key[Array, "B"], numbers: Int[Array, "*B"] | int) -> Key[
     """Folds a number into the key of each row: one for all rows, or each row's own."""
     numbers = jnp.broadcast_to(jnp.asarray(numbers, jnp.int32), keys.shape)
     return jax.vmap(jax.random.fold_in)(keys, numbers)
-
-
-def position_keys(keys: Key[Array, "B"], positions: Int[Array, "B c"]) -> Key[Array, "B c"]:
-    """One key per position, derived from the row's key and the position's number."""
-    return jax.vmap(jax.vmap(jax.random.fold_in, (None, 0)))(keys, positions)

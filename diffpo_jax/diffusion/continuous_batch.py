@@ -33,7 +33,7 @@ def stream(
     params: Params,
     prompts: Prompts,
     begun: unmask.Unmasking,
-    threshold: Threshold,
+    threshold: Threshold | None,
     keys: Key[Array, "Q"],
     settings: SamplerSettings,
     slots: int,
@@ -43,6 +43,7 @@ def stream(
     Args:
       prompts: the queue, Q rows.
       begun: their rows, from `unmask.start` or after `unmask.first_call`.
+      threshold: None if every row has its threshold from its first call.
       slots: rows in flight; at most Q are used.
     """
     queue = prompts.tokens.shape[0]

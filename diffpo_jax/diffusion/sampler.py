@@ -89,13 +89,13 @@ def _make(
     apart = settings.cache.kind == "none" and (settings.rows_per_prompt > 1 or keep_hidden)
 
     def generate(params, prompts, dial, keys):
-        rest = (make_threshold[threshold](dial), keys, settings)
+        gamma, hidden = make_threshold[threshold](dial), None
+        begun = unmask.start(policy, params, prompts, settings)
         if apart:
-            begun, hidden = unmask.first_call(policy, params, prompts, *rest, slots)
-        else:
-            begun, hidden = unmask.start(policy, params, prompts, settings), None
-        if slots:
-            return continuous_batch.stream(policy, params, prompts, begun, *rest, slots), hidden
-        return unmask.finish(policy, params, prompts, begun, *rest), hidden
+            begun, hidden = unmask.first_call(policy, params, prompts, gamma, keys, settings, slots)
+            gamma = gamma if settings.scope == "call" else None
+        rest = (policy, params, prompts, begun, gamma, keys, settings)
+        rollout = continuous_batch.stream(*rest, slots) if slots else unmask.finish(*rest)
+        return rollout, hidden
 
     return generate

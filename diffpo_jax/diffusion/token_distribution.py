@@ -16,7 +16,6 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key, Shaped
 
-from diffpo_jax.arrays import rng
 from diffpo_jax.arrays.types import Params
 from diffpo_jax.diffusion import end_of_text
 from diffpo_jax.diffusion.settings import SamplerSettings
@@ -92,11 +91,8 @@ def map_positions(
 
 
 def sample(
-    log_p: Float[Array, "B L V"],
-    keys: Key[Array, "B"],
-    positions: Int[Array, "B L"],
-    temperature: float,
-) -> Int[Array, "B L"]:
+    log_p: Float[Array, "B c V"], u: Float[Array, "B c 2"], temperature: float
+) -> Int[Array, "B c"]:
     """Draws a token at every position, or takes the argmax at temperature 0.
 
     The draw inverts the cumulated probabilities twice: over parts of about √V tokens, and within
@@ -105,17 +101,14 @@ def sample(
 
     Args:
       log_p: result of `log_probs` at this temperature (at any temperature, if this is 0).
-      keys: one per row.  A draw depends only on the row's key and the position's number, not on the
-        batch, nor on which positions are read together.
+      u: uniform on [0, 1).
     """
     if temperature == 0:
         return jnp.argmax(log_p, axis=-1).astype(jnp.int32)
-    flat = rng.position_keys(keys, positions).reshape(-1)
-    u = jax.vmap(lambda key: jax.random.uniform(key, (2,)))(flat).reshape(*positions.shape, 2)
     vocab = log_p.shape[-1]
     size = _part_size(vocab)
     padded = jnp.pad(log_p, ((0, 0), (0, 0), (0, -vocab % size)), constant_values=-jnp.inf)
-    parts = jnp.exp(padded).reshape(*positions.shape, -1, size)
+    parts = jnp.exp(padded).reshape(*u.shape[:-1], -1, size)
     part = invert_cumulated(jnp.sum(parts, axis=-1), u[..., 0])
     within = part[..., None] * size + jnp.arange(size)
     inside = jnp.take_along_axis(log_p, jnp.minimum(within, vocab - 1), axis=-1)
@@ -162,16 +155,19 @@ def read(
       keys: the keys of this call, one per row.
     """
     length, suppressed = wanted.shape[1], end_of_text.suppressed(open_, settings.end)
+    # Numbers of all positions, so that a draw depends only on the row's key and the position, not
+    # on the batch, nor on which positions are read together: two for the token, one for its rank.
+    u = jax.vmap(lambda key: jax.random.uniform(key, (length, 3)))(keys)
 
     def read_at(places: Int[Array, "B c"]) -> Readings:
         logits = policy.logits(params, jnp.take_along_axis(hidden, places[..., None], axis=1))
         masked = jnp.take_along_axis(suppressed, places, axis=1)
-        return _read_logits(policy.mask_id, logits, masked, keys, places, settings)
+        numbers = jnp.take_along_axis(u, places[..., None], axis=1)
+        return _read_logits(policy.mask_id, logits, masked, numbers, settings)
 
     if not settings.chunk or settings.chunk >= length:
         logits = policy.logits(params, hidden)
-        everywhere = jnp.broadcast_to(jnp.arange(length, dtype=jnp.int32), wanted.shape)
-        readings = _read_logits(policy.mask_id, logits, suppressed, keys, everywhere, settings)
+        readings = _read_logits(policy.mask_id, logits, suppressed, u, settings)
         return jax.tree.map(lambda x: jnp.where(wanted, x, 0), readings)
 
     # Each row's wanted positions first; as many chunks as the row with most of them needs.
@@ -203,8 +199,7 @@ def _read_logits(
     mask_id: int,
     logits: Float[Array, "B c V"],
     suppressed: Bool[Array, "B c"],
-    keys: Key[Array, "B"],
-    positions: Int[Array, "B c"],
+    u: Float[Array, "B c 3"],
     settings: SamplerSettings,
 ) -> Readings:
     logits = end_of_text.mask_end_logits(logits, suppressed, settings.end)
@@ -212,10 +207,9 @@ def _read_logits(
     log_p = untempered
     if settings.temperature not in (0, 1):
         log_p = log_probs(logits, mask_id, settings.temperature)
-    token = sample(log_p, rng.fold_in_rows(keys, 0), positions, settings.temperature)
+    token = sample(log_p, u[..., :2], settings.temperature)
     h = entropy(untempered)
-    error_keys = rng.fold_in_rows(keys, 1)
-    error = _error(untempered, token, h, error_keys, positions, settings.ranking)
+    error = _error(untempered, token, h, u[..., 2], settings.ranking)
     if settings.end.suppress == "last":
         error = jnp.where(end_of_text.is_end(token, settings.end), jnp.inf, error)
     return Readings(token, token_log_prob(log_p, token), h, error)
@@ -225,8 +219,7 @@ def _error(
     untempered: Float[Array, "B c V"],
     token: Int[Array, "B c"],
     h: Float[Array, "B c"],
-    keys: Key[Array, "B"],
-    positions: Int[Array, "B c"],
+    u: Float[Array, "B c"],
     ranking: str,
 ) -> Float[Array, "B c"]:
     """The error proxy by which positions are ranked, see `SamplerSettings.ranking`."""
@@ -240,6 +233,5 @@ def _error(
     if ranking == "drawn":
         return -jnp.exp(token_log_prob(untempered, token))
     if ranking == "random":
-        draw = jax.vmap(jax.vmap(lambda key: jax.random.uniform(key, (), h.dtype)))
-        return draw(rng.position_keys(keys, positions))
+        return u
     raise ValueError(f"unknown ranking: {ranking!r}")

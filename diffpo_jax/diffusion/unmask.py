@@ -121,11 +121,15 @@ def finish(
     params: Params,
     prompts: Prompts,
     begun: Unmasking,
-    threshold: Threshold,
+    threshold: Threshold | None,
     keys: Key[Array, "B"],
     settings: SamplerSettings,
 ) -> Rollout:
-    """Makes calls until every row is done."""
+    """Makes calls until every row is done.
+
+    Args:
+      threshold: None if every row has its threshold from its first call.
+    """
 
     def unfinished(carry: tuple[Unmasking, Cache | None]) -> Array:
         return jnp.any(carry[0].commit_call == 0)
@@ -177,11 +181,15 @@ def call(
     prompts: Prompts,
     rows: Unmasking,
     cache: Cache | None,
-    threshold: Threshold,
+    threshold: Threshold | None,
     keys: Key[Array, "B"],
     settings: SamplerSettings,
 ) -> tuple[Unmasking, Cache | None]:
-    """Makes one denoiser call for every row; rows without a masked position do not change."""
+    """Makes one denoiser call for every row; rows without a masked position do not change.
+
+    Args:
+      threshold: None if every row has its threshold from its first call.
+    """
     plan = _plan(rows, settings)
     out, cache = _denoise(policy, params, prompts, rows, cache, plan, settings)
     read_keys = rng.fold_in_rows(keys, plan.number)
@@ -205,39 +213,41 @@ def _commit(
     plan: _Plan,
     features: Float[Array, "B D"],
     readings: token_distribution.Readings,
-    threshold: Threshold,
+    threshold: Threshold | None,
     keys: Key[Array, "B"],
     settings: SamplerSettings,
 ) -> Unmasking:
     """The rows after a call, whose features and readings are given."""
     # 1. Get the threshold.  The first call is the all-mask pass, whose features the head reads, so
     #    that the head costs no call of its own.
-    first = rows.call == 0
-    features = jnp.where(first[:, None], features, rows.features)
-    each_call = settings.scope == "call"
-    threshold_keys = rng.fold_in_rows(keys, 0)  # the keys of tokens have 1, 2, ...
-    if each_call:
-        threshold_keys = rng.fold_in_rows(threshold_keys, plan.number)
-    drawn, gamma_logprob = threshold(params, features, threshold_keys)
-    drawn = drawn.astype(rows.gamma.dtype)
-    gamma = jnp.where(first, drawn, rows.gamma)
+    dial = rows.gamma
+    if threshold is not None:
+        first, each_call = rows.call == 0, settings.scope == "call"
+        features = jnp.where(first[:, None], features, rows.features)
+        threshold_keys = rng.fold_in_rows(keys, 0)  # the keys of tokens have 1, 2, ...
+        if each_call:
+            threshold_keys = rng.fold_in_rows(threshold_keys, plan.number)
+        drawn, gamma_logprob = threshold(params, features, threshold_keys)
+        drawn = drawn.astype(rows.gamma.dtype)
+        rows = rows._replace(
+            gamma=jnp.where(first, drawn, rows.gamma),
+            gamma_logprob=jnp.where(first, gamma_logprob, rows.gamma_logprob),
+            features=features,
+        )
+        dial = drawn if each_call else rows.gamma
 
     # 2. Choose the positions to commit; the cap commits everything that is left.
-    dial = drawn if each_call else gamma
     chosen = commit.choose(settings.rule, readings, plan.allowed, dial, settings.block_length)
     committed = jnp.where(plan.last[:, None], plan.open_, chosen)
 
     # 3. Record them, and fill the rows that have reached the end of their text.
-    new = Unmasking(
+    new = rows._replace(
         call=plan.number,
         tokens=jnp.where(committed, readings.token, rows.tokens),
         commit_call=jnp.where(committed, plan.number[:, None], rows.commit_call),
         logprob=jnp.where(committed, readings.logprob, rows.logprob),
         entropy=jnp.where(committed, readings.entropy, rows.entropy),
-        gamma=gamma,
-        gamma_logprob=jnp.where(first, gamma_logprob, rows.gamma_logprob),
         forced=rows.forced | jnp.any(committed & ~chosen, axis=1),
-        features=features,
     )
     return _fill_after_end(new, settings.end)
 

@@ -89,8 +89,8 @@ KEYS = jax.random.split(jax.random.key(1), 3)
 
 
 def draw(log_p, keys, temperature=1.0):
-    at = jnp.tile(jnp.arange(log_p.shape[1], dtype=jnp.int32), (log_p.shape[0], 1))
-    return np.asarray(token_distribution.sample(log_p, keys, at, temperature))
+    u = jax.vmap(lambda key: jax.random.uniform(key, (log_p.shape[1], 2)))(keys)
+    return np.asarray(token_distribution.sample(log_p, u, temperature))
 
 
 def test_temperature_zero_takes_the_most_likely_token():
@@ -98,16 +98,6 @@ def test_temperature_zero_takes_the_most_likely_token():
     unmasked = np.where(np.arange(5) == MASK_ID, -np.inf, LOGITS)
     np.testing.assert_array_equal(got, unmasked.argmax(-1))
     np.testing.assert_array_equal(got, draw(log_p(), KEYS[::-1], 0.0))
-
-
-def test_draws_of_a_row_depend_only_on_its_key():
-    together = draw(log_p(), KEYS, 1.0)
-    alone = [draw(log_p()[i : i + 1], KEYS[i : i + 1], 1.0)[0] for i in range(3)]
-    np.testing.assert_array_equal(together, alone)
-    backwards = draw(log_p()[::-1], KEYS[::-1], 1.0)
-    np.testing.assert_array_equal(together, backwards[::-1])
-    other = jax.random.split(jax.random.key(2), 3)
-    assert (np.asarray(together) != np.asarray(draw(log_p(), other, 1.0))).any()
 
 
 def test_draws_follow_the_distribution():
@@ -148,8 +138,8 @@ def many_draws(p, count, chunk=500):
 
     def some(keys):
         same = jnp.broadcast_to(log_p, (chunk, 1, len(p)))
-        at = jnp.zeros((chunk, 1), jnp.int32)
-        return token_distribution.sample(same, keys, at, 1.0)[:, 0]
+        u = jax.vmap(lambda key: jax.random.uniform(key, (1, 2)))(keys)
+        return token_distribution.sample(same, u, 1.0)[:, 0]
 
     return np.bincount(np.asarray(jax.jit(lambda k: jax.lax.map(some, k))(keys)).ravel())
 
@@ -225,6 +215,25 @@ def test_readings_equal_numpy(ranking, temperature):
         if temperature == 0:
             assert token == np.argmax(log_p)
     assert not any(np.asarray(x)[~np.asarray(WANTED)].any() for x in at)
+
+
+@pytest.mark.parametrize("chunk", [None, 2])
+def test_draws_of_a_row_depend_only_on_its_key(chunk):
+    settings = SamplerSettings(LENGTH, LENGTH, temperature=1.0, chunk=chunk)
+
+    def tokens(rows, keys=KEYS):
+        rows = np.asarray(rows)
+        read = jax.jit(
+            lambda h, w, k: token_distribution.read(POLICY, PARAMS, h, w, w, k, settings)
+        )
+        everywhere = jnp.ones((len(rows), LENGTH), bool)
+        return np.asarray(read(HIDDEN[rows], everywhere, keys[rows]).token)
+
+    together = tokens([0, 1, 2])
+    np.testing.assert_array_equal(together, np.concatenate([tokens([i]) for i in range(3)]))
+    np.testing.assert_array_equal(together, tokens([2, 1, 0])[::-1])
+    other = jax.random.split(jax.random.key(2), 3)
+    assert (together != tokens([0, 1, 2], other)).any()
 
 
 def test_random_errors_are_uniform_and_differ_by_row_and_position():

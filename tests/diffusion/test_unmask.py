@@ -180,8 +180,8 @@ def test_each_call_draws_with_its_own_key():
         log_p = reference.log_probs(
             logits_of(row)(np.where(calls < number, tokens, MASK_ID)), MASK_ID
         )
-        key = jax.random.fold_in(jax.random.fold_in(KEYS[row], number), 0)
-        drawn = [reference.draw(log_p[p], jax.random.fold_in(key, p)) for p in range(LENGTH)]
+        u = jax.random.uniform(jax.random.fold_in(KEYS[row], number), (LENGTH, 3))
+        drawn = [reference.draw(log_p[p], u[p, :2]) for p in range(LENGTH)]
         now = calls == number
         np.testing.assert_array_equal(tokens[now], np.array(drawn)[now])
 
