@@ -104,13 +104,14 @@ def rollout_flops(
 
 
 def update_passes(
-    nfe: np.ndarray, config: RLConfig, rows_per_prompt: int = 1, *, compared: bool
+    nfe: np.ndarray, config: RLConfig, rows_per_prompt: int | None = None, *, compared: bool
 ) -> Passes:
     """How often the updates of a step pass over each of its sequences.
 
     Args:
       nfe: calls of each rollout.
-      rows_per_prompt: rollouts that share the pass of their first anchor.
+      rows_per_prompt: rollouts that share the pass of their first anchor, for which the old policy
+        needs none; None counts the states that each rollout is scored in, whoever computed them.
       compared: whether there is a reference model, for a KL.
     """
     mu, likelihood = config.inner_updates, config.likelihood
@@ -118,17 +119,18 @@ def update_passes(
     by_old, by_reference = mu - 1 + priced, (1 if priced else mu) * compared
     # Micro-batches group prompts with similar numbers of calls; each makes as many passes as its
     # longest row has calls.
-    size = (config.micro_batch or nfe.size) // rows_per_prompt
-    longest = np.sort(nfe.reshape(-1, rows_per_prompt).max(axis=1)).reshape(-1, size)[:, -1]
+    unit = rows_per_prompt or 1
+    size = (config.micro_batch or nfe.size) // unit
+    longest = np.sort(nfe.reshape(-1, unit).max(axis=1)).reshape(-1, size)[:, -1]
     exact = likelihood.anchors == "all"
     most = (likelihood.calls or nfe.max()) if exact else likelihood.anchors
     each = most if most <= 2 else np.minimum(most, longest).mean()
     first = 1.0
     if likelihood.shares_first_state:
-        first = 1 / rows_per_prompt
+        first = 1 / unit
         each += first - 1
     forward = (by_old + by_reference) * each
-    if likelihood.reuses_first_call:
+    if likelihood.reuses_first_call and rows_per_prompt:
         forward -= by_old * first
     sets = mu * longest.mean() if config.objective.selection == "exact" else 0
     return Passes(float(forward), float(mu * each + sets))

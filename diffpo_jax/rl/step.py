@@ -308,13 +308,13 @@ def _step_values(
     values = diagnostics.derived(values, context.problems.task.reward_max)
     nfe = graded.rollout.nfe
     values["calls/rollout"] = float(np.sum(nfe))
-    # Calls of each rollout by itself, as with NFE, whatever passes they share; a gradient counts
-    # as one.
-    values["calls/update"] = float(nfe.size * sum(_passes(context, nfe, rows_per_prompt=1)))
+    # States that each rollout is scored in, whatever passes are shared, as NFE counts its calls;
+    # a gradient counts as one.
+    values["calls/update"] = float(nfe.size * sum(_passes(context, nfe, None)))
     return values
 
 
-def _passes(context: Context, nfe: np.ndarray, rows_per_prompt: int) -> flops.Passes:
+def _passes(context: Context, nfe: np.ndarray, rows_per_prompt: int | None) -> flops.Passes:
     if not update.trains_tokens(context.groups):
         return flops.Passes(0.0, 0.0)
     compared = context.reference is not None

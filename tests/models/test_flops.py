@@ -61,7 +61,7 @@ def test_as_xla_counts(counted):
 
 
 SMALL = Network(ModelConfig(width=4, heads=2, kv_heads=1, ff=6, layers=2), LoRAConfig(), 10)
-SAMPLER = SamplerConfig(prompt_length=3, length=6, block_length=2)
+SAMPLER = SamplerConfig(prompt_length=3, length=6, block_length=2, vocabulary_chunk=None)
 NFE = np.array([4, 2])
 # Row 0: two calls, then one, then one, in blocks of two.  Row 1 ends in its second block.
 COMMIT_CALL = np.array([[1, 2, 3, 3, 4, 4], [1, 1, 2, 3, 3, 3]])
@@ -94,13 +94,11 @@ def test_rollout_flops(changes, expected):
 @pytest.mark.parametrize(
     ("anchors", "objective", "compared", "expected"),
     [
-        # The first update scores itself, and the sampler's first call is the old policy's first
-        # anchor.
-        (2, {}, False, (2 * 1, 3 * 2)),
-        (2, {}, True, (2 * 1 + 3 * 2, 3 * 2)),
-        (2, {"kl_in": "reward"}, True, (3 * 1 + 2, 3 * 2)),
-        ("all", {}, False, (2 * 2, 3 * 3)),  # micro-batches of one: four and two passes
-        (1, {"selection": "exact"}, False, (0, 3 + 3 * 3)),
+        (2, {}, False, (2 * 2, 3 * 2)),  # the first update scores itself
+        (2, {}, True, (5 * 2, 3 * 2)),
+        (2, {"kl_in": "reward"}, True, (4 * 2, 3 * 2)),
+        ("all", {}, False, (2 * 3, 3 * 3)),  # micro-batches of one: four and two passes
+        (1, {"selection": "exact"}, False, (2, 3 + 3 * 3)),
     ],
 )
 def test_passes_of_three_updates(anchors, objective, compared, expected):
@@ -111,6 +109,10 @@ def test_passes_of_three_updates(anchors, objective, compared, expected):
         objective=ObjectiveConfig(**objective),
     )
     assert flops.update_passes(NFE, config, compared=compared) == expected
+    # The sampler's first call is the first anchor of the old policy.
+    by_old = 3 if objective.get("kl_in") == "reward" else 2
+    passes = flops.update_passes(NFE, config, 1, compared=compared)
+    assert passes == (expected[0] - by_old, expected[1])
 
 
 @pytest.mark.parametrize(
@@ -126,7 +128,7 @@ def test_passes_of_three_updates(anchors, objective, compared, expected):
 )
 def test_rows_of_a_prompt_share_their_first_pass(likelihood, expected):
     """Two updates with a KL in the loss; both rows have the same prompt."""
-    config = RLConfig(inner_updates=2, likelihood=LikelihoodConfig(**likelihood))
+    config = RLConfig(inner_updates=2, micro_batch=None, likelihood=LikelihoodConfig(**likelihood))
     assert flops.update_passes(NFE, config, 2, compared=True) == expected
     assert flops.rollout_flops(SMALL, SAMPLER, COMMIT_CALL, NFE, 2) == 5 * call(9, 6)
     cached = dataclasses.replace(SAMPLER, cache="dual")

@@ -22,11 +22,11 @@ def test_mfu_counts_the_whole_step(groups, gradient):
     """
     network = flops.Network(ModelConfig(), LoRAConfig(rank=2), 13)
     devices = np.array([types.SimpleNamespace(device_kind="TPU v5 lite")] * 2)
-    config = RLConfig(group=2)
+    config = RLConfig(group=2, micro_batch=None)
     likelihood = dataclasses.replace(config.likelihood, anchors=2)
     context = step.Context(*[None] * len(step.Context._fields))._replace(
         config=dataclasses.replace(config, likelihood=likelihood),
-        sampler=SamplerConfig(length=3),
+        sampler=SamplerConfig(length=3, vocabulary_chunk=None),
         groups=groups,
         network=network,
         rows_per_prompt=2,
