@@ -152,6 +152,7 @@ def make_config(args: argparse.Namespace, method: str):
     values = sudoku.get_config()
     values.method = method
     values.threshold.gamma = args.gamma
+    values.sampler.vocabulary_chunk = None  # 13 tokens are few
     for name in ("width", "layers", "heads", "ff"):
         if (value := getattr(args, name)) is not None:
             values.model[name] = value
