@@ -48,7 +48,9 @@ class Rollout(NamedTuple):
 class Draws(NamedTuple):
     """The random choices of one inner update's surrogate policy."""
 
-    anchors: Int[Array, "B K"]  # states at which tokens are scored, as numbers of calls
+    # States at which tokens are scored, as numbers of calls.  The first column is 0, the state
+    # without tokens, unless calls were drawn (`scale`).
+    anchors: Int[Array, "B K"]
     prompt_mask: Bool[Array, "B P"]  # prompt tokens hidden from the denoiser (d1)
     scale: Float[Array, "B L"] | None = None  # weight of each token in sums; None for 1
 

@@ -278,5 +278,5 @@ def test_later_anchors_reduce_the_kl_if_the_assumption_holds(seed):
 
 
 def log_prob_from_state(params, prompts, rollout, state):
-    """log p of every token from the state after this call."""
-    return np.asarray(log_prob(params, prompts, rollout, np.array([state])))
+    """log p of every token from the state after this call; of earlier tokens, from the prompt."""
+    return np.asarray(log_prob(params, prompts, rollout, np.array([0, state])))
