@@ -66,8 +66,7 @@ def measure(args: argparse.Namespace, machine: dict[str, Any]) -> dict[str, Any]
     from diffpo_jax.config import check, convert
     from diffpo_jax.distributed import chips
     from diffpo_jax.distributed import mesh as mesh_lib
-    from diffpo_jax.planning import programs, vocabulary
-    from diffpo_jax.run import sizes
+    from diffpo_jax.planning import programs
     from diffpo_jax.system.errors import UserError
 
     jax.config.update("jax_enable_compilation_cache", False)  # so that compile times are real
@@ -79,9 +78,9 @@ def measure(args: argparse.Namespace, machine: dict[str, Any]) -> dict[str, Any]
             "rl.objective.selection to gamma_token or none."
         )
     mesh = mesh_lib.make_mesh(config.mesh)
-    vocab, memory = vocabulary.make_vocabulary(config).size, chips.memory(mesh.devices.flat[0])
-    config = sizes.resolve(config, mesh, vocab, memory)
-    run, results = _Run(config, mesh, programs.make_step(config, mesh)), {}
+    step = programs.make_step(config, mesh, chips.memory(mesh.devices.flat[0]))
+    config = step.config
+    run, results = _Run(config, mesh, step), {}
     for name in PROGRAMS[: PROGRAMS.index(args.last) + 1]:
         if name in run.step.programs:
             results[name] = run.measure(name, args.repeats)
@@ -151,8 +150,7 @@ class _Run:
             step.reference, jax.random.fold_in(key, 2)
         )  # held for its memory only
         self.old = self.rollout = self.draws = None
-        devices = config.mesh.data * config.mesh.fsdp
-        self.size = rl_step.rows_per_prompt(config.rl, devices)
+        self.size = rl_step.rows_per_prompt(config.rl, config.mesh.batch_devices)
         self.calls = self.tokens = 0
 
     def measure(self, name: str, repeats: int) -> dict[str, Any]:

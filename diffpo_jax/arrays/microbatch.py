@@ -1,6 +1,6 @@
 """Splitting a batch into micro-batches, and adding up their results."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -69,6 +69,16 @@ def map_rows(function: Callable[[Any], Any], tree: Any, size: int | None) -> Any
         tree = jax.tree.map(lambda x: x[index], tree)
     results = unfold(jax.lax.map(function, fold(tree, size)))
     return jax.tree.map(lambda x: x[:rows], results)
+
+
+def rows_together(group: int, batches: Sequence[int], devices: int) -> int:
+    """Consecutive rows of a group that no split separates: the largest number that divides it.
+
+    Args:
+      batches: numbers of rows, each of which the devices share evenly.
+    """
+    sizes = (n for n in range(1, group + 1) if group % n == 0)
+    return max((n for n in sizes if all(b % (n * devices) == 0 for b in batches)), default=1)
 
 
 def group_similar(key: Int[Array, "B"], size: int) -> Int[Array, "B"]:

@@ -179,7 +179,7 @@ def _check_batches(config: Config) -> None:
         ("config.mesh.data", mesh.data),
         "each slice holds the same number of copies of the parameters",
     )
-    devices = ("config.mesh.data * config.mesh.fsdp", mesh.data * mesh.fsdp)
+    devices = ("config.mesh.data * config.mesh.fsdp", mesh.batch_devices)
     shared = "the devices take equal parts of a batch"
     _check_divides(devices, ("config.evaluation.batch", config.evaluation.batch), shared)
     rollouts = ("config.rl.prompts * config.rl.group", rl.prompts * rl.group)

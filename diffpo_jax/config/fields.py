@@ -397,6 +397,11 @@ class MeshConfig:
     tensor: PositiveInt = 1  # Devices that split heads, feed-forward and vocabulary
     slices: PositiveInt = 1  # Slices joined by the data-centre network, which `data` spans
 
+    @property
+    def batch_devices(self) -> int:
+        """Devices that split a batch."""
+        return self.data * self.fsdp
+
 
 @dataclasses.dataclass(frozen=True)
 class LoggingConfig:

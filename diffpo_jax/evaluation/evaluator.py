@@ -9,7 +9,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from diffpo_jax.analysis import bootstrap
-from diffpo_jax.arrays import rng
+from diffpo_jax.arrays import microbatch, rng
 from diffpo_jax.arrays.types import Params, Prompts, Rollout
 from diffpo_jax.config import DIALS, EvaluationConfig, SamplerConfig
 from diffpo_jax.data import prompts as data
@@ -44,11 +44,12 @@ def make_evaluator(
     slots: int | None,
 ) -> Evaluator:
     """Builds the two programs of an evaluation; each is compiled once for all dials."""
+    devices = mesh.shape["data"] * mesh.shape["fsdp"]
     settings = sampler_lib.make_settings(
         sampler,
         config.temperature,
         tokenizers.end_ids(tokenizer),
-        rows_per_prompt=_rows_per_prompt(config, mesh),
+        rows_per_prompt=microbatch.rows_together(config.samples, [config.batch], devices),
     )
 
     def make(threshold: str) -> Run:
@@ -80,14 +81,6 @@ def make_evaluator(
         return run
 
     return Evaluator(make("fixed"), make("median"))
-
-
-def _rows_per_prompt(config: EvaluationConfig, mesh: Mesh) -> int:
-    """Consecutive completions of a prompt that share their first call: never cut by a batch."""
-    devices = mesh.shape["data"] * mesh.shape["fsdp"]
-    samples, batch = config.samples, config.batch
-    sizes = [n for n in range(1, samples + 1) if not (samples % n or batch % (n * devices))]
-    return max(sizes, default=1)
 
 
 def choose(examples: Sequence[Example], config: EvaluationConfig) -> Sequence[Example]:

@@ -6,7 +6,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import Mesh
 
 from diffpo_jax.config import DIALS, Config
 from diffpo_jax.distributed import chips
@@ -14,7 +13,6 @@ from diffpo_jax.models import flops
 from diffpo_jax.planning import memory, programs, vocabulary
 from diffpo_jax.planning.topology import Topology, make_mesh
 from diffpo_jax.rl import step as rl_step
-from diffpo_jax.run import sizes
 from diffpo_jax.system.progress import say
 
 
@@ -33,8 +31,8 @@ def plan(config: Config, topology: Topology, calls: int = 0) -> dict[str, Any]:
     """
     # 1. Trace the programs, and count what they compute.
     mesh = make_mesh(config.mesh, topology)
-    config = _with_sizes(config, mesh, topology)
-    step, calls = programs.make_step(config, mesh), calls or most_calls(config)
+    step, calls = programs.make_step(config, mesh, topology.limit), calls or most_calls(config)
+    config = step.config
     kind, devices = topology.devices[0].device_kind, len(topology.devices)
     resident, peak = memory.resident_bytes(step), chips.peak(kind)
     counts = {name: total / devices for name, total in program_flops(config, calls).items()}
@@ -77,11 +75,6 @@ def plan(config: Config, topology: Topology, calls: int = 0) -> dict[str, Any]:
     }
 
 
-def _with_sizes(config: Config, mesh: Mesh, topology: Topology) -> Config:
-    """The configuration with the sizes that a run on these devices takes for "auto"."""
-    return sizes.resolve(config, mesh, vocabulary.make_vocabulary(config).size, topology.limit)
-
-
 def most_calls(config: Config) -> int:
     """The most denoiser calls of a rollout: a token per call, unless the rule sets their number."""
     sampler = config.sampler
@@ -91,8 +84,7 @@ def most_calls(config: Config) -> int:
 
 def programs_fit(config: Config, topology: Topology, names: tuple[str, ...]) -> bool:
     """Whether the named programs fit; only these are compiled, up to the first that does not."""
-    mesh = make_mesh(config.mesh, topology)
-    step = programs.make_step(_with_sizes(config, mesh, topology), mesh)
+    step = programs.make_step(config, make_mesh(config.mesh, topology), topology.limit)
     resident = memory.resident_bytes(step)
     for name in names:
         if name in step.programs:
@@ -125,7 +117,7 @@ def program_flops(config: Config, calls: int) -> dict[str, float]:
     # One update, compared with a reference once: the passes of one scoring and of one gradient.
     objective = dataclasses.replace(rl.objective, kl_in="loss")
     once = dataclasses.replace(rl, inner_updates=1, objective=objective)
-    size = rl_step.rows_per_prompt(rl, config.mesh.data * config.mesh.fsdp)
+    size = rl_step.rows_per_prompt(rl, config.mesh.batch_devices)
     passes = flops.update_passes(nfe, once, size, compared=True)
     if config.mode == "sampler":  # updates train the threshold head alone
         passes = flops.Passes(0.0, 0.0)

@@ -36,6 +36,7 @@ class Program(NamedTuple):
 class Step(NamedTuple):
     """The programs of an RL step and the shapes, with shardings, of what a run keeps."""
 
+    config: Config  # with sizes in place of "auto"
     state: TrainState  # the trained parameters and the optimiser's state
     frozen: Params  # the other parameters
     reference: Params  # parameters of which a run keeps a second copy, for a KL term
@@ -51,26 +52,27 @@ class Compiled(NamedTuple):
     seconds: float  # compilation time
 
 
-def make_step(config: Config, mesh: Mesh) -> Step:
+def make_step(config: Config, mesh: Mesh, memory: float | None = None) -> Step:
     """The programs `rollout`, `score` (old and reference log-probabilities) and `update`.
 
     Nothing is compiled yet; shapes alone are traced.
 
     Args:
-      config: sizes that are still "auto" are chosen without regard to memory.
+      memory: bytes of a device, which bound sizes that are "auto"; None if unknown.
 
     Raises:
       UserError: the vocabulary is not known, or an array does not divide over the mesh.
     """
     words = vocabulary.make_vocabulary(config)
-    config = sizes.resolve(config, mesh, words.size, memory=None)
+    platform = chips.platform(mesh.devices.flat[0])
+    config = sizes.resolve(config, platform, words.size, memory)
     policy = families.make_policy(
         config.model,
         config.threshold,
         config.lora,
         vocab=words.size,
         mask_id=words.mask,
-        platform=chips.platform(mesh.devices.flat[0]),
+        platform=platform,
         rows=sharding.batch_sharding(mesh) if mesh.size > 1 else None,
     )
     rl = trained.for_rl(config, policy, mesh)
@@ -82,13 +84,13 @@ def make_step(config: Config, mesh: Mesh) -> Step:
         config.sampler.temperature,
         words.ends,
         config.threshold.scope,
-        rl_step.rows_per_prompt(config.rl, setup.batch_devices(mesh)),
+        rl_step.rows_per_prompt(config.rl, config.mesh.batch_devices),
     )
     run = rl_step.make_programs(
         policy, rl.optimizer, config.rl, settings, rl.groups, mesh, rl.state, setup.slots(config)
     )
     programs = _with_arguments(run, rl.state, frozen, config, mesh)
-    return Step(rl.state, frozen, reference, programs, run)
+    return Step(config, rl.state, frozen, reference, programs, run)
 
 
 def _with_arguments(

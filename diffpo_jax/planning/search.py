@@ -37,8 +37,8 @@ def search(config: Config, topology: Topology) -> dict[str, int | None]:
 
 def micro_batches(config: Config) -> list[int]:
     """The micro-batches that divide a step's rollouts and are multiples of the batch's devices."""
-    rows, shards = config.rl.prompts * config.rl.group, config.mesh.data * config.mesh.fsdp
-    return [n for n in range(shards, rows + 1, shards) if rows % n == 0]
+    rows, devices = config.rl.prompts * config.rl.group, config.mesh.batch_devices
+    return [n for n in range(devices, rows + 1, devices) if rows % n == 0]
 
 
 def prompts(config: Config, micro: int) -> list[int]:

@@ -10,7 +10,7 @@ import numpy as np
 import optax
 from jax.sharding import Mesh
 
-from diffpo_jax.arrays import rng
+from diffpo_jax.arrays import microbatch, rng
 from diffpo_jax.arrays.types import Draws, Params, Prompts, Rollout, TrainState
 from diffpo_jax.config import RLConfig, SamplerConfig
 from diffpo_jax.data import tokenizers
@@ -81,12 +81,7 @@ def rows_per_prompt(config: RLConfig, devices: int) -> int:
     the devices share the passes evenly.
     """
     rows = config.prompts * config.group
-    micro = config.micro_batch or rows
-
-    def stays_whole(size: int) -> bool:
-        return not (config.group % size or rows % (size * devices) or micro % (size * devices))
-
-    return max((n for n in range(1, config.group + 1) if stays_whole(n)), default=1)
+    return microbatch.rows_together(config.group, (rows, config.micro_batch or rows), devices)
 
 
 def make_programs(

@@ -110,8 +110,9 @@ def with_weights(config: Config) -> Config:
 
 def with_sizes(config: Config, tokenizer: Any, mesh: Mesh) -> Config:
     """A configuration with the sizes that suit the machine in place of "auto"."""
-    memory = chips.memory(mesh.devices.flat[0])
-    return sizes.resolve(config, mesh, config.model.vocab or len(tokenizer), memory)
+    device = mesh.devices.flat[0]
+    vocab = config.model.vocab or len(tokenizer)
+    return sizes.resolve(config, chips.platform(device), vocab, chips.memory(device))
 
 
 def make_policy(config: Config, tokenizer: Any, mesh: Mesh) -> Policy:
@@ -172,11 +173,6 @@ def write_samples(setup: Setup, name: str, rows: list[dict[str, Any]]) -> None:
         files.write_jsonl(setup.workdir.samples / f"{name}.jsonl", rows)
 
 
-def batch_devices(mesh: Mesh) -> int:
-    """Devices that split a batch."""
-    return mesh.shape["data"] * mesh.shape["fsdp"]
-
-
 def slots(config: Config) -> int | None:
     """Slots of the continuous batch in rollouts and evaluations; None for a static batch.
 
@@ -185,7 +181,7 @@ def slots(config: Config) -> int | None:
     """
     # The slots of one queue cannot be spread evenly over several devices; with a static batch the
     # rows of all devices wait for the slowest together.
-    return config.sampler.slots if config.mesh.data * config.mesh.fsdp == 1 else None
+    return config.sampler.slots if config.mesh.batch_devices == 1 else None
 
 
 def _encode_all(examples: Sequence[Example], tokenizer: Any, encoding: dict[str, Any]) -> None:

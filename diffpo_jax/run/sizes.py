@@ -12,10 +12,7 @@ the micro-batch is also bounded by an estimate of the memory that its gradient t
 import dataclasses
 from typing import Any
 
-from jax.sharding import Mesh
-
 from diffpo_jax.config import AUTO, Config
-from diffpo_jax.distributed import chips
 
 _TOKENS = {"cpu": 1_024}  # of a pass on one device
 _TOKENS_ELSEWHERE = 16_384
@@ -25,16 +22,16 @@ _LARGE_VOCABULARY = 4_096  # from here on, reading only the current block pays
 _MEMORY_SHARE = 0.85  # of a device's memory; the rest is for what the estimate leaves out
 
 
-def resolve(config: Config, mesh: Mesh, vocab: int, memory: float | None) -> Config:
+def resolve(config: Config, platform: str, vocab: int, memory: float | None) -> Config:
     """The configuration with numbers (or None) in place of "auto".
 
     Args:
+      platform: of the devices, see `chips.platform`.
       vocab: V.
       memory: bytes of a device; None if unknown.
     """
-    platform = chips.platform(mesh.devices.flat[0])
-    devices = mesh.shape["data"] * mesh.shape["fsdp"]
     sampler, rl, stage = config.sampler, config.rl, config.pretrain
+    devices = config.mesh.batch_devices
     sequence = sampler.prompt_length + sampler.length
     tokens = _TOKENS.get(platform, _TOKENS_ELSEWHERE)
     if sampler.slots == AUTO:
@@ -44,7 +41,7 @@ def resolve(config: Config, mesh: Mesh, vocab: int, memory: float | None) -> Con
         chunk = _chunk(sampler, rows, vocab, _READ_BYTES.get(platform, _READ_BYTES_ELSEWHERE))
         sampler = dataclasses.replace(sampler, vocabulary_chunk=chunk)
     config = dataclasses.replace(config, sampler=sampler)
-    fitting = _rows_that_fit(config, mesh, vocab, memory)
+    fitting = _rows_that_fit(config, vocab, memory)
     if rl.micro_batch == AUTO:
         most = min(tokens / sequence, fitting) * devices
         micro = _micro_batch(rl.prompts * rl.group, rl.group, devices, most)
@@ -83,11 +80,11 @@ def _micro_batch(rows: int, group: int, devices: int, most: float) -> int | None
     return None if best == rows else best
 
 
-def _rows_that_fit(config: Config, mesh: Mesh, vocab: int, memory: float | None) -> float:
+def _rows_that_fit(config: Config, vocab: int, memory: float | None) -> float:
     """About as many sequences per device as a gradient has memory for; no bound if unknown."""
     if memory is None:
         return float("inf")
-    model, sampler = config.model, config.sampler
+    model, sampler, mesh = config.model, config.sampler, config.mesh
     width, ff = model.width, model.ff
     block = 2 * width * width + 2 * width * width * model.kv_heads // model.heads + 3 * width * ff
     parameters = model.layers * block + (1 if model.tied else 2) * vocab * width
@@ -97,9 +94,9 @@ def _rows_that_fit(config: Config, mesh: Mesh, vocab: int, memory: float | None)
         resident = parameters * stored
     else:  # gradient and two moments in float32, and the reference
         resident = parameters * (stored + 12 + (item if config.rl.objective.kl else 0))
-    free = _MEMORY_SHARE * memory - resident / (mesh.shape["fsdp"] * mesh.shape["tensor"])
+    free = _MEMORY_SHARE * memory - resident / (mesh.fsdp * mesh.tensor)
     sequence = sampler.prompt_length + sampler.length
     per_token = item * (12 * width + 5 * ff) + 8 * model.heads * sequence
     kept = model.layers * item * width + per_token if model.remat else model.layers * per_token
     read = 12 * vocab * (sampler.vocabulary_chunk or sampler.length)
-    return max(1.0, free / (sequence * kept / mesh.shape["tensor"] + read))
+    return max(1.0, free / (sequence * kept / mesh.tensor + read))

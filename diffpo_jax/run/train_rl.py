@@ -77,7 +77,7 @@ def _make_context(
     setup: Setup, rl: trained.Trained, frozen: Params, reference: Params | None
 ) -> rl_step.Context:
     config = setup.config
-    rows_per_prompt = rl_step.rows_per_prompt(config.rl, run_setup.batch_devices(setup.mesh))
+    rows_per_prompt = rl_step.rows_per_prompt(config.rl, config.mesh.batch_devices)
     settings = sampler.make_settings(
         config.sampler,
         config.sampler.temperature,
