@@ -11,9 +11,9 @@ two programs with the same network, prompts and number of denoiser calls:
            dllm's version of it (which takes several).
   update   log-probabilities, loss, gradient, clip and AdamW, on given rollouts.  K=1 is d1's
            update, against d1's `compute_loss` on LLaDA's network and the lean network.  K=2 is
-           DiFFPO's, in groups of 8 rollouts per prompt, against the lean network with two anchors,
-           and against d1's update of the same rows, which makes half the passes.  Micro-batches
-           are the same on both sides.
+           DiFFPO's, against the lean network with two anchors, and against d1's update of the same
+           rows, which makes half the passes.  Rollouts are in groups of 8 per prompt.  Each side
+           has the micro-batch with which it is fastest.
 
 Before a row is timed, logits must agree, and so must the gradient norms of updates of equal K.  At
 temperature 0 the share of equal tokens is shown.  With one thread (the default) the ratios are of
@@ -37,7 +37,12 @@ from typing import Any, NamedTuple
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
 from benchmarks import timing
-from benchmarks.against_pytorch import GRADIENT_TOLERANCE, LOGITS_TOLERANCE, DisagreementError
+from benchmarks.against_pytorch import (
+    GRADIENT_TOLERANCE,
+    LOGITS_TOLERANCE,
+    DisagreementError,
+    make_network,
+)
 
 SEED = 0
 SHARPEN = 5.0  # factor of the output weights: flat distributions have near-ties
@@ -67,7 +72,7 @@ class Case(NamedTuple):
       anchors: K of an update; 0 for a rollout.
       group: consecutive rows with the same prompt.
       slots, micro_batch, chunk: this package's settings of speed and memory, None for all at once.
-        PyTorch takes the same micro-batches.
+      their_micro_batch: PyTorch's.
     """
 
     name: str
@@ -84,6 +89,7 @@ class Case(NamedTuple):
     group: int = 1
     slots: int | None = None
     micro_batch: int | None = None
+    their_micro_batch: int | None = None
     chunk: int | None = None
 
 
@@ -118,7 +124,7 @@ def cases() -> list[Case]:
 
 def _rollouts() -> list[Case]:
     sizes = {
-        "d64": (SUDOKU, {"rows": 512, "prompt": 16, "length": 16, "calls": 16, "slots": 64}),
+        "d64": (SUDOKU, {"rows": 512, "prompt": 16, "length": 16, "calls": 16, "slots": 32}),
         "d128": (SMALL, {"rows": 32, "prompt": 33, "length": 16, "calls": 16}),
         "d512": (MEDIUM, {"rows": 2, "prompt": 64, "length": 64, "calls": 8}),
     }
@@ -158,17 +164,22 @@ def _cached_rollouts() -> list[Case]:
 
 def _updates() -> list[Case]:
     sizes = {
-        "d64": (SUDOKU, {"rows": 512, "prompt": 16, "length": 16, "micro_batch": 64}),
-        "d128": (SMALL, {"rows": 32, "prompt": 33, "length": 16}),
+        "d64": (SUDOKU, {"rows": 512, "prompt": 16, "length": 16, "micro_batch": 32}),
+        "d128": (SMALL, {"rows": 32, "prompt": 33, "length": 16, "their_micro_batch": 16}),
         "d512": (MEDIUM, {"rows": 8, "prompt": 32, "length": 32}),
     }
-    kinds = {
-        1: {"rivals": ("lean", "d1"), "group": 1},
-        2: {"rivals": ("lean_k2", "d1"), "group": 8},
-    }
+    rivals = {1: ("lean", "d1"), 2: ("lean_k2", "d1")}
     return [
-        Case(f"update {name} K={anchors}", network, **work, **kind, calls=4, anchors=anchors)
-        for anchors, kind in kinds.items()
+        Case(
+            f"update {name} K={anchors}",
+            network,
+            **work,
+            rivals=who,
+            calls=4,
+            anchors=anchors,
+            group=8,
+        )
+        for anchors, who in rivals.items()
         for name, (network, work) in sizes.items()
     ]
 
@@ -323,23 +334,10 @@ class _Ours:
 
     def __init__(self, case: Case):
         from diffpo_jax.arrays import rng
-        from diffpo_jax.config import ModelConfig, ThresholdConfig
-        from diffpo_jax.models import families
 
         self.case, size = case, case.network
         self.mask_id = size.vocab - 1
-        self.model = ModelConfig(
-            positions=0,
-            width=size.width,
-            layers=size.layers,
-            heads=size.heads,
-            kv_heads=size.heads,
-            ff=size.ff,
-            scan_unroll=size.layers,  # all of them, as in configs/sudoku.py
-        )
-        self.policy = families.make_policy(
-            self.model, ThresholdConfig(), vocab=size.vocab, mask_id=self.mask_id, platform="cpu"
-        )
+        self.model, self.policy = make_network(*size)
         self.params = self.policy.init(rng.key_for(SEED, "init"))
         self.params["denoiser"] = _without_mask(self.params["denoiser"], self.mask_id)
         self.prompts, self.keys = self._inputs()
@@ -375,6 +373,7 @@ class _Ours:
             ranking="drawn" if temperature else "confidence",  # LLaDA's, at each temperature
             cache=CacheSettings(case.cache),
             chunk=case.chunk,
+            rows_per_prompt=case.group,
         )
 
     def _compile_rollout(self, temperature: float) -> Callable[[], Any]:
@@ -575,7 +574,7 @@ class _Theirs:
         self.optimizer = torch.optim.AdamW(
             parameters, lr=RATE, betas=BETAS, weight_decay=WEIGHT_DECAY
         )
-        rows, size = self.case.rows, self.case.micro_batch or self.case.rows
+        rows, size = self.case.rows, self.case.their_micro_batch or self.case.rows
 
         def update() -> float:
             self.optimizer.zero_grad(set_to_none=True)

@@ -201,6 +201,26 @@ def check_agreement(jax_side: "JaxSide", torch_side: "TorchSide") -> dict[str, f
     return {"logits": logits_difference, "gradients": gradient_difference, "tokens": same}
 
 
+def make_network(width: int, layers: int, heads: int, ff: int, vocab: int) -> tuple[Any, Any]:
+    """Makes a network of these sizes, as its configuration and its policy; the last token masks."""
+    from diffpo_jax.config import ModelConfig, ThresholdConfig
+    from diffpo_jax.models import families
+
+    model = ModelConfig(
+        positions=0,
+        width=width,
+        layers=layers,
+        heads=heads,
+        kv_heads=heads,
+        ff=ff,
+        scan_unroll=layers,  # all of them, as in configs/sudoku.py
+    )
+    policy = families.make_policy(
+        model, ThresholdConfig(), vocab=vocab, mask_id=vocab - 1, platform="cpu"
+    )
+    return model, policy
+
+
 class JaxSide:
     """The programs of `diffpo_jax`, compiled."""
 
@@ -210,26 +230,13 @@ class JaxSide:
 
         from diffpo_jax.arrays import rng
         from diffpo_jax.arrays.types import Prompts
-        from diffpo_jax.config import ModelConfig, ThresholdConfig
         from diffpo_jax.diffusion import sampler as generate
         from diffpo_jax.diffusion.denoise import denoise
         from diffpo_jax.diffusion.settings import SamplerSettings
-        from diffpo_jax.models import families
 
         self.threads = args.threads
         self.mask_id = args.vocab - 1
-        self.model = ModelConfig(
-            positions=0,
-            width=args.width,
-            layers=args.layers,
-            heads=args.heads,
-            kv_heads=args.heads,
-            ff=args.ff,
-            scan_unroll=args.layers,  # all of them, as in configs/sudoku.py
-        )
-        policy = families.make_policy(
-            self.model, ThresholdConfig(), vocab=args.vocab, mask_id=self.mask_id, platform="cpu"
-        )
+        self.model, policy = make_network(args.width, args.layers, args.heads, args.ff, args.vocab)
         self.params = policy.init(rng.key_for(SEED, "init"))
         key = rng.key_for(SEED, "rollout")
         rows, shape = args.rows, (args.rows, args.prompt)

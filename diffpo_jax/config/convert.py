@@ -18,11 +18,13 @@ from diffpo_jax.config import METHODS, RANKINGS, Config, StudyConfig, check, val
 from diffpo_jax.system.errors import UserError
 
 # Fields that may differ when a workdir is resumed, since they cannot change what a run computes,
-# apart from rounding.
-# The guard may stop or slow a run.  A finished run may be evaluated again on another file or grid.
-_FREE = ("mesh.", "logging.", "checkpoint.", "rl.guard.", "evaluation.", "task.data_dir")
-_FREE += ("task.test_file", "sampler.slots", "sampler.vocabulary_chunk", "rl.micro_batch")
-_FREE += ("pretrain.micro_batch",)
+# apart from rounding.  The guard only stops or slows a run, and a finished run may be evaluated
+# again on another file or grid.
+_FREE = (
+    *("mesh.", "logging.", "checkpoint.", "rl.guard.", "evaluation."),
+    *("task.data_dir", "task.test_file"),
+    *("sampler.slots", "sampler.vocabulary_chunk", "rl.micro_batch", "pretrain.micro_batch"),
+)
 # The exceptions, which decide the validation accuracies of a run.
 _NOT_FREE = ("evaluation.temperature", "evaluation.samples", "evaluation.validation_examples")
 # Fields that may name a file, "@FILE".

@@ -199,12 +199,15 @@ class SamplerConfig:
     stop_at_end: bool = False  # Whether a committed end of text ends the row; the rest is filled
     # When end-of-text tokens may not be committed; see diffusion/end_of_text.py
     suppress_end: Literal["none", "never", "while_open", "last"] = "none"
-    slots: Size = AUTO  # Rows in flight of the continuous batch. None: one static batch
+    # Rows in flight of the continuous batch, on each device; where devices split the parameters
+    # (fsdp, tensor) the batch is static. None: one static batch. "auto": to suit the machine
+    slots: Size = AUTO
     # Keys and values kept between calls: none, the prompt's, or all but the current block's
     cache: Literal["none", "prompt", "dual"] = "none"
     cache_refresh: OptionalInt = None  # Calls between refreshes; 1 is exact. None: once per block
     cache_rows: OptionalInt = None  # Rows per refresh pass. None: all rows, if one is due
-    # Positions of a row whose token distributions are held at once. None: all
+    # Positions of a row whose token distributions are held at once. None: all. "auto": to suit the
+    # machine
     vocabulary_chunk: Size = AUTO
 
 
@@ -226,7 +229,8 @@ class DemonstrationsConfig:
 class PretrainConfig:
     steps: Count = 120  # Optimiser steps of masked-diffusion SFT
     batch: PositiveInt = 256  # Sequences per step
-    micro_batch: Size = AUTO  # Sequences per micro-batch, over all devices. None: all
+    # Sequences per micro-batch, over all devices. None: all. "auto": to suit the machine
+    micro_batch: Size = AUTO
     kind: Literal["adamw", "adafactor"] = "adamw"  # Optimiser; see rl.optimizer.kind
     learning_rate: float = 2e-3  # Learning rate of either optimiser
     warmup: Count = 10  # Steps of linear warm-up
@@ -356,7 +360,8 @@ class RLConfig:
     candidates: PositiveInt = 1
     group: GroupSize = 8  # Rollouts per prompt, G (our choice)
     inner_updates: PositiveInt = 1  # Updates on the rollouts of a step, mu (our choice)
-    micro_batch: Size = AUTO  # Sequences per micro-batch, over all devices. None: all
+    # Sequences per micro-batch, over all devices. None: all. "auto": to suit the machine
+    micro_batch: Size = AUTO
     likelihood: LikelihoodConfig = LikelihoodConfig()
     objective: ObjectiveConfig = ObjectiveConfig()
     speed: SpeedConfig = SpeedConfig()

@@ -2,12 +2,16 @@
 
 from collections.abc import Callable
 
+import jax
+from jax.sharding import Mesh
+from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Key
 
 from diffpo_jax.arrays.types import Params, Prompts, Rollout
 from diffpo_jax.config import SamplerConfig
 from diffpo_jax.diffusion import continuous_batch, thresholds, unmask
 from diffpo_jax.diffusion.settings import CacheSettings, EndOfText, Rule, SamplerSettings
+from diffpo_jax.distributed import sharding
 from diffpo_jax.models.policy import Policy
 
 Generate = Callable[[Params, Prompts, Float[Array, ""], Key[Array, "B"]], Rollout]
@@ -46,28 +50,40 @@ def make_settings(
 
 
 def make_generate(
-    policy: Policy, settings: SamplerSettings, *, threshold: str, slots: int | None = None
+    policy: Policy,
+    settings: SamplerSettings,
+    *,
+    threshold: str,
+    slots: int | None = None,
+    mesh: Mesh | None = None,
 ) -> Generate:
     """Builds generate(params, prompts, dial, keys), one program for every value of the dial.
 
     Args:
       threshold: "fixed" takes the dial as γ, or as the number of another rule; "drawn" draws γ
         from the head's distribution and ignores the dial; "median" takes γ = dial · exp(μ(c)).
-      slots: rows in flight of the continuous batch; None for one static batch.
+      slots: rows in flight of the continuous batch, on each device; None for one static batch.
+      mesh: devices that hold all parameters and have a continuous batch each; None for one device,
+        or for a static batch.
     """
-    generate = _make(policy, settings, threshold, slots, keep_hidden=False)
+    generate = _make(policy, settings, threshold, slots, mesh, keep_hidden=False)
     return lambda params, prompts, dial, keys: generate(params, prompts, dial, keys)[0]
 
 
 def make_generate_with_hidden(
-    policy: Policy, settings: SamplerSettings, *, threshold: str, slots: int | None = None
+    policy: Policy,
+    settings: SamplerSettings,
+    *,
+    threshold: str,
+    slots: int | None = None,
+    mesh: Mesh | None = None,
 ) -> GenerateWithHidden:
     """Builds `make_generate`'s program with the hidden states of the first call besides.
 
     With them a scorer need not pass the all-mask state again (`likelihood.anchored_log_prob`).
     With a cache they are None.
     """
-    return _make(policy, settings, threshold, slots, keep_hidden=True)
+    return _make(policy, settings, threshold, slots, mesh, keep_hidden=True)
 
 
 def _make(
@@ -75,6 +91,7 @@ def _make(
     settings: SamplerSettings,
     threshold: str,
     slots: int | None,
+    mesh: Mesh | None,
     keep_hidden: bool,
 ) -> GenerateWithHidden:
     make_threshold = {
@@ -98,4 +115,14 @@ def _make(
         rollout = continuous_batch.stream(*rest, slots) if slots else unmask.finish(*rest)
         return rollout, hidden
 
-    return generate
+    if not slots or mesh is None or mesh.size == 1:
+        return generate
+    # A queue on each device, which makes as many calls as its own rows need: no device waits for
+    # another before the end.
+    return jax.shard_map(
+        generate,
+        mesh=mesh,
+        in_specs=(P(), sharding.BATCH, P(), sharding.BATCH),
+        out_specs=sharding.BATCH,
+        check_vma=False,  # the loop's start holds constants, which are the same on every device
+    )

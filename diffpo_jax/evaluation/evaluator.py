@@ -54,7 +54,9 @@ def make_evaluator(
 
     def make(threshold: str) -> Run:
         program = jax.jit(
-            sampler_lib.make_generate(policy, settings, threshold=threshold, slots=slots),
+            sampler_lib.make_generate(
+                policy, settings, threshold=threshold, slots=slots, mesh=mesh
+            ),
             out_shardings=sharding.batch_sharding(mesh),
         )
 

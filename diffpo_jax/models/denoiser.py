@@ -42,6 +42,11 @@ class Shape(ModelConfig):
     # activations, which are many times the weights.
     rows: NamedSharding | None = None
 
+    @property
+    def rows_here(self) -> NamedSharding | None:
+        """`rows`, or None within `jax.shard_map`, where the device has only its own rows."""
+        return None if jax.sharding.get_abstract_mesh().manual_axes else self.rows
+
 
 class RowContext(NamedTuple):
     """What every block gets besides its input: the whole rows over which it attends."""
@@ -169,7 +174,7 @@ class Block(nn.Module):
             at = jnp.zeros((x.shape[0], 3), jnp.int32).at[:, 1].set(context.start)
             k, v = put(kv[0], k, at), put(kv[1], v, at)
         q, k, v = _barrier((q, k, v), s)
-        y = attention.attend(s.attention, q, k, v, context.mask, s.rows)
+        y = attention.attend(s.attention, q, k, v, context.mask, s.rows_here)
         y = jnp.swapaxes(y, 1, 2)
         return self._linear("o", y.reshape(*y.shape[:2], -1), s.width), (k, v)
 
@@ -250,20 +255,20 @@ def _project(
 
 def _shard_rows(x: Float[Array, "B *N"], shape: Shape) -> Float[Array, "B *N"]:
     # The single row of `init`, or the few rows of a cache's refresh, may not divide by the devices.
-    if shape.rows is None:
+    rows = shape.rows_here
+    if rows is None or x.shape[0] % math.prod(rows.mesh.shape[axis] for axis in rows.spec[0]):
         return x
-    if x.shape[0] % math.prod(shape.rows.mesh.shape[axis] for axis in shape.rows.spec[0]):
-        return x
-    return jax.lax.with_sharding_constraint(x, shape.rows)
+    return jax.lax.with_sharding_constraint(x, rows)
 
 
 def _place_factor(factor: Float[Array, "i o"], spec: P, shape: Shape) -> Float[Array, "i o"]:
     # Without this XLA multiplies with a part of the small factor at a time, and passes over the
     # activations as many times as there are devices.
     factor = factor.astype(shape.dtype)
-    if shape.rows is None:
+    rows = shape.rows_here
+    if rows is None:
         return factor
-    return jax.lax.with_sharding_constraint(factor, NamedSharding(shape.rows.mesh, spec))
+    return jax.lax.with_sharding_constraint(factor, NamedSharding(rows.mesh, spec))
 
 
 def _barrier(x: Array | tuple[Array, ...], shape: Shape) -> Array | tuple[Array, ...]:

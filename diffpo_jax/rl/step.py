@@ -100,7 +100,7 @@ def make_programs(
       settings: of the sampler of rollouts.
       groups: of parameters that are trained.
       state: arrays or shapes, for the shardings of an update's result.
-      slots: of the continuous batch in rollouts; None for a static batch.
+      slots: of each device's continuous batch in rollouts; None for a static batch.
     """
     threshold = "drawn" if "threshold" in groups else "fixed"
     batch = sharding.batch_sharding(mesh)
@@ -114,7 +114,9 @@ def make_programs(
         config.objective.kl and config.objective.kl_in == "reward"
     )
     keeps_hidden = scored and update.trains_tokens(groups) and config.likelihood.reuses_first_call
-    sampled = sampler.make_generate_with_hidden(policy, settings, threshold=threshold, slots=slots)
+    sampled = sampler.make_generate_with_hidden(
+        policy, settings, threshold=threshold, slots=slots, mesh=mesh
+    )
 
     def generate(params, prompts, dial, keys):
         rollout, hidden = sampled(params, prompts, dial, keys)

@@ -174,14 +174,15 @@ def write_samples(setup: Setup, name: str, rows: list[dict[str, Any]]) -> None:
 
 
 def slots(config: Config) -> int | None:
-    """Slots of the continuous batch in rollouts and evaluations; None for a static batch.
+    """Slots of each device's continuous batch in rollouts and evaluations; None: a static batch.
 
     Args:
       config: with numbers in place of "auto" (`sizes.resolve`).
     """
-    # The slots of one queue cannot be spread evenly over several devices; with a static batch the
-    # rows of all devices wait for the slowest together.
-    return config.sampler.slots if config.mesh.batch_devices == 1 else None
+    # A device with its own queue makes calls that others do not make with it, so it must hold all
+    # parameters.  In a static batch the rows of all devices wait for the slowest together.
+    whole = config.mesh.fsdp == config.mesh.tensor == 1
+    return config.sampler.slots if whole else None
 
 
 def _encode_all(examples: Sequence[Example], tokenizer: Any, encoding: dict[str, Any]) -> None:

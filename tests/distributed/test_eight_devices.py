@@ -64,7 +64,7 @@ def sample(shape, slots=0):
     _, programs, state, prompts = on_mesh(shape, slots)
     keys = rng.row_keys(rng.key_for(0, "rollout", 1), jnp.arange(ROWS))
     rollout, _ = programs.generate(state.params, prompts, jnp.float32(0), keys)
-    if shape != ONE and not slots:
+    if shape != ONE:
         assert len(rollout.tokens.addressable_shards) == np.prod(shape)
         assert rollout.tokens.addressable_shards[0].data.shape[0] < ROWS
     return jax.device_get(rollout)
@@ -118,7 +118,7 @@ def test_three_updates_equal_those_of_one_device(shape):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("shape", "slots"), [((8, 1, 1), 0), ((2, 4, 1), 0), ((4, 1, 2), 8)])
+@pytest.mark.parametrize(("shape", "slots"), [((8, 1, 1), 0), ((2, 4, 1), 0), ((8, 1, 1), 2)])
 def test_rollouts_equal_those_of_one_device(shape, slots):
     rollout, expected = sample(shape, slots), fixed()[0]
     assert len(set(expected.nfe.tolist())) > 1

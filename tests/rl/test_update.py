@@ -222,10 +222,8 @@ def test_rows_that_share_a_prompt_give_the_same_update(batch, anchored, micro_ba
     rollout = batch.rollout._replace(nfe=nfe, commit_call=calls)
     draws = likelihood.draw(jax.random.key(4), rollout, prompts, anchored)
     batch = batch._replace(prompts=prompts, rollout=rollout, draws=draws)
-    groups, optimizer = (
-        MODES["joint"],
-        keeping_gradients(make_optimizer(OPTIMIZER, MODES["joint"], 1)),
-    )
+    groups = MODES["joint"]
+    optimizer = keeping_gradients(make_optimizer(OPTIMIZER, groups, 1))
 
     def updated(size, micro_batch):
         step = update.make_update(
