@@ -213,7 +213,6 @@ def make_network(width: int, layers: int, heads: int, ff: int, vocab: int) -> tu
         heads=heads,
         kv_heads=heads,
         ff=ff,
-        scan_unroll=layers,  # all of them, as in configs/sudoku.py
     )
     policy = families.make_policy(
         model, ThresholdConfig(), vocab=vocab, mask_id=vocab - 1, platform="cpu"

@@ -24,6 +24,7 @@ _FREE = (
     *("mesh.", "logging.", "checkpoint.", "rl.guard.", "evaluation."),
     *("task.data_dir", "task.test_file"),
     *("sampler.slots", "sampler.vocabulary_chunk", "rl.micro_batch", "pretrain.micro_batch"),
+    "model.scan_unroll",
 )
 # The exceptions, which decide the validation accuracies of a run.
 _NOT_FREE = ("evaluation.temperature", "evaluation.samples", "evaluation.validation_examples")

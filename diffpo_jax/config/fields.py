@@ -151,12 +151,15 @@ class ModelConfig:
     param_dtype: FloatType = "float32"  # Type of the parameters
     # Quantisation of frozen block kernels
     quantized: Annotated[Literal["int8", "nf4"] | None, Was("")] = None
-    # Implementation of attention. "plain" is two products and a softmax. Two kernels store no
-    # scores: "cudnn" (NVIDIA GPUs, bfloat16, even lengths, heads of 8 to 128) and "splash" (TPUs,
-    # lengths and heads that are multiples of 128). "auto" is "cudnn" if the devices support it.
-    attention: Literal["auto", "plain", "cudnn", "splash"] = "auto"
+    # Implementation of attention. "plain" is two products and a softmax; "by_head" takes long
+    # sequences one head at a time. Two kernels store no scores: "cudnn" (NVIDIA GPUs, bfloat16,
+    # even lengths, heads of 8 to 128) and "splash" (TPUs, lengths and heads that are multiples of
+    # 128). "auto" is "cudnn" if the devices support it, "by_head" on CPUs, and else "plain".
+    attention: Literal["auto", "plain", "by_head", "cudnn", "splash"] = "auto"
     remat: bool = False  # Recompute blocks in the backward pass: less memory, more time
-    scan_unroll: PositiveInt = 3  # Blocks unrolled in the scan over layers; 1 compiles fastest
+    # Blocks unrolled in the scan over layers; 1 compiles fastest. "auto": all of a small network, 1
+    # of a large one
+    scan_unroll: PositiveInt | Literal["auto"] = AUTO
 
 
 @dataclasses.dataclass(frozen=True)

@@ -110,7 +110,7 @@ def _published(shape: Change, config: ConfigDict, *, answer: str, prompt_length:
     """Settings of all published models: bfloat16, 8 devices, 96 rollouts of 256 tokens a step."""
     shape(config)
     model, rl = config.model, config.rl
-    model.dtype, model.remat, model.scan_unroll, model.positions = "bfloat16", True, 1, None
+    model.dtype, model.remat, model.positions = "bfloat16", True, None
     model.embedding_std = 0.02
     config.mesh.fsdp = 8
     config.pretrain.steps = 0

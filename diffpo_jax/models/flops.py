@@ -48,6 +48,25 @@ class Passes(NamedTuple):
     gradient: float  # differentiated passes
 
 
+def kernel_shapes(model: ModelConfig) -> dict[str, tuple[int, int]]:
+    """(inputs, outputs) of each kernel of a block."""
+    head = model.width // model.heads
+    return {
+        "q": (model.width, model.heads * head),
+        "k": (model.width, model.kv_heads * head),
+        "v": (model.width, model.kv_heads * head),
+        "o": (model.heads * head, model.width),
+        "gate": (model.width, model.ff),
+        "up": (model.width, model.ff),
+        "down": (model.ff, model.width),
+    }
+
+
+def block_parameters(model: ModelConfig) -> int:
+    """Entries of all blocks' kernels."""
+    return model.layers * sum(ins * outs for ins, outs in kernel_shapes(model).values())
+
+
 def call_flops(network: Network, *, tokens: int, keys: int, read: int) -> CallFlops:
     """FLOPs of a denoiser call on one sequence; padding costs as much as any token.
 
@@ -57,23 +76,14 @@ def call_flops(network: Network, *, tokens: int, keys: int, read: int) -> CallFl
       read: positions whose distribution over the vocabulary is computed.
     """
     model, lora = network.model, network.lora
-    head = model.width // model.heads
-    ins_outs = {
-        "q": (model.width, model.heads * head),
-        "k": (model.width, model.kv_heads * head),
-        "v": (model.width, model.kv_heads * head),
-        "o": (model.heads * head, model.width),
-        "gate": (model.width, model.ff),
-        "up": (model.width, model.ff),
-        "down": (model.ff, model.width),
-    }
+    ins_outs = kernel_shapes(model)
     all_blocks = 2.0 * tokens * model.layers
     block = sum(ins * outs for ins, outs in ins_outs.values())
     adapter = (lora.rank or 0) * sum(sum(ins_outs[name]) for name in lora.targets)
     return CallFlops(
         weights=all_blocks * block + 2.0 * read * model.width * network.vocab,
         adapter=all_blocks * adapter,
-        attention=2 * all_blocks * keys * model.heads * head,
+        attention=2 * all_blocks * keys * ins_outs["q"][1],
     )
 
 

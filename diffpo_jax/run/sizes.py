@@ -13,6 +13,7 @@ import dataclasses
 from typing import Any
 
 from diffpo_jax.config import AUTO, Config
+from diffpo_jax.models import flops
 
 _TOKENS = {"cpu": 1_024}  # of a pass on one device
 _TOKENS_ELSEWHERE = 16_384
@@ -86,8 +87,7 @@ def _rows_that_fit(config: Config, vocab: int, memory: float | None) -> float:
         return float("inf")
     model, sampler, mesh = config.model, config.sampler, config.mesh
     width, ff = model.width, model.ff
-    block = 2 * width * width + 2 * width * width * model.kv_heads // model.heads + 3 * width * ff
-    parameters = model.layers * block + (1 if model.tied else 2) * vocab * width
+    parameters = flops.block_parameters(model) + (1 if model.tied else 2) * vocab * width
     item = 2 if model.dtype == "bfloat16" else 4
     stored = 2 if model.param_dtype == "bfloat16" else 4
     if config.lora.rank:

@@ -39,6 +39,32 @@ def test_grouped_keys_equal_repeated_keys():
             np.testing.assert_allclose(got[row, head], expected, atol=1e-6)
 
 
+@pytest.mark.parametrize("queries", [300, 5])
+def test_attention_by_head_equals_plain_attention(monkeypatch, queries):
+    q, k, v, mask = arrays(rows=3, queries=queries, keys=300, head=4)
+
+    def value_and_gradient(kind):
+        def total(q, k, v):
+            out = attention.attend(kind, q, k, v, mask)
+            return jnp.sum(jnp.sin(out)), out
+
+        return jax.jit(jax.value_and_grad(total, (0, 1, 2), has_aux=True))(q, k, v)
+
+    expected = value_and_gradient("plain")
+    used = []
+    plain = attention.plain
+    monkeypatch.setattr(attention, "plain", lambda *x: used.append(x[0].shape[0]) or plain(*x))
+    got = value_and_gradient("by_head")
+    assert set(used) == {1}
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-4), got, expected)
+
+
+def test_short_or_shared_rows_are_not_taken_by_head(monkeypatch):
+    monkeypatch.setattr(attention, "by_head", None)
+    attention.attend("by_head", *arrays(rows=3, queries=5, keys=255, head=4))
+    attention.attend("by_head", *arrays(rows=8, queries=5, keys=256, head=4), on_eight())
+
+
 @pytest.mark.parametrize(
     "changes, supported",
     [
@@ -87,7 +113,7 @@ def on_eight():
 @pytest.mark.parametrize(
     "name, platform, kind",
     [
-        ("auto", "cpu", "plain"),
+        ("auto", "cpu", "by_head"),
         ("auto", "tpu", "plain"),
         ("auto", "gpu", "plain"),  # a GPU without cuDNN's kernel
         ("auto", "cuda", "cudnn"),

@@ -289,7 +289,7 @@ def test_family_and_sizes_come_from_the_checkpoint(tmp_path, family):
     source = save(tmp_path / "in", family, weights(family))
     got = huggingface.adopt_sizes(ModelConfig(weights=str(source), dtype="bfloat16", ff=7))
     assert got == dataclasses.replace(
-        model_of(source, family), weights=str(source), dtype="bfloat16", scan_unroll=3
+        model_of(source, family), weights=str(source), dtype="bfloat16", scan_unroll="auto"
     )
     assert (got.family, got.width, got.ff, got.kv_heads) == (family, D, F, KV[family])
     assert huggingface.adopt_sizes(ModelConfig(ff=7)) == ModelConfig(ff=7)
