@@ -54,10 +54,11 @@ def _check_sampler(config: Config) -> None:
             f"config.sampler.ranking={sampler.ranking!r} is not a ranking for config.sampler.rule="
             f"{sampler.rule!r}; use one of: {', '.join(RANKINGS[sampler.rule])}."
         )
-    if sampler.rule != "entropy_bounded" and config.mode != "model":
+    if DIALS[sampler.rule] != "gamma" and config.mode != "model":
         raise UserError(
             f"config.sampler.rule={sampler.rule!r} has no threshold to learn: mode "
-            f"{config.mode!r} needs 'entropy_bounded'. Use --config.mode=model with it."
+            f"{config.mode!r} needs 'entropy_bounded' or 'entropy_sum'. Use --config.mode=model "
+            "with it."
         )
     if DIALS[sampler.rule] == "steps":
         dial, size = ("config.sampler.steps", sampler.steps), config.decoder.block_length
@@ -93,10 +94,11 @@ def _check_threshold(config: Config) -> None:
             "one of mode 'model' a set has no probability. Use mode 'joint' (and "
             "config.rl.optimizer.threshold_lr=0 to keep the head as it is)."
         )
-    if exact and config.sampler.ranking != "entropy":
+    sampler = config.sampler
+    if exact and (sampler.rule, sampler.ranking) != ("entropy_bounded", "entropy"):
         raise UserError(
-            f"config.rl.objective.selection='exact' needs config.sampler.ranking='entropy', not "
-            f"{config.sampler.ranking!r}."
+            "config.rl.objective.selection='exact' needs config.sampler.rule='entropy_bounded' and "
+            f"config.sampler.ranking='entropy', not {sampler.rule!r} and {sampler.ranking!r}."
         )
     if threshold.scope == "call" and config.mode != "model" and not exact:
         raise UserError(

@@ -40,12 +40,14 @@ FloatType = Literal["float32", "bfloat16"]
 # Commit rules: the name of each rule's dial, and what it may rank positions by, the default first.
 DIALS = {
     "entropy_bounded": "gamma",
+    "entropy_sum": "gamma",
     "top_k": "steps",
     "random": "steps",
     "confidence": "confidence",
 }
 RANKINGS = {
     "entropy_bounded": ("entropy", "confidence", "margin"),
+    "entropy_sum": ("entropy", "confidence", "margin"),
     "top_k": ("confidence", "entropy", "margin", "drawn"),
     "random": ("random",),
     "confidence": ("confidence",),
@@ -377,7 +379,7 @@ class EvaluationConfig:
     temperature: NonNegative = 0.0  # Temperature of evaluations; 0 is argmax (our choice)
     samples: PositiveInt = 1  # Completions per prompt, for pass@k; more than 1 needs a temperature
     block_length: OptionalInt = None  # Block length of evaluations. None: that of rollouts
-    # Frontier points of the rule "entropy_bounded", in nats (our choice)
+    # Frontier points of the rules "entropy_bounded" and "entropy_sum", in nats (our choice)
     gammas: Annotated[tuple[Nats, ...], NON_EMPTY] = (0.0, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
     # Frontier points of the rules "top_k" and "random", in calls. None: 1, 2, 4 ... per block
     steps: Annotated[tuple[PositiveInt, ...] | None, Was(())] = None

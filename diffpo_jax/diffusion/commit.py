@@ -5,6 +5,8 @@ number per row, its dial: a bound, a number of calls or a probability.  It commi
 position of every row that has an open one.  Ties go to the leftmost position.
 """
 
+from collections.abc import Callable
+
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
@@ -28,6 +30,8 @@ def choose(
     """
     if rule.name == "entropy_bounded":
         return entropy_bounded(readings.entropy, readings.error, open_, dial)
+    if rule.name == "entropy_sum":
+        return entropy_sum(readings.entropy, readings.error, open_, dial)
     if rule.name in ("top_k", "random"):
         steps = dial * block_length / open_.shape[1]
         return top_k(readings.error, open_, transfer_count(open_, block_length, steps))
@@ -53,13 +57,47 @@ def entropy_bounded(
       error: the proxy: H itself, −confidence or −margin.
       gamma: the bound, nats; inf commits all.
     """
+    return _bounded_prefix(prefix_excess, entropy, error, open_, gamma)
+
+
+def entropy_sum(
+    entropy: Float[Array, "B L"],
+    error: Float[Array, "B L"],
+    open_: Bool[Array, "B L"],
+    gamma: Float[Array, "B"],
+) -> Bool[Array, "B L"]:
+    """The largest prefix U with Σ_U H ≤ γ, or the first position if there is none (our choice).
+
+    Where the entropy-bounded rule leaves out the largest entropy, so that it commits one position
+    for free at any entropy, this rule counts all.  Arguments as there.
+    """
+    first = jnp.arange(entropy.shape[1]) == 0
+
+    def cost(h: Float[Array, "B L"]) -> Float[Array, "B L"]:
+        return jnp.where(first, 0.0, jnp.cumsum(h, axis=1))
+
+    return _bounded_prefix(cost, entropy, error, open_, gamma)
+
+
+def _bounded_prefix(
+    cost: Callable[[Float[Array, "B L"]], Float[Array, "B L"]],
+    entropy: Float[Array, "B L"],
+    error: Float[Array, "B L"],
+    open_: Bool[Array, "B L"],
+    gamma: Float[Array, "B"],
+) -> Bool[Array, "B L"]:
+    """The positions whose prefix, in order of their error, costs γ or less.
+
+    Args:
+      cost: maps entropies in this order to the cost of each prefix, which does not fall.
+    """
     # A diverged model gives NaN, which must not keep the loop over calls from ending: NaN entropies
     # are committed at once, and a NaN bound commits one position.
     entropy = jnp.where(jnp.isnan(entropy), 0.0, entropy)
     gamma = jnp.where(jnp.isnan(gamma), 0.0, gamma)
     order = _order(error, open_)
     h = jnp.take_along_axis(jnp.where(open_, entropy, 0.0), order, axis=1)
-    fits = prefix_excess(h) <= gamma[:, None]
+    fits = cost(h) <= gamma[:, None]
     return jnp.take_along_axis(fits, _inverse(order), axis=1) & open_
 
 

@@ -93,7 +93,7 @@ RULE = {"mode": "model"}  # rules without a threshold need this mode
             {"sampler.ranking": "drawn"},
             "config.sampler.ranking='drawn' is not a ranking for .*; use one of: ent",
         ),
-        ({"sampler.rule": "top_k"}, "mode 'joint' needs 'entropy_bounded'"),
+        ({"sampler.rule": "top_k"}, "mode 'joint' needs 'entropy_bounded' or"),
         (RULE | {"sampler.rule": "top_k", "sampler.steps": 0}, "sampler.steps=0 must be"),
         (
             RULE | {"sampler.rule": "random", "sampler.block_length": 4, "sampler.steps": 6},
@@ -118,7 +118,8 @@ RULE = {"mode": "model"}  # rules without a threshold need this mode
         ({"rl.likelihood.schedule": "weekly"}, "uniform, stratified, even, batch, calls"),
         ({"rl.likelihood.calls": 2}, "needs config.rl.likelihood.anchors=all, not 2"),
         ({"rl.objective.selection": "exact", "mode": "model"}, "needs a threshold that is drawn"),
-        ({"rl.objective.selection": "exact", "sampler.ranking": "margin"}, "not 'margin'"),
+        ({"rl.objective.selection": "exact", "sampler.ranking": "margin"}, "and 'margin'"),
+        ({"rl.objective.selection": "exact", "sampler.rule": "entropy_sum"}, "not 'entropy_sum'"),
         ({"threshold.scope": "call"}, "only config.rl.objective.selection='exact'"),
         ({"rl.speed.weight": -0.5}, "config.rl.speed.weight=-0.5 must be at least 0"),
         ({"rl.speed.weight": 1.5}, r"weight in \[0, 1\]"),

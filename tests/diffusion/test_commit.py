@@ -167,6 +167,42 @@ def test_top_k_commits_one_whatever_the_errors(error, open_):
     np.testing.assert_array_equal(np.asarray(got).sum(axis=1), open_.any(axis=1))
 
 
+def test_entropy_sum_counts_every_entropy():
+    # In order: 0.25, 0.5, 0.5, 1; sums 0.25, 0.75, 1.25, 2.25.  The last row is done.
+    h = jnp.array([[0.5, 1.0, 0.25, 0.5]] * 6)
+    open_ = jnp.array([[True] * 4] * 5 + [[False] * 4])
+    gamma = jnp.array([0.0, 0.75, 0.8, 1.25, jnp.inf, 1.0])
+    got = np.asarray(jax.jit(commit.entropy_sum)(h, h, open_, gamma))
+    expected = ([2], [0, 2], [0, 2], [0, 2, 3], [0, 1, 2, 3], [])
+    assert [np.flatnonzero(row).tolist() for row in got] == list(expected)
+
+
+def test_entropy_sum_orders_by_the_error_proxy_and_commits_one_whatever_the_numbers():
+    h = jnp.array([[1.0, 0.1, 0.2], [1.0, 2.0, 3.0], [jnp.nan, 1.0, 1.0]])
+    error = jnp.array([[0.0, 1.0, 2.0], [3.0, 2.0, 1.0], [2.0, 0.0, 1.0]])
+    gamma = jnp.array([1.1, 0.0, jnp.nan])
+    got = np.asarray(commit.entropy_sum(h, error, jnp.ones((3, 3), bool), gamma))
+    # The first position costs 1 and is committed whatever it costs; the second brings 1.1.
+    np.testing.assert_array_equal(
+        got, [[True, True, False], [False, False, True], [False, True, False]]
+    )
+
+
+@given(matrices(dyadic | few), masks, vectors(dyadic | few))
+def test_entropy_sum_equals_brute_force_and_commits_no_more_than_entropy_bounded(
+    entropy, open_, gamma
+):
+    arrays = (jnp.asarray(entropy), jnp.asarray(entropy), jnp.asarray(open_), jnp.asarray(gamma))
+    got = np.asarray(jax.jit(commit.entropy_sum)(*arrays))
+    assert not (got & ~apply(entropy, open_, gamma)).any()
+    for row in range(ROWS):
+        places = sorted(np.flatnonzero(open_[row]), key=lambda p: (entropy[row, p], p))
+        sizes = [
+            n for n in range(1, len(places) + 1) if entropy[row, places[:n]].sum() <= gamma[row]
+        ]
+        assert set(np.flatnonzero(got[row])) == set(places[: max(sizes, default=1)])
+
+
 @given(matrices(any_entropy), matrices(scores), masks, vectors(any_entropy))
 def test_error_proxy_orders_and_entropies_bound(entropy, error, open_, gamma):
     """Entropies may fall along the proxy's order, so that the maximum is not the last."""
