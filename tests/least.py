@@ -23,6 +23,7 @@ LEAST = {
     "task.sudoku.test_examples": 16,
     "evaluation.gammas": (0.1, 1.0),
     "evaluation.batch": 16,
+    "evaluation.base_rules": (),  # each compiles a program
     "evaluation.every": 1,
     "checkpoint.every": 1,
     "logging.samples_every": 1,

@@ -44,7 +44,11 @@ def frontier(*points, dial="gamma"):
 
 
 def make_summary(base, trained, learned, **fields):
-    """The content of summary.json; fields that are not given have some value."""
+    """The content of summary.json; fields that are not given have some value.
+
+    `rules` are the base's frontiers under other commit rules.
+    """
+    rules = fields.pop("rules", None)
     common = {
         "gains": {"grid": [], "learned": None, "mean": None},
         "wall_seconds": {"rl": 12.0},
@@ -58,7 +62,7 @@ def make_summary(base, trained, learned, **fields):
         "commit": "abc",
         "versions": {},
     } | fields
-    return compare_models(base, trained, learned, common["dial"]) | common
+    return compare_models(base, trained, learned, common["dial"], rules) | common
 
 
 def summary(seed, *, learned=True, gain=0.05):

@@ -3,7 +3,8 @@
 `run.frontiers` puts summary.json together:
 
   base, trained    see `compare_models`
-  gains            of the trained model over the base, see `bootstrap.paired_gains`
+  gains            of the trained model over the base, see `bootstrap.paired_gains`; `rules` has
+                   those over the base under other commit rules
   wall_seconds, denoiser_calls    by stage, and by use
   prompts          number of test prompts behind every accuracy
   seed, method, mode, rule, commit, versions
@@ -17,6 +18,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from diffpo_jax.analysis.frontier import Frontier, interpolate, mean_over, shared_range
+from diffpo_jax.config import DIALS
 
 EXTRAPOLATED = "Outside the calls measured for the base: its nearest point is used."
 UNDER_TRAINED = 0.95  # a base whose best accuracy is lower could still gain from plain training
@@ -27,7 +29,11 @@ _PASS = "pass@"  # followed by k; points have these if prompts have several comp
 
 
 def compare_models(
-    base: Frontier, trained: Frontier, learned: Mapping[str, float] | None, dial: str = "gamma"
+    base: Frontier,
+    trained: Frontier,
+    learned: Mapping[str, float] | None,
+    dial: str = "gamma",
+    rules: Mapping[str, Frontier] | None = None,
 ) -> dict[str, Any]:
     """Returns the fields `base` and `trained` of summary.json.
 
@@ -36,10 +42,12 @@ def compare_models(
       learned: the trained model at the thresholds that it chooses itself, with the percentiles
         `gamma_p5`, `gamma_p50`, `gamma_p95` in nats; None if no threshold is learned.
       dial: name of the commit rule's number in the points.
+      rules: frontiers of the base under other commit rules.
 
     Returns:
-      Both frontiers; `trained.learned`; and `base.learned_nfe_accuracy`, the base's `accuracy` at
-      the calls of the learned point, `extrapolated` if it is that of the frontier's nearest end.
+      Both frontiers; `trained.learned`; `base.learned_nfe_accuracy`, the base's `accuracy` at the
+      calls of the learned point, `extrapolated` if it is that of the frontier's nearest end; and
+      `base.rules`, the frontiers of the other rules.
 
     Raises:
       ValueError: a frontier is empty.
@@ -53,8 +61,12 @@ def compare_models(
         accuracy, extrapolated = interpolate(base, learned["nfe"])
         at_learned = {"accuracy": accuracy, "extrapolated": extrapolated}
     curves = [[_select(point, (dial, *_POINT)) for point in curve] for curve in (base, trained)]
+    others = {
+        name: [_select(point, (DIALS[name], *_POINT)) for point in curve]
+        for name, curve in (rules or {}).items()
+    }
     return {
-        "base": {"frontier": curves[0], "learned_nfe_accuracy": at_learned},
+        "base": {"frontier": curves[0], "learned_nfe_accuracy": at_learned, "rules": others},
         "trained": {"frontier": curves[1], "learned": learned},
     }
 
@@ -155,6 +167,7 @@ def sentences(summary: Mapping[str, Any]) -> list[str]:
             f"solves {format_percent(learned['accuracy'])} in {calls}; the base solves "
             f"{format_percent(at_learned['accuracy'])} {place}: {_verdict(gains['learned'])}"
         )
+        result += _rule_sentences(summary, learned, at_learned["accuracy"])
     shared = shared_range(base, trained)
     if shared is None:
         result.append(
@@ -175,6 +188,29 @@ def sentences(summary: Mapping[str, Any]) -> list[str]:
             "any gain comes from further training and not from a better use of the calls."
         )
     return result + _pass_sentences(summary)
+
+
+def _rule_sentences(
+    summary: Mapping[str, Any], learned: Mapping[str, float], own: float
+) -> list[str]:
+    """Compares the learned point with the base under its best other rule there, if that is better.
+
+    Args:
+      own: the base's accuracy at the same calls under the run's own rule.
+    """
+    at_calls = {}
+    for name, points in summary["base"].get("rules", {}).items():
+        accuracy, extrapolated = interpolate(points, learned["nfe"])
+        if not extrapolated:  # the rule was measured at these calls
+            at_calls[name] = accuracy
+    best = max(at_calls, key=at_calls.get, default=None)
+    if best is None or at_calls[best] <= own:
+        return []
+    gain = summary["gains"]["rules"][best]["learned"]
+    return [
+        f"Under the rule {best} the base solves {format_percent(at_calls[best])} there, more than "
+        f"under {summary['rule']}. Against it the trained model has {_verdict(gain)}"
+    ]
 
 
 def _verdict(gain: Mapping[str, float]) -> str:

@@ -45,6 +45,7 @@ DIALS = {
     "random": "steps",
     "confidence": "confidence",
 }
+RuleName = Literal[*DIALS]
 RANKINGS = {
     "entropy_bounded": ("entropy", "confidence", "margin"),
     "entropy_sum": ("entropy", "confidence", "margin"),
@@ -193,7 +194,7 @@ class SamplerConfig:
     prompt_length: PositiveInt = 16  # Tokens of a prompt, P; shorter ones are padded on the left
     length: PositiveInt = 16  # Tokens of a completion, L
     block_length: PositiveInt = 16  # Semi-autoregressive block size; L: fully parallel (our choice)
-    rule: Literal[*DIALS] = "entropy_bounded"  # Commit rule: which positions a call commits
+    rule: RuleName = "entropy_bounded"  # Commit rule: which positions a call commits
     # Criterion that orders positions; RANKINGS lists those of each rule. None: the rule's first
     ranking: Literal["entropy", "confidence", "margin", "drawn", "random"] | None = None
     steps: PositiveInt = 16  # Calls per completion under the rules "top_k" and "random"
@@ -386,6 +387,13 @@ class EvaluationConfig:
     # Frontier points of the rule "confidence"
     confidences: Annotated[tuple[Probability, ...], NON_EMPTY] = (0.5, 0.7, 0.8, 0.9, 0.95, 0.99)
     factors: tuple[Positive, ...] = ()  # Factors on the learned gamma for further final points
+    # Commit rules under which the base is evaluated at the end, besides the run's own: a gain over
+    # a weak rule is none (our choice)
+    base_rules: Annotated[tuple[RuleName, ...], WITHOUT_REPEATS] = (
+        "entropy_bounded",
+        "entropy_sum",
+        "confidence",
+    )
     batch: PositiveInt = 512  # Sequences per batch on the devices
     examples: OptionalInt = 1_024  # Test prompts of the final frontiers. None: all
     subset: Literal["first", "d1"] = "first"  # Test prompts: the first, or those of d1's evaluation
@@ -453,11 +461,15 @@ class Config:
     @property
     def dials(self) -> tuple[float, ...]:
         """The dials of a frontier's points."""
+        return self.dials_of(self.sampler.rule)
+
+    def dials_of(self, rule: str) -> tuple[float, ...]:
+        """The dials of a frontier's points under a commit rule."""
         own, size = self.evaluation, self.decoder.block_length
         blocks = self.sampler.length // size
         steps = own.steps or [blocks * 2**i for i in range(size.bit_length()) if 2**i <= size]
         grids = {"gamma": own.gammas, "steps": steps, "confidence": own.confidences}
-        return tuple(float(x) for x in grids[DIALS[self.sampler.rule]])
+        return tuple(float(x) for x in grids[DIALS[rule]])
 
     @property
     def decoder(self) -> SamplerConfig:

@@ -123,6 +123,7 @@ def _published(shape: Change, config: ConfigDict, *, answer: str, prompt_length:
     rl.optimizer.decay, config.method = "none", "diffpo"
     config.evaluation.gammas = (0.0, 0.01, 0.05, 0.1, 0.3, 1.0)
     config.evaluation.examples, config.evaluation.batch = None, 64
+    config.evaluation.base_rules = ()  # each costs as much as the base's own frontier
     # d1's numbers of updates, as its authors give them, in whole rollout batches.
     updates = {"gsm8k": 7_700, "math500": 6_600, "countdown": 5_000, "sudoku": 3_800}
     rl.steps = updates[config.task.name] // rl.inner_updates

@@ -102,6 +102,9 @@ def draw_run_frontier(axes: Axes, summary: Mapping[str, Any]) -> None:
         label = f"{model}, fixed {GAMMA if dial == 'gamma' else dial}"
         look = {"color": colour, "marker": marker, "label": label, "above": model == "trained"}
         draw_frontier(axes, summary[model]["frontier"], prompts=prompts, dial=dial, **look)
+    for place, (rule, points) in enumerate(summary["base"].get("rules", {}).items()):
+        look = {"color": GREY, "marker": MARKERS[place + 2], "markersize": 3.5, "linewidth": 0.8}
+        draw_frontier(axes, points, label=f"base, {rule}", **look)
     if learned is not None:
         label = f"trained, learned {GAMMA} (median {learned['gamma_p50']:.2g} nats)"
         draw_star(axes, learned, prompts=prompts, markersize=15, color=LEARNED, label=label)

@@ -35,6 +35,9 @@ def results(run: Run) -> list[Table]:
             (f"Base {place}", format_percent(at["accuracy"])),
             (f"Gain at equal calls, points ({INTERVAL})", format_gain(gains["learned"])),
         ]
+        for rule, gain in gains.get("rules", {}).items():
+            title = f"Gain over the base under {rule} at equal calls, points ({INTERVAL})"
+            rows.append((title, format_gain(gain["learned"])))
     best = max(summary["base"]["frontier"], key=lambda point: point["accuracy"])
     solved = f"{format_percent(best['accuracy'])} in {best['nfe']:.2f} calls"
     mean = f"Mean gain over the shared calls, points ({INTERVAL})"

@@ -23,7 +23,8 @@ def final_evaluation(
 
     Returns:
       The summary; and the outcome of each prompt at each point: "base/0.1" and "trained/0.1" for a
-      dial of 0.1, "learned", and "learned/2" for twice the learned thresholds.
+      dial of 0.1, "confidence/0.9" for the base under another rule, "learned", and "learned/2" for
+      twice the learned thresholds.
     """
     config = setup.config
     examples = evaluator.choose(setup.task.examples("test"), config.evaluation)
@@ -33,8 +34,10 @@ def final_evaluation(
     point = functools.partial(evaluator.point, rule=rule, samples=samples)
     graded: dict[str, grading.Graded] = {}
     frontiers: dict[str, list[dict[str, float]]] = {"base": [], "trained": []}
+    others = [name for name in config.evaluation.base_rules if name != rule]
     began = time.perf_counter()
     passes = 2 * len(config.dials) + learns + len(factors)
+    passes += sum(len(config.dials_of(name)) for name in others)
     with Progress("evaluation", passes, unit="pass") as progress:
         # 1. Both models over the grid of fixed dials.
         for name, params in (("base", base), ("trained", trained)):
@@ -42,7 +45,16 @@ def final_evaluation(
                 graded[f"{name}/{dial}"] = setup.evaluator.fixed(params, dial, examples)
                 frontiers[name].append(point(graded[f"{name}/{dial}"], dial=dial))
                 _show(progress, frontiers[name][-1])
-        # 2. The trained model at factors on its learned thresholds, and at these themselves.
+        # 2. The base under other rules.
+        for name in others:
+            run, frontiers[name] = run_setup.evaluator_of_rule(setup, name).fixed, []
+            for dial in config.dials_of(name):
+                graded[f"{name}/{dial}"] = run(base, dial, examples)
+                frontiers[name].append(
+                    evaluator.point(graded[f"{name}/{dial}"], name, dial, samples)
+                )
+                _show(progress, frontiers[name][-1])
+        # 3. The trained model at factors on its learned thresholds, and at these themselves.
         learned, scaled = None, []
         for factor in factors:
             graded[f"learned/{factor:g}"] = setup.evaluator.median(trained, factor, examples)
@@ -55,7 +67,7 @@ def final_evaluation(
             learned |= {f"gamma_p{q}": spread[f"gamma/p{q}"] for q in (5, 50, 95)}
             learned.pop("gamma")
             _show(progress, learned)
-    # 3. Samples and the summary.
+    # 4. Samples and the summary.
     last = graded["learned"] if learns else graded[f"trained/{config.dials[0]}"]
     run_setup.write_samples(setup, "test", grading.sample_rows(last, None, len(last.texts)))
     seconds = {"evaluation": time.perf_counter() - began}
@@ -94,9 +106,10 @@ def _summary(setup, frontiers, learned, graded, outcomes, seconds, extra) -> dic
     calls["pretrain"] = 0 if config.init_from else config.pretrain.steps * config.pretrain.batch
     calls["evaluation"] = float(sum(g.rollout.nfe.sum() for g in graded.values()))
     scores = {name: grading.scores(g, setup.task) for name, g in graded.items()}
-    curves = {
-        name: [outcomes[f"{name}/{dial}"] for dial in config.dials] for name in ("base", "trained")
-    }
+    rules = {name: points for name, points in frontiers.items() if name in DIALS}
+    dials = {name: config.dials_of(name) for name in rules}
+    dials |= dict.fromkeys(("base", "trained"), config.dials)
+    curves = {name: [outcomes[f"{name}/{d}"] for d in grid] for name, grid in dials.items()}
     difficulty = None
     if learned is not None:
         own = graded["learned"]
@@ -104,12 +117,18 @@ def _summary(setup, frontiers, learned, graded, outcomes, seconds, extra) -> dic
         difficulty = by_difficulty(
             values, own.rollout.gamma, own.rollout.nfe, own.correct, config.evaluation.samples
         )
-    gains = bootstrap.paired_gains(
-        curves["base"], curves["trained"], outcomes.get("learned"), seed=config.seed
-    )
+    gains = {
+        name: bootstrap.paired_gains(
+            curves[name], curves["trained"], outcomes.get("learned"), seed=config.seed
+        )
+        for name in ("base", *rules)
+    }
+    by_rule = {
+        name: {"learned": gains[name]["learned"], "mean": gains[name]["mean"]} for name in rules
+    }
     dial = DIALS[config.sampler.rule]
-    return summary.compare_models(frontiers["base"], frontiers["trained"], learned, dial) | {
-        "gains": gains,
+    return summary.compare_models(frontiers["base"], frontiers["trained"], learned, dial, rules) | {
+        "gains": gains["base"] | {"rules": by_rule},
         "wall_seconds": {name: float(value) for name, value in seconds.items()},
         "denoiser_calls": {use: int(number) for use, number in calls.items()},
         "prompts": count,

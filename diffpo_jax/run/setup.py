@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from jax.sharding import Mesh
 
 from diffpo_jax import tasks
-from diffpo_jax.config import Config, check, convert
+from diffpo_jax.config import RANKINGS, Config, check, convert
 from diffpo_jax.data import prompts, tokenizers
 from diffpo_jax.distributed import chips, hosts, sharding
 from diffpo_jax.distributed import mesh as mesh_lib
@@ -72,6 +72,22 @@ def prepare(config: Config, workdir: layout.Workdir) -> Setup:
         evaluator=evaluator.make_evaluator(
             policy, config.decoder, config.evaluation, task, tokenizer, mesh, config.seed, rows
         ),
+    )
+
+
+def evaluator_of_rule(setup: Setup, rule: str) -> evaluator.Evaluator:
+    """The evaluator of a run under another commit rule, with the rule's first ranking."""
+    config = setup.config
+    decoder = dataclasses.replace(config.decoder, rule=rule, ranking=RANKINGS[rule][0])
+    return evaluator.make_evaluator(
+        setup.policy,
+        decoder,
+        config.evaluation,
+        setup.task,
+        setup.tokenizer,
+        setup.mesh,
+        config.seed,
+        slots(config),
     )
 
 

@@ -51,6 +51,7 @@ def test_models_are_compared_at_equal_calls():
                 "accuracy": pytest.approx(0.85, abs=1e-12),
                 "extrapolated": False,
             },
+            "rules": {},
         },
         {"frontier": TRAINED, "learned": LEARNED},
     )
@@ -123,6 +124,24 @@ def test_a_gain_is_reported_with_its_interval():
         "At its learned threshold (median 0.08 nats) the trained model solves 93.1 % in 6.0 calls; "
         "the base solves 85.0 % at 6.0 calls: +8.1 points (95 % interval +6.0 to +10.0)."
     )
+
+
+def test_the_best_rule_of_the_base_is_named_if_it_beats_the_own():
+    rules = {
+        "entropy_sum": frontier((0.0, 0.99, 7.0), (1.0, 0.89, 5.0)),  # 94 % at 6 calls
+        "confidence": frontier((0.9, 0.97, 8.0), (0.5, 0.87, 4.0), dial="confidence"),  # 92 %
+        "random": frontier((4.0, 0.999, 6.5), dial="steps"),  # not measured at 6 calls
+    }
+    found = gain(-0.009, -0.02, 0.001)
+    gains = GAINS | {"rules": {name: {"learned": found, "mean": None} for name in rules}}
+    assert sentences(gains=gains, rules=rules)[1] == (
+        "Under the rule entropy_sum the base solves 94.0 % there, more than under entropy_bounded. "
+        "Against it the trained model has -0.9 points (95 % interval -2.0 to +0.1), too small a "
+        "difference to tell the two apart."
+    )
+    weak = {"entropy_sum": frontier((0.0, 0.85, 7.0), (1.0, 0.80, 5.0))}  # 82.5 %, the own 85 %
+    assert sentences(gains=gains, rules=weak) == sentences()
+    assert summary(rules=rules)["base"]["rules"] == rules
 
 
 def test_a_loss_is_called_worse():

@@ -31,13 +31,20 @@ ADAPTER = {"lora.rank": 2, "task.reward": "cell_fraction", "rl.objective.kl": 0.
 def base(tmp_path_factory):
     """A finished run whose base model other tests use."""
     path = tmp_path_factory.mktemp("base")
-    experiment.run(least(**{"logging.profile": (2,)}), str(path))
+    changes = {"logging.profile": (2,), "evaluation.base_rules": ("entropy_bounded", "confidence")}
+    changes["evaluation.confidences"] = (0.3, 0.9)
+    experiment.run(least(**changes), str(path))
     return path
 
 
 def test_a_run_writes_everything_it_should(base):
     summary = json.loads((base / "report/summary.json").read_text())
     assert [p["gamma"] for p in summary["trained"]["frontier"]] == [0.1, 1.0]
+    assert {name: [p["confidence"] for p in points] for name, points in
+            summary["base"]["rules"].items()} == {"confidence": [0.3, 0.9]}  # fmt: skip
+    assert set(summary["gains"]["rules"]["confidence"]["learned"]) == {"gain", "low", "high"}
+    with np.load(base / "report/outcomes.npz") as outcomes:
+        assert "confidence/0.3" in outcomes["points"]
     assert summary["prompts"] == 16
     assert summary["denoiser_calls"]["pretrain"] == 3 * 32
     assert set(summary["wall_seconds"]) == {"pretrain", "rl", "evaluation"}
