@@ -17,7 +17,13 @@ def check(config: Config) -> None:
 
 
 def check_training(config: Config) -> None:
-    """Raises `UserError` if a run would train quantised kernels, which is impossible."""
+    """Raises `UserError` if a run would train quantised kernels, or a threshold its rule lacks."""
+    if DIALS[config.sampler.rule] != "gamma" and config.mode != "model":
+        raise UserError(
+            f"config.sampler.rule={config.sampler.rule!r} has no threshold to learn: mode "
+            f"{config.mode!r} needs 'entropy_bounded' or 'entropy_sum'. Use --config.mode=model "
+            "with it."
+        )
     if config.model.quantized is None:
         return
     if config.pretrain.steps and not config.init_from:
@@ -53,12 +59,6 @@ def _check_sampler(config: Config) -> None:
         raise UserError(
             f"config.sampler.ranking={sampler.ranking!r} is not a ranking for config.sampler.rule="
             f"{sampler.rule!r}; use one of: {', '.join(RANKINGS[sampler.rule])}."
-        )
-    if DIALS[sampler.rule] != "gamma" and config.mode != "model":
-        raise UserError(
-            f"config.sampler.rule={sampler.rule!r} has no threshold to learn: mode "
-            f"{config.mode!r} needs 'entropy_bounded' or 'entropy_sum'. Use --config.mode=model "
-            "with it."
         )
     if DIALS[sampler.rule] == "steps":
         dial, size = ("config.sampler.steps", sampler.steps), config.decoder.block_length

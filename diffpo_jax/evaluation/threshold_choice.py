@@ -1,6 +1,6 @@
 """Which threshold a model decodes with: the one it learned, or the fixed dial of its rule."""
 
-from diffpo_jax.config import DIALS, Config
+from diffpo_jax.config import Config
 
 
 def is_learned(run: Config, rule: str, model: str = "trained") -> bool:
@@ -8,10 +8,10 @@ def is_learned(run: Config, rule: str, model: str = "trained") -> bool:
 
     Args:
       run: the configuration of the run that made the model.
-      rule: the commit rule to decode with; only some rules have a threshold.
+      rule: the commit rule to decode with; a threshold belongs to the rule it was learned with.
       model: "trained", "base" or "published"; only the trained model has learned one.
     """
-    return model == "trained" and run.mode != "model" and DIALS[rule] == "gamma"
+    return model == "trained" and run.mode != "model" and rule == run.sampler.rule
 
 
 def threshold_in_use(

@@ -93,7 +93,6 @@ RULE = {"mode": "model"}  # rules without a threshold need this mode
             {"sampler.ranking": "drawn"},
             "config.sampler.ranking='drawn' is not a ranking for .*; use one of: ent",
         ),
-        ({"sampler.rule": "top_k"}, "mode 'joint' needs 'entropy_bounded' or"),
         (RULE | {"sampler.rule": "top_k", "sampler.steps": 0}, "sampler.steps=0 must be"),
         (
             RULE | {"sampler.rule": "random", "sampler.block_length": 4, "sampler.steps": 6},

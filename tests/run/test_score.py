@@ -6,6 +6,7 @@ import pathlib
 import pytest
 from least import least
 
+from diffpo_jax.config import check
 from diffpo_jax.run import experiment, export, score
 from diffpo_jax.system import files
 from diffpo_jax.system.errors import UserError
@@ -51,6 +52,16 @@ def test_a_runs_model_is_also_scored_at_its_learned_threshold(run, tmp_path):
     assert last["learned"]
     assert (last["accuracy"], last["nfe"]) == (learned["accuracy"], learned["nfe"])
     assert "learned" in score.table(result)
+
+
+def test_the_base_is_scored_under_any_rule_whatever_the_runs_mode(run, tmp_path):
+    config = least(**{"sampler.rule": "confidence", "evaluation.confidences": (0.5,)})
+    assert config.mode == "joint"  # which has no threshold to learn with this rule
+    for which in ("base", "trained"):
+        result = score.score(config, str(tmp_path / which), run=str(run), which=which)
+        assert [point["confidence"] for point in result["points"]] == [0.5]
+    with pytest.raises(UserError, match="mode 'joint' needs 'entropy_bounded' or 'entropy_sum'"):
+        check.check_training(config)
 
 
 def test_evaluation_resumes_after_the_last_complete_point(weights, tmp_path, monkeypatch):
