@@ -40,14 +40,17 @@ def test_an_old_run_resumes(workdir):
     summary = json.loads((workdir / "report/summary.json").read_text())
     shutil.rmtree(workdir / "checkpoints/rl/4")
     shutil.rmtree(workdir / "report")
-    again = experiment.run(layout.read_config(layout.Workdir(workdir)), str(workdir))
+    config = layout.read_config(layout.Workdir(workdir))
+    # Other rules for the base are newer than the run, and compile more programs.
+    own = dataclasses.replace(config.evaluation, base_rules=())
+    again = experiment.run(dataclasses.replace(config, evaluation=own), str(workdir))
     after = lines(workdir)
     assert [row.keys() for row in after] == [row.keys() for row in before]
     # What was there stays as it was.  Later steps may differ by rounding on another processor.
     assert after[:-2] == before[:-2]
     assert after[-2]["groups/equal"] == pytest.approx(before[-2]["groups/equal"], abs=0.5)
     assert again.keys() == summary.keys()
-    assert again["base"].keys() == summary["base"].keys()
+    assert again["base"].keys() - {"rules"} == summary["base"].keys()
     assert (workdir / "report/frontier.png").exists()
 
 
