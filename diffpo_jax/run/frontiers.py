@@ -33,28 +33,25 @@ def final_evaluation(
     rule, samples = config.sampler.rule, config.evaluation.samples
     point = functools.partial(evaluator.point, rule=rule, samples=samples)
     graded: dict[str, grading.Graded] = {}
-    frontiers: dict[str, list[dict[str, float]]] = {"base": [], "trained": []}
+    frontiers: dict[str, list[dict[str, float]]] = {}
     others = [name for name in config.evaluation.base_rules if name != rule]
     began = time.perf_counter()
     passes = 2 * len(config.dials) + learns + len(factors)
     passes += sum(len(config.dials_of(name)) for name in others)
     with Progress("evaluation", passes, unit="pass") as progress:
-        # 1. Both models over the grid of fixed dials.
-        for name, params in (("base", base), ("trained", trained)):
-            for dial in config.dials:
-                graded[f"{name}/{dial}"] = setup.evaluator.fixed(params, dial, examples)
-                frontiers[name].append(point(graded[f"{name}/{dial}"], dial=dial))
-                _show(progress, frontiers[name][-1])
-        # 2. The base under other rules.
-        for name in others:
-            run, frontiers[name] = run_setup.evaluator_of_rule(setup, name).fixed, []
-            for dial in config.dials_of(name):
-                graded[f"{name}/{dial}"] = run(base, dial, examples)
-                frontiers[name].append(
-                    evaluator.point(graded[f"{name}/{dial}"], name, dial, samples)
-                )
-                _show(progress, frontiers[name][-1])
-        # 3. The trained model at factors on its learned thresholds, and at these themselves.
+        # 1. Both models over the grid of fixed dials, and the base under other rules.
+        curves = [
+            ("base", base, rule, setup.evaluator),
+            ("trained", trained, rule, setup.evaluator),
+        ]
+        curves += [(x, base, x, run_setup.evaluator_of_rule(setup, x)) for x in others]
+        for name, params, its_rule, own in curves:
+            for dial in config.dials_of(its_rule):
+                graded[f"{name}/{dial}"] = own.fixed(params, dial, examples)
+                one = evaluator.point(graded[f"{name}/{dial}"], its_rule, dial, samples)
+                frontiers.setdefault(name, []).append(one)
+                _show(progress, one)
+        # 2. The trained model at factors on its learned thresholds, and at these themselves.
         learned, scaled = None, []
         for factor in factors:
             graded[f"learned/{factor:g}"] = setup.evaluator.median(trained, factor, examples)
@@ -67,7 +64,7 @@ def final_evaluation(
             learned |= {f"gamma_p{q}": spread[f"gamma/p{q}"] for q in (5, 50, 95)}
             learned.pop("gamma")
             _show(progress, learned)
-    # 4. Samples and the summary.
+    # 3. Samples and the summary.
     last = graded["learned"] if learns else graded[f"trained/{config.dials[0]}"]
     run_setup.write_samples(setup, "test", grading.sample_rows(last, None, len(last.texts)))
     seconds = {"evaluation": time.perf_counter() - began}
