@@ -5,7 +5,17 @@ import jax.numpy as jnp
 from jaxtyping import Array, Int, Key
 
 # One number for each use of randomness.  Never renumber: runs are repeatable by these numbers.
-STREAMS = {"init": 0, "pretrain": 1, "rollout": 2, "draws": 3, "evaluate": 4, "adapter": 5}
+STREAMS = {
+    "init": 0,
+    "pretrain": 1,
+    "rollout": 2,
+    "draws": 3,
+    "evaluate": 4,
+    "adapter": 5,
+    "state_head": 6,
+    "price": 7,
+    "head_update": 8,
+}
 
 
 def key_for(seed: int, stream: str, step: int = 0) -> Key[Array, ""]:

@@ -25,6 +25,28 @@ class Prompts(NamedTuple):
     mask: Bool[Array, "B P"]  # True for tokens of the prompt, False for padding
 
 
+class Observation(NamedTuple):
+    """What the head by state reads of a call: the c positions of the block, by their error."""
+
+    hidden: Float[Array, "*N c D"]  # hidden states, without a gradient
+    entropy: Float[Array, "*N c"]  # nats
+    # The probability at position i of the token that is most probable at j, over that of i's own
+    clash: Float[Array, "*N c c"]
+    place: Int[Array, "*N c"]  # within the block
+    open: Bool[Array, "*N c"]  # False at committed positions, which come last
+    price: Float[Array, "*N"]  # of a call, in units of the largest reward
+
+
+class Choices(NamedTuple):
+    """Decisions of the head by state: up to R of the calls of each row, drawn uniformly."""
+
+    seen: Observation  # [B R ...]
+    count: Int[Array, "B R"]  # positions committed; 0 if nothing is recorded there
+    logprob: Float[Array, "B R"]
+    call: Int[Array, "B R"]  # from 1
+    token: Int[Array, "B R c"]  # drawn at each position of `seen`, committed or not
+
+
 class Rollout(NamedTuple):
     """The record of what the sampler did, row by row (docs/method.md, section 2).
 
@@ -43,6 +65,7 @@ class Rollout(NamedTuple):
     gamma_logprob: Float[Array, "B"]  # log-density of log gamma; 0 if gamma was given
     forced: Bool[Array, "B"]  # the cap on calls committed positions that the rule did not choose
     features: Float[Array, "B D"]  # input of the threshold head
+    choices: Choices | None = None  # with the head by state
 
 
 class Draws(NamedTuple):

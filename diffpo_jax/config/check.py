@@ -17,12 +17,23 @@ def check(config: Config) -> None:
 
 
 def check_training(config: Config) -> None:
-    """Raises `UserError` if a run would train quantised kernels, or a threshold its rule lacks."""
-    if DIALS[config.sampler.rule] != "gamma" and config.mode != "model":
+    """Raises `UserError` if a run would train quantised kernels, or a sampler its rule lacks."""
+    rule, dial = config.sampler.rule, DIALS[config.sampler.rule]
+    if dial == "price" and config.mode == "model":
         raise UserError(
-            f"config.sampler.rule={config.sampler.rule!r} has no threshold to learn: mode "
-            f"{config.mode!r} needs 'entropy_bounded' or 'entropy_sum'. Use --config.mode=model "
-            "with it."
+            f"config.sampler.rule={rule!r} commits what its head decides, which mode 'model' does "
+            "not train. Use --config.mode=sampler or joint."
+        )
+    if config.sampler.temperature == 0 and config.mode != "sampler":
+        raise UserError(
+            "config.sampler.temperature=0 draws no tokens, so that mode "
+            f"{config.mode!r} has nothing to learn from. Use a temperature above 0, or "
+            "--config.mode=sampler."
+        )
+    if dial not in ("gamma", "price") and config.mode != "model":
+        raise UserError(
+            f"config.sampler.rule={rule!r} has no threshold to learn: mode {config.mode!r} needs "
+            "'entropy_bounded', 'entropy_sum' or 'state'. Use --config.mode=model with it."
         )
     if config.model.quantized is None:
         return

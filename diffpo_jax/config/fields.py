@@ -44,6 +44,7 @@ DIALS = {
     "top_k": "steps",
     "random": "steps",
     "confidence": "confidence",
+    "state": "price",
 }
 RuleName = Literal[*DIALS]
 RANKINGS = {
@@ -52,6 +53,7 @@ RANKINGS = {
     "top_k": ("confidence", "entropy", "margin", "drawn"),
     "random": ("random",),
     "confidence": ("confidence",),
+    "state": ("entropy", "confidence", "margin"),
 }
 
 # The kernels of a block: the four of attention, and gate, up and down of the SwiGLU.
@@ -187,10 +189,22 @@ class ThresholdConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class StateHeadConfig:
+    """The head of the commit rule "state", beyond the paper: all fields are our choice."""
+
+    width: PositiveInt = 32  # Hidden units of both layers
+    hidden: bool = True  # Whether it reads the denoiser's hidden states
+    pairs: Count = 4  # Learned weights of each pair of places, for clashes; 0 reads no clashes
+    temperature: Positive = 0.3  # Exploration: the softmax's temperature per price of a call
+    least_temperature: Positive = 0.003  # Added to it, in units of the largest reward
+
+
+@dataclasses.dataclass(frozen=True)
 class SamplerConfig:
     # Temperature T of rollouts and log-probabilities. At 1 RL learned to be sure, not right: greedy
-    # accuracy fell while sampled accuracy rose (our choice; see docs/method.md, section 2).
-    temperature: Positive = 0.5
+    # accuracy fell while sampled accuracy rose (our choice; see docs/method.md, section 2). 0, the
+    # argmax, suits mode "sampler" only, where no token's probability is trained.
+    temperature: NonNegative = 0.5
     prompt_length: PositiveInt = 16  # Tokens of a prompt, P; shorter ones are padded on the left
     length: PositiveInt = 16  # Tokens of a completion, L
     block_length: PositiveInt = 16  # Semi-autoregressive block size; L: fully parallel (our choice)
@@ -199,6 +213,8 @@ class SamplerConfig:
     ranking: Literal["entropy", "confidence", "margin", "drawn", "random"] | None = None
     steps: PositiveInt = 16  # Calls per completion under the rules "top_k" and "random"
     confidence: Probability = 0.9  # Least probability of a token that "confidence" commits
+    # Price of L calls in units of the reward, lambda, by which the head by state ("state") decides
+    price: Positive = 1.0
     # Position that the rule "confidence" commits if no probability is large enough
     fallback: Literal["most_confident", "leftmost"] = "most_confident"
     max_calls: OptionalInt = None  # Cap on denoiser calls; the last commits the rest. None: no cap
@@ -319,6 +335,12 @@ class SpeedConfig:
     weight: NonNegative = 0.3  # Price of denoiser calls in the reward, lambda (our choice)
     # Reward r (1 - lambda NFE/L), or r - lambda NFE/L (our choice)
     form: Literal["multiplicative", "additive"] = "multiplicative"
+    # Range of lambda under the rule "state", in which each prompt has its own, evenly on a log
+    # scale; the form is additive there (our choice)
+    prices: Annotated[tuple[Positive, Positive], Bound("rising", lambda x: x[0] <= x[1])] = (
+        0.03,
+        4.0,
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -337,6 +359,24 @@ class OptimizerConfig:
     beta2: float = 0.99  # Decay of Adam's second moment
     weight_decay: float = 0.0  # Weight decay on the denoiser only
     max_grad_norm: float = 1.0  # Largest gradient norm of each group (denoiser, head)
+
+
+@dataclasses.dataclass(frozen=True)
+class HeadUpdateConfig:
+    """The update of the head by state, beyond the paper: all fields are our choice."""
+
+    alone: Count = 30  # First RL steps, in which mode "joint" trains the head alone
+    recorded: PositiveInt = 8  # Calls of each rollout that the head learns from, R, drawn uniformly
+    minibatches: PositiveInt = 8  # Updates of the head after each batch of rollouts
+    minibatch: PositiveInt = 512  # Decisions in each of them
+    learning_rate: Positive = 1e-2  # Adam's rate
+    weight_decay: NonNegative = 1e-3  # Weight decay
+    max_grad_norm: Positive = 1.0  # Largest norm of a gradient
+    hindsight_weight: NonNegative = 0.25  # Weight of the loss on each position's hindsight
+    calls_weight: NonNegative = 0.1  # Weight of the squared error of the calls that follow
+    policy_weight: NonNegative = 0.1  # Weight of the policy gradient
+    entropy: NonNegative = 0.01  # Weight of the policy's entropy
+    clip: Positive = 0.2  # Ratios are clipped to 1 - clip and 1 + clip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -372,6 +412,7 @@ class RLConfig:
     objective: ObjectiveConfig = ObjectiveConfig()
     speed: SpeedConfig = SpeedConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
+    head: HeadUpdateConfig = HeadUpdateConfig()
     guard: GuardConfig = GuardConfig()
 
 
@@ -387,6 +428,8 @@ class EvaluationConfig:
     # Frontier points of the rule "confidence"
     confidences: Annotated[tuple[Probability, ...], NON_EMPTY] = (0.5, 0.7, 0.8, 0.9, 0.95, 0.99)
     factors: tuple[Positive, ...] = ()  # Factors on the learned gamma for further final points
+    # Frontier points of the rule "state": prices of L calls in units of the reward
+    prices: Annotated[tuple[Positive, ...], NON_EMPTY] = (0.1, 0.3, 0.6, 1.0, 1.8, 3.2, 6.0, 12.0)
     # Commit rules under which the base is evaluated at the end, besides the run's own: a gain over
     # a weak rule is none (our choice)
     base_rules: Annotated[tuple[RuleName, ...], WITHOUT_REPEATS] = (
@@ -443,6 +486,7 @@ class Config:
     model: ModelConfig = ModelConfig()
     lora: LoRAConfig = LoRAConfig()
     threshold: ThresholdConfig = ThresholdConfig()
+    state_head: StateHeadConfig = StateHeadConfig()
     sampler: SamplerConfig = SamplerConfig()
     pretrain: PretrainConfig = PretrainConfig()
     rl: RLConfig = RLConfig()
@@ -453,9 +497,10 @@ class Config:
 
     @property
     def dial(self) -> float:
-        """The fixed number of the commit rule: gamma in nats, calls, or a probability."""
+        """The fixed number of the commit rule: gamma in nats, calls, a probability, or a price."""
         own = self.sampler
-        dials = {"gamma": self.threshold.gamma, "steps": own.steps, "confidence": own.confidence}
+        dials = {"gamma": self.threshold.gamma, "steps": own.steps}
+        dials |= {"confidence": own.confidence, "price": own.price}
         return float(dials[DIALS[own.rule]])
 
     @property
@@ -469,7 +514,20 @@ class Config:
         blocks = self.sampler.length // size
         steps = own.steps or [blocks * 2**i for i in range(size.bit_length()) if 2**i <= size]
         grids = {"gamma": own.gammas, "steps": steps, "confidence": own.confidences}
+        grids["price"] = own.prices
         return tuple(float(x) for x in grids[DIALS[rule]])
+
+    @property
+    def base_rule(self) -> str:
+        """The commit rule of the base's own frontier: the run's, unless only RL makes its head."""
+        if self.sampler.rule != "state":
+            return self.sampler.rule
+        return next(iter(self.evaluation.base_rules), "entropy_bounded")
+
+    @property
+    def largest_block(self) -> int:
+        """Positions of the largest block in rollouts or evaluations."""
+        return max(self.sampler.block_length, self.decoder.block_length)
 
     @property
     def decoder(self) -> SamplerConfig:

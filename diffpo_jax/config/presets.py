@@ -236,8 +236,28 @@ def paper(config: ConfigDict) -> None:
     config.rl.likelihood.schedule = "calls"
 
 
+def state(config: ConfigDict) -> None:
+    """A sampler that sees each state, trained alone over a frozen denoiser (beyond the paper).
+
+    A head decides at every call how many positions are committed, by the price of a call, so that
+    one run gives a whole frontier.  `--config.mode=joint` also trains the denoiser; rollouts then
+    need a temperature: `--config.sampler.temperature=0.5`.
+    """
+    config.sampler.rule, config.mode = "state", "sampler"
+    rl, rules = config.rl, ("entropy_sum", "entropy_bounded", "confidence")
+    config.evaluation.base_rules = rules
+    if config.model.family != "tiny":
+        config.evaluation.base_rules = rules[:1]  # each costs as much as the base's own frontier
+        rl.head.minibatch = 128  # of the 96 rollouts of a step
+        return
+    # A frozen denoiser needs no exploration in its tokens.  As many rollouts of more prompts teach
+    # the head more than larger groups do.
+    config.sampler.temperature, rl.optimizer.decay = 0.0, "linear"
+    rl.steps, rl.prompts, rl.group = 2 * rl.steps, rl.prompts * rl.group // 2, 2
+
+
 ALGORITHMS: Mapping[str, Change] = {
-    change.__name__: change for change in (s1k, lora, d1, d2, gspo, justgrpo, paper)
+    change.__name__: change for change in (s1k, lora, d1, d2, gspo, justgrpo, paper, state)
 }
 
 

@@ -95,7 +95,7 @@ def _bounded_prefix(
     # are committed at once, and a NaN bound commits one position.
     entropy = jnp.where(jnp.isnan(entropy), 0.0, entropy)
     gamma = jnp.where(jnp.isnan(gamma), 0.0, gamma)
-    order = _order(error, open_)
+    order = by_error(error, open_)
     h = jnp.take_along_axis(jnp.where(open_, entropy, 0.0), order, axis=1)
     fits = cost(h) <= gamma[:, None]
     return jnp.take_along_axis(fits, _inverse(order), axis=1) & open_
@@ -115,7 +115,7 @@ def top_k(
     error: Float[Array, "B L"], open_: Bool[Array, "B L"], count: Int[Array, "B"]
 ) -> Bool[Array, "B L"]:
     """The `count` open positions with the least error, or all if there are fewer."""
-    return (_inverse(_order(error, open_)) < count[:, None]) & open_
+    return (_inverse(by_error(error, open_)) < count[:, None]) & open_
 
 
 def transfer_count(
@@ -164,7 +164,7 @@ def current_block(open_: Bool[Array, "B L"], block_length: int) -> Bool[Array, "
     return block[None, :] == first[:, None]
 
 
-def _order(error: Float[Array, "B L"], open_: Bool[Array, "B L"]) -> Int[Array, "B L"]:
+def by_error(error: Float[Array, "B L"], open_: Bool[Array, "B L"]) -> Int[Array, "B L"]:
     """Positions by error, ascending, with those that are not open at the end."""
     # NaN sorts first.  Infinite errors sort last, but before positions that are not open.
     most = jnp.finfo(error.dtype).max

@@ -7,13 +7,17 @@ class Rule(NamedTuple):
     """A commit rule and its settings.
 
     Attributes:
-      name: a key of `config.DIALS`.
+      name: a key of `config.DIALS`; or "state", the head by state.
       fallback: what the rule "confidence" commits if no position is confident enough, see
         `commit.by_confidence`.
+      draws: whether the head by state draws the number of positions, or takes the most probable.
+      recorded: R, calls of which a rollout keeps what the head by state saw and did.
     """
 
     name: str = "entropy_bounded"
     fallback: str = "most_confident"
+    draws: bool = False
+    recorded: int = 0
 
 
 class EndOfText(NamedTuple):

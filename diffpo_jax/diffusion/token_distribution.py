@@ -34,6 +34,7 @@ class Readings(NamedTuple):
     logprob: Float[Array, "*N"]
     entropy: Float[Array, "*N"]  # nats
     error: Float[Array, "*N"]  # the lower, the sooner the position is committed
+    best: Int[Array, "*N"] | None = None  # the most probable token, for the head by state
 
 
 def log_probs(
@@ -212,7 +213,11 @@ def _read_logits(
     error = _error(untempered, token, h, u[..., 2], settings.ranking)
     if settings.end.suppress == "last":
         error = jnp.where(end_of_text.is_end(token, settings.end), jnp.inf, error)
-    return Readings(token, token_log_prob(log_p, token), h, error)
+    best = None
+    if settings.rule.name == "state":
+        greedy = settings.temperature == 0
+        best = token if greedy else jnp.argmax(untempered, axis=-1).astype(jnp.int32)
+    return Readings(token, token_log_prob(log_p, token), h, error, best)
 
 
 def _error(

@@ -5,20 +5,22 @@ a token is drawn at each that may be committed, and the commit rule chooses whic
 Rows that are done no longer change.  Nothing returns to Python between calls.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from diffpo_jax.arrays import microbatch, rng
-from diffpo_jax.arrays.types import Params, Prompts, Rollout
-from diffpo_jax.diffusion import commit, end_of_text, kv_cache, token_distribution
+from diffpo_jax.arrays.types import Choices, Observation, Params, Prompts, Rollout
+from diffpo_jax.diffusion import commit, commit_policy, end_of_text, kv_cache, token_distribution
 from diffpo_jax.diffusion.denoise import Denoised, denoise
 from diffpo_jax.diffusion.kv_cache import Cache
 from diffpo_jax.diffusion.settings import EndOfText, SamplerSettings
 from diffpo_jax.diffusion.thresholds import Threshold
 from diffpo_jax.models.policy import Policy
+
+_DECISIONS = 2**31 - 1  # folded into the keys of the head by state; calls have 1, 2, ...
 
 
 class Unmasking(NamedTuple):
@@ -33,6 +35,7 @@ class Unmasking(NamedTuple):
     gamma_logprob: Float[Array, "B"]
     forced: Bool[Array, "B"]
     features: Float[Array, "B D"]
+    choices: Choices | None = None
 
 
 class _Plan(NamedTuple):
@@ -70,7 +73,8 @@ def first_call(
     policy: Policy,
     params: Params,
     prompts: Prompts,
-    threshold: Threshold,
+    rows: Unmasking,
+    threshold: Threshold | None,
     keys: Key[Array, "B"],
     settings: SamplerSettings,
     piece: int | None = None,
@@ -80,12 +84,13 @@ def first_call(
     It uses no cache: a cached sampler starts without it.
 
     Args:
+      rows: from `start`.
+      threshold: None if the rows have their dials already.
       piece: prompts per pass; None for all U of them.
 
     Returns:
       The rows after the call, and each prompt's hidden states in it.
     """
-    rows = start(policy, params, prompts, settings)
     # 1. Take each prompt once.  The state is the same for its rows, and so is what they may do.
     size = settings.rows_per_prompt
     first = jax.tree.map(lambda x: x[:, 0], microbatch.fold(prompts, size))
@@ -110,9 +115,9 @@ def first_call(
     out, readings = microbatch.map_rows(one_pass, parts, piece)
 
     # 3. Commit.
-    features = jnp.repeat(out.features, size, axis=0)
-    readings = microbatch.unfold(readings)
-    rows = _commit(params, rows, plan, features, readings, threshold, keys, settings)
+    features, hidden = (jnp.repeat(x, size, axis=0) for x in (out.features, out.hidden))
+    called = Denoised(hidden, features), microbatch.unfold(readings)
+    rows = _commit(policy, params, rows, plan, *called, threshold, keys, settings)
     return rows, out.hidden
 
 
@@ -148,11 +153,11 @@ def start(policy: Policy, params: Params, prompts: Prompts, settings: SamplerSet
     masks = jnp.full(shape, policy.mask_id, jnp.int32)
 
     # Only shapes and dtypes are needed, so nothing is computed.
-    def one_pass(params: Params) -> tuple[Array, Array]:
+    def one_pass(params: Params) -> tuple[Array, Array, Array]:
         out = denoise(policy, params, prompts, masks)
-        return policy.logits(params, out.hidden), out.features
+        return policy.logits(params, out.hidden), out.features, out.hidden
 
-    logits, features = jax.eval_shape(one_pass, params)
+    logits, features, hidden = jax.eval_shape(one_pass, params)
     return Unmasking(
         call=jnp.zeros(batch, jnp.int32),
         tokens=masks,
@@ -163,6 +168,28 @@ def start(policy: Policy, params: Params, prompts: Prompts, settings: SamplerSet
         gamma_logprob=jnp.zeros(batch, jnp.float32),
         forced=jnp.zeros(batch, bool),
         features=jnp.zeros((batch, features.shape[1]), features.dtype),
+        choices=_no_choices(batch, hidden, logits, settings),
+    )
+
+
+def _no_choices(batch: int, hidden: Any, logits: Any, settings: SamplerSettings) -> Choices | None:
+    calls, size = settings.rule.recorded, settings.block_length
+    if settings.rule.name != "state" or not calls:
+        return None
+    shape = (batch, calls, size)
+    return Choices(
+        seen=Observation(
+            hidden=jnp.zeros((*shape, hidden.shape[-1]), hidden.dtype),
+            entropy=jnp.zeros(shape, logits.dtype),
+            clash=jnp.zeros((*shape, size), logits.dtype),
+            place=jnp.zeros(shape, jnp.int32),
+            open=jnp.zeros(shape, bool),
+            price=jnp.zeros(shape[:2], jnp.float32),
+        ),
+        count=jnp.zeros(shape[:2], jnp.int32),
+        logprob=jnp.zeros(shape[:2], jnp.float32),
+        call=jnp.zeros(shape[:2], jnp.int32),
+        token=jnp.zeros(shape, jnp.int32),
     )
 
 
@@ -196,7 +223,7 @@ def call(
     readings = token_distribution.read(
         policy, params, out.hidden, plan.wanted, plan.open_, read_keys, settings
     )
-    rows = _commit(params, rows, plan, out.features, readings, threshold, keys, settings)
+    rows = _commit(policy, params, rows, plan, out, readings, threshold, keys, settings)
     return rows, cache
 
 
@@ -208,22 +235,23 @@ def _plan(rows: Unmasking, settings: SamplerSettings) -> _Plan:
 
 
 def _commit(
+    policy: Policy,
     params: Params,
     rows: Unmasking,
     plan: _Plan,
-    features: Float[Array, "B D"],
+    out: Denoised,
     readings: token_distribution.Readings,
     threshold: Threshold | None,
     keys: Key[Array, "B"],
     settings: SamplerSettings,
 ) -> Unmasking:
-    """The rows after a call, whose features and readings are given."""
+    """The rows after a call, whose outputs and readings are given."""
     # 1. Get the threshold.  The first call is the all-mask pass, whose features the head reads, so
     #    that the head costs no call of its own.
     dial = rows.gamma
     if threshold is not None:
         first, each_call = rows.call == 0, settings.scope == "call"
-        features = jnp.where(first[:, None], features, rows.features)
+        features = jnp.where(first[:, None], out.features, rows.features)
         threshold_keys = rng.fold_in_rows(keys, 0)  # the keys of tokens have 1, 2, ...
         if each_call:
             threshold_keys = rng.fold_in_rows(threshold_keys, plan.number)
@@ -237,7 +265,32 @@ def _commit(
         dial = drawn if each_call else rows.gamma
 
     # 2. Choose the positions to commit; the cap commits everything that is left.
-    chosen = commit.choose(settings.rule, readings, plan.allowed, dial, settings.block_length)
+    choices = rows.choices
+    if settings.rule.name == "state":
+        seen = commit_policy.observe(
+            policy,
+            params,
+            out.hidden,
+            readings,
+            plan.allowed,
+            dial / settings.length,
+            settings.block_length,
+        )
+        call_keys = rng.fold_in_rows(rng.fold_in_rows(keys, _DECISIONS), plan.number)
+        count, log_p = commit_policy.decide(
+            policy, params, seen, call_keys if settings.rule.draws else None
+        )
+        chosen = commit.top_k(readings.error, plan.allowed, count)
+        if choices is not None:
+            made = jnp.any(plan.open_, axis=1) & ~plan.last
+            token = commit_policy.in_order(
+                readings.token, readings, plan.allowed, settings.block_length
+            )
+            choices = commit_policy.record(
+                choices, seen, count, log_p, plan.number, made, token, call_keys
+            )
+    else:
+        chosen = commit.choose(settings.rule, readings, plan.allowed, dial, settings.block_length)
     committed = jnp.where(plan.last[:, None], plan.open_, chosen)
 
     # 3. Record them, and fill the rows that have reached the end of their text.
@@ -248,6 +301,7 @@ def _commit(
         logprob=jnp.where(committed, readings.logprob, rows.logprob),
         entropy=jnp.where(committed, readings.entropy, rows.entropy),
         forced=rows.forced | jnp.any(committed & ~chosen, axis=1),
+        choices=choices,
     )
     return _fill_after_end(new, settings.end)
 

@@ -40,7 +40,7 @@ RULES: tuple[tuple[str, PartitionSpec], ...] = (
     (r"adapter/blocks/(q|k|v|gate|up)_b$", P(None, None, ("tensor", "fsdp"))),
     (r"adapter/blocks/(o|down)_a$", P(None, ("tensor", "fsdp"), None)),
     (r"adapter/blocks/(o|down)_b$", P(None, None, "fsdp")),
-    (r"threshold/", P()),
+    (r"(threshold|state_head)/", P()),
     (r"(^|/)(step|count)$", P()),  # counters of the state and of optimisers
 )
 

@@ -129,6 +129,15 @@ class Denoiser(nn.Module):
         logits = _project(_shard_rows(hidden, self.shape), kernel, self.shape)
         return logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
 
+    def token_logits(
+        self, hidden: Float[Array, "B c D"], tokens: Int[Array, "B n"]
+    ) -> Float[Array, "B c n"]:
+        """The logits of each row's tokens at each of its positions, in at least float32."""
+        kernel = self.embed if self.shape.tied else self.unembed.T
+        chosen = jnp.take(kernel, tokens, axis=0).astype(hidden.dtype)
+        logits = jnp.einsum("bcd,bnd->bcn", hidden, chosen)
+        return logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
+
     def initialise(self, tokens: Array, mask: Array) -> Array:
         """Uses every parameter, so that `init` makes all of them."""
         return self.logits(self(tokens, mask))

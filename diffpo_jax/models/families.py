@@ -8,11 +8,13 @@ import jax.numpy as jnp
 from jax.sharding import NamedSharding
 
 from diffpo_jax.arrays.types import Params
-from diffpo_jax.config import AUTO, LoRAConfig, ModelConfig, ThresholdConfig
+from diffpo_jax.config import AUTO, LoRAConfig, ModelConfig, StateHeadConfig, ThresholdConfig
 from diffpo_jax.models import flops
 from diffpo_jax.models import lora as lora_lib
+from diffpo_jax.models import state_head as state_head_lib
 from diffpo_jax.models.denoiser import Denoiser, Shape
 from diffpo_jax.models.policy import Policy
+from diffpo_jax.models.state_head import StateHead
 from diffpo_jax.models.threshold_head import ThresholdHead
 from diffpo_jax.system.errors import UserError
 
@@ -128,7 +130,9 @@ def make_policy(
     model: ModelConfig,
     threshold: ThresholdConfig,
     lora: LoRAConfig | None = None,
+    state: StateHeadConfig | None = None,
     *,
+    places: int = 1,
     vocab: int,
     mask_id: int,
     platform: str,
@@ -138,6 +142,7 @@ def make_policy(
 
     Args:
       lora: the adapter that is trained, if any.
+      places: positions of a block, for the head by state.
       vocab: V of the tokenizer, or of published weights, which may have more rows.
       mask_id: the tokenizer's mask token.
       platform: the platform to compile for, as `distributed.chips.platform` names it.
@@ -178,6 +183,17 @@ def make_policy(
         shapes = jax.eval_shape(init, key)["denoiser"]
         return lora_lib.init(key, shapes, lora)
 
+    state_head = StateHead(state or StateHeadConfig(), places)
+
+    def init_state_head(key):
+        return state_head_lib.init(state_head, key, model.width)
+
+    def judge(params: Params, seen):
+        return state_head.apply({"params": params["state_head"]}, seen)
+
+    def token_logits(params: Params, states, tokens):
+        return denoiser.apply({"params": params["denoiser"]}, states, tokens, method="token_logits")
+
     def variables(params: Params) -> dict[str, Params]:
         names = {"params": "denoiser", "adapter": "adapter"}
         return {kind: params[name] for kind, name in names.items() if name in params}
@@ -210,6 +226,9 @@ def make_policy(
         hidden_and_kv=hidden_and_kv,
         hidden_within=hidden_within,
         init_adapter=init_adapter if adapts else None,
+        init_state_head=init_state_head,
+        judge=judge,
+        token_logits=token_logits,
     )
 
 

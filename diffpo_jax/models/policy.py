@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from diffpo_jax.arrays.types import Params
+from diffpo_jax.arrays.types import Observation, Params
 
 
 class Policy(NamedTuple):
@@ -25,6 +25,9 @@ class Policy(NamedTuple):
       hidden_within: (params, kv, tokens [B S], mask [B S], start [B], span) -> hidden states
         [B span D] of the positions from `start` on; for the others it takes keys and values from
         `kv`.
+      init_state_head: key -> params["state_head"].
+      judge: (params, observation) -> `state_head.Judgement` of committing the first k positions.
+      token_logits: (params, hidden [B c D], tokens [B n]) -> logits [B c n] of these tokens.
       threshold: (params, features [B D]) -> (mu [B], sigma [B]) of log gamma (gamma in nats).
     """
 
@@ -38,3 +41,6 @@ class Policy(NamedTuple):
     hidden_and_kv: Callable[..., tuple[Float[Array, "B S D"], Any]] | None = None
     hidden_within: Callable[..., Float[Array, "B q D"]] | None = None
     init_adapter: Callable[[Key[Array, ""]], Params] | None = None
+    init_state_head: Callable[[Key[Array, ""]], Params] | None = None
+    judge: Callable[[Params, Observation], Any] | None = None
+    token_logits: Callable[..., Float[Array, "B c n"]] | None = None

@@ -131,7 +131,7 @@ RULE = {"mode": "model"}  # rules without a threshold need this mode
         ({"model.heads": 5}, "even multiple"),
         ({"model.positions": 31}, "positions=31 is less than the 32 tokens"),
         ({"model.kv_heads": 3}, "kv_heads=3 does not divide"),
-        ({"sampler.temperature": 0.0}, "sampler.temperature=0.0 must be above 0"),
+        ({"sampler.temperature": -0.5}, "sampler.temperature=-0.5 must be at least 0"),
         ({"rl.micro_batch": 100}, r"micro_batch=100 does not divide .*=512\."),
         ({"mesh.data": 3}, "fsdp=3 does not divide config.evaluation.batch=512: the devices"),
         ({"pretrain.micro_batch": 48}, "pretrain.micro_batch=48 does not divide"),

@@ -140,7 +140,7 @@ def test_finished_rows_and_committed_tokens_never_change():
         committed = before.commit_call > 0
         done = committed.all(axis=1)
         finished.append(done.sum())
-        for old, new in zip(before, rows):
+        for old, new in zip(jax.tree.leaves(before), jax.tree.leaves(rows)):
             np.testing.assert_array_equal(old[done], new[done])
         for name in ("tokens", "commit_call", "logprob", "entropy"):
             old, new = getattr(before, name), getattr(rows, name)
