@@ -277,7 +277,7 @@ class _Run:
         from diffpo_jax.rl import optimizer, update
 
         config = self.config
-        groups = optimizer.trained_groups(config.mode, bool(config.lora.rank))
+        groups = optimizer.trained_groups(config.mode, bool(config.lora.rank), config.sampler.rule)
         steps = config.rl.steps * config.rl.inner_updates
         init = functools.partial(
             update.init_state,

@@ -8,6 +8,8 @@
            the other, against a continuous batch of the same size.
   chunk    one call's work on the vocabulary, a few positions at a time, at --large-vocab: its time,
            and the memory of the compiled program.
+  head     the queue with the head by state, which works at every call, and without it, at a token a
+           call for both.
   compile  seconds to trace and compile each of these, with JAX's compilation cache off, and how
            often a program was compiled while gamma, prompts and their lengths changed.
 
@@ -79,7 +81,7 @@ def measure(args: argparse.Namespace, machine: dict[str, Any]) -> dict[str, Any]
     times = timing.interleave(bench.calls, args.repeats)
     results = {name: timing.summary(one, 0.0) for name, one in times.items()}
     against = {f"cache {kind}": "cache none" for kind in CACHES[1:]}
-    against |= {"stream": "static", "chunk": "whole"}
+    against |= {"stream": "static", "chunk": "whole", "with head": "without head"}
     for name, other in against.items():
         results[name]["to"] = {"program": other} | timing.ratio(times[name], times[other])
     return {
@@ -136,10 +138,11 @@ class _Bench:
         for kind in CACHES:
             self._add_long(f"cache {kind}", args.vocab, kind, 0)
         self._add_queue()
+        self._add_head()
         self._add_read("whole", 0)
         self._add_read("chunk", args.chunk)
 
-    def _policy(self, vocab: int):
+    def _policy(self, vocab: int, places: int = 1):
         import jax
 
         from diffpo_jax.arrays import rng
@@ -156,6 +159,7 @@ class _Bench:
                 ff=args.ff,
             ),
             ThresholdConfig(gamma=0.5),
+            places=places,
             vocab=vocab,
             mask_id=vocab - 1,
             platform=jax.devices()[0].platform,
@@ -241,6 +245,36 @@ class _Bench:
         nfe = np.asarray(self._add("stream", queue, *inputs).nfe)
         self.queue_calls = {"mean": float(nfe.mean())}
         self.queue_calls |= {f"p{q}": float(np.percentile(nfe, q)) for q in (10, 50, 90, 100)}
+
+    def _add_head(self) -> None:
+        import jax
+        import jax.numpy as jnp
+
+        from diffpo_jax.diffusion import sampler
+        from diffpo_jax.diffusion.settings import Rule, SamplerSettings
+
+        args, length = self.args, self.args.queue_length
+        policy, params = self._policy(args.vocab, length)
+        params |= {"state_head": policy.init_state_head(jax.random.key(0))}
+
+        judge = policy.judge
+
+        def judge_one(params, seen):
+            # One position at a time, whatever the head says, so that both make as many calls.
+            judged = judge(params, seen)
+            return judged._replace(logits=judged.logits.at[:, 0].add(1e6))
+
+        policy = policy._replace(judge=judge_one)
+        prompts, keys = self._prompts(args.queue, length, args.vocab), self._keys(args.queue)
+        programs = {
+            "without head": ("fixed", Rule("top_k"), float(length)),
+            "with head": ("price", Rule("state"), 1.0),
+        }
+        for name, (threshold, rule, dial) in programs.items():
+            settings = SamplerSettings(length, length, 0.0, rule=rule)
+            run = sampler.make_generate(policy, settings, threshold=threshold, slots=args.slots)
+            rollout = self._add(name, run, params, prompts, jnp.float32(dial), keys)
+            assert int(rollout.nfe.min()) == int(rollout.nfe.max()) == length
 
     def _add_read(self, name: str, chunk: int) -> None:
         import jax

@@ -187,7 +187,7 @@ class _Step:
         )
         params = self.policy.init(rng.key_for(config.seed, "init"))
         params["denoiser"]["unembed"] *= args.sharpen
-        self.groups = optimizer.trained_groups(config.mode, False)
+        self.groups = optimizer.trained_groups(config.mode, False, config.sampler.rule)
         self.optimizer = optimizer.make_optimizer(config.rl.optimizer, self.groups, 1)
         self.params = params
         trained = {name: params[name] for name in self.groups}

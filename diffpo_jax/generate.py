@@ -6,7 +6,8 @@
 through the calls.  The sampler is the configuration's, so `--config.sampler.rule=top_k
 --config.sampler.steps=8` tries another one; tokens are drawn at `config.evaluation.temperature`.
 A model with a learned threshold uses it unless `--dial` gives a number: γ in nats, or the number of
-calls or the probability of another rule.
+calls or the probability of another rule.  With a head by state the number is the price of calls, by
+default `config.sampler.price`: the higher, the fewer calls.
 """
 
 import sys
@@ -21,7 +22,7 @@ config_flags.DEFINE_config_file("config", None, "The configuration the model was
 _WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the run with the checkpoints.")
 _PROMPT = flags.DEFINE_multi_string("prompt", [], "A prompt; may be repeated.")
 _MODEL = flags.DEFINE_enum("model", "trained", ["trained", "base"], "Which of the run's models.")
-_DIAL = flags.DEFINE_float("dial", None, "The rule's number: gamma in nats, calls, probability.")
+_DIAL = flags.DEFINE_float("dial", None, "The rule's number: gamma, calls, probability, price.")
 _HTML = flags.DEFINE_string("html", None, "Also write the completions to this file as a page.")
 
 

@@ -159,6 +159,7 @@ def test_sampler_compares_its_options(tmp_path):
     small += ["--queue-length=4", "--large-vocab=50", "--chunk=1", "--repeats=1"]
     text, result = run(tmp_path, "sampler.py", *small)
     names = {"cache none", "cache prompt", "cache dual", "static", "stream", "whole", "chunk"}
+    names |= {"with head", "without head"}
     assert result["results"].keys() == names == result["compile_seconds"].keys()
     compared = {
         name: one["to"]["program"] for name, one in result["results"].items() if "to" in one
@@ -168,6 +169,7 @@ def test_sampler_compares_its_options(tmp_path):
         "cache dual": "cache none",
         "stream": "static",
         "chunk": "whole",
+        "with head": "without head",
     }
     assert all(0 < one["seconds_min"] <= one["seconds"] for one in result["results"].values())
     assert result["temporary_bytes"]["chunk"] < result["temporary_bytes"]["whole"]

@@ -125,7 +125,7 @@ def configs():
         docstring = ast.get_docstring(ast.parse(path.read_text()))
         text = docstring.partition("Presets")[2] if docstring else ""
         result += [(path.name, name) for name in re.findall(r"^  (\w+)  ", text, re.MULTILINE)]
-        algorithms = re.search(r"With any of them: ([\w, ]+);", text)
+        algorithms = re.search(r"With any: ([\w, ]+);", text)
         result += [(path.name, name) for name in algorithms[1].split(", ")]
     return result
 

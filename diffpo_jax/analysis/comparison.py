@@ -15,6 +15,7 @@ from diffpo_jax.analysis import bootstrap, frontier
 from diffpo_jax.analysis.bootstrap import Outcomes
 from diffpo_jax.analysis.groups import Group
 from diffpo_jax.analysis.runs import Run
+from diffpo_jax.analysis.summary import dial_of
 
 BASE = "base model"  # label of the models before RL, next to the arms' labels
 
@@ -37,7 +38,7 @@ def base_groups(runs: Sequence[Run]) -> list[Group]:
     """Returns runs with different base models, one run for each, grouped by their commit rule."""
     by_label: dict[str, dict[Any, Run]] = {}
     for run in runs:
-        rule = run.summary["rule"]
+        rule = run.summary.get("base_rule", run.summary["rule"])
         label = BASE if rule == "entropy_bounded" else f"{BASE}, {rule}"
         points = tuple((p["accuracy"], p["nfe"]) for p in run.summary["base"]["frontier"])
         by_label.setdefault(label, {}).setdefault((run.seed, points), run)
@@ -53,7 +54,7 @@ def mean_frontier(runs: Sequence[Run], model: str) -> list[dict[str, float]]:
     by_dial: dict[float, list[Mapping[str, float]]] = {}
     for run in runs:
         for point in run.summary[model]["frontier"]:
-            by_dial.setdefault(point[run.summary["dial"]], []).append(point)
+            by_dial.setdefault(point[dial_of(run.summary, model)], []).append(point)
     rows = [
         {"dial": dial}
         | {name: spread([p[name] for p in points]).mean for name in ("nfe", "accuracy")}

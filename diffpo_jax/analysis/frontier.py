@@ -33,6 +33,21 @@ def interpolate(frontier: Frontier, nfe: float) -> tuple[float, bool]:
     return last[1], False
 
 
+def calls_for(frontier: Frontier, accuracy: float) -> float | None:
+    """Returns the fewest calls at which a frontier reaches an accuracy; None if nowhere.
+
+    Raises:
+      ValueError: the frontier is empty.
+    """
+    knots = _knots(frontier)
+    if knots[0][1] >= accuracy:
+        return knots[0][0]
+    for (x, y), (next_x, next_y) in itertools.pairwise(knots):
+        if y < accuracy <= next_y:
+            return x + (accuracy - y) / (next_y - y) * (next_x - x)
+    return None
+
+
 def area_under(frontier: Frontier, lo: float, hi: float) -> float:
     """Returns the area under `interpolate` from `lo` to `hi` calls, in accuracy times calls.
 

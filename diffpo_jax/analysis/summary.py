@@ -9,15 +9,25 @@
   prompts          number of test prompts behind every accuracy
   seed, method, mode, rule, commit, versions
   dial             name of the commit rule's number in the points of the frontiers
+  base_rule        commit rule of the base's own frontier; another than `rule` if RL made its head
+  price            default price of the head by state, for runs with one
+  head_flops       its FLOPs as a share of those of a denoiser call
   scaled           the trained model at multiples of its learned thresholds, if evaluated
   by_difficulty    see `difficulty`; null if no threshold is learned
   scores, train_test_overlap      the task's own metrics by point; what its splits share
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from diffpo_jax.analysis.frontier import Frontier, interpolate, mean_over, shared_range
+from diffpo_jax.analysis.frontier import (
+    Frontier,
+    calls_for,
+    interpolate,
+    mean_over,
+    shared_range,
+)
 from diffpo_jax.config import DIALS
 
 EXTRAPOLATED = "Outside the calls measured for the base: its nearest point is used."
@@ -34,6 +44,7 @@ def compare_models(
     learned: Mapping[str, float] | None,
     dial: str = "gamma",
     rules: Mapping[str, Frontier] | None = None,
+    base_dial: str | None = None,
 ) -> dict[str, Any]:
     """Returns the fields `base` and `trained` of summary.json.
 
@@ -43,6 +54,7 @@ def compare_models(
         `gamma_p5`, `gamma_p50`, `gamma_p95` in nats; None if no threshold is learned.
       dial: name of the commit rule's number in the points.
       rules: frontiers of the base under other commit rules.
+      base_dial: the name in the base's points, if that is another.
 
     Returns:
       Both frontiers; `trained.learned`; `base.learned_nfe_accuracy`, the base's `accuracy` at the
@@ -60,7 +72,10 @@ def compare_models(
         learned = _select(learned, _LEARNED)
         accuracy, extrapolated = interpolate(base, learned["nfe"])
         at_learned = {"accuracy": accuracy, "extrapolated": extrapolated}
-    curves = [[_select(point, (dial, *_POINT)) for point in curve] for curve in (base, trained)]
+    curves = [
+        [_select(point, (name, *_POINT)) for point in curve]
+        for curve, name in ((base, base_dial or dial), (trained, dial))
+    ]
     others = {
         name: [_select(point, (DIALS[name], *_POINT)) for point in curve]
         for name, curve in (rules or {}).items()
@@ -69,6 +84,13 @@ def compare_models(
         "base": {"frontier": curves[0], "learned_nfe_accuracy": at_learned, "rules": others},
         "trained": {"frontier": curves[1], "learned": learned},
     }
+
+
+def dial_of(summary: Mapping[str, Any], model: str) -> str:
+    """The name of the commit rule's number in the points of a model's frontier."""
+    if model == "base" and "base_rule" in summary:
+        return DIALS[summary["base_rule"]]
+    return summary["dial"]
 
 
 def _select(point: Mapping[str, float], names: Sequence[str]) -> dict[str, float]:
@@ -109,7 +131,7 @@ class Compared(NamedTuple):
 def comparison(summary: Mapping[str, Any]) -> list[Compared]:
     """Compares every point of the trained model with the base, the learned one last."""
     base, dial, gains = summary["base"]["frontier"], summary["dial"], summary["gains"]
-    base_at = {point[dial]: point for point in base}
+    base_at = {point[dial]: point for point in base if dial in point}
     rows = [
         Compared(p[dial], base_at.get(p[dial]), p, *interpolate(base, p["nfe"]), gain)
         for p, gain in zip(summary["trained"]["frontier"], gains["grid"], strict=True)
@@ -168,6 +190,7 @@ def sentences(summary: Mapping[str, Any]) -> list[str]:
             f"{format_percent(at_learned['accuracy'])} {place}: {_verdict(gains['learned'])}"
         )
         result += _rule_sentences(summary, learned, at_learned["accuracy"])
+    result += _price_sentences(summary)
     shared = shared_range(base, trained)
     if shared is None:
         result.append(
@@ -188,6 +211,55 @@ def sentences(summary: Mapping[str, Any]) -> list[str]:
             "any gain comes from further training and not from a better use of the calls."
         )
     return result + _pass_sentences(summary)
+
+
+def best_rule(summary: Mapping[str, Any], place: int) -> tuple[str, float, Mapping[str, float]]:
+    """The base's commit rule that solves most at the calls of a point of the trained frontier.
+
+    Args:
+      place: of the point in the frontier.
+
+    Returns:
+      The rule, the base's accuracy under it at these calls, and the trained model's gain over it.
+      A rule that was not measured at these calls counts with its nearest point only if none was.
+    """
+    calls = summary["trained"]["frontier"][place]["nfe"]
+    own, gains = summary.get("base_rule", summary["rule"]), summary["gains"]
+    curves = {own: summary["base"]["frontier"]} | summary["base"].get("rules", {})
+    grids = {own: gains["grid"]} | {name: x["grid"] for name, x in gains.get("rules", {}).items()}
+    at_calls = {name: interpolate(points, calls) for name, points in curves.items()}
+    rule = max(at_calls, key=lambda name: (not at_calls[name][1], at_calls[name][0]))
+    return rule, at_calls[rule][0], grids[rule][place]
+
+
+def _price_sentences(summary: Mapping[str, Any]) -> list[str]:
+    """Compares the head by state, at its default price, with the base's best rule there."""
+    if summary["dial"] != "price":
+        return []
+    points = summary["trained"]["frontier"]
+    place = min(
+        range(len(points)), key=lambda i: abs(math.log(points[i]["price"] / summary["price"]))
+    )
+    point, (rule, accuracy, gain) = points[place], best_rule(summary, place)
+    result = [
+        f"At the price {point['price']:g} the trained model solves "
+        f"{format_percent(point['accuracy'])} in {point['nfe']:.2f} calls; the base solves "
+        f"{format_percent(accuracy)} at these calls under its best rule there, {rule}: "
+        f"{_verdict(gain)}"
+    ]
+    curves = [summary["base"]["frontier"], *summary["base"].get("rules", {}).values()]
+    needed = [calls_for(points, point["accuracy"]) for points in curves]
+    needed = [calls for calls in needed if calls is not None]
+    if needed:
+        factor = min(needed) / point["nfe"]
+        result.append(
+            f"For as much the base needs {min(needed):.2f} calls, {factor:.2f} times as many."
+        )
+    else:
+        result.append("The base does not solve as many in any number of calls measured.")
+    if share := summary.get("head_flops"):
+        result.append(f"The head adds {100 * share:.2g} % to the FLOPs of a call.")
+    return result
 
 
 def _rule_sentences(

@@ -29,7 +29,7 @@ class Evaluator(NamedTuple):
     The `config.evaluation.samples` completions of a prompt follow each other.
     """
 
-    fixed: Run  # the dial is the commit rule's
+    fixed: Run  # the dial is the commit rule's, such as γ or a price
     median: Run  # the dial is a factor on the head's median γ
 
 
@@ -82,7 +82,7 @@ def make_evaluator(
 
         return run
 
-    return Evaluator(make("fixed"), make("median"))
+    return Evaluator(make("price" if sampler.rule == "state" else "fixed"), make("median"))
 
 
 def choose(examples: Sequence[Example], config: EvaluationConfig) -> Sequence[Example]:

@@ -94,11 +94,11 @@ def metrics_of(graded: Graded) -> Metrics:
     return metrics
 
 
-def percentiles(graded: Graded) -> dict[str, float]:
-    """Percentiles of calls and of γ (nats) over a batch."""
-    nfe, gamma = np.asarray(graded.rollout.nfe), np.asarray(graded.rollout.gamma)
+def percentiles(graded: Graded, dial: str = "gamma") -> dict[str, float]:
+    """Percentiles of calls and of γ (nats), or of another dial, over a batch."""
+    nfe, dials = np.asarray(graded.rollout.nfe), np.asarray(graded.rollout.gamma)
     values = {f"nfe/p{q}": float(np.percentile(nfe, q)) for q in (10, 50, 90)}
-    return values | {f"gamma/p{q}": float(np.percentile(gamma, q)) for q in (5, 50, 95)}
+    return values | {f"{dial}/p{q}": float(np.percentile(dials, q)) for q in (5, 50, 95)}
 
 
 def sample_rows(graded: Graded, advantage: np.ndarray | None, most: int) -> list[dict[str, Any]]:

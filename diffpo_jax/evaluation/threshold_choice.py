@@ -1,6 +1,7 @@
 """Which threshold a model decodes with: the one it learned, or the fixed dial of its rule."""
 
-from diffpo_jax.config import Config
+from diffpo_jax.config import DIALS, Config
+from diffpo_jax.system.errors import UserError
 
 
 def is_learned(run: Config, rule: str, model: str = "trained") -> bool:
@@ -11,7 +12,8 @@ def is_learned(run: Config, rule: str, model: str = "trained") -> bool:
       rule: the commit rule to decode with; a threshold belongs to the rule it was learned with.
       model: "trained", "base" or "published"; only the trained model has learned one.
     """
-    return model == "trained" and run.mode != "model" and rule == run.sampler.rule
+    learns = run.mode != "model" and rule == run.sampler.rule
+    return model == "trained" and learns and DIALS[rule] == "gamma"
 
 
 def threshold_in_use(
@@ -25,8 +27,25 @@ def threshold_in_use(
       dial: a value that replaces whatever the model would use.
 
     Returns:
-      ("median", 1.0) for the median of a learned threshold; otherwise ("fixed", dial).
+      ("median", 1.0) for the median of a learned threshold; ("price", dial) for the head by state;
+      otherwise ("fixed", dial).
+
+    Raises:
+      UserError: the model has no head by state, and its rule needs one.
     """
-    if dial is None and is_learned(run or config, config.sampler.rule, model):
+    rule = config.sampler.rule
+    check_head(run or config, rule, model)
+    if dial is None and is_learned(run or config, rule, model):
         return "median", 1.0
-    return "fixed", config.dial if dial is None else dial
+    kind = "price" if rule == "state" else "fixed"
+    return kind, config.dial if dial is None else dial
+
+
+def check_head(run: Config, rule: str, model: str) -> None:
+    """Raises `UserError` if the rule needs a head by state, and the model has none."""
+    if rule == "state" and (model != "trained" or run.sampler.rule != "state"):
+        raise UserError(
+            f"config.sampler.rule='state' needs a head that RL trained, and the {model} model of "
+            f"this run (config.sampler.rule={run.sampler.rule!r}) has none. Name another rule, "
+            "such as --config.sampler.rule=entropy_sum."
+        )

@@ -2,14 +2,15 @@
 
 We count matrix products, a multiplication and an addition as two, since published peaks are of
 matrix products.  Only useful work counts.  We leave out elementwise work, norms and softmax, idle
-calls while a batch waits for its slowest row, recomputation by remat, evaluations and the head.
+calls while a batch waits for its slowest row, recomputation by remat, evaluations and the threshold
+head.  The head by state, which works at every call, counts.
 """
 
 from typing import NamedTuple
 
 import numpy as np
 
-from diffpo_jax.config import LoRAConfig, ModelConfig, RLConfig, SamplerConfig
+from diffpo_jax.config import LoRAConfig, ModelConfig, RLConfig, SamplerConfig, StateHeadConfig
 
 
 class Network(NamedTuple):
@@ -18,6 +19,7 @@ class Network(NamedTuple):
     model: ModelConfig
     lora: LoRAConfig
     vocab: int  # V, rows of the embedding
+    head: StateHeadConfig | None = None  # of the commit rule "state"
 
 
 class CallFlops(NamedTuple):
@@ -87,6 +89,21 @@ def call_flops(network: Network, *, tokens: int, keys: int, read: int) -> CallFl
     )
 
 
+def head_flops(network: Network, places: int) -> float:
+    """FLOPs of the head by state in one call on one sequence; 0 without one.
+
+    Args:
+      places: positions of a block.
+    """
+    if network.head is None:
+        return 0.0
+    head, width = network.head, network.model.width
+    inputs = 8 + 6 * head.pairs + (width if head.hidden else 0)
+    position = inputs * head.width + head.width**2 + 4 * head.width
+    pair = width + 2 * head.pairs  # the logit of the other's token, and its weights
+    return 2.0 * (places * position + places**2 * pair)
+
+
 def rollout_flops(
     network: Network,
     sampler: SamplerConfig,
@@ -102,15 +119,16 @@ def rollout_flops(
     """
     whole, size = sampler.prompt_length + sampler.length, sampler.block_length
     chunk = sampler.vocabulary_chunk or sampler.length
+    head = nfe.sum() * head_flops(network, size)
     read = min(-(-size // chunk) * chunk, sampler.length)
     if sampler.cache == "none":
         calls = nfe.sum() - nfe.size + nfe.size / rows_per_prompt
-        return calls * call_flops(network, tokens=whole, keys=whole, read=read).forward
+        return head + calls * call_flops(network, tokens=whole, keys=whole, read=read).forward
     span = sampler.length if sampler.cache == "prompt" else size
     call = call_flops(network, tokens=span, keys=whole, read=read)
     refresh = call_flops(network, tokens=whole, keys=whole, read=0)
     refreshes = _refreshes(commit_call, nfe, size, sampler.cache_refresh)
-    return nfe.sum() * call.forward + refreshes * refresh.forward
+    return head + nfe.sum() * call.forward + refreshes * refresh.forward
 
 
 def update_passes(

@@ -13,6 +13,7 @@ from diffpo_jax.models import flops
 from diffpo_jax.planning import memory, programs, vocabulary
 from diffpo_jax.planning.topology import Topology, make_mesh
 from diffpo_jax.rl import step as rl_step
+from diffpo_jax.run import setup
 from diffpo_jax.system.progress import say
 
 
@@ -110,7 +111,7 @@ def program_flops(config: Config, calls: int) -> dict[str, float]:
       config: without "auto".
     """
     rl, sampler = config.rl, config.sampler
-    network = flops.Network(config.model, config.lora, vocabulary.make_vocabulary(config).size)
+    network = setup.network(config, vocabulary.make_vocabulary(config).size)
     nfe = np.full(rl.prompts * rl.group, calls)
     # A cached sampler's refreshes depend on the call of each token: calls are spread evenly.
     commit_call = -(-np.arange(1, sampler.length + 1) * calls // sampler.length)
@@ -131,6 +132,7 @@ def program_flops(config: Config, calls: int) -> dict[str, float]:
         ),
         "score": updates(passes._replace(gradient=0.0)),
         "update": updates(passes._replace(forward=0.0)),
+        "head_update": 0.0,  # small beside a call
     }
 
 

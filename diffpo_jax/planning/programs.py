@@ -70,6 +70,8 @@ def make_step(config: Config, mesh: Mesh, memory: float | None = None) -> Step:
         config.model,
         config.threshold,
         config.lora,
+        config.state_head,
+        places=config.largest_block,
         vocab=words.size,
         mask_id=words.mask,
         platform=platform,
@@ -85,6 +87,7 @@ def make_step(config: Config, mesh: Mesh, memory: float | None = None) -> Step:
         words.ends,
         config.threshold.scope,
         rl_step.rows_per_prompt(config.rl, config.mesh.batch_devices),
+        setup.recorded(config),
     )
     run = rl_step.make_programs(
         policy, rl.optimizer, config.rl, settings, rl.groups, mesh, rl.state, setup.slots(config)
@@ -113,9 +116,16 @@ def _with_arguments(
         out = jax.eval_shape(function, *arguments)
         return jax.tree.map(lambda x: _shape(x, placed=batch), out)
 
-    rollout_inputs = (params, prompts, scalar, everywhere(keys))
+    advantage = jax.ShapeDtypeStruct((rows,), jnp.float32, sharding=batch)
+    dial = scalar if run.head_update is None else advantage  # prices belong to rows
+    rollout_inputs = (params, prompts, dial, everywhere(keys))
     programs = {"rollout": Program(run.generate, rollout_inputs, 1)}
     rollout, _ = result(run.generate, *rollout_inputs)
+    if run.head_update is not None:
+        own = state.params[update.HEAD], state.opt_state[update.HEAD]
+        head_inputs = (*own, rollout, advantage, everywhere(key), scalar)
+        programs["head_update"] = Program(run.head_update, head_inputs, 1)
+        rollout = rollout._replace(choices=None)
     draws = old = reference = None
     if config.mode != "sampler":
         draws = result(run.draw, key, rollout, prompts)
@@ -129,9 +139,11 @@ def _with_arguments(
         old = old if rl.inner_updates > 1 else None
     exact = rl.objective.selection == "exact"
     sets = result(run.old_selection, params, rollout) if exact else None
-    advantage = jax.ShapeDtypeStruct((rows,), jnp.float32, sharding=batch)
+    if run.update is None:
+        return programs
     learned = update.Batch(prompts, rollout, advantage, draws, old, reference, sets)
-    programs["update"] = Program(run.update, (state, frozen, learned, scalar), rl.inner_updates)
+    inputs = (update.without_head(state), frozen, learned, scalar)
+    programs["update"] = Program(run.update, inputs, rl.inner_updates)
     return programs
 
 

@@ -31,6 +31,8 @@ WARNINGS = (
     Quantity("entropy", "Entropy of tokens when committed", "nats", "entropy"),
     Quantity("tokens_per_call", "Tokens per call", "tokens", "tokens_per_call"),
     Quantity("equal_groups", "Groups without a signal", "% of groups", "groups/equal", scale=100.0),
+    Quantity("head_entropy", "Entropy of the head by state", "nats per call", "head/entropy"),
+    Quantity("head_right", "Head by state: loss in hindsight", "nats", "head/right_loss"),
     Quantity("kl_sequence", "KL from sampler to surrogate", "nats per sequence", "kl/sequence"),
 )
 PRETRAINING = (
@@ -53,6 +55,9 @@ _CAPTIONS = {
     "tokens_per_call": "If it rises while accuracy falls, the commit rule commits too many "
     "tokens at once.",
     "equal_groups": "Groups whose rollouts all earn the same reward: they teach nothing.",
+    "head_entropy": "Entropy of the number of positions that a call commits, in rollouts.",
+    "head_right": "Cross-entropy, by position, of whether a call's first tokens are right, as the "
+    "solved rollouts of the group show afterwards.",
     "kl_sequence": "How far the surrogate likelihood is from the policy that generated the "
     "rollouts. The estimate is heavy-tailed: single steps can be far off.",
     "pretrain_loss": "Masked-diffusion training of the base model.",

@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
+from diffpo_jax.analysis.summary import dial_of
 from diffpo_jax.system.files import write_atomic
 
 # The palette of Okabe and Ito, which colour-blind readers can tell apart. Markers differ too, for
@@ -97,9 +98,13 @@ def draw_star(axes: Axes, point: Mapping[str, float], **line: Any) -> None:
 
 def draw_run_frontier(axes: Axes, summary: Mapping[str, Any]) -> None:
     """Draws both frontiers of a run and its learned point."""
-    dial, prompts, learned = summary["dial"], summary["prompts"], summary["trained"]["learned"]
+    prompts, learned = summary["prompts"], summary["trained"]["learned"]
     for model, colour, marker in (("base", BASE, "s"), ("trained", TRAINED, "o")):
-        label = f"{model}, fixed {GAMMA if dial == 'gamma' else dial}"
+        dial = dial_of(summary, model)
+        kind = (
+            "by state, price" if dial == "price" else f"fixed {GAMMA if dial == 'gamma' else dial}"
+        )
+        label = f"{model}, {kind}"
         look = {"color": colour, "marker": marker, "label": label, "above": model == "trained"}
         draw_frontier(axes, summary[model]["frontier"], prompts=prompts, dial=dial, **look)
     for place, (rule, points) in enumerate(summary["base"].get("rules", {}).items()):

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 
 from diffpo_jax.analysis import comparison, difficulty
 from diffpo_jax.analysis.groups import Group, keep_runs, only_run
-from diffpo_jax.analysis.summary import frontier_rows
+from diffpo_jax.analysis.summary import dial_of, frontier_rows
 from diffpo_jax.report import figures, picture
 from diffpo_jax.report.figures import GAMMA, Quantity
 from diffpo_jax.report.picture import Picture
@@ -79,7 +79,8 @@ def frontiers(groups: Sequence[Group]) -> list[Picture]:
         )
     axes.set(xlabel=figures.NFE, ylabel=figures.ACCURACY)
     picture.finish(figure, axes)
-    dials = dict.fromkeys(run.summary["dial"] for group in groups for run in group.runs)
+    summaries = [run.summary for group in groups for run in group.runs]
+    dials = dict.fromkeys(dial_of(x, model) for x in summaries for model in ("base", "trained"))
     fields = ("model", *dials, "accuracy", "nfe", "tokens_per_call", "forced")
     rows = picture.run_rows(groups, fields, lambda run: frontier_rows(run.summary))
     return [Picture("frontier", figure, rows, "Frontier", caption)]

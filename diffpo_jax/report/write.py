@@ -6,7 +6,7 @@ from typing import Any
 
 from diffpo_jax.analysis import bootstrap
 from diffpo_jax.analysis.bootstrap import Outcomes
-from diffpo_jax.analysis.summary import frontier_rows
+from diffpo_jax.analysis.summary import dial_of, frontier_rows
 from diffpo_jax.report.curves import plot_learning_curves
 from diffpo_jax.report.outcomes import plot_by_difficulty, plot_frontier
 from diffpo_jax.report.tables import csv_text
@@ -50,4 +50,5 @@ def frontier_csv(summary: Mapping[str, Any]) -> str:
     Columns: model, gamma (nats; under another commit rule, its dial), accuracy (share), nfe (calls
     per sequence), tokens_per_call, forced (share of sequences that reached the cap on calls).
     """
-    return csv_text(("model", summary["dial"], *_COLUMNS), frontier_rows(summary))
+    dials = dict.fromkeys(dial_of(summary, model) for model in ("base", "trained"))
+    return csv_text(("model", *dials, *_COLUMNS), frontier_rows(summary))

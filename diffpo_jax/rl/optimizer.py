@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import optax
 
 from diffpo_jax.arrays.types import Params
-from diffpo_jax.config import OptimizerConfig, PretrainConfig
+from diffpo_jax.config import HeadUpdateConfig, OptimizerConfig, PretrainConfig
 
 # The groups of parameters that each mode trains; the others are frozen.
 TRAINED = {
@@ -14,13 +14,17 @@ TRAINED = {
 }
 
 
-def trained_groups(mode: str, adapts: bool) -> tuple[str, ...]:
+def trained_groups(mode: str, adapts: bool, rule: str) -> tuple[str, ...]:
     """The groups of parameters that RL trains.
 
     Args:
       adapts: whether an adapter (LoRA) is trained in place of the denoiser.
+      rule: the commit rule; "state" has a head of its own.
     """
-    return tuple("adapter" if adapts and name == "denoiser" else name for name in TRAINED[mode])
+    own = {"denoiser": "adapter"} if adapts else {}
+    if rule == "state":
+        own["threshold"] = "state_head"
+    return tuple(own.get(name, name) for name in TRAINED[mode])
 
 
 def make_optimizer(
@@ -53,6 +57,19 @@ def make_optimizer(
         return {name: name for name in params}
 
     return optax.partition({name: group_optimizer(name) for name in groups}, labels)
+
+
+def make_head_optimizer(
+    config: HeadUpdateConfig, decay: str, updates: int
+) -> optax.GradientTransformation:
+    """AdamW for the head by state, which takes many small steps on each batch of rollouts.
+
+    Args:
+      decay, updates: as for the other groups.
+    """
+    schedule = _schedule(config.learning_rate, 0, decay, updates)
+    rule = optax.adamw(schedule, b2=0.98, weight_decay=config.weight_decay)
+    return optax.chain(optax.clip_by_global_norm(config.max_grad_norm), rule)
 
 
 def make_pretrain_optimizer(config: PretrainConfig) -> optax.GradientTransformation:

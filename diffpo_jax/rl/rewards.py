@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from diffpo_jax.config import ObjectiveConfig, RLConfig
+from diffpo_jax.config import ObjectiveConfig, RLConfig, SpeedConfig
 
 
 def priced_rewards(
@@ -11,23 +11,28 @@ def priced_rewards(
     divergence: np.ndarray | None,
     length: int,
     config: RLConfig,
+    price: np.ndarray | None = None,
 ) -> np.ndarray:
     """Rewards minus the price of calls and, with the KL in the reward, minus β times the KL.
 
     Args:
+      price: [B], λ of each rollout, subtracted in the additive form; None for `config.speed`.
       task_reward: [B].
       nfe: [B], denoiser calls of each sequence.
       divergence: [B], estimated KL of each sequence to the reference; None for no such price.
       length: L.
     """
-    rewards = speed_reward(task_reward, nfe, length, config.speed.weight, config.speed.form)
+    weight, form = config.speed.weight, config.speed.form
+    if price is not None:
+        weight, form = price, "additive"
+    rewards = speed_reward(task_reward, nfe, length, weight, form)
     if divergence is None:
         return rewards
     return rewards - config.objective.kl * np.asarray(divergence, np.float64)
 
 
 def speed_reward(
-    task_reward: np.ndarray, nfe: np.ndarray, length: int, weight: float, form: str
+    task_reward: np.ndarray, nfe: np.ndarray, length: int, weight: float | np.ndarray, form: str
 ) -> np.ndarray:
     """The reward minus its price of calls (docs/method.md, section 6).
 
@@ -45,6 +50,16 @@ def speed_reward(
     if form == "multiplicative":
         price = price * np.maximum(task_reward, 0.0)
     return task_reward - price
+
+
+def draw_prices(config: SpeedConfig, prompts: int, seed: int, number: int) -> np.ndarray:
+    """λ of each prompt of a step, evenly on the log scale of `config.prices`: [prompts] float32.
+
+    The same on every host, and for a step that is taken again.
+    """
+    low, high = np.log(config.prices)
+    generator = np.random.default_rng((seed, number, 1))
+    return np.exp(generator.uniform(low, high, prompts)).astype(np.float32)
 
 
 def left_out(

@@ -11,7 +11,7 @@ import optax
 from jax.sharding import Mesh
 
 from diffpo_jax.arrays import microbatch, rng
-from diffpo_jax.arrays.types import Draws, Params, Prompts, Rollout, TrainState
+from diffpo_jax.arrays.types import Choices, Draws, Params, Prompts, Rollout, TrainState
 from diffpo_jax.config import RLConfig, SamplerConfig
 from diffpo_jax.data import tokenizers
 from diffpo_jax.data.prompts import EncodedBatch
@@ -21,7 +21,7 @@ from diffpo_jax.distributed import chips, sharding
 from diffpo_jax.evaluation import grading
 from diffpo_jax.models import flops
 from diffpo_jax.models.policy import Policy
-from diffpo_jax.rl import diagnostics, prompt_sampling, rewards, update
+from diffpo_jax.rl import diagnostics, head_update, prompt_sampling, rewards, update
 from diffpo_jax.workdir import metrics as metrics_lib
 
 
@@ -33,7 +33,8 @@ class Programs(NamedTuple):
     score: Callable[..., jax.Array]
     old_selection: Callable[..., jax.Array]
     divergence: Callable[..., jax.Array]
-    update: Callable[..., Any]
+    update: Callable[..., Any] | None  # None if the head by state alone is trained
+    head_update: Callable[..., Any] | None  # None if there is none
 
 
 class Context(NamedTuple):
@@ -43,7 +44,8 @@ class Context(NamedTuple):
     config: RLConfig
     sampler: SamplerConfig
     groups: tuple[str, ...]  # of parameters that are trained
-    dial: float  # of the commit rule, used if thresholds are not drawn: γ in nats
+    dial: float  # of the commit rule, used if thresholds and prices are not drawn: γ in nats
+    alone: int  # the last step in which the head by state learns alone
     seed: int
     mesh: Mesh
     rows_per_prompt: int  # consecutive rollouts that share a pass over the all-mask state
@@ -86,7 +88,7 @@ def rows_per_prompt(config: RLConfig, devices: int) -> int:
 
 def make_programs(
     policy: Policy,
-    optimizer: optax.GradientTransformation,
+    optimizer: optax.GradientTransformation | update.HeadAndOthers,
     config: RLConfig,
     settings: SamplerSettings,
     groups: tuple[str, ...],
@@ -103,6 +105,7 @@ def make_programs(
       slots: of each device's continuous batch in rollouts; None for a static batch.
     """
     threshold = "drawn" if "threshold" in groups else "fixed"
+    threshold = "price" if update.HEAD in groups else threshold
     batch = sharding.batch_sharding(mesh)
     micro = config.micro_batch
 
@@ -125,26 +128,44 @@ def make_programs(
     score = update.make_score(policy, config.likelihood, settings, micro)
     old_selection = update.make_old_selection(policy, settings)
     divergence = update.make_divergence(config.objective, settings)
-    step = update.make_update(
-        policy,
-        optimizer,
-        config.likelihood,
-        config.objective,
-        groups=groups,
-        settings=settings,
-        micro_batch=micro,
-    )
+    learn = learn_head = None
+    others = update.without_head(state)
+    if update.HEAD in groups:
+        learn_head = jax.jit(
+            head_update.make_head_update(
+                policy,
+                optimizer.head,
+                config.head,
+                group=config.group,
+                block_length=settings.block_length,
+                place=lambda tree: jax.lax.with_sharding_constraint(tree, batch),
+            ),
+            donate_argnums=(0, 1),
+            out_shardings=sharding.replicated(mesh),
+        )
+        optimizer = optimizer.others
+    if optimizer is not None:
+        learn = jax.jit(
+            update.make_update(
+                policy,
+                optimizer,
+                config.likelihood,
+                config.objective,
+                groups=tuple(name for name in groups if name != update.HEAD),
+                settings=settings,
+                micro_batch=micro,
+            ),
+            donate_argnums=0,
+            out_shardings=(sharding.shardings(others, mesh), sharding.replicated(mesh)),
+        )
     return Programs(
         generate=jax.jit(generate, out_shardings=batch),
         draw=jax.jit(draw, out_shardings=batch),
         score=jax.jit(score, out_shardings=batch),
         old_selection=jax.jit(old_selection, out_shardings=batch),
         divergence=jax.jit(divergence, out_shardings=batch),
-        update=jax.jit(
-            step,
-            donate_argnums=0,
-            out_shardings=(sharding.shardings(state, mesh), sharding.replicated(mesh)),
-        ),
+        update=learn,
+        head_update=learn_head,
     )
 
 
@@ -172,7 +193,9 @@ def run_step(
     # 2. Make rollouts with the true sampler.
     clock = _Clock()
     params = context.frozen | state.params
-    prompts, rollout, hidden = sample_rollouts(context, params, repeated, number)
+    prices = draw_prices(context, number)
+    prompts, rollout, hidden = sample_rollouts(context, params, repeated, number, prices)
+    choices, rollout = rollout.choices, rollout._replace(choices=None)
     on_host = sharding.to_host(rollout)
     clock.lap("rollout")
     # 3. Score them under θ_old and the reference.  The devices do so while the host grades.
@@ -185,7 +208,8 @@ def run_step(
     clock.lap("score")  # only what grading did not cover
     divergence = None if scores.divergence is None else sharding.to_host(scores.divergence)
     length = context.sampler.length
-    reward = rewards.priced_rewards(graded.total, on_host.nfe, divergence, length, config)
+    price = None if prices is None else prices * context.problems.task.reward_max
+    reward = rewards.priced_rewards(graded.total, on_host.nfe, divergence, length, config, price)
     ends = tokenizers.end_ids(context.problems.tokenizer)
     left_out = rewards.left_out(on_host.tokens, on_host.forced, ends, config.objective)
     advantage = rewards.rollout_advantages(
@@ -193,7 +217,13 @@ def run_step(
     )
     clock.lap("grade")
     # 5. Make the inner updates.
-    state, metrics = inner_updates(context, state, prompts, rollout, advantage, scores, rate)
+    state, metrics = update_head(context, state, rollout, choices, graded.total, number, rate)
+    learns = context.programs.update is not None and number > context.alone
+    if learns:
+        others, more = inner_updates(
+            context, update.without_head(state), prompts, rollout, advantage, scores, rate
+        )
+        state, metrics = update.with_head(state, others), metrics | more
     clock.lap("update")
     # 6. Collect metrics.
     if divergence is not None:
@@ -201,9 +231,18 @@ def run_step(
     mixed = prompt_sampling.observe(
         mixed, context.problems.difficulty(encoded.index), graded.correct.reshape(-1, group)
     )
-    values = _step_values(context, graded, reward, metrics)
-    times = clock.laps | step_rates(context, on_host, clock.laps)
+    values = _step_values(context, graded, reward, metrics, learns)
+    times = clock.laps | step_rates(context, on_host, clock.laps, learns)
     return StepResult(state, values, times, mixed, graded, advantage)
+
+
+def draw_prices(context: Context, number: int) -> np.ndarray | None:
+    """λ of each rollout, the same within a group; None if no head by state reads it."""
+    if update.HEAD not in context.groups:
+        return None
+    config = context.config
+    prices = rewards.draw_prices(config.speed, config.prompts, context.seed, number)
+    return np.repeat(prices, config.group)
 
 
 def choose_prompts(
@@ -219,16 +258,26 @@ def choose_prompts(
 
 
 def sample_rollouts(
-    context: Context, params: Params, encoded: EncodedBatch, number: int
+    context: Context,
+    params: Params,
+    encoded: EncodedBatch,
+    number: int,
+    prices: np.ndarray | None = None,
 ) -> tuple[Prompts, Rollout, jax.Array | None]:
     """A rollout of every prompt, each row with its own key from (seed, step, row).
+
+    Args:
+      prices: λ of each row, for the head by state.
 
     Returns also the hidden states of the first call, if the old policy's score uses them.
     """
     prompts = sharding.place_batch(Prompts(encoded.tokens, encoded.mask), context.mesh)
     rows = jnp.arange(encoded.index.shape[0])
     keys = rng.row_keys(rng.key_for(context.seed, "rollout", number), rows)
-    return prompts, *context.programs.generate(params, prompts, jnp.float32(context.dial), keys)
+    dial = jnp.float32(context.dial)
+    if prices is not None:
+        dial = sharding.place_batch(prices, context.mesh)
+    return prompts, *context.programs.generate(params, prompts, dial, keys)
 
 
 def score_rollouts(
@@ -267,6 +316,43 @@ def score_rollouts(
     return Scores(draws, old_log_probs, references, sets, divergence)
 
 
+def update_head(
+    context: Context,
+    state: TrainState,
+    rollout: Rollout,
+    choices: Choices | None,
+    task_reward: np.ndarray,
+    number: int,
+    rate: float,
+) -> tuple[TrainState, dict[str, Any]]:
+    """The updates of the head by state on the rollouts of a step, if there is one.
+
+    Args:
+      choices: the rollouts' record of what the head saw and did.
+      task_reward: [B], without any price.
+
+    Returns:
+      The state, and metrics as (sum, count).
+    """
+    if update.HEAD not in context.groups:
+        return state, {}
+    share = np.clip(task_reward / context.problems.task.reward_max, 0.0, 1.0)
+    placed = sharding.place_batch(share.astype(np.float32), context.mesh)
+    key = rng.key_for(context.seed, "head_update", number)
+    whole = rollout._replace(choices=choices)
+    head, own, metrics = context.programs.head_update(
+        state.params[update.HEAD],
+        state.opt_state[update.HEAD],
+        whole,
+        placed,
+        key,
+        jnp.float32(rate),
+    )
+    params = state.params | {update.HEAD: head}
+    new = TrainState(state.step + 1, params, state.opt_state | {update.HEAD: own})
+    return new, jax.device_get(metrics)
+
+
 def inner_updates(
     context: Context,
     state: TrainState,
@@ -276,7 +362,7 @@ def inner_updates(
     scores: Scores,
     rate: float,
 ) -> tuple[TrainState, dict[str, Any]]:
-    """The μ updates on the rollouts of a step.
+    """The μ updates on the rollouts of a step, of all but the head by state.
 
     Returns:
       The state, and metrics as (sum, count): of the surrogate from the first update, where θ is
@@ -292,38 +378,51 @@ def inner_updates(
 
 
 def _step_values(
-    context: Context, graded: grading.Graded, reward: np.ndarray, metrics: dict[str, Any]
+    context: Context,
+    graded: grading.Graded,
+    reward: np.ndarray,
+    metrics: dict[str, Any],
+    learns: bool,
 ) -> dict[str, float]:
-    """The metrics of a step as numbers."""
+    """The metrics of a step as numbers.
+
+    Args:
+      learns: whether more than the head by state was trained.
+    """
     equal = rewards.equal_groups(reward, context.config.group)
     mixed = prompt_sampling.are_mixed(graded.correct.reshape(-1, context.config.group))
     metrics = grading.metrics_of(graded) | metrics
     metrics["reward"] = (reward.sum(), reward.size)
     metrics["groups/equal"] = (equal.sum(), equal.size)
     metrics["groups/mixed"] = (mixed.sum(), mixed.size)
-    values = metrics_lib.means(metrics) | grading.percentiles(graded)
+    dial = "price" if update.HEAD in context.groups else "gamma"
+    values = metrics_lib.means(metrics) | grading.percentiles(graded, dial)
     values = diagnostics.derived(values, context.problems.task.reward_max)
     nfe = graded.rollout.nfe
     values["calls/rollout"] = float(np.sum(nfe))
     # States that each rollout is scored in, whatever passes are shared, as NFE counts its calls;
     # a gradient counts as one.
-    values["calls/update"] = float(nfe.size * sum(_passes(context, nfe, None)))
+    values["calls/update"] = float(nfe.size * sum(_passes(context, nfe, None, learns)))
     return values
 
 
-def _passes(context: Context, nfe: np.ndarray, rows_per_prompt: int | None) -> flops.Passes:
-    if not update.trains_tokens(context.groups):
+def _passes(
+    context: Context, nfe: np.ndarray, rows_per_prompt: int | None, learns: bool
+) -> flops.Passes:
+    if not learns or not update.trains_tokens(context.groups):
         return flops.Passes(0.0, 0.0)
     compared = context.reference is not None
     return flops.update_passes(nfe, context.config, rows_per_prompt, compared=compared)
 
 
-def step_rates(context: Context, rollout: Rollout, laps: dict[str, float]) -> dict[str, float]:
+def step_rates(
+    context: Context, rollout: Rollout, laps: dict[str, float], learns: bool
+) -> dict[str, float]:
     """Rates of the rollouts by themselves, and of the whole step without evaluations."""
     tokens, rows = int(rollout.sampled.sum()), rollout.nfe.size
     network, sampler_config, size = context.network, context.sampler, context.rows_per_prompt
     rolled = flops.rollout_flops(network, sampler_config, rollout.commit_call, rollout.nfe, size)
-    passes, whole = _passes(context, rollout.nfe, size), "denoiser" in context.groups
+    passes, whole = _passes(context, rollout.nfe, size, learns), "denoiser" in context.groups
     updated = rows * flops.update_flops(network, sampler_config, passes, whole=whole)
     mesh = context.mesh
     peak = chips.peak(mesh.devices.flat[0].device_kind)

@@ -23,6 +23,21 @@ from diffpo_jax.diffusion.settings import SamplerSettings
 from diffpo_jax.models.policy import Policy
 from diffpo_jax.rl import diagnostics, objective
 
+HEAD = "state_head"  # the group of parameters that `head_update` trains
+
+
+class HeadAndOthers(NamedTuple):
+    """The optimisers of a run that trains the head by state, which takes steps of its own."""
+
+    head: optax.GradientTransformation
+    others: optax.GradientTransformation | None  # None if nothing else is trained
+
+    def init(self, params: Params) -> dict[str, Any]:
+        """The state of both, by name."""
+        rest = {name: x for name, x in params.items() if name != HEAD}
+        own = {HEAD: self.head.init(params[HEAD])}
+        return own | ({"others": self.others.init(rest)} if self.others else {})
+
 
 class Batch(NamedTuple):
     """What one update learns from.  None means not needed (see `make_update`)."""
@@ -40,9 +55,28 @@ class Batch(NamedTuple):
 Term = tuple[Float[Array, "B"], Metrics]  # a term of J for each sequence, and metrics
 
 
-def init_state(params: Params, optimizer: optax.GradientTransformation) -> TrainState:
+def init_state(
+    params: Params, optimizer: optax.GradientTransformation | HeadAndOthers
+) -> TrainState:
     """Returns the state at step 0 of the trained groups of parameters."""
     return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params))
+
+
+def without_head(state: TrainState) -> TrainState:
+    """The state of what is trained besides the head by state."""
+    if HEAD not in state.params:
+        return state
+    others = {name: x for name, x in state.params.items() if name != HEAD}
+    return TrainState(state.step, others, state.opt_state.get("others"))
+
+
+def with_head(state: TrainState, others: TrainState) -> TrainState:
+    """A state with the parameters and the optimiser of `without_head` replaced."""
+    if HEAD not in state.params:
+        return others
+    params = others.params | {HEAD: state.params[HEAD]}
+    own = state.opt_state | ({"others": others.opt_state} if others.params else {})
+    return TrainState(others.step, params, own)
 
 
 def make_score(

@@ -95,7 +95,7 @@ def restore(
         return read(paths.root, policy, mesh, quantized)
     shapes = trained.rl_params(layout.read_config(paths), policy, mesh)
     own = checkpoints.restore_params(paths.rl, shapes)
-    if {"denoiser", "threshold"} <= own.keys():
+    if {"denoiser", "threshold"} <= own.keys() or {"denoiser", "state_head"} <= own.keys():
         return own
     # RL checkpoints hold what RL trained; the rest is the base model's.
     return read(paths.root, policy, mesh, quantized) | own

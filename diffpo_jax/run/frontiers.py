@@ -10,6 +10,7 @@ from diffpo_jax.arrays.types import Params
 from diffpo_jax.config import DIALS
 from diffpo_jax.distributed import hosts
 from diffpo_jax.evaluation import evaluator, grading, threshold_choice
+from diffpo_jax.models import flops
 from diffpo_jax.run import setup as run_setup
 from diffpo_jax.run.setup import RL, Setup
 from diffpo_jax.system.progress import Progress
@@ -34,20 +35,22 @@ def final_evaluation(
     point = functools.partial(evaluator.point, rule=rule, samples=samples)
     graded: dict[str, grading.Graded] = {}
     frontiers: dict[str, list[dict[str, float]]] = {}
-    others = [name for name in config.evaluation.base_rules if name != rule]
+    base_rule = config.base_rule
+    own = setup.evaluator if base_rule == rule else run_setup.evaluator_of_rule(setup, base_rule)
+    others = [name for name in config.evaluation.base_rules if name not in (rule, base_rule)]
     began = time.perf_counter()
-    passes = 2 * len(config.dials) + learns + len(factors)
+    passes = len(config.dials) + len(config.dials_of(base_rule)) + learns + len(factors)
     passes += sum(len(config.dials_of(name)) for name in others)
     with Progress("evaluation", passes, unit="pass") as progress:
         # 1. Both models over the grid of fixed dials, and the base under other rules.
         curves = [
-            ("base", base, rule, setup.evaluator),
+            ("base", base, base_rule, own),
             ("trained", trained, rule, setup.evaluator),
         ]
         curves += [(x, base, x, run_setup.evaluator_of_rule(setup, x)) for x in others]
-        for name, params, its_rule, own in curves:
+        for name, params, its_rule, its_evaluator in curves:
             for dial in config.dials_of(its_rule):
-                graded[f"{name}/{dial}"] = own.fixed(params, dial, examples)
+                graded[f"{name}/{dial}"] = its_evaluator.fixed(params, dial, examples)
                 one = evaluator.point(graded[f"{name}/{dial}"], its_rule, dial, samples)
                 frontiers.setdefault(name, []).append(one)
                 _show(progress, one)
@@ -81,13 +84,26 @@ def validate(setup: Setup, params: Params) -> dict[str, float]:
     config = setup.config
     examples = setup.task.examples("validation")[: config.evaluation.validation_examples]
     kind, dial = threshold_choice.threshold_in_use(config)
-    graded = getattr(setup.evaluator, kind)(params, dial, examples)
+    run = setup.evaluator.median if kind == "median" else setup.evaluator.fixed
+    graded = run(params, dial, examples)
     point = evaluator.point(graded, config.sampler.rule, samples=config.evaluation.samples)
     return {f"eval/{name}": value for name, value in point.items()}
 
 
 def _show(progress: Progress, point: dict[str, float]) -> None:
     progress.update(accuracy=point["accuracy"], nfe=point["nfe"])
+
+
+def _head_facts(setup: Setup) -> dict[str, float]:
+    """The default price of the head by state, and its share of a call's FLOPs; empty without it."""
+    config = setup.config
+    network = run_setup.network(config, setup.policy.vocab)
+    if network.head is None:
+        return {}
+    own, size = config.sampler, config.decoder.block_length
+    tokens = own.prompt_length + own.length
+    call = flops.call_flops(network, tokens=tokens, keys=tokens, read=size).forward
+    return {"price": own.price, "head_flops": flops.head_flops(network, size) / call}
 
 
 def _summary(setup, frontiers, learned, graded, outcomes, seconds, extra) -> dict[str, Any]:
@@ -105,7 +121,7 @@ def _summary(setup, frontiers, learned, graded, outcomes, seconds, extra) -> dic
     scores = {name: grading.scores(g, setup.task) for name, g in graded.items()}
     rules = {name: points for name, points in frontiers.items() if name in DIALS}
     dials = {name: config.dials_of(name) for name in rules}
-    dials |= dict.fromkeys(("base", "trained"), config.dials)
+    dials |= {"base": config.dials_of(config.base_rule), "trained": config.dials}
     curves = {name: [outcomes[f"{name}/{d}"] for d in grid] for name, grid in dials.items()}
     difficulty = None
     if learned is not None:
@@ -120,11 +136,10 @@ def _summary(setup, frontiers, learned, graded, outcomes, seconds, extra) -> dic
         )
         for name in ("base", *rules)
     }
-    by_rule = {
-        name: {"learned": gains[name]["learned"], "mean": gains[name]["mean"]} for name in rules
-    }
-    dial = DIALS[config.sampler.rule]
-    return summary.compare_models(frontiers["base"], frontiers["trained"], learned, dial, rules) | {
+    by_rule = {name: gains[name] for name in rules}
+    dial, base_dial = DIALS[config.sampler.rule], DIALS[config.base_rule]
+    both = frontiers["base"], frontiers["trained"]
+    return summary.compare_models(*both, learned, dial, rules, base_dial) | {
         "gains": gains["base"] | {"rules": by_rule},
         "wall_seconds": {name: float(value) for name, value in seconds.items()},
         "denoiser_calls": {use: int(number) for use, number in calls.items()},
@@ -133,6 +148,8 @@ def _summary(setup, frontiers, learned, graded, outcomes, seconds, extra) -> dic
         "method": config.method,
         "mode": config.mode,
         "rule": config.sampler.rule,
+        "base_rule": config.base_rule,
+        **_head_facts(setup),
         "dial": dial,
         "commit": provenance.commit(),
         "versions": provenance.versions(),

@@ -63,6 +63,7 @@ def score(config: Config, out: str, *, run: str = "", which: str = "trained") ->
     asked = json.loads(json.dumps(asked))
     # 3. Evaluate the points that are missing.
     examples = evaluator.choose(setup.task.examples("test"), config.evaluation)
+    threshold_choice.check_head(run_config, config.sampler.rule, which)
     learned = threshold_choice.is_learned(run_config, config.sampler.rule, which)
     dials = [*config.dials, *([LEARNED] if learned else [])]
     points = []

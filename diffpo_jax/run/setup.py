@@ -15,7 +15,7 @@ from diffpo_jax.data import prompts, tokenizers
 from diffpo_jax.distributed import chips, hosts, sharding
 from diffpo_jax.distributed import mesh as mesh_lib
 from diffpo_jax.evaluation import evaluator
-from diffpo_jax.models import families, huggingface
+from diffpo_jax.models import families, flops, huggingface
 from diffpo_jax.models.policy import Policy
 from diffpo_jax.run import sizes
 from diffpo_jax.system import files
@@ -107,7 +107,7 @@ def make_writer(config: Config, workdir: layout.Workdir, *, first: bool) -> metr
 
 def with_network_of(config: Config, run: Config) -> Config:
     """A configuration with the network of a run, its adapter, threshold head and tokenizer."""
-    own = ("lora", "threshold", "tokenizer")
+    own = ("lora", "threshold", "state_head", "tokenizer")
     # The attention kernel depends on the devices in use, which need not be the run's.
     model = dataclasses.replace(run.model, attention=config.model.attention)
     return dataclasses.replace(config, model=model, **{name: getattr(run, name) for name in own})
@@ -147,6 +147,8 @@ def make_policy(config: Config, tokenizer: Any, mesh: Mesh) -> Policy:
         config.model,
         config.threshold,
         config.lora,
+        config.state_head,
+        places=config.largest_block,
         vocab=rows or tokens,
         mask_id=tokenizers.special_ids(tokenizer).mask,
         platform=chips.platform(mesh.devices.flat[0]),
@@ -199,6 +201,17 @@ def slots(config: Config) -> int | None:
     # parameters.  In a static batch the rows of all devices wait for the slowest together.
     whole = config.mesh.fsdp == config.mesh.tensor == 1
     return config.sampler.slots if whole else None
+
+
+def network(config: Config, vocab: int) -> flops.Network:
+    """What decides how much a call of a run computes."""
+    head = config.state_head if config.sampler.rule == "state" else None
+    return flops.Network(config.model, config.lora, vocab, head)
+
+
+def recorded(config: Config) -> int:
+    """Calls of each rollout whose decisions are recorded, for the head by state; 0 without one."""
+    return config.rl.head.recorded if config.sampler.rule == "state" else 0
 
 
 def _encode_all(examples: Sequence[Example], tokenizer: Any, encoding: dict[str, Any]) -> None:

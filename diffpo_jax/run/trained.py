@@ -24,16 +24,21 @@ from diffpo_jax.rl import update
 class Trained(NamedTuple):
     """What a stage trains."""
 
-    groups: tuple[str, ...]  # keys of the parameters: "denoiser" or "adapter", "threshold"
-    optimizer: optax.GradientTransformation
+    # Keys of the parameters: "denoiser" or "adapter", "threshold" or "state_head"
+    groups: tuple[str, ...]
+    optimizer: optax.GradientTransformation | update.HeadAndOthers
     state: TrainState  # shapes with shardings
 
 
 def for_rl(config: Config, policy: Policy, mesh: Mesh) -> Trained:
     """What RL trains; its checkpoints hold nothing else."""
-    groups = optimizers.trained_groups(config.mode, bool(config.lora.rank))
-    updates = config.rl.steps * config.rl.inner_updates
-    optimizer = optimizers.make_optimizer(config.rl.optimizer, groups, updates)
+    groups, rl, optimizer = groups_of(config), config.rl, None
+    if others := tuple(name for name in groups if name != update.HEAD):
+        optimizer = optimizers.make_optimizer(rl.optimizer, others, rl.steps * rl.inner_updates)
+    if update.HEAD in groups:
+        updates = rl.steps * rl.head.minibatches
+        head = optimizers.make_head_optimizer(rl.head, rl.optimizer.decay, updates)
+        optimizer = update.HeadAndOthers(head, optimizer)
     params = rl_params(config, policy, mesh)
     return Trained(groups, optimizer, _state_shapes(params, optimizer, mesh))
 
@@ -73,10 +78,16 @@ def rl_params(config: Config, policy: Policy, mesh: Mesh) -> Params:
     params = shapes(policy, mesh)
     if config.lora.rank:
         params |= adapter_shapes(config, policy, mesh)
-    return {
-        name: params[name]
-        for name in optimizers.trained_groups(config.mode, bool(config.lora.rank))
-    }
+    if config.sampler.rule == "state":
+        head = jax.eval_shape(policy.init_state_head, jax.random.key(0))
+        params |= sharding.abstract({"state_head": head}, mesh)
+    return {name: params[name] for name in groups_of(config)}
+
+
+def groups_of(config: Config) -> tuple[str, ...]:
+    """The groups of parameters that RL trains."""
+    adapts = bool(config.lora.rank)
+    return optimizers.trained_groups(config.mode, adapts, config.sampler.rule)
 
 
 def split(params: Params, groups: tuple[str, ...]) -> tuple[Params, Params]:
@@ -89,6 +100,12 @@ def new_adapter(policy: Policy, shapes: Params, seed: int, stage: int) -> Params
     """A new adapter with the shardings of these shapes; `stage` is 0 for RL and 1 for SFT."""
     make = jax.jit(policy.init_adapter, out_shardings=shardings(shapes))
     return make(rng.key_for(seed, "adapter", stage))
+
+
+def new_state_head(policy: Policy, shapes: Params, seed: int) -> Params:
+    """A new head by state with the shardings of these shapes."""
+    make = jax.jit(policy.init_state_head, out_shardings=shardings(shapes))
+    return make(rng.key_for(seed, "state_head"))
 
 
 def new_state(params: Params, trained: Trained) -> TrainState:
@@ -126,7 +143,7 @@ def shardings(tree: Any) -> Any:
 
 
 def _state_shapes(
-    params: Params, optimizer: optax.GradientTransformation, mesh: Mesh
+    params: Params, optimizer: optax.GradientTransformation | update.HeadAndOthers, mesh: Mesh
 ) -> TrainState:
     init = functools.partial(update.init_state, optimizer=optimizer)
     return sharding.abstract(jax.eval_shape(init, params), mesh)

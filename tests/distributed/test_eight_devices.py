@@ -41,7 +41,7 @@ ONE = (1, 1, 1)
 def on_mesh(shape, slots=0):
     """The programs of a step, and its first state and prompts, on a mesh of this shape."""
     mesh = make_mesh(MeshConfig(*shape))
-    groups = trained_groups("joint", False)
+    groups = trained_groups("joint", False, "entropy_bounded")
     optimizer = make_optimizer(CONFIG.optimizer, groups, 1)
     state = update.init_state(PARAMS, optimizer)
     rows = sharding.batch_sharding(mesh) if shape != ONE else None

@@ -132,7 +132,7 @@ def keeping_gradients(optimizer):
 
 @functools.cache
 def program(mode, micro_batch):
-    groups = trained_groups(mode, False)
+    groups = trained_groups(mode, False, "entropy_bounded")
     optimizer = keeping_gradients(make_optimizer(OPTIMIZER, groups, 1))
     # Mode "model" has a KL term too, so that all that an update can be given is given once.
     config = ObjectiveConfig(**(vars(OBJECTIVE) | {"kl": 0.1 if mode == "model" else 0.0}))
@@ -471,7 +471,7 @@ def test_the_first_moment_may_be_in_bfloat16():
 
 @pytest.mark.parametrize("mode", MODES)
 def test_frozen_groups_have_no_moments(mode):
-    groups = trained_groups(mode, False)
+    groups = trained_groups(mode, False, "entropy_bounded")
     state = make_optimizer(OptimizerConfig(), groups, 1).init({n: TREE[n] for n in groups})
     paths = [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(state)]
     kept = {name for name in TREE if any(f"['{name}']['w']" in path for path in paths)}
