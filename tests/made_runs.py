@@ -3,7 +3,7 @@
 import json
 
 from diffpo_jax.analysis.summary import compare_models
-from diffpo_jax.config import Config, convert
+from diffpo_jax.config import DIALS, Config, convert
 
 STEPS = 6
 GRID = ((0.0, 0.9, 8.0), (0.1, 0.8, 4.0), (1.0, 0.2, 2.0))  # gamma, accuracy, calls
@@ -62,7 +62,8 @@ def make_summary(base, trained, learned, **fields):
         "commit": "abc",
         "versions": {},
     } | fields
-    return compare_models(base, trained, learned, common["dial"], rules) | common
+    base_dial = DIALS[common.get("base_rule", common["rule"])]
+    return compare_models(base, trained, learned, common["dial"], rules, base_dial) | common
 
 
 def summary(seed, *, learned=True, gain=0.05):

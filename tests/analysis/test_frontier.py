@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from diffpo_jax.analysis.frontier import area_under, aup, interpolate, shared_range
+from diffpo_jax.analysis.frontier import area_under, aup, calls_for, interpolate, shared_range
 
 
 def frontier(*points):
@@ -114,3 +114,12 @@ def test_accuracy_under_parallelism_matches_numbers_worked_by_hand():
     assert aup(frontier((4.0, 0.0)), 0.0) == 0.0
     with pytest.raises(ValueError, match="at least one point"):
         aup([], 1.0)
+
+
+def test_calls_for_is_the_fewest_calls_that_reach_an_accuracy():
+    points = frontier((6, 0.8), (2, 0.5), (8, 1.0), (4, 0.9))
+    assert calls_for(points, 0.4) == 2
+    assert calls_for(points, 0.7) == pytest.approx(3)
+    assert calls_for(points, 0.9) == pytest.approx(4)
+    assert calls_for(points, 0.95) == pytest.approx(7.5)
+    assert calls_for(points, 1.01) is None

@@ -144,6 +144,40 @@ def test_the_best_rule_of_the_base_is_named_if_it_beats_the_own():
     assert summary(rules=rules)["base"]["rules"] == rules
 
 
+def price_summary(accuracy=0.9, **fields):
+    """A run with the head by state: its points at prices, its base's under two other rules."""
+    trained = frontier((0.3, accuracy + 0.02, 4.0), (1.2, accuracy, 3.0), dial="price")
+    rules = {"entropy_sum": frontier((0.0, 0.95, 5.0), (1.0, 0.55, 2.0))}  # 68.3 % at 3 calls
+    base = frontier((0.9, 0.8, 6.0), (0.5, 0.5, 2.0), dial="confidence")  # 57.5 %
+    own = {"grid": [gain(0.2, 0.1, 0.3)] * 2, "learned": None, "mean": gain(0.2, 0.1, 0.3)}
+    better = own | {"grid": [gain(0.1, 0.05, 0.15), gain(accuracy - 0.683, 0.18, 0.25)]}
+    dials = {"rule": "state", "dial": "price", "base_rule": "confidence", "price": 1.0}
+    gains = own | {"rules": {"entropy_sum": better}}
+    common = {"gains": gains, "rules": rules, "mode": "sampler"} | dials
+    return make_summary(base, trained, None, **common | fields)
+
+
+def test_a_run_with_prices_is_compared_with_the_best_rule_at_its_default_price():
+    found = final_table(price_summary(head_flops=0.016)).split("\n\n")[1].splitlines()
+    assert found[:3] == [
+        "At the price 1.2 the trained model solves 90.0 % in 3.00 calls; the base solves 68.3 % at "
+        "these calls under its best rule there, entropy_sum: +21.7 points (95 % interval +18.0 to "
+        "+25.0).",
+        # 90 % of the entropy sum: 2 + 3 (0.90 - 0.55) / 0.40
+        "For as much the base needs 4.62 calls, 1.54 times as many.",
+        "The head adds 1.6 % to the FLOPs of a call.",
+    ]
+    best = final_table(price_summary(accuracy=0.96)).split("\n\n")[1]
+    assert "The base does not solve as many in any number of calls measured." in best
+
+
+def test_each_models_points_have_the_dial_of_its_rule():
+    rows = frontier_rows(price_summary())
+    assert [row["model"] for row in rows if "price" in row] == ["trained"] * 2
+    assert [row["model"] for row in rows if "confidence" in row] == ["base"] * 2
+    assert "      -" in final_table(price_summary()).splitlines()[2]
+
+
 def test_a_loss_is_called_worse():
     assert sentences(gains=GAINS | {"learned": gain(-0.15, -0.17, -0.12)})[0].endswith(
         "-15.0 points (95 % interval -17.0 to -12.0); the trained model is worse."

@@ -57,6 +57,17 @@ def test_denoiser_equals_plain_matrices(model, tied_model, row, tied):
     np.testing.assert_allclose(logits[row][real], expected[1][real], atol=1e-5)
 
 
+@pytest.mark.parametrize("tied", [False, True])
+def test_the_logits_of_some_tokens_are_those_of_all(tied):
+    policy, params = reference.tiny_policy(**SIZES, tied=tied)
+    hidden = jax.random.normal(jax.random.key(0), (2, 3, 16))
+    tokens = jnp.array([[1, 4, 0], [3, 3, 2]])
+    got = policy.token_logits(params, hidden, tokens)
+    whole = policy.logits(params, hidden)
+    for row in range(2):
+        np.testing.assert_allclose(got[row], whole[row][:, tokens[row]], atol=1e-5)
+
+
 def test_padded_row_equals_the_row_alone(model):
     in_batch = run(model, TOKENS, MASK)
     alone = run(model, TOKENS[:1, 2:], MASK[:1, 2:])

@@ -15,6 +15,7 @@ from diffpo_jax.config import (
     ObjectiveConfig,
     RLConfig,
     SamplerConfig,
+    StateHeadConfig,
 )
 from diffpo_jax.models import flops
 from diffpo_jax.models.flops import Network
@@ -89,6 +90,18 @@ def call(tokens, read):
 def test_rollout_flops(changes, expected):
     sampler = dataclasses.replace(SAMPLER, **changes)
     assert flops.rollout_flops(SMALL, sampler, COMMIT_CALL, NFE) == expected
+
+
+def test_the_head_by_state_counts_at_every_call():
+    head = StateHeadConfig(width=5, hidden=True, pairs=2)
+    network = SMALL._replace(head=head)
+    # Inputs: 8 numbers, 6 sums of 2 weights, 4 of the hidden state; two layers, four outputs.
+    position = (8 + 6 * 2 + 4) * 5 + 5 * 5 + 5 * 4
+    pair = 4 + 2 * 2
+    each = 2 * (2 * position + 2 * 2 * pair)
+    assert flops.head_flops(network, 2) == each and flops.head_flops(SMALL, 2) == 0
+    whole = flops.rollout_flops(network, SAMPLER, COMMIT_CALL, NFE)
+    assert whole == flops.rollout_flops(SMALL, SAMPLER, COMMIT_CALL, NFE) + 6 * each
 
 
 @pytest.mark.parametrize(
