@@ -5,6 +5,7 @@
   base, trained    see `compare_models`
   gains            of the trained model over the base, see `bootstrap.paired_gains`; `rules` has
                    those over the base under other commit rules
+  hindsight        the base with the best dial of its frontier for each prompt, see `headroom`
   wall_seconds, denoiser_calls    by stage, and by use
   prompts          number of test prompts behind every accuracy
   seed, method, mode, rule, commit, versions

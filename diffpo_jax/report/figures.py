@@ -110,6 +110,9 @@ def draw_run_frontier(axes: Axes, summary: Mapping[str, Any]) -> None:
     for place, (rule, points) in enumerate(summary["base"].get("rules", {}).items()):
         look = {"color": GREY, "marker": MARKERS[place + 2], "markersize": 3.5, "linewidth": 0.8}
         draw_frontier(axes, points, label=f"base, {rule}", **look)
+    if ideal := summary.get("hindsight"):
+        look = {"color": GREY, "marker": "", "linewidth": 0.8, "linestyle": ":"}
+        draw_frontier(axes, ideal, label="base, best dial of each prompt in hindsight", **look)
     if learned is not None:
         label = f"trained, learned {GAMMA} (median {learned['gamma_p50']:.2g} nats)"
         draw_star(axes, learned, prompts=prompts, markersize=15, color=LEARNED, label=label)

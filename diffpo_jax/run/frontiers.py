@@ -4,7 +4,7 @@ import functools
 import time
 from typing import Any
 
-from diffpo_jax.analysis import bootstrap, summary
+from diffpo_jax.analysis import bootstrap, headroom, summary
 from diffpo_jax.analysis.difficulty import by_difficulty
 from diffpo_jax.arrays.types import Params
 from diffpo_jax.config import DIALS
@@ -141,6 +141,7 @@ def _summary(setup, frontiers, learned, graded, outcomes, seconds, extra) -> dic
     both = frontiers["base"], frontiers["trained"]
     return summary.compare_models(*both, learned, dial, rules, base_dial) | {
         "gains": gains["base"] | {"rules": by_rule},
+        "hindsight": headroom.hindsight(curves["base"]),
         "wall_seconds": {name: float(value) for name, value in seconds.items()},
         "denoiser_calls": {use: int(number) for use, number in calls.items()},
         "prompts": count,
