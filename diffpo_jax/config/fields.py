@@ -196,7 +196,9 @@ class StateHeadConfig:
     hidden: bool = True  # Whether it reads the denoiser's hidden states
     pairs: Count = 4  # Learned weights of each pair of places, for clashes; 0 reads no clashes
     temperature: Positive = 0.3  # Exploration: the softmax's temperature per price of a call
-    least_temperature: Positive = 0.003  # Added to it, in units of the largest reward
+    # Added to it, in units of the largest reward. With 0.003 a head stopped trying small steps and
+    # no longer saw what they would have given.
+    least_temperature: Positive = 0.02
 
 
 @dataclasses.dataclass(frozen=True)
