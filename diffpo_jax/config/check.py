@@ -177,6 +177,12 @@ def _check_rl(config: Config) -> None:
             "config.rl.objective.kl_in='reward' subtracts the KL from one reward, which "
             "config.rl.objective.advantage='decoupled' splits. Change one of the two."
         )
+    if config.sampler.rule == "state" and rl.objective.advantage == "decoupled":
+        raise UserError(
+            "config.rl.objective.advantage='decoupled' weighs speed by config.rl.speed.weight, but "
+            "under config.sampler.rule='state' each prompt has a price of its own. Use another "
+            "advantage."
+        )
     if rl.speed.form == "multiplicative" and rl.speed.weight > 1:
         raise UserError(
             f"config.rl.speed.weight={rl.speed.weight}: the multiplicative form needs a "
@@ -195,6 +201,9 @@ def _check_batches(config: Config) -> None:
     devices = ("config.mesh.data * config.mesh.fsdp", mesh.batch_devices)
     shared = "the devices take equal parts of a batch"
     _check_divides(devices, ("config.evaluation.batch", config.evaluation.batch), shared)
+    if config.sampler.rule == "state":
+        minibatch = ("config.rl.head.minibatch", rl.head.minibatch)
+        _check_divides(devices, minibatch, shared)
     rollouts = ("config.rl.prompts * config.rl.group", rl.prompts * rl.group)
     batches = [(rollouts, ("config.rl.micro_batch", _number(rl.micro_batch)))]
     if stage.steps:  # otherwise there is no such batch

@@ -334,7 +334,8 @@ class ObjectiveConfig:
 
 @dataclasses.dataclass(frozen=True)
 class SpeedConfig:
-    weight: NonNegative = 0.3  # Price of denoiser calls in the reward, lambda (our choice)
+    # Price of denoiser calls in the reward, lambda, except under the rule "state" (our choice)
+    weight: NonNegative = 0.3
     # Reward r (1 - lambda NFE/L), or r - lambda NFE/L (our choice)
     form: Literal["multiplicative", "additive"] = "multiplicative"
     # Range of lambda under the rule "state", in which each prompt has its own, evenly on a log

@@ -138,6 +138,12 @@ RULE = {"mode": "model"}  # rules without a threshold need this mode
         ({"threshold.sigma": 9.0}, "outside"),
         ({"rl.likelihood.prompt_masking": 1.0}, "below 1"),
         ({"rl.objective.truncation": float("nan")}, "NaN"),
+        (
+            {"sampler.rule": "state", "mode": "sampler", "rl.objective.advantage": "decoupled"},
+            "a price of its own",
+        ),
+        ({"sampler.rule": "state", "rl.head.minibatch": 9, "mesh.data": 2}, "minibatch=9"),
+        ({"rl.speed.prices": (2.0, 1.0)}, "must be rising"),
     ],
 )
 def test_wrong_and_contradicting_values_are_named(overrides, message):

@@ -9,6 +9,7 @@ from least import least
 
 from diffpo_jax.arrays.types import Prompts
 from diffpo_jax.config import check
+from diffpo_jax.data import tokenizers
 from diffpo_jax.distributed import mesh as mesh_lib
 from diffpo_jax.planning import programs
 from diffpo_jax.run import base_model, complete, experiment, export, score, setup
@@ -43,8 +44,6 @@ def without_times(lines):
 def trained(path):
     config = layout.read_config(layout.Workdir(path))
     mesh = mesh_lib.make_mesh(config.mesh)
-    from diffpo_jax.data import tokenizers
-
     policy = setup.make_policy(config, tokenizers.make_tokenizer(config.tokenizer), mesh)
     return jax.device_get(base_model.restore(str(path), "trained", policy, mesh))
 
