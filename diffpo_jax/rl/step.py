@@ -232,7 +232,7 @@ def run_step(
         mixed, context.problems.difficulty(encoded.index), graded.correct.reshape(-1, group)
     )
     values = _step_values(context, graded, reward, metrics, learns)
-    times = clock.laps | step_rates(context, on_host, clock.laps, learns)
+    times = clock.laps | step_rates(context, on_host, clock.laps, learns=learns)
     return StepResult(state, values, times, mixed, graded, advantage)
 
 
@@ -416,7 +416,7 @@ def _passes(
 
 
 def step_rates(
-    context: Context, rollout: Rollout, laps: dict[str, float], learns: bool
+    context: Context, rollout: Rollout, laps: dict[str, float], *, learns: bool
 ) -> dict[str, float]:
     """Rates of the rollouts by themselves, and of the whole step without evaluations."""
     tokens, rows = int(rollout.sampled.sum()), rollout.nfe.size

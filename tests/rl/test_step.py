@@ -37,7 +37,8 @@ def test_mfu_counts_the_whole_step(groups, gradient):
         commit_call=np.ones((4, 3), int),
         sampled=np.ones((4, 3), bool),
     )
-    got = step.step_rates(context, rollout, {"rollout": 0.5, "grade": 0.1, "update": 0.4})
+    laps = {"rollout": 0.5, "grade": 0.1, "update": 0.4}
+    got = step.step_rates(context, rollout, laps, learns=True)
     call = flops.call_flops(network, tokens=19, keys=19, read=3)
     backwards = call.gradient(whole=False) if gradient is None else gradient * call.forward
     assert got["mfu"] == pytest.approx((7 * call.forward + 6 * backwards) / (2 * 197e12))
