@@ -101,7 +101,9 @@ def _draw_group(axes: Axes, group: Group) -> None:
 
 
 def _dial(summary: Mapping[str, Any]) -> str:
-    return f"{GAMMA} in nats" if summary["dial"] == "gamma" else summary["dial"]
+    """The numbers at the points of both frontiers, in words."""
+    dials = dict.fromkeys(dial_of(summary, model) for model in ("trained", "base"))
+    return " or ".join(f"{GAMMA} in nats" if dial == "gamma" else dial for dial in dials)
 
 
 def by_difficulty(groups: Sequence[Group]) -> list[Picture]:
