@@ -60,7 +60,9 @@ def test_the_base_is_scored_under_any_rule_whatever_the_runs_mode(run, tmp_path)
     for which in ("base", "trained"):
         result = score.score(config, str(tmp_path / which), run=str(run), which=which)
         assert [point["confidence"] for point in result["points"]] == [0.5]
-    with pytest.raises(UserError, match="mode 'joint' needs 'entropy_bounded', 'entropy_sum' or 'state'"):
+    with pytest.raises(
+        UserError, match="mode 'joint' needs 'entropy_bounded', 'entropy_sum' or 'state'"
+    ):
         check.check_training(config)
 
 
