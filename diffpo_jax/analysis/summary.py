@@ -214,6 +214,12 @@ def sentences(summary: Mapping[str, Any]) -> list[str]:
     return result + _pass_sentences(summary)
 
 
+def _base_curves(summary: Mapping[str, Any]) -> dict[str, Frontier]:
+    """The base's frontiers by commit rule, its own first."""
+    own = summary.get("base_rule", summary["rule"])
+    return {own: summary["base"]["frontier"]} | summary["base"].get("rules", {})
+
+
 def best_rule(summary: Mapping[str, Any], place: int) -> tuple[str, float, Mapping[str, float]]:
     """The base's commit rule that solves most at the calls of a point of the trained frontier.
 
@@ -225,8 +231,8 @@ def best_rule(summary: Mapping[str, Any], place: int) -> tuple[str, float, Mappi
       A rule that was not measured at these calls counts with its nearest point only if none was.
     """
     calls = summary["trained"]["frontier"][place]["nfe"]
-    own, gains = summary.get("base_rule", summary["rule"]), summary["gains"]
-    curves = {own: summary["base"]["frontier"]} | summary["base"].get("rules", {})
+    curves, gains = _base_curves(summary), summary["gains"]
+    own = next(iter(curves))
     grids = {own: gains["grid"]} | {name: x["grid"] for name, x in gains.get("rules", {}).items()}
     at_calls = {name: interpolate(points, calls) for name, points in curves.items()}
     rule = max(at_calls, key=lambda name: (not at_calls[name][1], at_calls[name][0]))
@@ -248,8 +254,7 @@ def _price_sentences(summary: Mapping[str, Any]) -> list[str]:
         f"{format_percent(accuracy)} at these calls under its best rule there, {rule}: "
         f"{_verdict(gain)}"
     ]
-    curves = [summary["base"]["frontier"], *summary["base"].get("rules", {}).values()]
-    needed = [calls_for(points, point["accuracy"]) for points in curves]
+    needed = [calls_for(x, point["accuracy"]) for x in _base_curves(summary).values()]
     needed = [calls for calls in needed if calls is not None]
     if needed:
         factor = min(needed) / point["nfe"]

@@ -13,7 +13,6 @@ STREAMS = {
     "evaluate": 4,
     "adapter": 5,
     "state_head": 6,
-    "price": 7,
     "head_update": 8,
 }
 

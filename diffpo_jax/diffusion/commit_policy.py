@@ -29,7 +29,7 @@ def observe(
     Args:
       price: of a call, in units of the largest reward.
     """
-    order = commit.by_error(readings.error, allowed)[:, :block_length]
+    order = _block_order(readings, allowed, block_length)
     take = lambda x: jnp.take_along_axis(x, order, axis=1)  # noqa: E731
     states = jnp.take_along_axis(hidden, order[..., None], axis=1)
     logits = policy.token_logits(params, states, take(readings.best))
@@ -50,8 +50,14 @@ def in_order(
     x: Shaped[Array, "B L"], readings: Readings, allowed: Bool[Array, "B L"], block_length: int
 ) -> Shaped[Array, "B c"]:
     """What a row has at the positions of its block, in the order of their error."""
-    order = commit.by_error(readings.error, allowed)[:, :block_length]
-    return jnp.take_along_axis(x, order, axis=1)
+    return jnp.take_along_axis(x, _block_order(readings, allowed, block_length), axis=1)
+
+
+def _block_order(
+    readings: Readings, allowed: Bool[Array, "B L"], block_length: int
+) -> Int[Array, "B c"]:
+    """The positions of each row's block in the order of their error, open ones first."""
+    return commit.by_error(readings.error, allowed)[:, :block_length]
 
 
 def decide(

@@ -78,10 +78,11 @@ def rl_params(config: Config, policy: Policy, mesh: Mesh) -> Params:
     params = shapes(policy, mesh)
     if config.lora.rank:
         params |= adapter_shapes(config, policy, mesh)
-    if config.sampler.rule == "state":
+    groups = groups_of(config)
+    if update.HEAD in groups:
         head = jax.eval_shape(policy.init_state_head, jax.random.key(0))
-        params |= sharding.abstract({"state_head": head}, mesh)
-    return {name: params[name] for name in groups_of(config)}
+        params |= sharding.abstract({update.HEAD: head}, mesh)
+    return {name: params[name] for name in groups}
 
 
 def groups_of(config: Config) -> tuple[str, ...]:

@@ -37,10 +37,6 @@ def rl_lines(path):
     return [x for x in metrics.read(path / "metrics.jsonl") if x["stage"] == "rl"]
 
 
-def without_times(lines):
-    return [{k: v for k, v in x.items() if not k.startswith("time/")} for x in lines]
-
-
 def trained(path):
     config = layout.read_config(layout.Workdir(path))
     mesh = mesh_lib.make_mesh(config.mesh)
