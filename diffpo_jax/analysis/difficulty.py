@@ -1,4 +1,4 @@
-"""Learned thresholds, calls and accuracy by the difficulty of the prompt."""
+"""Thresholds, calls and accuracy by the difficulty of the prompt."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,42 +9,47 @@ from jaxtyping import Float
 
 def by_difficulty(
     difficulty: Sequence[float],
-    gamma: Sequence[float],
     nfe: Sequence[float],
     correct: Sequence[bool],
+    *,
+    gamma: Sequence[float] | None = None,
+    base_correct: Sequence[bool] | None = None,
     samples: int = 1,
 ) -> dict[str, Any]:
     """Summarises completions by the task's difficulty; every sequence has one entry each, [B].
 
     Args:
-      gamma: thresholds in nats, above 0.
+      gamma: learned thresholds in nats, above 0; None if none is learned.
+      base_correct: of the base on the same prompts, to compare with.
       samples: completions per prompt.
 
     Returns:
-      `levels`, sorted by difficulty: {"difficulty", "prompts", "gamma_p5", "gamma_p50",
-      "gamma_p95", "nfe", "accuracy"}; `log_gamma` and `calls`, Pearson's correlation of the
-      difficulty with log γ and with the calls, None if one of the two is constant.
+      `levels`, sorted by difficulty: {"difficulty", "prompts", "nfe", "accuracy"}, with
+      "base_accuracy" and "gamma_p5", "gamma_p50", "gamma_p95" if they are given; `calls` and
+      `log_gamma`, Pearson's correlation of the difficulty with the calls and with log γ, None if
+      one of the two is constant or not given.
     """
-    hard, gamma = np.asarray(difficulty, np.float64), np.asarray(gamma, np.float64)
-    nfe, correct = np.asarray(nfe, np.float64), np.asarray(correct, np.float64)
+    hard, nfe, correct = (np.asarray(x, np.float64) for x in (difficulty, nfe, correct))
+    base = None if base_correct is None else np.asarray(base_correct, np.float64)
+    gamma = None if gamma is None else np.asarray(gamma, np.float64)
     levels = []
     for level in np.unique(hard):
         rows = hard == level
-        low, median, high = np.percentile(gamma[rows], (5, 50, 95)).tolist()
-        levels.append(
-            {
-                "difficulty": float(level),
-                "prompts": int(rows.sum()) // samples,
-                "gamma_p5": low,
-                "gamma_p50": median,
-                "gamma_p95": high,
-                "nfe": float(nfe[rows].mean()),
-                "accuracy": float(correct[rows].mean()),
-            }
-        )
+        found = {
+            "difficulty": float(level),
+            "prompts": int(rows.sum()) // samples,
+            "nfe": float(nfe[rows].mean()),
+            "accuracy": float(correct[rows].mean()),
+        }
+        if base is not None:
+            found["base_accuracy"] = float(base[rows].mean())
+        if gamma is not None:
+            spread = np.percentile(gamma[rows], (5, 50, 95)).tolist()
+            found |= dict(zip(("gamma_p5", "gamma_p50", "gamma_p95"), spread))
+        levels.append(found)
     return {
         "levels": levels,
-        "log_gamma": _correlation(hard, np.log(gamma)),
+        "log_gamma": None if gamma is None else _correlation(hard, np.log(gamma)),
         "calls": _correlation(hard, nfe),
     }
 
@@ -59,7 +64,11 @@ def mean_levels(runs: Sequence[Mapping[str, Any]]) -> list[dict[str, float]]:
         for level in run["levels"]:
             by_level.setdefault(level["difficulty"], []).append(level)
     return [
-        {name: sum(level[name] for level in levels) / len(levels) for name in levels[0]}
+        {
+            name: sum(level[name] for level in levels) / len(levels)
+            for name in levels[0]
+            if all(name in level for level in levels)
+        }
         for _, levels in sorted(by_level.items())
     ]
 

@@ -11,14 +11,14 @@ from diffpo_jax.analysis.bootstrap import Outcomes
 PRICES = (0.0001, 0.003, 0.01, 0.03, 0.06, 0.1, 0.2)
 
 
-def hindsight(
+def best_dial_per_prompt(
     points: Sequence[Outcomes], prices: Sequence[float] = PRICES
 ) -> list[dict[str, float]]:
     """The frontier of a choice among dials for each prompt, made with its outcomes in view.
 
     At each price a prompt takes the dial with the largest share of right answers minus the price
-    of its calls.  No head that reads the prompt alone can do better over these dials, and none
-    can do as well: it does not know which answers come out right by luck.
+    of its calls.  This is more than a head that reads the prompt alone can reach: it chooses
+    before the answer is written, and some answers come out right by luck.
 
     Args:
       points: the outcomes of every dial, on the same prompts.

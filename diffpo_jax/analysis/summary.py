@@ -14,7 +14,9 @@
   price            default price of the head by state, for runs with one
   head_flops       its FLOPs as a share of those of a denoiser call
   scaled           the trained model at multiples of its learned thresholds, if evaluated
-  by_difficulty    see `difficulty`; null if no threshold is learned
+  by_difficulty    see `difficulty`: the trained model at its learned threshold, or at the dial
+                   nearest to the run's own (`place`), beside the base at its most accurate dial
+  shown            demonstrations that the base was trained on; null for published weights
   scores, train_test_overlap      the task's own metrics by point; what its splits share
 """
 
@@ -32,7 +34,6 @@ from diffpo_jax.analysis.frontier import (
 from diffpo_jax.config import DIALS
 
 EXTRAPOLATED = "Outside the calls measured for the base: its nearest point is used."
-UNDER_TRAINED = 0.95  # a base whose best accuracy is lower could still gain from plain training
 
 _POINT = ("accuracy", "nfe", "tokens_per_call", "forced")
 _LEARNED = (*_POINT, "gamma_p5", "gamma_p50", "gamma_p95")
@@ -204,14 +205,19 @@ def sentences(summary: Mapping[str, Any]) -> list[str]:
             f"grid, the trained model solves {ours} and the base {theirs}: "
             f"{_verdict(gains['mean'])}"
         )
-    best = max(point["accuracy"] for point in base)
-    # A frozen denoiser cannot have gained from further training.
-    if best < UNDER_TRAINED and summary["mode"] != "sampler":
-        result.append(
-            f"The base solves {format_percent(best)} at its best: it is under-trained, so part of "
-            "any gain comes from further training and not from a better use of the calls."
-        )
-    return result + _pass_sentences(summary)
+    return result + _shown_sentences(summary) + _pass_sentences(summary)
+
+
+def _shown_sentences(summary: Mapping[str, Any]) -> list[str]:
+    """Says what the base was trained on, if on less than what RL and the test have."""
+    shown = summary.get("shown")
+    if not shown or not shown["difficulty"]:
+        return []
+    low, high = (f"{x:g}" for x in shown["difficulty"])
+    result = f"The base was shown answers to prompts with {low} to {high} {shown['unit']} alone"
+    if levels := (summary.get("by_difficulty") or {}).get("levels"):
+        result += f"; the test has {levels[0]['difficulty']:g} to {levels[-1]['difficulty']:g}"
+    return [result + "."]
 
 
 def _base_curves(summary: Mapping[str, Any]) -> dict[str, Frontier]:

@@ -14,6 +14,12 @@ def check(config: Config) -> None:
     _check_attention(config)
     _check_rl(config)
     _check_batches(config)
+    rows = config.pretrain.demonstrations
+    if rows.source and rows.difficulty:
+        raise UserError(
+            f"config.pretrain.demonstrations.difficulty chooses among the task's own examples, but "
+            f"config.pretrain.demonstrations.source={rows.source} replaces them. Leave one out."
+        )
 
 
 def check_training(config: Config) -> None:

@@ -240,6 +240,11 @@ class DemonstrationsConfig:
     """Prompts and answers that the base model is trained on in place of the task's own."""
 
     source: OptionalText = None  # File or hub data set. None: the task's training examples
+    # Least and largest difficulty of the task's training examples that are shown: empty cells,
+    # numbers, or a published level; RL trains on all. None: all are shown
+    difficulty: Annotated[
+        tuple[float, float] | None, Bound("rising", lambda x: x is None or x[0] <= x[1])
+    ] = None
     # Template of a prompt with columns such as {question} or, in lists, {attempts[0]}; or @FILE
     prompt: str = "{question}"
     answer: str = "{answer}"  # Template of an answer, written like that of a prompt

@@ -16,9 +16,7 @@ from jax.sharding import Mesh
 from diffpo_jax.arrays import rng
 from diffpo_jax.arrays.types import Params, Prompts, TrainState
 from diffpo_jax.config import Config
-from diffpo_jax.diffusion import sampler
 from diffpo_jax.distributed import chips, sharding
-from diffpo_jax.models import families
 from diffpo_jax.planning import vocabulary
 from diffpo_jax.rl import step as rl_step
 from diffpo_jax.rl import update
@@ -66,29 +64,12 @@ def make_step(config: Config, mesh: Mesh, memory: float | None = None) -> Step:
     words = vocabulary.make_vocabulary(config)
     platform = chips.platform(mesh.devices.flat[0])
     config = sizes.resolve(config, platform, words.size, memory)
-    policy = families.make_policy(
-        config.model,
-        config.threshold,
-        config.lora,
-        config.state_head,
-        places=config.largest_block,
-        vocab=words.size,
-        mask_id=words.mask,
-        platform=platform,
-        rows=sharding.batch_sharding(mesh) if mesh.size > 1 else None,
-    )
+    policy = setup.policy_of_vocabulary(config, vocab=words.size, mask_id=words.mask, mesh=mesh)
     rl = trained.for_rl(config, policy, mesh)
     shapes = trained.shapes(policy, mesh, config.model.quantized)
     own, frozen = trained.split(shapes, rl.groups)
     reference = trained.reference_shapes(own, config, mesh) if config.rl.objective.kl else {}
-    settings = sampler.make_settings(
-        config.sampler,
-        config.sampler.temperature,
-        words.ends,
-        config.threshold.scope,
-        rl_step.rows_per_prompt(config.rl, config.mesh.batch_devices),
-        setup.recorded(config),
-    )
+    settings = setup.rollout_settings(config, words.ends)
     run = rl_step.make_programs(
         policy, rl.optimizer, config.rl, settings, rl.groups, mesh, rl.state, setup.slots(config)
     )

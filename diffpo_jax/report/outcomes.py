@@ -20,7 +20,7 @@ DIFFICULTY = (
     Quantity("difficulty_calls", "NFE", "calls per sequence", "nfe"),
     Quantity("difficulty_accuracy", "Accuracy", "% solved", "accuracy", scale=100.0),
 )
-_LEVEL = ("difficulty", "prompts", "gamma_p5", "gamma_p50", "gamma_p95", "nfe", "accuracy")
+_LEVEL = ("difficulty", "prompts", *_GAMMAS, "nfe", "accuracy", "base_accuracy")
 
 
 def plot_frontier(summary: Mapping[str, Any], path: str | os.PathLike) -> None:
@@ -40,21 +40,46 @@ def plot_frontier(summary: Mapping[str, Any], path: str | os.PathLike) -> None:
 
 
 def plot_by_difficulty(by_difficulty: Mapping[str, Any], path: str | os.PathLike) -> None:
-    """Draws γ, calls and accuracy against the difficulty of the prompt as a PNG.
+    """Draws calls and accuracy against the difficulty of the prompt as a PNG.
 
-    The band of γ holds 90 % of the prompts of a difficulty.
+    Learned thresholds are drawn too, with a band that holds 90 % of the prompts of a difficulty.
+    Accuracy is drawn beside that of the base at its most accurate dial.
     """
     levels = by_difficulty["levels"]
-    figure = figures.new(9.6, 3.2)
-    for axes, quantity in zip(figure.subplots(1, len(DIFFICULTY)), DIFFICULTY):
-        look = {"color": figures.LEARNED, "marker": "o"}
-        figures.draw_quantity(axes, quantity, levels, "difficulty", **look)
-        axes.set_xlabel("difficulty")
+    shown = [q for q in DIFFICULTY if any(q.is_in(level) for level in levels)]
+    figure = figures.new(3.2 * len(shown), 3.2)
+    for axes, quantity in zip(figure.subplots(1, len(shown)), shown):
+        _draw_levels(axes, quantity, levels, by_difficulty.get("base_nfe"))
+        axes.set_xlabel(by_difficulty.get("unit", "difficulty"))
         figures.quiet(axes, quantity.title)
     prompts = sum(level["prompts"] for level in levels)
-    title = f"{prompts} test prompts at the learned threshold"
+    title = f"{prompts} test prompts at {_point_in_use(by_difficulty)}"
     figure.suptitle(title, fontsize=8.5, color=figures.GREY)
     figures.save(figure, path)
+
+
+def _draw_levels(
+    axes: Axes, quantity: Quantity, levels: Sequence[Mapping[str, Any]], base_nfe: float | None
+) -> None:
+    """Draws a quantity of a single run, and the base's accuracy beside the trained model's."""
+    look = {"color": figures.TRAINED, "marker": "o"}
+    compared = quantity.line == "accuracy" and all("base_accuracy" in level for level in levels)
+    if compared:
+        base = quantity._replace(line="base_accuracy")
+        label = "base" if base_nfe is None else f"base, {base_nfe:.1f} calls"
+        figures.draw_quantity(
+            axes, base, levels, "difficulty", color=figures.BASE, marker="s", label=label
+        )
+        look["label"] = "trained"
+    figures.draw_quantity(axes, quantity, levels, "difficulty", **look)
+    if compared:
+        axes.legend(frameon=False, fontsize=8)
+
+
+def _point_in_use(by_difficulty: Mapping[str, Any]) -> str:
+    """Where on its frontier the trained model is looked at closely, in words."""
+    place = by_difficulty.get("place", "learned")
+    return "the learned threshold" if place == "learned" else f"the dial {place.split('/')[1]}"
 
 
 def frontiers(groups: Sequence[Group]) -> list[Picture]:
@@ -107,22 +132,29 @@ def _dial(summary: Mapping[str, Any]) -> str:
 
 
 def by_difficulty(groups: Sequence[Group]) -> list[Picture]:
-    """Returns figures of γ, calls and accuracy at the learned threshold by difficulty."""
+    """Returns figures of γ, calls and accuracy by difficulty, at the points in use."""
     groups = keep_runs(groups, lambda run: run.summary and run.summary.get("by_difficulty"))
+    found = [run.summary["by_difficulty"] for group in groups for run in group.runs]
     rows = picture.run_rows(groups, _LEVEL, lambda run: run.summary["by_difficulty"]["levels"])
+    places = dict.fromkeys(map(_point_in_use, found))
     single = only_run(groups)
     pictures = []
-    for quantity in DIFFICULTY if groups else ():
+    for quantity in DIFFICULTY:
+        if not any(quantity.is_in(level) for one in found for level in one["levels"]):
+            continue
         figure, axes = picture.new()
         for group in groups:
             levels = difficulty.mean_levels([run.summary["by_difficulty"] for run in group.runs])
-            look = figures.style(group.place) | {"label": group.label}
-            look |= {"color": figures.LEARNED, "label": None} if single else {}
-            figures.draw_quantity(axes, quantity, levels, "difficulty", **look)
-        axes.set_xlabel("difficulty of the prompt")
+            if single:
+                _draw_levels(axes, quantity, levels, found[0].get("base_nfe"))
+            else:
+                look = figures.style(group.place) | {"label": group.label}
+                figures.draw_quantity(axes, quantity, levels, "difficulty", **look)
+        units = dict.fromkeys(one.get("unit", "difficulty") for one in found)
+        axes.set_xlabel(" or ".join(units))
         picture.finish(figure, axes)
         title = f"{GAMMA if quantity.log else quantity.title} by difficulty"
-        caption = f"{title}, test prompts at the learned threshold."
+        caption = f"{title}, test prompts at {' or '.join(places)}."
         caption += " Median, with a band that holds 90 % of the prompts." if quantity.low else ""
         caption += "" if single else " Means over the seeds."
         pictures.append(Picture(quantity.name, figure, rows, title, caption))

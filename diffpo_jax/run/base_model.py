@@ -103,16 +103,16 @@ def restore(
 
 def weights_of(config: Config) -> str | None:
     """The published weights that a run began from, through any runs before it, if any."""
-    return _origin(config).model.weights
+    return origin(config).model.weights
 
 
 def is_published(config: Config) -> bool:
     """Whether the base model is published weights without any SFT of ours."""
-    first = _origin(config)
+    first = origin(config)
     return bool(first.model.weights) and not first.pretrain.steps
 
 
-def _origin(config: Config) -> Config:
+def origin(config: Config) -> Config:
     """The configuration of the run that made the base model, through any runs before it."""
     while config.init_from:
         config = layout.read_config(layout.Workdir(pathlib.Path(config.init_from)))

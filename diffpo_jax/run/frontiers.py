@@ -7,10 +7,11 @@ from typing import Any
 from diffpo_jax.analysis import bootstrap, headroom, summary
 from diffpo_jax.analysis.difficulty import by_difficulty
 from diffpo_jax.arrays.types import Params
-from diffpo_jax.config import DIALS
+from diffpo_jax.config import DIALS, Config
 from diffpo_jax.distributed import hosts
 from diffpo_jax.evaluation import evaluator, grading, threshold_choice
 from diffpo_jax.models import flops
+from diffpo_jax.run import base_model
 from diffpo_jax.run import setup as run_setup
 from diffpo_jax.run.setup import RL, Setup
 from diffpo_jax.system.progress import Progress
@@ -68,7 +69,7 @@ def final_evaluation(
             learned.pop("gamma")
             _show(progress, learned)
     # 3. Samples and the summary.
-    last = graded["learned"] if learns else graded[f"trained/{config.dials[0]}"]
+    last = graded[_place_in_use(config)]
     run_setup.write_samples(setup, "test", grading.sample_rows(last, None, len(last.texts)))
     seconds = {"evaluation": time.perf_counter() - began}
     outcomes = {name: evaluator.outcomes(g, samples) for name, g in graded.items()}
@@ -106,6 +107,49 @@ def _head_facts(setup: Setup) -> dict[str, float]:
     return {"price": own.price, "head_flops": flops.head_flops(network, size) / call}
 
 
+def _place_in_use(config: Config) -> str:
+    """The key of the point at which the trained model is looked at closely.
+
+    It is the learned threshold if there is one, else the dial nearest to the run's own.
+    """
+    if threshold_choice.is_learned(config, config.sampler.rule):
+        return "learned"
+    return f"trained/{min(config.dials, key=lambda dial: abs(dial - config.dial))}"
+
+
+def _by_difficulty(
+    setup: Setup, frontiers: dict[str, Any], graded: dict[str, grading.Graded]
+) -> dict[str, Any]:
+    """The point in use by difficulty, beside the base at its most accurate dial."""
+    config, place = setup.config, _place_in_use(setup.config)
+    own = graded[place]
+    best = max(frontiers["base"], key=lambda point: point["accuracy"])
+    dial = float(best[DIALS[config.base_rule]])
+    return by_difficulty(
+        [setup.task.difficulty(example) for example in own.examples],
+        own.rollout.nfe,
+        own.correct,
+        gamma=own.rollout.gamma if place == "learned" else None,
+        base_correct=graded[f"base/{dial}"].correct,
+        samples=config.evaluation.samples,
+    ) | {"place": place, "base_nfe": best["nfe"], "unit": setup.task.difficulty_unit}
+
+
+def _shown(setup: Setup) -> dict[str, Any] | None:
+    """What demonstrations the base was trained on; None for published weights without SFT."""
+    config, task = base_model.origin(setup.config), setup.task
+    own = config.pretrain
+    if not own.steps:
+        return None
+    rows = own.demonstrations
+    return {
+        "steps": own.steps,
+        "source": rows.source or task.name,
+        "difficulty": rows.difficulty,
+        "unit": task.difficulty_unit,
+    }
+
+
 def _summary(setup, frontiers, learned, graded, outcomes, seconds, extra) -> dict[str, Any]:
     config = setup.config
     # Only the process that wrote the lines reads them: on a mounted bucket others may lag behind.
@@ -123,13 +167,6 @@ def _summary(setup, frontiers, learned, graded, outcomes, seconds, extra) -> dic
     dials = {name: config.dials_of(name) for name in rules}
     dials |= {"base": config.dials_of(config.base_rule), "trained": config.dials}
     curves = {name: [outcomes[f"{name}/{d}"] for d in grid] for name, grid in dials.items()}
-    difficulty = None
-    if learned is not None:
-        own = graded["learned"]
-        values = [setup.task.difficulty(example) for example in own.examples]
-        difficulty = by_difficulty(
-            values, own.rollout.gamma, own.rollout.nfe, own.correct, config.evaluation.samples
-        )
     gains = {
         name: bootstrap.paired_gains(
             curves[name], curves["trained"], outcomes.get("learned"), seed=config.seed
@@ -141,7 +178,7 @@ def _summary(setup, frontiers, learned, graded, outcomes, seconds, extra) -> dic
     both = frontiers["base"], frontiers["trained"]
     return summary.compare_models(*both, learned, dial, rules, base_dial) | {
         "gains": gains["base"] | {"rules": by_rule},
-        "hindsight": headroom.hindsight(curves["base"]),
+        "hindsight": headroom.best_dial_per_prompt(curves["base"]),
         "wall_seconds": {name: float(value) for name, value in seconds.items()},
         "denoiser_calls": {use: int(number) for use, number in calls.items()},
         "prompts": count,
@@ -155,7 +192,8 @@ def _summary(setup, frontiers, learned, graded, outcomes, seconds, extra) -> dic
         "commit": provenance.commit(),
         "versions": provenance.versions(),
         **extra,
-        "by_difficulty": difficulty,
+        "by_difficulty": _by_difficulty(setup, frontiers, graded),
+        "shown": _shown(setup),
         "scores": scores,
         "train_test_overlap": setup.task.overlap(),
     }

@@ -10,13 +10,16 @@ from typing import Any, NamedTuple
 from jax.sharding import Mesh
 
 from diffpo_jax import tasks
-from diffpo_jax.config import RANKINGS, Config, check, convert
+from diffpo_jax.config import RANKINGS, Config, SamplerConfig, check, convert
 from diffpo_jax.data import prompts, tokenizers
+from diffpo_jax.diffusion import sampler
+from diffpo_jax.diffusion.settings import SamplerSettings
 from diffpo_jax.distributed import chips, hosts, sharding
 from diffpo_jax.distributed import mesh as mesh_lib
 from diffpo_jax.evaluation import evaluator
 from diffpo_jax.models import families, flops, huggingface
 from diffpo_jax.models.policy import Policy
+from diffpo_jax.rl import step as rl_step
 from diffpo_jax.run import sizes
 from diffpo_jax.system import files
 from diffpo_jax.system.errors import UserError
@@ -59,7 +62,7 @@ def prepare(config: Config, workdir: layout.Workdir) -> Setup:
     tokenizer = tokenizers.make_tokenizer(config.tokenizer)
     config = with_sizes(config, tokenizer, mesh)
     check_examples(config, task, tokenizer)
-    policy, rows = make_policy(config, tokenizer, mesh), slots(config)
+    policy = make_policy(config, tokenizer, mesh)
     return Setup(
         config=config,
         workdir=workdir,
@@ -69,25 +72,22 @@ def prepare(config: Config, workdir: layout.Workdir) -> Setup:
         tokenizer=tokenizer,
         policy=policy,
         writer=make_writer(config, workdir, first=hosts.is_first()),
-        evaluator=evaluator.make_evaluator(
-            policy, config.decoder, config.evaluation, task, tokenizer, mesh, config.seed, rows
-        ),
+        evaluator=_make_evaluator(config, config.decoder, policy, task, tokenizer, mesh),
     )
 
 
 def evaluator_of_rule(setup: Setup, rule: str) -> evaluator.Evaluator:
     """The evaluator of a run under another commit rule, with the rule's first ranking."""
-    config = setup.config
-    decoder = dataclasses.replace(config.decoder, rule=rule, ranking=RANKINGS[rule][0])
+    config, ranking = setup.config, RANKINGS[rule][0]
+    decoder = dataclasses.replace(config.decoder, rule=rule, ranking=ranking)
+    return _make_evaluator(config, decoder, setup.policy, setup.task, setup.tokenizer, setup.mesh)
+
+
+def _make_evaluator(
+    config: Config, decoder: SamplerConfig, policy: Policy, task: Task, tokenizer: Any, mesh: Mesh
+) -> evaluator.Evaluator:
     return evaluator.make_evaluator(
-        setup.policy,
-        decoder,
-        config.evaluation,
-        setup.task,
-        setup.tokenizer,
-        setup.mesh,
-        config.seed,
-        slots(config),
+        policy, decoder, config.evaluation, task, tokenizer, mesh, config.seed, slots(config)
     )
 
 
@@ -143,16 +143,34 @@ def make_policy(config: Config, tokenizer: Any, mesh: Mesh) -> Policy:
             f"config.model.vocab={rows} is less than the {tokens} tokens of config.tokenizer: "
             "they do not belong together."
         )
+    mask = tokenizers.special_ids(tokenizer).mask
+    return policy_of_vocabulary(config, vocab=rows or tokens, mask_id=mask, mesh=mesh)
+
+
+def policy_of_vocabulary(config: Config, *, vocab: int, mask_id: int, mesh: Mesh) -> Policy:
+    """The network of a configuration for a vocabulary of V tokens; nothing is allocated."""
     return families.make_policy(
         config.model,
         config.threshold,
         config.lora,
         config.state_head,
         places=config.largest_block,
-        vocab=rows or tokens,
-        mask_id=tokenizers.special_ids(tokenizer).mask,
+        vocab=vocab,
+        mask_id=mask_id,
         platform=chips.platform(mesh.devices.flat[0]),
         rows=sharding.batch_sharding(mesh) if mesh.size > 1 else None,
+    )
+
+
+def rollout_settings(config: Config, end_ids: tuple[int, ...]) -> SamplerSettings:
+    """How the sampler makes rollouts."""
+    return sampler.make_settings(
+        config.sampler,
+        config.sampler.temperature,
+        end_ids,
+        config.threshold.scope,
+        rl_step.rows_per_prompt(config.rl, config.mesh.batch_devices),
+        recorded(config),
     )
 
 
@@ -165,13 +183,35 @@ def check_examples(config: Config, task: Task, tokenizer: Any) -> None:
 
 
 def sft_examples(config: Config, task: Task, tokenizer: Any) -> Sequence[Example]:
-    """The examples for SFT: those of `config.pretrain.demonstrations`, or the task's own."""
-    stage = config.pretrain
-    if not stage.demonstrations.source or not stage.steps or config.init_from:
-        return task.examples("train")
+    """The examples for SFT: those of `config.pretrain.demonstrations`, or the task's own.
+
+    Raises:
+      UserError: there are none of that difficulty; a faulty file; an example that does not fit.
+    """
+    stage, difficulty = config.pretrain, config.pretrain.demonstrations.difficulty
+    own = task.examples("train")
+    if not stage.steps or config.init_from:
+        return own
+    if difficulty:
+        return _of_difficulty(own, task, *difficulty)
+    if not stage.demonstrations.source:
+        return own
     examples = demonstrations.read(stage.demonstrations)
     _encode_all(examples, tokenizer, _demonstration_lengths(config))
     return examples
+
+
+def _of_difficulty(
+    examples: Sequence[Example], task: Task, low: float, high: float
+) -> list[Example]:
+    levels = [task.difficulty(example) for example in examples]
+    kept = [example for example, level in zip(examples, levels) if low <= level <= high]
+    if not kept:
+        raise UserError(
+            f"config.pretrain.demonstrations.difficulty={low:g},{high:g} leaves no training "
+            f"example: those of {task.name} have {min(levels):g} to {max(levels):g}."
+        )
+    return kept
 
 
 def iterator(setup: Setup, batch: int, stage: str) -> Any:

@@ -9,7 +9,6 @@ import jax
 
 from diffpo_jax.arrays.types import Params, TrainState
 from diffpo_jax.data import tokenizers
-from diffpo_jax.diffusion import sampler
 from diffpo_jax.distributed import sharding
 from diffpo_jax.evaluation import grading
 from diffpo_jax.rl import collapse_guard
@@ -81,15 +80,7 @@ def _make_context(
     setup: Setup, rl: trained.Trained, frozen: Params, reference: Params | None
 ) -> rl_step.Context:
     config = setup.config
-    rows_per_prompt = rl_step.rows_per_prompt(config.rl, config.mesh.batch_devices)
-    settings = sampler.make_settings(
-        config.sampler,
-        config.sampler.temperature,
-        tokenizers.end_ids(setup.tokenizer),
-        config.threshold.scope,
-        rows_per_prompt,
-        run_setup.recorded(config),
-    )
+    settings = run_setup.rollout_settings(config, tokenizers.end_ids(setup.tokenizer))
     slots = run_setup.slots(config)
     return rl_step.Context(
         programs=rl_step.make_programs(
@@ -102,7 +93,7 @@ def _make_context(
         alone=config.rl.head.alone if "state_head" in rl.groups else 0,
         seed=config.seed,
         mesh=setup.mesh,
-        rows_per_prompt=rows_per_prompt,
+        rows_per_prompt=settings.rows_per_prompt,
         network=run_setup.network(config, setup.policy.vocab),
         problems=grading.Problems(setup.task, setup.tokenizer, setup.task.examples("train")),
         frozen=frozen,

@@ -45,6 +45,7 @@ class Countdown(Generated):
     """
 
     name = "countdown"
+    difficulty_unit = "numbers"
     PROTOCOLS = protocol.both(d1.PROTOCOL, "exact")
     REWARDS = dict.fromkeys(("exact", "graded", "d1"), 1.0)
     FIELDS = ("question", "numbers", "target")  # "3,5,2=9", "3, 5, 2", "9"

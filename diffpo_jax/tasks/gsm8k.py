@@ -30,6 +30,7 @@ class Gsm8k(Published):
     """GSM8K, from the hub or from files of its form."""
 
     name = "gsm8k"
+    difficulty_unit = "calculations"
     TRAIN, TEST = "openai/gsm8k:main:train", "openai/gsm8k:main:test"
     COLUMNS = ("question", "answer")
     PROTOCOLS = protocol.both(d1.PROTOCOL, "correct")

@@ -35,6 +35,7 @@ class Math500(Published):
     """MATH-500 and training problems like it, from the hub or from files of their form."""
 
     name = "math500"
+    difficulty_unit = "levels"
     TRAIN, TEST = "ankner/math-500::train", "HuggingFaceH4/MATH-500::test"
     COLUMNS = ("problem",)
     PROTOCOLS = protocol.both(d1.PROTOCOL, "correct")

@@ -50,6 +50,7 @@ class Sudoku(Generated):
     """Sudoku with generated puzzles, or with those of `train_file` and `test_file`."""
 
     name = "sudoku"
+    difficulty_unit = "empty cells"
     PROTOCOLS = d1.protocols("valid_grid", _read_digits)
     REWARDS = dict.fromkeys(("valid_grid", "cell_fraction"), 1.0)
 

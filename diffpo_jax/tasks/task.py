@@ -79,6 +79,8 @@ class Reward(NamedTuple):
 class OneByOne:
     """Grades many completions one after the other, for tasks that grade quickly."""
 
+    difficulty_unit = "difficulty"
+
     def rewards(self, examples: Sequence[Example], completions: Sequence[str]) -> list[Reward]:
         """Grades each completion as `reward` does."""
         return [self.reward(e, c) for e, c in zip(examples, completions, strict=True)]
@@ -94,6 +96,7 @@ class Task(Protocol):
 
     name: str
     reward_max: float  # the largest `Reward.total`, the range in the bound of Theorem 1
+    difficulty_unit: str  # what `difficulty` counts, in the plural, for reports
 
     def examples(self, split: str) -> Sequence[Example]:
         """The examples of "train", "validation" or "test", in a fixed order."""

@@ -212,12 +212,15 @@ def test_frontiers_without_common_calls_have_no_mean():
     assert any("no range of calls in common" in line for line in lines)
 
 
-def test_an_under_trained_base_is_pointed_out():
-    assert "solves 90.0 % at its best: it is under-trained" in sentences()[-1]
-    good = frontier((0.0, 0.95, 8.0), (0.1, 0.8, 4.0))
-    assert "under-trained" not in text(base=good)
-    # The denoiser was frozen, so no gain can come from further training.
-    assert "under-trained" not in text(mode="sampler")
+def test_what_the_base_was_shown_is_said_if_it_is_less_than_the_test_has():
+    shown = {"steps": 480, "source": "sudoku", "difficulty": [4.0, 7.0], "unit": "empty cells"}
+    levels = {"levels": [{"difficulty": 4.0}, {"difficulty": 14.0}]}
+    assert sentences(shown=shown, by_difficulty=levels)[-1] == (
+        "The base was shown answers to prompts with 4 to 7 empty cells alone; the test has 4 to 14."
+    )
+    assert sentences(shown=shown)[-1].endswith("4 to 7 empty cells alone.")
+    assert "shown" not in text(shown=shown | {"difficulty": None})
+    assert "shown" not in text(shown=None)
 
 
 def test_without_a_learned_threshold_nothing_is_called_learned():

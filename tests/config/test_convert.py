@@ -85,6 +85,14 @@ RULE = {"mode": "model"}  # rules without a threshold need this mode
             {"model.positions": 40, "pretrain.demonstrations.length": 38},
             r"54 tokens of config\.pretrain\.demonstrations",
         ),
+        (
+            {
+                "pretrain.demonstrations.source": "x.csv",
+                "pretrain.demonstrations.difficulty": (1.0, 2.0),
+            },
+            "source=x.csv replaces them. Leave one out",
+        ),
+        ({"pretrain.demonstrations.difficulty": (7.0, 4.0)}, "must be rising"),
         ({"rl.optimizer.decay": "linear", "rl.steps": 3}, "leaves none of the 3 updates"),
         ({"pretrain.decay": "cosine"}, "none, linear"),
         ({"evaluation.samples": 4}, "evaluation.temperature=0"),

@@ -169,7 +169,7 @@ def test_a_threshold_of_zero_is_drawn_on_a_linear_scale(tmp_path, drawn):
 
 
 def test_the_difficulty_figure_draws_every_level(tmp_path, drawn):
-    levels = difficulty.by_difficulty([1, 2, 2], [0.4, 0.2, 0.2], [2, 4, 6], [1, 1, 0])
+    levels = difficulty.by_difficulty([1, 2, 2], [2, 4, 6], [1, 1, 0], gamma=[0.4, 0.2, 0.2])
     outcomes.plot_by_difficulty(levels, tmp_path / "d.png")
     threshold, calls, accuracy = drawn[0]
     assert threshold.get_lines()[0].get_xydata().tolist() == [[1, 0.4], [2, 0.2]]

@@ -14,8 +14,9 @@ import reference
 import safetensors.numpy
 from least import LEAST, least
 
+from diffpo_jax import tasks
 from diffpo_jax.config import DIALS, convert, presets
-from diffpo_jax.run import complete, experiment, export, trained
+from diffpo_jax.run import complete, experiment, export, setup, trained
 from diffpo_jax.system.errors import UserError
 from diffpo_jax.workdir import metrics
 
@@ -112,6 +113,23 @@ def test_sft_on_demonstrations_with_their_own_lengths(tmp_path):
     lines = metrics.read(tmp_path / "run/metrics.jsonl")
     assert [x for x in lines if x["stage"] == "pretrain"][-1]["masked_accuracy"] > 0.95
     assert summary["base"]["frontier"][0]["accuracy"] == 0.0
+
+
+def test_sft_may_see_easy_examples_alone(tmp_path):
+    config = least(**{"pretrain.demonstrations.difficulty": (5.0, 7.0)})
+    task = tasks.make_task(config.task, tmp_path)
+    shown = setup.sft_examples(config, task, None)
+    known = task.examples("train")
+    assert [example.id for example in shown] == [
+        example.id for example in known if 5 <= example.prompt.count("0") <= 7
+    ]
+    assert 0 < len(shown) < len(known)
+    for changes in ({"pretrain.demonstrations.difficulty": None}, {"pretrain.steps": 0}):
+        whole = setup.sft_examples(least(**changes), task, None)
+        assert [example.id for example in whole] == [example.id for example in known]
+    none = least(**{"pretrain.demonstrations.difficulty": (15.0, 16.0)})
+    with pytest.raises(UserError, match="leaves no training example: those of sudoku have 4 to 14"):
+        setup.sft_examples(none, task, None)
 
 
 def test_the_same_command_again_changes_nothing(base):
