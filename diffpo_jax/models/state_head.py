@@ -19,21 +19,27 @@ from diffpo_jax.arrays.types import Observation
 from diffpo_jax.config import StateHeadConfig
 
 _LEAST = 1e-5  # nats or price; keeps logarithms finite
-_SURE = 2.0  # start of the logit that right tokens lead to a solved task
+_SURE = 3.0  # start of the logits: a position is right, and the task is solved
 
 
 class Judgement(NamedTuple):
-    """What the head thinks of committing the first k = 1 ... c positions of each row."""
+    """What the head thinks of committing the first k = 1 ... c positions of each row.
+
+    Positions are judged one by one: the k-th is right if it is committed now, given that those
+    before it are (`now`), or if it is committed in a later call (`later`).  So neighbouring k
+    differ by one factor, which can be learned far more finely than each k's value by itself.
+    """
 
     logits: Float[Array, "B c"]  # of the policy π(k | s, λ); -inf beyond the open positions
-    right: Float[Array, "B c"]  # logit that a solved completion has them, if one has the state's
-    lasting: Float[Array, "B c"]  # logit that the task is solved, given that
+    now: Float[Array, "B c"]  # logit that a solved completion has it too, given those before it
+    right: Float[Array, "B c"]  # log-probability that a solved completion has the first k
+    lasting: Float[Array, "B c"]  # log-probability that the task is solved, given that
     calls: Float[Array, "B c"]  # calls that follow this one
 
     @property
     def solved(self) -> Float[Array, "B c"]:
         """The probability that the task is solved."""
-        return jax.nn.sigmoid(self.right) * jax.nn.sigmoid(self.lasting)
+        return jnp.exp(self.right + self.lasting)
 
 
 def expected_return(judged: Judgement, price: Float[Array, "B"]) -> Float[Array, "B c"]:
@@ -43,6 +49,10 @@ def expected_return(judged: Judgement, price: Float[Array, "B"]) -> Float[Array,
 
 class StateHead(nn.Module):
     """Maps an observation to a `Judgement`.
+
+        P(right_k) = Π_{j ≤ k} σ(now_j)
+        P(solved | right_k) = σ(alive) Π_{j > k} σ(later_j)
+        calls_k = Σ_{j > k} softplus(calls_j)
 
     The policy is a softmax over Q(s, k) / τ plus a correction that the policy gradient learns.  No
     gradient of the policy reaches Q, which learns from what happened.  τ = `temperature` · λ + a
@@ -62,8 +72,24 @@ class StateHead(nn.Module):
         x = nn.relu(nn.Dense(c.width, name="second")(x))
         small = nn.initializers.normal(0.02)
         out = nn.Dense(4, kernel_init=small, name="out")(x)
-        right, lasting, calls, more = jnp.moveaxis(out, -1, 0)
-        judged = Judgement(more, right, lasting + _SURE, nn.softplus(calls))
+        now, later, calls, more = jnp.moveaxis(out, -1, 0)
+        mean = jnp.sum(jnp.where(valid[..., None], x, 0.0), axis=1)
+        mean = mean / jnp.maximum(jnp.sum(valid, axis=-1, keepdims=True), 1)
+        alive = nn.Dense(1, kernel_init=small, name="alive")(mean)
+        now, later = now + _SURE, later + _SURE
+
+        def after(x: Float[Array, "B c"]) -> Float[Array, "B c"]:
+            """The sum over the open positions after each k."""
+            x = jnp.where(valid, x, 0.0)
+            return jnp.sum(x, axis=-1, keepdims=True) - jnp.cumsum(x, axis=-1)
+
+        judged = Judgement(
+            logits=more,
+            now=now,
+            right=jnp.cumsum(jnp.where(valid, nn.log_sigmoid(now), 0.0), axis=-1),
+            lasting=nn.log_sigmoid(alive + _SURE) + after(nn.log_sigmoid(later)),
+            calls=after(nn.softplus(calls)),
+        )
         q = jax.lax.stop_gradient(expected_return(judged, seen.price))
         logits = q / (c.temperature * seen.price + c.least_temperature)[:, None] + more
         first = jnp.arange(self.places)[: valid.shape[-1]] == 0

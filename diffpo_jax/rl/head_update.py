@@ -5,9 +5,9 @@ of a group are compared with the group's solved completions, which tells for eve
 first k tokens were right, not only for the k that was taken (`hindsight`).  And what the head
 expects, Q(s, k), is taken off the return, so that only the surprise is left (`policy_objective`).
 
-    right    cross-entropy of "the first k are in a solved completion", at every k, in states that
-             are in one themselves
-    lasting  cross-entropy of "the task is solved, given that they are", at the k taken
+    right    cross-entropy of "this position is in a solved completion as well", at every position
+             as far as those before it are in one
+    lasting  cross-entropy of "the task is solved, given that the first k are", at the k taken
     calls    squared error of the calls that followed
     policy   clipped ratio times the surprise, plus Σ_k π(k | s) Q(s, k), plus entropy
 
@@ -36,8 +36,8 @@ class Decisions(NamedTuple):
     count: Int[Array, "n"]  # k
     logprob: Float[Array, "n"]  # log π_old(k | s)
     weight: Float[Array, "n"]  # calls that each stands for; 0 for none
-    right: Float[Array, "n c"]  # of `hindsight`
-    alive: Bool[Array, "n"]
+    best: Float[Array, "n"]  # of `hindsight`, at k = 0
+    right: Float[Array, "n c"]  # at k = 1 ... c
     reward: Float[Array, "n"]  # of the rollout, over the largest
     later: Float[Array, "n"]  # calls after this one
 
@@ -51,7 +51,7 @@ def hindsight(
     reward: Float[Array, "B"],
     group: int,
     block_length: int,
-) -> tuple[Float[Array, "B R c"], Bool[Array, "B R"]]:
+) -> tuple[Float[Array, "B R c"], Float[Array, "B R"]]:
     """The best reward of the group's completions that agree with the first k tokens of each call.
 
     A completion agrees if it has the same tokens wherever the state had some, and at the first k
@@ -59,13 +59,13 @@ def hindsight(
     find may exist: these labels are never too high, and the more often too low the smaller the
     group.
 
-    Returns:
-      The labels; and whether a state is alive: some completion with a reward agrees with it.  Of
-      others nothing is known, and nothing is to be decided in them.
-
     Args:
       reward: at least 0.
       group: G; the rollouts of a prompt are consecutive.
+
+    Returns:
+      The labels, at k = 1 ... c; and the same at k = 0, the best reward of the completions that
+      agree with the state.  Where that is 0 nothing is known, and nothing is to be decided.
     """
     length = rollout.tokens.shape[1]
     by_prompt = rollout.tokens.reshape(-1, group, length)
@@ -75,20 +75,20 @@ def hindsight(
     committed = rollout.commit_call[:, None] < choices.call[..., None]  # [B R L]
     same = rollout.tokens[:, None] == found  # [B G L]
     agrees = jnp.all(~committed[:, :, None] | same[:, None], axis=-1)  # [B R G]
-    alive = jnp.any(agrees & (rewards[:, None] > 0), axis=-1)
+    best = jnp.max(jnp.where(agrees, rewards[:, None], 0.0), axis=-1)
     # 2. Which have the next tokens too.
     block = jnp.argmax(~committed, axis=-1) // block_length
     place = block[..., None] * block_length + choices.seen.place  # [B R c]
     at_places = jax.vmap(lambda texts, p: texts[:, p])(found, place)  # [B G R c]
     next_ = jnp.moveaxis(at_places, 1, 2) == choices.token[:, :, None]  # [B R G c]
     agrees = agrees[..., None] & (jnp.cumsum(~next_, axis=-1) == 0)
-    return jnp.max(jnp.where(agrees, rewards[:, None, :, None], 0.0), axis=2), alive
+    return jnp.max(jnp.where(agrees, rewards[:, None, :, None], 0.0), axis=2), best
 
 
 def decisions(
     rollout: Rollout,
     right: Float[Array, "B R c"],
-    alive: Bool[Array, "B R"],
+    best: Float[Array, "B R"],
     reward: Float[Array, "B"],
 ) -> Decisions:
     """The decisions of a batch, B R of them, in which absent ones weigh 0.
@@ -107,7 +107,7 @@ def decisions(
         logprob=choices.logprob,
         weight=weight,
         right=right,
-        alive=alive,
+        best=best,
         reward=jnp.broadcast_to(reward[:, None], weight.shape),
         later=later.astype(jnp.float32),
     )
@@ -157,12 +157,16 @@ def loss(
     valid, w = made.seen.open, made.weight
     total = jnp.maximum(jnp.sum(w), 1e-6)
     cross = optax.sigmoid_binary_cross_entropy
-    known = valid & made.alive[:, None]
-    right = jnp.sum(jnp.where(known, cross(judged.right, made.right), 0.0), axis=1)
+    # Each position in turn, as far as those before it are right.
+    before = jnp.concatenate([made.best[:, None], made.right[:, :-1]], axis=1)
+    known = jnp.where(valid, before, 0.0)
+    share = made.right / jnp.maximum(before, 1e-6)
+    right = jnp.sum(known * cross(judged.now, share), axis=1)
     # P(solved) = P(right) P(lasting); the first factor learns from hindsight alone.
-    fixed = jax.lax.stop_gradient(jax.nn.sigmoid(_at(judged.right, made.count)))
-    solved = jnp.clip(fixed * jax.nn.sigmoid(_at(judged.lasting, made.count)), 1e-5, 1 - 1e-5)
-    lasting = -made.reward * jnp.log(solved) - (1 - made.reward) * jnp.log1p(-solved)
+    fixed = jax.lax.stop_gradient(_at(judged.right, made.count))
+    log_solved = jnp.minimum(fixed + _at(judged.lasting, made.count), -1e-5)
+    failed = jnp.log1p(-jnp.exp(log_solved))
+    lasting = -made.reward * log_solved - (1 - made.reward) * failed
     calls = (_at(judged.calls, made.count) - made.later) ** 2
     policy, metrics = policy_objective(judged, made, config)
     each = config.hindsight_weight * right + lasting + config.calls_weight * calls

@@ -32,7 +32,7 @@ def judge(params, seen):
     logits = jnp.sin(3 * seen.hidden).sum(-1) - seen.entropy * rank + 0.3 * jnp.cos(seen.place)
     logits += jnp.where(seen.open[..., None, :], seen.clash, 0.0).sum(-1)
     logits = jnp.where(seen.open, logits + rank * seen.price[..., None], -jnp.inf)
-    return Judgement(logits, *[jnp.zeros_like(logits)] * 3)
+    return Judgement(logits, *[jnp.zeros_like(logits)] * 4)
 
 
 def token_logits(params, hidden, tokens):
@@ -211,6 +211,26 @@ def test_the_heads_logits_are_of_open_positions_and_ignore_the_rest(hidden):
     one = apply(seen._replace(hidden=seen.hidden.at[0, 0, 0].add(1)))
     np.testing.assert_allclose(moved[0, :3], logits[0, :3], atol=1e-3)
     assert np.allclose(one[0, :3], logits[0, :3]) != hidden
+
+
+def test_more_positions_are_less_often_right_and_leave_less_to_do():
+    head = StateHead(StateHeadConfig(width=8, hidden=False), 4)
+    params = init(head, jax.random.key(0), 3)
+    rng = np.random.default_rng(1)
+    seen = Observation(
+        jnp.zeros((1, 4, 3)),
+        jnp.asarray(rng.uniform(size=(1, 4)), jnp.float32),
+        jnp.asarray(rng.uniform(size=(1, 4, 4)), jnp.float32),
+        jnp.array([[2, 0, 3, 1]]),
+        jnp.array([[True, True, True, False]]),
+        jnp.array([0.1]),
+    )
+    judged = head.apply({"params": params}, seen)
+    now = 1 / (1 + np.exp(-np.asarray(judged.now, np.float64)[0, :3]))
+    np.testing.assert_allclose(np.exp(judged.right[0, :3]), np.cumprod(now), rtol=1e-5)
+    assert (np.diff(judged.lasting[0, :3]) > 0).all() and judged.lasting[0, 2] < 0
+    assert (np.diff(judged.calls[0, :3]) < 0).all() and abs(judged.calls[0, 2]) < 1e-6
+    np.testing.assert_allclose(judged.solved, np.exp(judged.right + judged.lasting), rtol=1e-6)
 
 
 def test_the_observation_has_no_gradient_in_the_denoiser():

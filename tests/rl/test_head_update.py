@@ -84,7 +84,7 @@ def test_hindsight_is_the_best_reward_of_completions_that_agree(size):
     choices, tokens, commit_call = some_choices(rng, rows, calls, size, length, vocab=2)
     reward = rng.choice([0.0, 0.5, 1.0], size=rows)
     rollout = as_rollout(tokens, commit_call, np.full(rows, calls))
-    got, alive = head_update.hindsight(choices, rollout, jnp.asarray(reward), group, size)
+    got, best = head_update.hindsight(choices, rollout, jnp.asarray(reward), group, size)
     positive = 0
     for b in range(rows):
         others = range(b // group * group, (b // group + 1) * group)
@@ -93,7 +93,7 @@ def test_hindsight_is_the_best_reward_of_completions_that_agree(size):
                 continue
             state = {p: tokens[b, p] for p in range(length) if commit_call[b, p] <= n}
             agree = [g for g in others if all(tokens[g, p] == t for p, t in state.items())]
-            assert alive[b, n] == any(reward[g] for g in agree)
+            assert best[b, n] == max(reward[g] for g in agree)
             block = min(set(range(length)) - set(state)) // size
             for k in range(1, int(choices.seen.open[b, n].sum()) + 1):
                 wanted = dict(state)
@@ -117,8 +117,8 @@ def test_each_recorded_decision_stands_for_its_share_of_the_calls():
     rollout = as_rollout(tokens, commit_call, nfe, choices)
     rollout = rollout._replace(forced=jnp.arange(6) == 1)
     right = jnp.zeros(choices.token.shape)
-    alive = jnp.ones(choices.count.shape, bool)
-    made = head_update.decisions(rollout, right, alive, jnp.arange(6.0))
+    best = jnp.ones(choices.count.shape)
+    made = head_update.decisions(rollout, right, best, jnp.arange(6.0))
     weight = made.weight.reshape(6, 3)
     kept = np.asarray(choices.count > 0).sum(1)
     np.testing.assert_allclose(weight.sum(1), [9, 8, *nfe[2:]])
@@ -139,7 +139,7 @@ def judge(params, seen):
     logits = sum(w * f for w, f in zip(params["state_head"]["w"], jnp.broadcast_arrays(*features)))
     logits = jnp.where(seen.open, logits, -jnp.inf)
     wrong = 0.3 + 0.2 * jnp.cos(3 * rank + seen.entropy)
-    return Judgement(logits, wrong, 2 * wrong, 5 * wrong)
+    return Judgement(logits, wrong, -wrong, -2 * wrong, 5 * wrong)
 
 
 def every_rollout(w):
@@ -186,8 +186,8 @@ def test_the_policys_gradient_is_that_of_the_expected_return_whatever_the_head_e
         return jnp.sum(jnp.exp(log_p(w)) * (reward - price * rollout.nfe))
 
     def objective(w):
-        alive = jnp.ones(choices.count.shape, bool)
-        made = head_update.decisions(rollout, right, alive, reward)
+        best = jnp.ones(choices.count.shape)
+        made = head_update.decisions(rollout, right, best, reward)
         judged = policy.judge({"state_head": {"w": w}}, made.seen)
         value, _ = head_update.policy_objective(judged, made, CONFIG)
         return jnp.sum(jnp.repeat(chances, LENGTH) * jnp.where(made.weight > 0, value, 0.0))
@@ -210,17 +210,47 @@ def test_the_clip_stops_the_gradient_of_a_decision_whose_probability_has_moved()
     made = head_update.Decisions(
         seen, jnp.array([1, 1]), jnp.log(jnp.array([0.5, 0.3])), *[jnp.ones(2)] * 5
     )
-    made = made._replace(right=jnp.ones((2, 2)), alive=jnp.ones(2, bool), later=jnp.zeros(2))
+    made = made._replace(right=jnp.ones((2, 2)), later=jnp.zeros(2))
 
     def taken(logits):
         # Nothing is expected of any k, so that the return of 0.9 is all surprise.
-        judged = Judgement(logits, *[jnp.full((2, 2), -50.0)] * 2, jnp.zeros((2, 2)))
+        judged = Judgement(logits, *[jnp.full((2, 2), -50.0)] * 3, jnp.zeros((2, 2)))
         config = dataclasses.replace(CONFIG, clip=0.2)
         return head_update.policy_objective(judged, made, config)[0]
 
     gradient = jax.grad(lambda x: jnp.sum(taken(x)))(jnp.zeros((2, 2)))
     assert np.abs(gradient[0]).max() > 0.1  # a ratio of 1
     np.testing.assert_allclose(gradient[1], 0, atol=1e-6)  # of 0.5 / 0.3, with a good return
+
+
+def test_a_position_is_judged_as_far_as_those_before_it_are_right():
+    """Three open positions of four: the second is right half of the time, the third never."""
+    now = jnp.log(jnp.array([[3.0, 1.0, 0.25, 7.0]]))  # of 3/4, 1/2, 1/5
+    right = jnp.cumsum(jax.nn.log_sigmoid(now), axis=1)
+    judged = Judgement(jnp.zeros((1, 4)), now, right, jnp.log(jnp.full((1, 4), 0.4)), now * 0)
+    open_ = jnp.array([[True, True, True, False]])
+    zeros = jnp.zeros((1, 4))
+    seen = Observation(zeros[..., None], zeros, zeros[..., None] * zeros, zeros, open_, jnp.ones(1))
+    made = head_update.Decisions(
+        seen,
+        count=jnp.array([2]),
+        logprob=jnp.zeros(1),
+        weight=jnp.ones(1),
+        best=jnp.ones(1),
+        right=jnp.array([[1.0, 0.5, 0.0, 0.0]]),
+        reward=jnp.ones(1),
+        later=jnp.array([2.0]),
+    )
+    config = dataclasses.replace(CONFIG, hindsight_weight=1.0, policy_weight=0.0)
+    value, _ = head_update.loss(judged, made, config)
+    by_position = [np.log(4 / 3), np.log(2), 0.5 * np.log(5 / 4)]
+    solved = np.log(3 / 4 * 1 / 2 * 0.4)  # of the task, given that the first two were committed
+    expected = sum(by_position) - solved + config.calls_weight * 2.0**2
+    assert float(value) == pytest.approx(expected, rel=1e-5)
+    # A state that no solved completion agrees with says nothing about any position.
+    dead = made._replace(best=jnp.zeros(1), right=jnp.zeros((1, 4)))
+    value, _ = head_update.loss(judged, dead, config)
+    assert float(value) == pytest.approx(-solved + config.calls_weight * 4, rel=1e-5)
 
 
 def test_updates_teach_the_head_what_happened():
@@ -245,8 +275,8 @@ def test_updates_teach_the_head_what_happened():
     )
     reward = 1.0 - kind * (count == 2)
     nfe = 3 - count
-    # Every rollout is a group of its own but one that agrees with nothing else.
-    tokens = jnp.zeros((rows, size), int)
+    # Every rollout is a group of its own.  The second token is another if it is written later.
+    tokens = jnp.stack([jnp.zeros(rows, int), kind * (count == 1)], axis=1)
     rollout = as_rollout(tokens, jnp.ones((rows, size), int), nfe, choices)
     head = state_head.StateHead(state_head.StateHeadConfig(hidden=False), size)
     params = state_head.init(head, jax.random.key(0), 1)
