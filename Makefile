@@ -1,9 +1,10 @@
 # make sudoku      trains and evaluates DiFFPO on 4x4 Sudoku; the results are in runs/sudoku
+# make countdown   the same on Countdown, in runs/countdown
 # make test        runs the whole test suite, including slow tests
 # make lint        checks style, format and the direction of imports
 # make clean-venv  removes .venv, for example to make it again with another Python
 #
-# The first three create .venv, and update it if requirements.txt or pyproject.toml is newer.
+# The first four create .venv, and update it if requirements.txt or pyproject.toml is newer.
 # PYTHON chooses the interpreter of .venv: make test PYTHON=python3.12
 # TORCH=1 also installs PyTorch; without it the tests that need it are skipped.
 
@@ -23,13 +24,13 @@ MADE := $(VENV)/.made
 RUN := $(VENV)/.requirements
 TEST := $(VENV)/.test$(if $(WITH_TORCH),-torch)
 
-.PHONY: help sudoku test lint clean-venv
+.PHONY: help sudoku countdown test lint clean-venv
 
 help:
 	@sed -n '/^#/!q;s/^# \{0,1\}//p' Makefile
 
-sudoku: $(RUN)
-	$(BIN)/python -m diffpo_jax.main --config=configs/sudoku.py --workdir=runs/sudoku
+sudoku countdown: $(RUN)
+	$(BIN)/python -m diffpo_jax.main --config=configs/$@.py --workdir=runs/$@
 
 test: $(TEST)
 	$(BIN)/python -m pytest -n 2 --dist worksteal tests

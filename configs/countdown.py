@@ -34,10 +34,8 @@ def get_config(preset: str = "default") -> ml_collections.ConfigDict:
     config.sampler.steps = 8
     config.sampler.stop_at_end = True
     config.model.positions = config.sampler.prompt_length + config.sampler.length
-    # The recipe of docs/recipe.md, as in configs/sudoku.py.
     config.pretrain.steps, config.pretrain.warmup, config.pretrain.decay = 1_200, 50, "linear"
-    config.method, config.rl.steps = "diffpo_no_is", 150
-    config.rl.optimizer.denoiser_lr, config.rl.optimizer.decay = 1e-4, "linear"
+    presets.joint_by_state(config)
     config.evaluation.examples = config.evaluation.validation_examples = None
     config.checkpoint.every = 50
     return presets.apply(config, preset, SIZES, "configs/countdown.py")
@@ -45,6 +43,6 @@ def get_config(preset: str = "default") -> ml_collections.ConfigDict:
 
 SIZES = {
     "smoke": presets.smoke,
-    "study": presets.study(120),
+    "study": presets.study(120, pretraining=1_200),
     **presets.published(answer="tags", prompt_length=256),
 }

@@ -26,16 +26,18 @@ def get_config(preset: str = "default") -> ml_collections.ConfigDict:
     """Returns the configuration of a preset."""
     config = convert.as_config_dict(Config())
     config.model.positions = config.sampler.prompt_length + config.sampler.length
-    # The recipe of docs/recipe.md: a base that solves most puzzles at one cell per call, learning
-    # rates that fall to 0, and no importance weights, which the preset paper adds.
-    config.pretrain.steps, config.pretrain.decay = 240, "linear"
-    config.method, config.rl.steps = "diffpo_no_is", 150
-    config.rl.optimizer.denoiser_lr, config.rl.optimizer.decay = 1e-4, "linear"
+    # The base is shown answers to easy puzzles alone.  Those to hard ones nobody gives; whether an
+    # answer is right, anyone can check, and RL is on all puzzles.
+    config.pretrain.steps, config.pretrain.decay = 480, "linear"
+    config.pretrain.demonstrations.difficulty = (4.0, 7.0)
+    presets.joint_by_state(config)
+    # Prompts are drawn by how often their number of empty cells gives right and wrong rollouts.
+    config.rl.candidates, config.sampler.temperature = 4, 0.7
     return presets.apply(config, preset, SIZES, "configs/sudoku.py")
 
 
 SIZES = {
     "smoke": presets.smoke,
-    "study": presets.study(60),
+    "study": presets.study(60, pretraining=240),
     **presets.published(answer="tags", prompt_length=512),
 }

@@ -30,5 +30,6 @@ ARMS = {
 
 def get_config(preset: str = "default") -> ml_collections.ConfigDict:
     """Returns the study with a preset of its tasks."""
-    preset = "study,state" if preset == "default" else preset
-    return presets.comparison(__file__, preset, title=TITLE, arms=ARMS, reference="state")
+    return presets.comparison(
+        __file__, preset, title=TITLE, arms=ARMS, reference="state", default="study,state"
+    )

@@ -28,6 +28,8 @@ _FREE = (
 )
 # The exceptions, which decide the validation accuracies of a run.
 _NOT_FREE = ("evaluation.temperature", "evaluation.samples", "evaluation.validation_examples")
+# Fields that older versions saved and that decide nothing any more.
+_REMOVED = ("rl.guard.entropy",)
 # Fields that may name a file, "@FILE".
 _TEMPLATES = (
     "task.prompt.template",
@@ -137,7 +139,11 @@ def set_field(given: ml_collections.ConfigDict, override: str) -> None:
 
 def from_json(text: str) -> Config:
     """The configuration saved by `to_json`.  Raises `UserError` like `from_config_dict`."""
-    return from_config_dict(ml_collections.ConfigDict(json.loads(text)))
+    given = json.loads(text)
+    for name in _REMOVED:
+        *sections, field = name.split(".")
+        functools.reduce(lambda found, key: found.get(key, {}), sections, given).pop(field, None)
+    return from_config_dict(ml_collections.ConfigDict(given))
 
 
 def to_json(config: Config) -> str:
@@ -192,17 +198,23 @@ def differences(old: Config, new: Config) -> list[str]:
     """Lines "field: old -> new" for fields that change what a run computes.
 
     More RL steps than before are no difference, so that a finished run may be continued, unless
-    the learning rates fall towards the last step.
+    the learning rates fall towards the last step, or the last steps differ from others.
     """
     a, b = flatten(dataclasses.asdict(old)), flatten(dataclasses.asdict(new))
     lines = []
     for name in sorted(a):
         if a[name] == b[name] or (name.startswith(_FREE) and name not in _NOT_FREE):
             continue
-        if name == "rl.steps" and b[name] > a[name] and new.rl.optimizer.decay == "none":
+        if name == "rl.steps" and b[name] > a[name] and _may_go_on(new):
             continue
         lines.append(f"config.{name}: {a[name]!r} -> {b[name]!r}")
     return lines
+
+
+def _may_go_on(config: Config) -> bool:
+    """Whether a run of more steps begins with the same steps."""
+    joint = config.sampler.rule == "state" and config.mode == "joint"
+    return config.rl.optimizer.decay == "none" and not (joint and config.rl.head.alone_at_end)
 
 
 def flatten(nested: Any, prefix: str = "") -> dict[str, Any]:

@@ -346,7 +346,7 @@ class SpeedConfig:
     # Range of lambda under the rule "state", in which each prompt has its own, evenly on a log
     # scale; the form is additive there (our choice)
     prices: Annotated[tuple[Positive, Positive], Bound("rising", lambda x: x[0] <= x[1])] = (
-        0.03,
+        0.01,
         4.0,
     )
 
@@ -373,7 +373,10 @@ class OptimizerConfig:
 class HeadUpdateConfig:
     """The update of the head by state, beyond the paper: all fields are our choice."""
 
-    alone: Count = 30  # First RL steps, in which mode "joint" trains the head alone
+    alone: Count = 10  # First RL steps, in which mode "joint" trains the head alone
+    # Last RL steps, in which it does so again, over the denoiser as it then is and on rollouts of
+    # argmax tokens, as evaluations write them
+    alone_at_end: Count = 0
     recorded: PositiveInt = 8  # Calls of each rollout that the head learns from, R, drawn uniformly
     minibatches: PositiveInt = 8  # Updates of the head after each batch of rollouts
     minibatch: PositiveInt = 512  # Decisions in each of them
@@ -389,19 +392,20 @@ class HeadUpdateConfig:
 
 @dataclasses.dataclass(frozen=True)
 class GuardConfig:
-    """Conditions of collapse, measured against the first `window` steps (our choice).
+    """Conditions of collapse, in units of the task's largest reward (our choice).
 
-    Of 60 normal runs none met a condition; three runs that were made to collapse met one within 20
-    steps (docs/recipe.md).
+    They separate runs that collapsed from runs that did not (docs/recipe.md).  A falling entropy is
+    none: where several tokens are written at once, it is what success looks like.
     """
 
     # Response to a condition: a warning, a stop, or lower learning rates; "off" checks nothing
     action: Literal["warn", "stop", "lower", "off"] = "warn"
     window: PositiveInt = 5  # Steps that each mean is taken over
-    entropy: NonNegative = 0.4  # Collapsed: entropy at commit below this share of its start
+    reward: NonNegative = 0.2  # Collapsed: mean reward of rollouts this far below its best
     tokens_per_call: Positive = 1.3  # Sliding: tokens per call above this multiple of its start
     accuracy: NonNegative = 0.08  # Sliding also needs accuracy of rollouts this far below its start
-    evaluation: NonNegative = 0.05  # Validation accuracy this far below its best
+    # Collapsed: reward on validation prompts this far below its best
+    evaluation: NonNegative = 0.15
     lower: Positive = 0.3  # Factor on the learning rates for each condition that is met
 
 
@@ -430,14 +434,22 @@ class EvaluationConfig:
     samples: PositiveInt = 1  # Completions per prompt, for pass@k; more than 1 needs a temperature
     block_length: OptionalInt = None  # Block length of evaluations. None: that of rollouts
     # Frontier points of the rules "entropy_bounded" and "entropy_sum", in nats (our choice)
-    gammas: Annotated[tuple[Nats, ...], NON_EMPTY] = (0.0, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
+    gammas: Annotated[tuple[Nats, ...], NON_EMPTY] = (0.0, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 4.0, 8.0)
     # Frontier points of the rules "top_k" and "random", in calls. None: 1, 2, 4 ... per block
     steps: Annotated[tuple[PositiveInt, ...] | None, Was(())] = None
     # Frontier points of the rule "confidence"
-    confidences: Annotated[tuple[Probability, ...], NON_EMPTY] = (0.5, 0.7, 0.8, 0.9, 0.95, 0.99)
+    confidences: Annotated[tuple[Probability, ...], NON_EMPTY] = (
+        0.2,
+        0.5,
+        0.7,
+        0.8,
+        0.9,
+        0.95,
+        0.99,
+    )
     factors: tuple[Positive, ...] = ()  # Factors on the learned gamma for further final points
     # Frontier points of the rule "state": prices of L calls in units of the reward
-    prices: Annotated[tuple[Positive, ...], NON_EMPTY] = (0.1, 0.3, 0.6, 1.0, 1.8, 3.2, 6.0, 12.0)
+    prices: Annotated[tuple[Positive, ...], NON_EMPTY] = (0.03, 0.1, 0.3, 0.6, 1.0, 1.8, 3.2, 6.0)
     # Commit rules under which the base is evaluated at the end, besides the run's own: a gain over
     # a weak rule is none (our choice)
     base_rules: Annotated[tuple[RuleName, ...], WITHOUT_REPEATS] = (
@@ -524,6 +536,14 @@ class Config:
         grids = {"gamma": own.gammas, "steps": steps, "confidence": own.confidences}
         grids["price"] = own.prices
         return tuple(float(x) for x in grids[DIALS[rule]])
+
+    @property
+    def denoiser_steps(self) -> range:
+        """The RL steps in which the denoiser is trained, of mode "joint" or "model"."""
+        first, last, own = 1, self.rl.steps, self.rl.head
+        if self.sampler.rule == "state":
+            first, last = first + own.alone, last - own.alone_at_end
+        return range(first, last + 1)
 
     @property
     def base_rule(self) -> str:

@@ -25,9 +25,22 @@ from diffpo_jax.system.errors import UserError
 Change = Callable[[ConfigDict], None]
 
 
+def joint_by_state(config: ConfigDict) -> None:
+    """The recipe for small models: the denoiser, and a head that sees each state, together.
+
+    docs/recipe.md has what was tried.
+    """
+    rl = config.rl
+    config.sampler.rule, config.sampler.temperature = "state", 1.0
+    config.method, rl.steps, rl.inner_updates = "diffpo_no_is", 150, 2
+    rl.optimizer.denoiser_lr, rl.optimizer.decay = 3e-4, "linear"
+    rl.head.alone_at_end = 30
+
+
 def smoke(config: ConfigDict) -> None:
     """All stages of a generated task in about a minute; the numbers mean nothing."""
     _shrink(config)
+    config.rl.head.alone, config.rl.head.alone_at_end = 2, 2
     examples = config.task[config.task.name]
     examples.train_examples, examples.validation_examples, examples.test_examples = 512, 64, 64
     config.pretrain.steps, config.pretrain.batch = 12, 32
@@ -37,14 +50,19 @@ def smoke(config: ConfigDict) -> None:
     config.checkpoint.every, config.logging.samples_every = 3, 4
 
 
-def study(steps: int) -> Change:
-    """A run of at most about five minutes on one core, for studies of many runs.
+def study(steps: int, pretraining: int) -> Change:
+    """The paper's sampler in at most about five minutes on one core, for studies of many runs.
+
+    Its base is shown answers to all prompts, so that further training gains as little as it can.
 
     Args:
       steps: RL steps.
+      pretraining: steps of the base.
     """
 
     def change(config: ConfigDict) -> None:
+        prompt(config)
+        config.pretrain.steps, config.pretrain.demonstrations.difficulty = pretraining, None
         config.rl.steps, config.evaluation.every = steps, max(1, steps // 6)
         config.evaluation.factors = (0.5, 2.0)
         config.checkpoint.every, config.logging.samples_every = 20, None
@@ -112,10 +130,12 @@ def _published(shape: Change, config: ConfigDict, *, answer: str, prompt_length:
     model, rl = config.model, config.rl
     model.dtype, model.remat, model.positions = "bfloat16", True, None
     model.embedding_std = 0.02
+    prompt(config)
+    config.pretrain.demonstrations.difficulty = None
     config.mesh.fsdp = 8
     config.pretrain.steps = 0
-    prompt, sampler = config.task.prompt, config.sampler
-    prompt.template, prompt.chat, prompt.answer = "words", True, answer
+    wording, sampler = config.task.prompt, config.sampler
+    wording.template, wording.chat, wording.answer = "words", True, answer
     sampler.prompt_length, sampler.length, sampler.block_length = prompt_length, 256, 32
     sampler.temperature, sampler.stop_at_end = 0.9, True
     _set_d1_training(config)
@@ -140,6 +160,7 @@ def s1k(config: ConfigDict) -> None:
     config.pretrain.demonstrations.prompt=@FILE .
     """
     stage, rows = config.pretrain, config.pretrain.demonstrations
+    rows.difficulty = None
     rows.source, rows.chat, rows.truncate = "simplescaling/s1K", True, True
     rows.answer = "<reasoning>{thinking_trajectories[0]}</reasoning>\n<answer>{attempt}</answer>"
     rows.prompt_length, rows.length = 1024, 3072
@@ -169,6 +190,7 @@ def d1(config: ConfigDict) -> None:
     of text do not count; the mean is over tokens, not sequences.  Its accidents are left out:
     attention to padding, dropout in rollouts, repeated prompt masks.
     """
+    prompt(config)
     config.method, config.mode = "d1", "model"
     config.sampler.rule, config.sampler.steps = "top_k", config.sampler.length // 2
     config.evaluation.steps = (config.sampler.steps,)
@@ -202,12 +224,14 @@ def d2(config: ConfigDict) -> None:
     Segments are even in committed tokens.  d2's are even in steps, which a sampler without a
     fixed number of steps cannot know in advance.
     """
+    prompt(config)
     config.method = "diffpo_no_is"
     config.rl.likelihood.anchors, config.rl.likelihood.schedule = 16, "even"
 
 
 def gspo(config: ConfigDict) -> None:
     """One ratio per sequence, the geometric mean of its tokens' (GSPO, arXiv 2507.18071)."""
+    prompt(config)
     config.method, config.rl.inner_updates = "diffpo_no_is", 4
     objective = config.rl.objective
     objective.ratio, objective.advantage = "sequence", "group_std"
@@ -219,11 +243,24 @@ def justgrpo(config: ConfigDict) -> None:
 
     The order is fixed in training only; evaluations decode in parallel.
     """
+    prompt(config)
     config.method, config.mode = "diffpo_no_is", "model"
     config.evaluation.block_length = config.sampler.block_length
     config.sampler.block_length, config.sampler.temperature = 1, 1.0
     config.rl.likelihood.anchors = "all"
     config.rl.objective.advantage, config.rl.speed.weight = "group_std", 0.0
+
+
+def prompt(config: ConfigDict) -> None:
+    """The paper's sampler: a head that reads the prompt and gives one threshold for all calls.
+
+    For small models with the rates and the temperature that suit it.
+    """
+    rl = config.rl
+    if config.sampler.rule != "state":
+        return
+    config.sampler.rule, config.sampler.temperature = "entropy_bounded", 0.5
+    rl.inner_updates, rl.optimizer.denoiser_lr = 1, 1e-4
 
 
 def paper(config: ConfigDict) -> None:
@@ -232,6 +269,7 @@ def paper(config: ConfigDict) -> None:
     That number is known only at the end, so the surrogate does not sum to one (see
     `diffusion.anchors`).  The configuration keeps whatever the paper leaves open.
     """
+    prompt(config)
     config.method = "diffpo"
     config.rl.likelihood.schedule = "calls"
 
@@ -241,7 +279,7 @@ def state(config: ConfigDict) -> None:
 
     A head decides at every call how many positions are committed, by the price of a call, so that
     one run gives a whole frontier.  `--config.mode=joint` also trains the denoiser; rollouts then
-    need a temperature: `--config.sampler.temperature=0.5`.
+    need a temperature: `--config.sampler.temperature=1.0`.
     """
     config.sampler.rule, config.mode = "state", "sampler"
     rl, rules = config.rl, ("entropy_sum", "entropy_bounded", "confidence")
@@ -257,7 +295,7 @@ def state(config: ConfigDict) -> None:
 
 
 ALGORITHMS: Mapping[str, Change] = {
-    change.__name__: change for change in (s1k, lora, d1, d2, gspo, justgrpo, paper, state)
+    change.__name__: change for change in (s1k, lora, d1, d2, gspo, justgrpo, prompt, paper, state)
 }
 
 
@@ -287,19 +325,21 @@ def comparison(
     arms: Mapping[str, str],
     tasks: Sequence[str] = ("sudoku", "countdown"),
     reference: str | None = None,
+    default: str = "study",
 ) -> ConfigDict:
     """A study that compares runs of this project's config files.
 
     Args:
       file: `__file__` of the study's config, in configs/studies/.
-      preset: of the tasks' config files; "default" means "study".
+      preset: of the tasks' config files; "default" means `default`.
       arms: overrides by label, "field=value field=value".
       tasks: names of config files.
       reference: label of the arm that the others are compared with.
+      default: the preset that the study is meant for.
     """
     config = convert.as_config_dict(StudyConfig())
     configs = os.path.relpath(pathlib.Path(file).parent.parent)
-    preset = "study" if preset == "default" else preset
+    preset = default if preset == "default" else preset
     config.grid.title, config.grid.reference = title, reference
     config.grid.tasks = tuple(f"{configs}/{task}.py:{preset}" for task in tasks)
     config.grid.arms = tuple(f"{label}: {fields}" for label, fields in arms.items())

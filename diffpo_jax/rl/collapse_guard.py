@@ -1,11 +1,11 @@
 """Watches for collapse: named conditions on a run's metrics, and what to do when one is met.
 
-Parallel decoding inside RL fails in a few ways, and each shows before the reward does:
-
-  entropy      the denoiser has become certain everywhere, and exploration has ended
+  reward       the reward of rollouts, which is what training raises, has fallen far below its best
   sliding      more tokens per call at the price of accuracy: too many are committed at once
-  evaluation   held-out accuracy is far below its best, whatever the training reward says
+  evaluation   the reward on validation prompts has fallen far below its best, whatever that of
+               rollouts says
 
+Rewards include the price of calls, so that fewer calls for a little accuracy are no fault.
 Runs on the host.  Its state is checkpointed, so a resumed run takes the same decisions.
 """
 
@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from diffpo_jax.config import GuardConfig
 
-_WATCHED = ("entropy", "tokens_per_call", "accuracy")
+_WATCHED = ("reward", "tokens_per_call", "accuracy")
 
 
 class Guard(NamedTuple):
@@ -22,7 +22,8 @@ class Guard(NamedTuple):
 
     Attributes:
       first, last: by metric, the values of the first and of the latest `window` steps.
-      best: the best validation accuracy; None before the first evaluation.
+      best: the best reward on validation prompts; None before the first evaluation.
+      best_reward: the best mean reward of rollouts over `window` steps; None before there are any.
       met: the conditions met so far; each is reported once.
       rate: factor on the learning rates.
     """
@@ -32,6 +33,7 @@ class Guard(NamedTuple):
     best: float | None = None
     met: tuple[str, ...] = ()
     rate: float = 1.0
+    best_reward: float | None = None
 
 
 def start() -> Guard:
@@ -50,12 +52,13 @@ def from_meta(values: Mapping[str, Any] | None) -> Guard:
 
 
 def observe(
-    guard: Guard, values: Mapping[str, float], config: GuardConfig
+    guard: Guard, values: Mapping[str, float], config: GuardConfig, largest: float = 1.0
 ) -> tuple[Guard, dict[str, str]]:
     """Takes in the metrics of a step.
 
     Args:
-      values: the step's metrics, with `eval/accuracy` if there was an evaluation.
+      values: the step's metrics, with `eval/reward` if there was an evaluation.
+      largest: the task's largest reward, the unit of the conditions.
 
     Returns:
       The guard, and the conditions that are newly met: name -> a description with the numbers.
@@ -63,41 +66,57 @@ def observe(
     if config.action == "off":
         return guard, {}
     first, last = {}, {}
-    for name in _WATCHED:
+    for name in _WATCHED:  # the checkpoint of an older version may lack one
         new = [values[name]] if name in values else []
-        first[name] = (guard.first[name] + new)[: config.window]
-        last[name] = (guard.last[name] + new)[-config.window :]
-    now = values.get("eval/accuracy")
-    best = guard.best if now is None else max(now, guard.best if guard.best is not None else now)
-    conditions = _conditions(first, last, now, best, config)
+        first[name] = (guard.first.get(name, []) + new)[: config.window]
+        last[name] = (guard.last.get(name, []) + new)[-config.window :]
+    now, mean = values.get("eval/reward"), None
+    if len(last["reward"]) == config.window:
+        mean = _mean(last["reward"])
+    best, best_reward = _larger(guard.best, now), _larger(guard.best_reward, mean)
+    conditions = {}
+    if mean is not None:
+        conditions = _sliding(first, last, config)
+        conditions |= _fallen(
+            "reward", "the reward of rollouts", mean, best_reward, largest, config
+        )
+    conditions |= _fallen(
+        "evaluation", "the reward on validation prompts", now, best, largest, config
+    )
     met = {name: text for name, text in conditions.items() if name not in guard.met}
     rate = guard.rate * config.lower ** len(met) if config.action == "lower" else guard.rate
-    return Guard(first, last, best, (*guard.met, *met), rate), met
+    return Guard(first, last, best, (*guard.met, *met), rate, best_reward), met
 
 
-def _conditions(
-    first: dict[str, list[float]],
-    last: dict[str, list[float]],
+def _sliding(
+    first: Mapping[str, list[float]], last: Mapping[str, list[float]], config: GuardConfig
+) -> dict[str, str]:
+    slow, fast = _mean(first["tokens_per_call"]), _mean(last["tokens_per_call"])
+    good, worse = _mean(first["accuracy"]), _mean(last["accuracy"])
+    if fast <= config.tokens_per_call * slow or worse >= good - config.accuracy:
+        return {}
+    return {
+        "sliding": f"tokens per call rose from {slow:.3g} to {fast:.3g} while the accuracy of "
+        f"rollouts fell from {good:.3f} to {worse:.3f}"
+    }
+
+
+def _fallen(
+    name: str,
+    what: str,
     now: float | None,
     best: float | None,
+    largest: float,
     config: GuardConfig,
 ) -> dict[str, str]:
-    """All conditions that are met now, with their numbers."""
-    met = {}
-    if len(last["entropy"]) == config.window:
-        before, after = _mean(first["entropy"]), _mean(last["entropy"])
-        if after < config.entropy * before:
-            met["entropy"] = f"entropy at commit fell from {before:.3g} to {after:.3g} nats"
-        slow, fast = _mean(first["tokens_per_call"]), _mean(last["tokens_per_call"])
-        good, worse = _mean(first["accuracy"]), _mean(last["accuracy"])
-        if fast > config.tokens_per_call * slow and worse < good - config.accuracy:
-            met["sliding"] = (
-                f"tokens per call rose from {slow:.3g} to {fast:.3g} while the accuracy of "
-                f"rollouts fell from {good:.3f} to {worse:.3f}"
-            )
-    if now is not None and best is not None and now < best - config.evaluation:
-        met["evaluation"] = f"validation accuracy is {now:.3f}, its best was {best:.3f}"
-    return met
+    """The condition of this name if a reward is too far below its best."""
+    if now is None or best is None or now >= best - getattr(config, name) * largest:
+        return {}
+    return {name: f"{what} is {now:.3f}, its best was {best:.3f}"}
+
+
+def _larger(a: float | None, b: float | None) -> float | None:
+    return max((x for x in (a, b) if x is not None), default=None)
 
 
 def _mean(values: list[float]) -> float:

@@ -29,6 +29,7 @@ class Programs(NamedTuple):
     """The jitted programs of a step."""
 
     generate: sampler.GenerateWithHidden  # hidden states are None if `score` does not use them
+    generate_greedy: sampler.GenerateWithHidden  # the same with argmax tokens
     draw: Callable[..., Draws]
     score: Callable[..., jax.Array]
     old_selection: Callable[..., jax.Array]
@@ -45,7 +46,7 @@ class Context(NamedTuple):
     sampler: SamplerConfig
     groups: tuple[str, ...]  # of parameters that are trained
     dial: float  # of the commit rule, used if thresholds and prices are not drawn: γ in nats
-    alone: int  # the last step in which the head by state learns alone
+    denoiser_steps: range  # in the others the head by state learns alone
     seed: int
     mesh: Mesh
     rows_per_prompt: int  # consecutive rollouts that share a pass over the all-mask state
@@ -117,13 +118,21 @@ def make_programs(
         config.objective.kl and config.objective.kl_in == "reward"
     )
     keeps_hidden = scored and update.trains_tokens(groups) and config.likelihood.reuses_first_call
-    sampled = sampler.make_generate_with_hidden(
-        policy, settings, threshold=threshold, slots=slots, mesh=mesh
-    )
 
-    def generate(params, prompts, dial, keys):
-        rollout, hidden = sampled(params, prompts, dial, keys)
-        return rollout, hidden if keeps_hidden else None
+    def make_generate(temperature: float) -> sampler.GenerateWithHidden:
+        sampled = sampler.make_generate_with_hidden(
+            policy,
+            settings._replace(temperature=temperature),
+            threshold=threshold,
+            slots=slots,
+            mesh=mesh,
+        )
+
+        def generate(params, prompts, dial, keys):
+            rollout, hidden = sampled(params, prompts, dial, keys)
+            return rollout, hidden if keeps_hidden else None
+
+        return jax.jit(generate, out_shardings=batch)
 
     score = update.make_score(policy, config.likelihood, settings, micro)
     old_selection = update.make_old_selection(policy, settings)
@@ -159,7 +168,8 @@ def make_programs(
             out_shardings=(sharding.shardings(others, mesh), sharding.replicated(mesh)),
         )
     return Programs(
-        generate=jax.jit(generate, out_shardings=batch),
+        generate=make_generate(settings.temperature),
+        generate_greedy=make_generate(0.0),
         draw=jax.jit(draw, out_shardings=batch),
         score=jax.jit(score, out_shardings=batch),
         old_selection=jax.jit(old_selection, out_shardings=batch),
@@ -199,7 +209,11 @@ def run_step(
     on_host = sharding.to_host(rollout)
     clock.lap("rollout")
     # 3. Score them under θ_old and the reference.  The devices do so while the host grades.
-    scores = score_rollouts(context, params, prompts, rollout, number, hidden)
+    learns = context.programs.update is not None and number in context.denoiser_steps
+    nothing = Scores([], [], [], None, None)
+    scores = (
+        score_rollouts(context, params, prompts, rollout, number, hidden) if learns else nothing
+    )
     clock.lap("score")
     # 4. Grade the texts; add the prices; compare within groups.
     graded = context.problems.grade(on_host, repeated.index)
@@ -218,7 +232,6 @@ def run_step(
     clock.lap("grade")
     # 5. Make the inner updates.
     state, metrics = update_head(context, state, rollout, choices, graded.total, number, rate)
-    learns = context.programs.update is not None and number > context.alone
     if learns:
         others, more = inner_updates(
             context, update.without_head(state), prompts, rollout, advantage, scores, rate
@@ -277,7 +290,11 @@ def sample_rollouts(
     dial = jnp.float32(context.dial)
     if prices is not None:
         dial = sharding.place_batch(prices, context.mesh)
-    return prompts, *context.programs.generate(params, prompts, dial, keys)
+    # At the end the head is to see what it will see in use.
+    settled = number >= context.denoiser_steps.stop and context.programs.update is not None
+    programs = context.programs
+    generate = programs.generate_greedy if settled else programs.generate
+    return prompts, *generate(params, prompts, dial, keys)
 
 
 def score_rollouts(

@@ -4,6 +4,8 @@ import functools
 import time
 from typing import Any
 
+import numpy as np
+
 from diffpo_jax.analysis import bootstrap, headroom, summary
 from diffpo_jax.analysis.difficulty import by_difficulty
 from diffpo_jax.arrays.types import Params
@@ -11,6 +13,7 @@ from diffpo_jax.config import DIALS, Config
 from diffpo_jax.distributed import hosts
 from diffpo_jax.evaluation import evaluator, grading, threshold_choice
 from diffpo_jax.models import flops
+from diffpo_jax.rl import rewards
 from diffpo_jax.run import base_model
 from diffpo_jax.run import setup as run_setup
 from diffpo_jax.run.setup import RL, Setup
@@ -78,7 +81,7 @@ def final_evaluation(
 
 
 def validate(setup: Setup, params: Params) -> dict[str, float]:
-    """Accuracy and calls of a model in training on the validation split, as metrics "eval/...".
+    """Accuracy, calls and reward of a model in training on the validation split, as "eval/...".
 
     It decodes at its learned threshold, or at the fixed dial in mode "model".
     """
@@ -88,6 +91,12 @@ def validate(setup: Setup, params: Params) -> dict[str, float]:
     run = setup.evaluator.median if kind == "median" else setup.evaluator.fixed
     graded = run(params, dial, examples)
     point = evaluator.point(graded, config.sampler.rule, samples=config.evaluation.samples)
+    price = None
+    if config.sampler.rule == "state":
+        price = np.full(len(graded.total), config.sampler.price * setup.task.reward_max)
+    nfe, length = graded.rollout.nfe, config.sampler.length
+    reward = rewards.priced_rewards(graded.total, nfe, None, length, config.rl, price)
+    point["reward"] = float(reward.mean())
     return {f"eval/{name}": value for name, value in point.items()}
 
 

@@ -90,7 +90,7 @@ def _make_context(
         sampler=config.sampler,
         groups=rl.groups,
         dial=config.dial,
-        alone=config.rl.head.alone if "state_head" in rl.groups else 0,
+        denoiser_steps=config.denoiser_steps,
         seed=config.seed,
         mesh=setup.mesh,
         rows_per_prompt=settings.rows_per_prompt,
@@ -108,11 +108,11 @@ def _run_steps(
     config, state = setup.config, loop.state
     calls = loop.meta.get("calls", {"rollout": 0.0, "update": 0.0})
     guard = collapse_guard.from_meta(loop.meta.get("guard"))
-    mixed = loop.meta.get("mixed", {})
+    mixed, largest = loop.meta.get("mixed", {}), setup.task.reward_max
     _stop_if_guarded(setup, loop, guard.met, loop.first)
     if loop.first == 0:
         values = frontiers.validate(setup, context.frozen | state.params)
-        guard, _ = collapse_guard.observe(guard, values, config.rl.guard)
+        guard, _ = collapse_guard.observe(guard, values, config.rl.guard, largest)
         loop.log(0, values, due=True)
     for number, batch in loop.steps():
         # 1. Train.
@@ -132,8 +132,8 @@ def _run_steps(
         # 3. Watch for collapse; log and save.
         met: dict[str, str] = {}
         # While the head by state learns alone, calls and accuracy move without any collapse.
-        if number > context.alone and context.programs.update is not None:
-            guard, met = collapse_guard.observe(guard, values, config.rl.guard)
+        if number in context.denoiser_steps and context.programs.update is not None:
+            guard, met = collapse_guard.observe(guard, values, config.rl.guard, largest)
         values |= {"rate": guard.rate} | {f"guard/{name}": 1.0 for name in met}
         loop.log(number, values, result.times, due=evaluated or bool(met))
         meta = {"calls": calls, "guard": collapse_guard.to_meta(guard), "mixed": mixed}

@@ -34,7 +34,9 @@ def for_rl(config: Config, policy: Policy, mesh: Mesh) -> Trained:
     """What RL trains; its checkpoints hold nothing else."""
     groups, rl, optimizer = groups_of(config), config.rl, None
     if others := tuple(name for name in groups if name != update.HEAD):
-        optimizer = optimizers.make_optimizer(rl.optimizer, others, rl.steps * rl.inner_updates)
+        optimizer = optimizers.make_optimizer(
+            rl.optimizer, others, len(config.denoiser_steps) * rl.inner_updates
+        )
     if update.HEAD in groups:
         updates = rl.steps * rl.head.minibatches
         head = optimizers.make_head_optimizer(rl.head, rl.optimizer.decay, updates)

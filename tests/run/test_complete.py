@@ -21,7 +21,7 @@ PUZZLES = ["1234341221434321", "1200", "0"]
 
 
 def config(**overrides):
-    values = sudoku.get_config("smoke")
+    values = sudoku.get_config("smoke,prompt")
     values.update_from_flattened_dict({"model.layers": 1, "pretrain.steps": 3} | overrides)
     return convert.from_config_dict(values)
 

@@ -16,6 +16,7 @@ from least import LEAST, least
 
 from diffpo_jax import tasks
 from diffpo_jax.config import DIALS, convert, presets
+from diffpo_jax.rl import collapse_guard
 from diffpo_jax.run import complete, experiment, export, setup, trained
 from diffpo_jax.system.errors import UserError
 from diffpo_jax.workdir import metrics
@@ -227,18 +228,18 @@ def test_objectives_by_overrides_alone(base, tmp_path, changes):
 
 
 @pytest.mark.slow
-def test_the_guard_stops_a_run_until_the_action_changes(base, tmp_path):
-    """The limit is 100 times the first entropy, so the condition is met immediately."""
+def test_the_guard_stops_a_run_until_the_action_changes(base, tmp_path, monkeypatch):
+    monkeypatch.setattr(collapse_guard, "_sliding", lambda *_: {"sliding": "as made up here"})
     changes = {"init_from": str(base), "rl.steps": 3, "rl.guard.window": 1, "checkpoint.every": 9}
-    changes |= {"rl.guard.entropy": 100.0, "task.reward": "cell_fraction"}
+    changes["task.reward"] = "cell_fraction"
     stop, warn = (least(**changes, **{"rl.guard.action": x}) for x in ("stop", "warn"))
     for _ in range(2):  # the same command again is stopped again
-        with pytest.raises(UserError, match=r"rl step 1: stopped by config\.rl\.guard: .*entropy"):
+        with pytest.raises(UserError, match=r"rl step 1: stopped by config\.rl\.guard: as made up"):
             experiment.run(stop, str(tmp_path / "stopped"))
     experiment.run(warn, str(tmp_path / "stopped"))
     experiment.run(warn, str(tmp_path / "warned"))
     ours, theirs = (metrics.read(tmp_path / x / "metrics.jsonl") for x in ("stopped", "warned"))
-    assert next(x for x in ours if "guard/entropy" in x)["step"] == 1
+    assert next(x for x in ours if "guard/sliding" in x)["step"] == 1
     for mine, other in zip(ours, theirs, strict=True):
         assert {k: v for k, v in mine.items() if not k.startswith("time/")} == {
             k: v for k, v in other.items() if not k.startswith("time/")
