@@ -12,11 +12,12 @@ Score: accuracy@calls on 1,024 held-out draws of data_seed=1, seeds 10, 11 and 1
 
 Presets, as in --config=configs/countdown.py:smoke ; several are separated by commas: smoke,d1
   default   the main job: a character model that trains on a few cores
+  four      four numbers in place of three
   smoke     the same stages at a tiny size, to try things out; its numbers mean nothing
   study     a run of at most about five minutes on a core, after the base model; for studies
   llada_8b  LLaDA-8B-Instruct with published settings; needs accelerators, see docs/plan.md
   dream_7b  the same for Dream-v0-Instruct-7B
-With any: lora, s1k, d1, d2, gspo, justgrpo, paper, state; see diffpo_jax/config/presets.py .
+With any: lora, s1k, d1, d2, gspo, justgrpo, prompt, paper, state; see diffpo_jax/config/presets.py.
 """
 
 import ml_collections
@@ -41,7 +42,17 @@ def get_config(preset: str = "default") -> ml_collections.ConfigDict:
     return presets.apply(config, preset, SIZES, "configs/countdown.py")
 
 
+def four(config: ml_collections.ConfigDict) -> None:
+    """Four numbers: 25,000 different training instances, which cannot be learned by heart."""
+    config.task.countdown.numbers_min = config.task.countdown.numbers_max = 4
+    # "9,9,9,9=50" and "(1+2)*(3+4)" with an end of text.
+    config.sampler.prompt_length = 10
+    config.sampler.length = config.sampler.block_length = config.sampler.steps = 12
+    config.model.positions = config.sampler.prompt_length + config.sampler.length
+
+
 SIZES = {
+    "four": four,
     "smoke": presets.smoke,
     "study": presets.study(120, pretraining=1_200),
     **presets.published(answer="tags", prompt_length=256),

@@ -1,0 +1,111 @@
+"""Draws the first figure of README.md: accuracy against calls on two tasks, before and after RL.
+
+    python docs/first_figure.py --out=docs/figures/frontiers.png \\
+        --sudoku=runs/s3,runs/s4,runs/s5 --countdown=runs/c3,runs/c4,runs/c5 \\
+        --sudoku_control=runs/sc3 --countdown_control=runs/cc3
+
+Each task has the finished runs of several seeds, and the run of a base that was trained on for as
+many calls (configs/studies/control.py).  Lines are means over the seeds, bands their range.  The
+base counts at every number of calls under the best of the rules that it was evaluated with.
+"""
+
+import json
+import pathlib
+import sys
+
+import numpy as np
+from absl import app, flags
+
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
+
+from diffpo_jax.analysis.frontier import interpolate
+from diffpo_jax.report import figures
+
+TASKS = {"sudoku": "4x4 Sudoku", "countdown": "Countdown"}
+_OUT = flags.DEFINE_string("out", "frontiers.png", "File to write.")
+_RUNS = {name: flags.DEFINE_list(name, [], f"Workdirs of {name}, a seed each.") for name in TASKS}
+_CONTROL = {
+    name: flags.DEFINE_list(f"{name}_control", [], f"Workdirs of {name}'s control.")
+    for name in TASKS
+}
+
+
+def main(_: list[str]) -> None:
+    figure = figures.new(10.0, 4.0)
+    for axes, (name, title) in zip(figure.subplots(1, len(TASKS)), TASKS.items()):
+        runs = [_summary(path) for path in _RUNS[name].value]
+        draw(axes, runs, [_summary(path) for path in _CONTROL[name].value])
+        figures.quiet(axes, title)
+        axes.set(xlabel=figures.NFE, ylabel=figures.ACCURACY)
+        axes.legend(frameon=False, fontsize=8, loc="lower right")
+    figures.save(figure, _OUT.value)
+
+
+def draw(axes, runs: list[dict], controls: list[dict]) -> None:
+    """One task: base, control, and the trained models with their default prices marked."""
+    most = max(point["nfe"] for run in runs for curve in base_curves(run) for point in curve)
+    calls = np.geomspace(1.0, most, 200)
+    _draw_seeds(
+        axes, calls, [best_base(run, calls) for run in runs], "base, its best rule", figures.BASE
+    )
+    if controls:
+        found = [best_base(run, calls) for run in controls]
+        axes.plot(
+            calls,
+            100 * np.mean(found, axis=0),
+            color=figures.GREY,
+            linestyle="--",
+            linewidth=1.2,
+            label="base trained on, as many calls",
+        )
+    curves = [run["trained"]["frontier"] for run in runs]
+    low = max(min(point["nfe"] for point in curve) for curve in curves)
+    high = min(max(point["nfe"] for point in curve) for curve in curves)
+    inside = np.geomspace(low, high, 100)
+    trained = [[interpolate(curve, x)[0] for x in inside] for curve in curves]
+    _draw_seeds(axes, inside, trained, "after RL, any price of a call", figures.TRAINED)
+    for run, curve in zip(runs, curves):
+        point = min(curve, key=lambda p: abs(np.log(p["price"] / run["price"])))
+        figures.draw_star(
+            axes,
+            point,
+            color=figures.LEARNED,
+            label="after RL, default price" if run is runs[0] else None,
+        )
+    axes.set_xscale("log", base=2)
+    axes.xaxis.set_major_formatter(lambda x, _: f"{x:g}")
+
+
+def base_curves(run: dict) -> list[list[dict]]:
+    """The base's frontiers under all its rules."""
+    return [run["base"]["frontier"], *run["base"]["rules"].values()]
+
+
+def best_base(run: dict, calls: np.ndarray) -> list[float]:
+    """The base's accuracy at these calls, under the rule that is best there.
+
+    Of a rule that was not measured at so many calls its most accurate point with fewer counts.
+    """
+    result = []
+    for x in calls:
+        found = [interpolate(curve, x) for curve in base_curves(run)]
+        inside = [accuracy for accuracy, outside in found if not outside]
+        fewer = [p["accuracy"] for curve in base_curves(run) for p in curve if p["nfe"] <= x]
+        result.append(max(inside + fewer, default=np.nan))
+    return result
+
+
+def _draw_seeds(axes, calls, curves, label: str, colour: str) -> None:
+    curves = 100 * np.asarray(curves)
+    axes.fill_between(
+        calls, curves.min(axis=0), curves.max(axis=0), color=colour, alpha=0.2, linewidth=0
+    )
+    axes.plot(calls, curves.mean(axis=0), color=colour, linewidth=1.8, label=label)
+
+
+def _summary(path: str) -> dict:
+    return json.loads((pathlib.Path(path) / "report/summary.json").read_text())
+
+
+if __name__ == "__main__":
+    app.run(main)
