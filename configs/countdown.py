@@ -52,8 +52,8 @@ def four(config: ml_collections.ConfigDict) -> None:
 
 
 SIZES = {
-    "four": four,
     "smoke": presets.smoke,
+    "four": four,
     "study": presets.study(120, pretraining=1_200),
     **presets.published(answer="tags", prompt_length=256),
 }

@@ -168,11 +168,10 @@ def _check_attention(config: Config) -> None:
 
 def _check_rl(config: Config) -> None:
     rl, head = config.rl, config.rl.head
-    # Without steps at the end, a run that ends so early may still go on.
-    if config.mode == "joint" and head.alone_at_end and rl.steps and not config.denoiser_steps:
+    if config.mode == "joint" and rl.steps and not config.denoiser_steps:
         raise UserError(
-            f"config.rl.head.alone={head.alone} and alone_at_end={head.alone_at_end} leave none of "
-            f"config.rl.steps={rl.steps} for the denoiser. Lower them, or use "
+            f"config.rl.head.alone_first={head.alone_first} and alone_last={head.alone_last} leave "
+            f"none of config.rl.steps={rl.steps} for the denoiser. Lower them, or use "
             "--config.mode=sampler."
         )
     updates = len(config.denoiser_steps) * rl.inner_updates

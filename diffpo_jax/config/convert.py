@@ -29,7 +29,7 @@ _FREE = (
 # The exceptions, which decide the validation accuracies of a run.
 _NOT_FREE = ("evaluation.temperature", "evaluation.samples", "evaluation.validation_examples")
 # Fields that older versions saved and that decide nothing any more.
-_REMOVED = ("rl.guard.entropy",)
+_REMOVED = ("rl.guard.entropy", "rl.head.alone", "rl.head.alone_at_end")
 # Fields that may name a file, "@FILE".
 _TEMPLATES = (
     "task.prompt.template",
@@ -198,7 +198,7 @@ def differences(old: Config, new: Config) -> list[str]:
     """Lines "field: old -> new" for fields that change what a run computes.
 
     More RL steps than before are no difference, so that a finished run may be continued, unless
-    the learning rates fall towards the last step, or the last steps differ from others.
+    the learning rates fall towards the last step, or a share of the steps differs from the others.
     """
     a, b = flatten(dataclasses.asdict(old)), flatten(dataclasses.asdict(new))
     lines = []
@@ -214,7 +214,8 @@ def differences(old: Config, new: Config) -> list[str]:
 def _may_go_on(config: Config) -> bool:
     """Whether a run of more steps begins with the same steps."""
     joint = config.sampler.rule == "state" and config.mode == "joint"
-    return config.rl.optimizer.decay == "none" and not (joint and config.rl.head.alone_at_end)
+    alone = config.rl.head.alone_first or config.rl.head.alone_last
+    return config.rl.optimizer.decay == "none" and not (joint and alone)
 
 
 def flatten(nested: Any, prefix: str = "") -> dict[str, Any]:

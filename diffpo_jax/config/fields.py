@@ -203,9 +203,8 @@ class StateHeadConfig:
 
 @dataclasses.dataclass(frozen=True)
 class SamplerConfig:
-    # Temperature T of rollouts and log-probabilities. At 1 RL learned to be sure, not right: greedy
-    # accuracy fell while sampled accuracy rose (our choice; see docs/method.md, section 2). 0, the
-    # argmax, suits mode "sampler" only, where no token's probability is trained.
+    # Temperature T of rollouts and log-probabilities (our choice; docs/method.md, section 2). 0,
+    # the argmax, suits mode "sampler" only, where no token's probability is trained.
     temperature: NonNegative = 0.5
     prompt_length: PositiveInt = 16  # Tokens of a prompt, P; shorter ones are padded on the left
     length: PositiveInt = 16  # Tokens of a completion, L
@@ -353,7 +352,7 @@ class SpeedConfig:
 
 @dataclasses.dataclass(frozen=True)
 class OptimizerConfig:
-    # Learning rate of the denoiser. A constant 1e-4 costs accuracy at few calls (our choice).
+    # Learning rate of the denoiser (our choice)
     denoiser_lr: float = 5e-5
     # Adam's rate for the threshold head; 10 to 200 times the denoiser's works (our choice).
     threshold_lr: float = 1e-2
@@ -373,10 +372,11 @@ class OptimizerConfig:
 class HeadUpdateConfig:
     """The update of the head by state, beyond the paper: all fields are our choice."""
 
-    alone: Count = 10  # First RL steps, in which mode "joint" trains the head alone
-    # Last RL steps, in which it does so again, over the denoiser as it then is and on rollouts of
-    # argmax tokens, as evaluations write them
-    alone_at_end: Count = 0
+    # Share of the RL steps, the first ones, in which mode "joint" trains the head alone
+    alone_first: Share = 0.07
+    # Share of the RL steps, the last ones, in which it does so again, over the denoiser as it then
+    # is and on rollouts of argmax tokens, as evaluations write them
+    alone_last: Share = 0.2
     recorded: PositiveInt = 8  # Calls of each rollout that the head learns from, R, drawn uniformly
     minibatches: PositiveInt = 8  # Updates of the head after each batch of rollouts
     minibatch: PositiveInt = 512  # Decisions in each of them
@@ -542,7 +542,9 @@ class Config:
         """The RL steps in which the denoiser is trained, of mode "joint" or "model"."""
         first, last, own = 1, self.rl.steps, self.rl.head
         if self.sampler.rule == "state":
-            first, last = first + own.alone, last - own.alone_at_end
+            # Whole steps, of products such as 0.29 * 100 = 28.999...
+            begin, end = (int(share * last + 1e-6) for share in (own.alone_first, own.alone_last))
+            first, last = first + begin, last - end
         return range(first, last + 1)
 
     @property

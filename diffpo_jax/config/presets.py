@@ -34,13 +34,11 @@ def joint_by_state(config: ConfigDict) -> None:
     config.sampler.rule, config.sampler.temperature = "state", 1.0
     config.method, rl.steps, rl.inner_updates = "diffpo_no_is", 150, 2
     rl.optimizer.denoiser_lr, rl.optimizer.decay = 3e-4, "linear"
-    rl.head.alone_at_end = 30
 
 
 def smoke(config: ConfigDict) -> None:
     """All stages of a generated task in about a minute; the numbers mean nothing."""
     _shrink(config)
-    config.rl.head.alone, config.rl.head.alone_at_end = 2, 2
     examples = config.task[config.task.name]
     examples.train_examples, examples.validation_examples, examples.test_examples = 512, 64, 64
     config.pretrain.steps, config.pretrain.batch = 12, 32

@@ -24,8 +24,8 @@ STATE = {
     "rl.head.minibatch": 16,
     "rl.head.minibatches": 2,
     "rl.head.recorded": 3,
-    "rl.head.alone": 1,
-    "rl.head.alone_at_end": 0,
+    "rl.head.alone_first": 0.5,
+    "rl.head.alone_last": 0.0,
     "evaluation.prices": (0.5, 2.0),
     "evaluation.base_rules": ("entropy_sum",),
 }
@@ -94,7 +94,13 @@ def test_the_head_learns_alone_before_the_denoiser_does(joint, alone):
 
 
 def test_at_the_end_the_head_learns_alone_again_from_argmax_tokens(alone, tmp_path):
-    ends = {"rl.steps": 3, "rl.head.alone_at_end": 1, "rl.group": 4, "rl.optimizer.decay": "linear"}
+    ends = {
+        "rl.steps": 3,
+        "rl.head.alone_first": 0.34,
+        "rl.head.alone_last": 0.34,
+        "rl.group": 4,
+        "rl.optimizer.decay": "linear",
+    }
     ends |= {"rl.optimizer.warmup": 0, "rl.micro_batch": None, "checkpoint.keep": 3}
     config = state(mode="joint", init_from=str(alone), **ends)
     assert list(config.denoiser_steps) == [2]
@@ -117,10 +123,14 @@ def test_at_the_end_the_head_learns_alone_again_from_argmax_tokens(alone, tmp_pa
 
 def test_no_step_left_for_the_denoiser_is_refused():
     with pytest.raises(UserError, match=r"leave none of config\.rl\.steps=2 for the denoiser"):
-        check.check(state(mode="joint", **{"rl.head.alone_at_end": 1}))
-    more = state(mode="joint", **{"rl.steps": 9, "rl.head.alone_at_end": 1})
-    few = state(mode="joint", **{"rl.steps": 5, "rl.head.alone_at_end": 1})
+        check.check(state(mode="joint", **{"rl.head.alone_last": 0.5}))
+
+
+def test_a_run_with_shares_of_its_steps_cannot_go_on():
+    few, more = (state(mode="joint", **{"rl.steps": n}) for n in (5, 9))
     assert any("rl.steps" in line for line in convert.differences(few, more))
+    few, more = (state(mode="joint", **{"rl.steps": n, "rl.head.alone_first": 0.0}) for n in (5, 9))
+    assert not convert.differences(few, more)
 
 
 def test_the_reward_is_the_tasks_minus_each_prompts_price(alone):
@@ -137,9 +147,12 @@ def test_the_reward_is_the_tasks_minus_each_prompts_price(alone):
 
 
 @pytest.mark.parametrize("mode", ["sampler", "joint"])
-def test_a_resumed_run_is_the_same(alone, joint, tmp_path, mode):
-    whole = {"sampler": alone, "joint": joint}[mode]
-    changes = {"mode": mode} | ({"init_from": str(alone)} if mode == "joint" else {})
+def test_a_resumed_run_is_the_same(alone, tmp_path, mode):
+    whole, changes = alone, {"mode": mode}
+    if mode == "joint":
+        whole = tmp_path / "whole"
+        changes |= {"init_from": str(alone), "rl.head.alone_first": 0.0}
+        experiment.run(state(**changes), str(whole))
     experiment.run(state(**changes, **{"rl.steps": 1}), str(tmp_path))
     experiment.run(state(**changes), str(tmp_path))
     for ours, theirs in zip(rl_lines(tmp_path), rl_lines(whole), strict=True):

@@ -19,7 +19,7 @@ ARMS = ("one: method=d1", "broken: task.test_file=/nothing.csv", "two: mode=mode
 
 
 def start(tmp_path, *flags, seeds="(3,)", arms=ARMS):
-    common = tuple(f"{name}={value!r}".replace(" ", "") for name, value in FIELDS.items())
+    common = tuple(f"{name}={value}".replace(" ", "") for name, value in FIELDS.items())
     return subprocess.Popen(
         [
             sys.executable,
