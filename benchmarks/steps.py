@@ -1,4 +1,4 @@
-"""Times the parts of one RL step at the shapes of configs/sudoku.py, on this machine.
+"""Times the parts of one RL step at the shapes of configs/sudoku.py:prompt, on this machine.
 
     python benchmarks/steps.py [--json FILE]
 
@@ -145,11 +145,11 @@ def passes(nfe: Sequence[int], slots: int) -> int:
 
 
 def make_config(args: argparse.Namespace, method: str):
-    """Returns the configuration of configs/sudoku.py with the arguments' changes."""
+    """Returns the configuration of configs/sudoku.py:prompt with the arguments' changes."""
     from configs import sudoku
     from diffpo_jax.config import convert
 
-    values = sudoku.get_config()
+    values = sudoku.get_config("prompt")
     values.method = method
     values.threshold.gamma = args.gamma
     values.sampler.vocabulary_chunk = None  # 13 tokens are few

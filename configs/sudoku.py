@@ -2,11 +2,11 @@
 
     python -m diffpo_jax.main --config=configs/sudoku.py --workdir=runs/sudoku
 
-Hardware: two CPU cores (AMD EPYC) that other jobs shared.
-Time: 14 minutes of CPU time in all; 39 minutes by the clock under that load.
-Score: accuracy@calls on 1,024 test puzzles, seed 0: base 99.2 %@16.0 and 96.1 %@5.5 (interpolated),
-  trained with its learned threshold 96.9 %@5.5: a gain of +0.8 points (95 % interval -0.6 to +2.2).
-  docs/recipe.md has more seeds.
+Hardware: one of two CPU cores (AMD EPYC), the other in use.
+Time: 10 to 15 minutes; base 3, RL 6 to 10, evaluation 1.
+Score: accuracy@calls on 1,024 test puzzles at price 1, seeds and data seeds 3, 4 and 5:
+  94.3 %@3.06, 89.8 %@2.80 and 90.3 %@2.73; the base under its best fixed rule 75.6, 69.5 and 72.3 %
+  there, and 93.4, 87.9 and 90.9 %@16 (docs/results.md).
 
 Presets, as in --config=configs/sudoku.py:smoke ; several are separated by commas: smoke,d1
   default   the main job

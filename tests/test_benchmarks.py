@@ -269,7 +269,7 @@ def test_an_impossible_model_is_refused_in_one_line(capsys):
 
 @pytest.mark.slow
 def test_published_runs_a_step_with_random_weights(tmp_path):
-    config = f"--config={ROOT / 'configs' / 'sudoku.py'}:smoke"
+    config = f"--config={ROOT / 'configs' / 'sudoku.py'}:smoke,prompt"
     changes = ["rl.objective.kl=0.04", "sampler.max_calls=3", "rl.prompts=2", "rl.micro_batch=4"]
     text, result = run(tmp_path, "published.py", config, "--repeats=1", *changes)
     assert result["rows"] == 8 and result["calls"] == 3
@@ -288,7 +288,7 @@ def test_published_runs_a_step_with_random_weights(tmp_path):
 
 @pytest.mark.slow
 def test_published_runs_with_quantised_kernels_and_an_adapter(tmp_path):
-    config = f"--config={ROOT / 'configs' / 'sudoku.py'}:smoke,lora"
+    config = f"--config={ROOT / 'configs' / 'sudoku.py'}:smoke,prompt,lora"
     changes = [
         "pretrain.steps=0",
         "model.quantized=int8",
@@ -302,7 +302,7 @@ def test_published_runs_with_quantised_kernels_and_an_adapter(tmp_path):
 
 def test_published_refuses_modes_that_it_makes_no_arguments_for(capsys):
     with pytest.raises(SystemExit) as stopped:
-        published.main([f"--config={ROOT / 'configs' / 'sudoku.py'}:smoke", "mode=sampler"])
+        published.main([f"--config={ROOT / 'configs' / 'sudoku.py'}:smoke,prompt", "mode=sampler"])
     assert stopped.value.code == 2
     assert "error: this benchmark only measures updates of tokens" in capsys.readouterr().err
 

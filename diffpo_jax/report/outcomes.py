@@ -79,7 +79,7 @@ def _draw_levels(
 def _point_in_use(by_difficulty: Mapping[str, Any]) -> str:
     """Where on its frontier the trained model is looked at closely, in words."""
     place = by_difficulty.get("place", "learned")
-    return "the learned threshold" if place == "learned" else f"the dial {place.split('/')[1]}"
+    return "the learned threshold" if place == "learned" else f"the {place}"
 
 
 def frontiers(groups: Sequence[Group]) -> list[Picture]:

@@ -20,6 +20,8 @@ from diffpo_jax.run.setup import RL, Setup
 from diffpo_jax.system.progress import Progress
 from diffpo_jax.workdir import metrics, provenance
 
+_TRAINED = "trained/"  # before the dial, in the key of a point of the trained model
+
 
 def final_evaluation(
     setup: Setup, base: Params, trained: Params
@@ -123,7 +125,7 @@ def _place_in_use(config: Config) -> str:
     """
     if threshold_choice.is_learned(config, config.sampler.rule):
         return "learned"
-    return f"trained/{min(config.dials, key=lambda dial: abs(dial - config.dial))}"
+    return f"{_TRAINED}{min(config.dials, key=lambda dial: abs(dial - config.dial))}"
 
 
 def _by_difficulty(
@@ -141,7 +143,13 @@ def _by_difficulty(
         gamma=own.rollout.gamma if place == "learned" else None,
         base_correct=graded[f"base/{dial}"].correct,
         samples=config.evaluation.samples,
-    ) | {"place": place, "base_nfe": best["nfe"], "unit": setup.task.difficulty_unit}
+    ) | {
+        "place": place
+        if place == "learned"
+        else f"{DIALS[config.sampler.rule]} {place.removeprefix(_TRAINED)}",
+        "base_nfe": best["nfe"],
+        "unit": setup.task.difficulty_unit,
+    }
 
 
 def _shown(setup: Setup) -> dict[str, Any] | None:

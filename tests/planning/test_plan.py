@@ -25,7 +25,7 @@ from configs import sudoku
 ROOT = pathlib.Path(__file__).parent.parent.parent
 
 
-def config(preset="smoke", **overrides) -> Config:
+def config(preset="smoke,prompt", **overrides) -> Config:
     values = sudoku.get_config(preset)
     values.update_from_flattened_dict(overrides)
     return convert.from_config_dict(values)
@@ -303,7 +303,8 @@ def test_a_program_too_large_for_a_tpu_is_refused():
 @pytest.mark.slow
 def test_a_small_model_fits_a_tpu_slice(tmp_path):
     path = tmp_path / "plan.json"
-    flags = ["--config=configs/sudoku.py:smoke", "--topology=v5e:2x2", "--config.mesh.fsdp=4"]
+    flags = ["--config=configs/sudoku.py:smoke,prompt", "--topology=v5e:2x2"]
+    flags.append("--config.mesh.fsdp=4")
     out = subprocess.run(
         [sys.executable, "-m", "diffpo_jax.plan", *flags, f"--json={path}"],
         cwd=ROOT,

@@ -168,6 +168,18 @@ def test_a_threshold_of_zero_is_drawn_on_a_linear_scale(tmp_path, drawn):
     assert drawn[0][0].get_yscale() == "linear"
 
 
+def test_the_difficulty_figure_draws_the_base_beside_the_trained_model(tmp_path, drawn):
+    found = difficulty.by_difficulty([1, 2, 2], [2, 4, 6], [1, 1, 0], base_correct=[1, 0, 0])
+    found |= {"place": "price 1.0", "base_nfe": 16.0, "unit": "empty cells"}
+    outcomes.plot_by_difficulty(found, tmp_path / "d.png")
+    calls, accuracy = drawn[0]  # no thresholds
+    assert calls.get_xlabel() == "empty cells"
+    base, trained = (line.get_xydata().tolist() for line in accuracy.get_lines())
+    assert (base, trained) == ([[1, 100], [2, 0]], [[1, 100], [2, 50]])
+    assert accuracy.get_legend_handles_labels()[1] == ["base, 16.0 calls", "trained"]
+    assert calls.figure.get_suptitle() == "3 test prompts at the price 1.0"
+
+
 def test_the_difficulty_figure_draws_every_level(tmp_path, drawn):
     levels = difficulty.by_difficulty([1, 2, 2], [2, 4, 6], [1, 1, 0], gamma=[0.4, 0.2, 0.2])
     outcomes.plot_by_difficulty(levels, tmp_path / "d.png")

@@ -70,7 +70,19 @@ def test_a_run_of_the_head_alone(alone):
     assert [point["price"] for point in summary["trained"]["frontier"]] == [0.5, 2.0]
     assert [point["gamma"] for point in summary["base"]["frontier"]] == [0.1, 1.0]
     assert summary["trained"]["learned"] is None and summary["head_flops"] > 0
+    found = summary["by_difficulty"]
+    assert (found["place"], found["unit"], found["log_gamma"]) == ("price 0.5", "empty cells", None)
+    assert sum(level["prompts"] for level in found["levels"]) == 16
+    assert all({"base_accuracy"} <= level.keys() for level in found["levels"])
+    assert not any("gamma_p50" in level for level in found["levels"])
+    assert summary["shown"] == {
+        "steps": 3,
+        "source": "sudoku",
+        "difficulty": None,
+        "unit": "empty cells",
+    }
     for line in rl_lines(alone)[1:]:
+        assert "eval/reward" in line
         assert line["calls/update"] == 0  # no pass through the denoiser but the rollouts'
         assert 0.01 <= line["price/p5"] <= line["price/p95"] <= 4
         assert {"head/entropy", "head/k", "head/right_loss", "grad_norm/state_head"} <= line.keys()
