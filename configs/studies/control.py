@@ -9,7 +9,7 @@ alone; what answers to all would give is one more arm, the ceiling:
 sampler.rule=entropy_sum"`.
 
 Hardware: two CPU cores (AMD EPYC).
-Time: about 20 minutes a seed on one core for each control.
+Time: 12 to 15 minutes a seed on one core for each control.
 Score: docs/results.md.
 
 Presets are those of configs/sudoku.py and configs/countdown.py.
