@@ -229,7 +229,8 @@ def test_objectives_by_overrides_alone(base, tmp_path, changes):
 
 @pytest.mark.slow
 def test_the_guard_stops_a_run_until_the_action_changes(base, tmp_path, monkeypatch):
-    monkeypatch.setattr(collapse_guard, "_sliding", lambda *_: {"sliding": "sliding, as made up here"})
+    made_up = {"sliding": "sliding, as made up here"}
+    monkeypatch.setattr(collapse_guard, "_sliding", lambda *_: made_up)
     changes = {"init_from": str(base), "rl.steps": 3, "rl.guard.window": 1, "checkpoint.every": 9}
     changes["task.reward"] = "cell_fraction"
     stop, warn = (least(**changes, **{"rl.guard.action": x}) for x in ("stop", "warn"))
