@@ -27,5 +27,6 @@ def get_config(preset: str = "default") -> ml_collections.ConfigDict:
     task = "countdown" if "countdown" in words else "sudoku"
     rest = ",".join(word for word in words if word != task) or "default"
     config = convert.as_config_dict(StudyConfig())
-    config.run = convert.dict_from_file(f"{_TASKS / task}.py:{rest}")
+    # The paper's sampler: a base has no head that sees each state.
+    config.run = convert.dict_from_file(f"{_TASKS / task}.py:{rest},prompt")
     return config

@@ -61,6 +61,12 @@ def check_study(study: StudyConfig) -> None:
     """Raises `UserError` on the first fault of a study outside its run and the arms' fields."""
     check_fields(study.figure2, "config.figure2")
     check_fields(study.grid, "config.grid")
+    on_base = not study.grid.arms and study.figure2.model == "base"
+    if on_base and study.run.sampler.rule == "state":
+        raise UserError(
+            "config.run.sampler.rule='state' commits what its head decides, which a base has not. "
+            "Use --config.run.sampler.rule=entropy_bounded, or --config.figure2.model=trained."
+        )
     for name in ("tasks", "seeds", "arms") if study.grid.arms else ():
         values = getattr(study.grid, name)
         if not values or len(set(values)) < len(values):

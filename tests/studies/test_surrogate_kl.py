@@ -112,6 +112,7 @@ def test_the_command_writes_figure_2(tmp_path):
     ("flag", "message"),
     [
         ("--config.figure2.model=best", "config.figure2.model='best' is unknown"),
+        ("--config.run.sampler.rule=state", "which a base has not. Use --config.run.sampler.rule"),
         ("--config.figure2.anchors=(0, 2)", "config.figure2.anchors[0]=0 must be"),
         ("--config.run.rl.step=3", "config.run.rl.step is not a field"),
     ],
