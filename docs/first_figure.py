@@ -19,6 +19,7 @@ from absl import app, flags
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
 from diffpo_jax.analysis.frontier import interpolate
+from diffpo_jax.analysis.summary import base_curves, default_place
 from diffpo_jax.report import figures
 
 TASKS = {"sudoku": "4x4 Sudoku", "countdown": "Countdown"}
@@ -43,7 +44,9 @@ def main(_: list[str]) -> None:
 
 def draw(axes, runs: list[dict], controls: list[dict]) -> None:
     """One task: base, control, and the trained models with their default prices marked."""
-    most = max(point["nfe"] for run in runs for curve in base_curves(run) for point in curve)
+    most = max(
+        point["nfe"] for run in runs for curve in base_curves(run).values() for point in curve
+    )
     calls = np.geomspace(1.0, most, 200)
     _draw_seeds(
         axes, calls, [best_base(run, calls) for run in runs], "base, its best rule", figures.BASE
@@ -65,7 +68,7 @@ def draw(axes, runs: list[dict], controls: list[dict]) -> None:
     trained = [[interpolate(curve, x)[0] for x in inside] for curve in curves]
     _draw_seeds(axes, inside, trained, "after RL, any price of a call", figures.TRAINED)
     for run, curve in zip(runs, curves):
-        point = min(curve, key=lambda p: abs(np.log(p["price"] / run["price"])))
+        point = curve[default_place(run)]
         figures.draw_star(
             axes,
             point,
@@ -76,21 +79,16 @@ def draw(axes, runs: list[dict], controls: list[dict]) -> None:
     axes.xaxis.set_major_formatter(lambda x, _: f"{x:g}")
 
 
-def base_curves(run: dict) -> list[list[dict]]:
-    """The base's frontiers under all its rules."""
-    return [run["base"]["frontier"], *run["base"]["rules"].values()]
-
-
 def best_base(run: dict, calls: np.ndarray) -> list[float]:
     """The base's accuracy at these calls, under the rule that is best there.
 
     Of a rule that was not measured at so many calls its most accurate point with fewer counts.
     """
-    result = []
+    curves, result = base_curves(run).values(), []
     for x in calls:
-        found = [interpolate(curve, x) for curve in base_curves(run)]
+        found = [interpolate(curve, x) for curve in curves]
         inside = [accuracy for accuracy, outside in found if not outside]
-        fewer = [p["accuracy"] for curve in base_curves(run) for p in curve if p["nfe"] <= x]
+        fewer = [p["accuracy"] for curve in curves for p in curve if p["nfe"] <= x]
         result.append(max(inside + fewer, default=np.nan))
     return result
 

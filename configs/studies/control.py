@@ -1,4 +1,4 @@
-"""RL against as much plain training, and against what answers to all prompts would give.
+"""RL against the sampler alone and against as much plain training of the base.
 
     python -m diffpo_jax.study --config=configs/studies/control.py --workdir=runs/control
 

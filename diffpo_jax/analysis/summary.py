@@ -220,7 +220,7 @@ def _shown_sentences(summary: Mapping[str, Any]) -> list[str]:
     return [result + "."]
 
 
-def _base_curves(summary: Mapping[str, Any]) -> dict[str, Frontier]:
+def base_curves(summary: Mapping[str, Any]) -> dict[str, Frontier]:
     """The base's frontiers by commit rule, its own first."""
     own = summary.get("base_rule", summary["rule"])
     return {own: summary["base"]["frontier"]} | summary["base"].get("rules", {})
@@ -237,7 +237,7 @@ def best_rule(summary: Mapping[str, Any], place: int) -> tuple[str, float, Mappi
       A rule that was not measured at these calls counts with its nearest point only if none was.
     """
     calls = summary["trained"]["frontier"][place]["nfe"]
-    curves, gains = _base_curves(summary), summary["gains"]
+    curves, gains = base_curves(summary), summary["gains"]
     own = next(iter(curves))
     grids = {own: gains["grid"]} | {name: x["grid"] for name, x in gains.get("rules", {}).items()}
     at_calls = {name: interpolate(points, calls) for name, points in curves.items()}
@@ -245,14 +245,17 @@ def best_rule(summary: Mapping[str, Any], place: int) -> tuple[str, float, Mappi
     return rule, at_calls[rule][0], grids[rule][place]
 
 
+def default_place(summary: Mapping[str, Any]) -> int:
+    """The place in the trained frontier of the point nearest to the head's default price."""
+    points, price = summary["trained"]["frontier"], summary["price"]
+    return min(range(len(points)), key=lambda i: abs(math.log(points[i]["price"] / price)))
+
+
 def _price_sentences(summary: Mapping[str, Any]) -> list[str]:
     """Compares the head by state, at its default price, with the base's best rule there."""
     if summary["dial"] != "price":
         return []
-    points = summary["trained"]["frontier"]
-    place = min(
-        range(len(points)), key=lambda i: abs(math.log(points[i]["price"] / summary["price"]))
-    )
+    points, place = summary["trained"]["frontier"], default_place(summary)
     point, (rule, accuracy, gain) = points[place], best_rule(summary, place)
     result = [
         f"At the price {point['price']:g} the trained model solves "
@@ -260,7 +263,7 @@ def _price_sentences(summary: Mapping[str, Any]) -> list[str]:
         f"{format_percent(accuracy)} at these calls under its best rule there, {rule}: "
         f"{_verdict(gain)}"
     ]
-    needed = [calls_for(x, point["accuracy"]) for x in _base_curves(summary).values()]
+    needed = [calls_for(x, point["accuracy"]) for x in base_curves(summary).values()]
     needed = [calls for calls in needed if calls is not None]
     if needed:
         factor = min(needed) / point["nfe"]
