@@ -26,10 +26,11 @@ def get_config(preset: str = "default") -> ml_collections.ConfigDict:
     """Returns the configuration of a preset."""
     config = convert.as_config_dict(Config())
     config.model.positions = config.sampler.prompt_length + config.sampler.length
-    # The base is shown answers to easy puzzles alone.  Those to hard ones nobody gives; whether an
-    # answer is right, anyone can check, and RL is on all puzzles.
+    # The base is shown answers to a few easy puzzles.  More and harder ones nobody writes down;
+    # whether an answer is right, anyone can check, and RL is on 30,000 puzzles of all kinds.
     config.pretrain.steps, config.pretrain.decay = 480, "linear"
-    config.pretrain.demonstrations.difficulty = (4.0, 7.0)
+    shown = config.pretrain.demonstrations
+    shown.difficulty, shown.count = (4.0, 7.0), 2_000
     presets.joint_by_state(config)
     # Prompts are drawn by how often their number of empty cells gives right and wrong rollouts.
     config.rl.candidates, config.sampler.temperature = 4, 0.7

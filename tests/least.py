@@ -14,6 +14,7 @@ LEAST = {
     "model.ff": 16,
     "pretrain.steps": 3,
     "pretrain.demonstrations.difficulty": None,
+    "pretrain.demonstrations.count": None,
     "sampler.rule": "entropy_bounded",
     "sampler.temperature": 0.5,
     "rl.optimizer.denoiser_lr": 1e-4,

@@ -210,12 +210,17 @@ def sentences(summary: Mapping[str, Any]) -> list[str]:
 
 def _shown_sentences(summary: Mapping[str, Any]) -> list[str]:
     """Says what the base was trained on, if on less than what RL and the test have."""
-    shown = summary.get("shown")
-    if not shown or not shown["difficulty"]:
+    shown = summary.get("shown") or {}
+    count, difficulty = shown.get("count"), shown.get("difficulty")
+    if not (count or difficulty):
         return []
-    low, high = (f"{x:g}" for x in shown["difficulty"])
-    result = f"The base was shown answers to prompts with {low} to {high} {shown['unit']} alone"
-    if levels := (summary.get("by_difficulty") or {}).get("levels"):
+    result = f"The base was shown answers to {f'{count:,} ' if count else ''}prompts"
+    if difficulty:
+        low, high = (f"{x:g}" for x in difficulty)
+        result += f" with {low} to {high} {shown['unit']}"
+    result += " alone"
+    levels = (summary.get("by_difficulty") or {}).get("levels")
+    if difficulty and levels:
         result += f"; the test has {levels[0]['difficulty']:g} to {levels[-1]['difficulty']:g}"
     return [result + "."]
 

@@ -244,6 +244,8 @@ class DemonstrationsConfig:
     difficulty: Annotated[
         tuple[float, float] | None, Bound("rising", lambda x: x is None or x[0] <= x[1])
     ] = None
+    # Demonstrations that are shown, the first ones; RL trains on all prompts. None: all are shown
+    count: PositiveInt | None = None
     # Template of a prompt with columns such as {question} or, in lists, {attempts[0]}; or @FILE
     prompt: str = "{question}"
     answer: str = "{answer}"  # Template of an answer, written like that of a prompt
@@ -348,6 +350,9 @@ class SpeedConfig:
         0.01,
         4.0,
     )
+    # Share of a step's prompts that pay nothing under the rule "state" and write one token a call,
+    # so that a model learns on which solves next to nothing in fewer calls (our choice)
+    free: Share = 0.0
 
 
 @dataclasses.dataclass(frozen=True)

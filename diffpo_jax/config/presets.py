@@ -42,6 +42,7 @@ def smoke(config: ConfigDict) -> None:
     examples = config.task[config.task.name]
     examples.train_examples, examples.validation_examples, examples.test_examples = 512, 64, 64
     config.pretrain.steps, config.pretrain.batch = 12, 32
+    _show_all(config)
     config.rl.steps, config.rl.prompts, config.rl.inner_updates = 8, 8, 2
     config.pretrain.decay = config.rl.optimizer.decay = "none"
     config.evaluation.batch, config.evaluation.every = 64, 4
@@ -60,7 +61,8 @@ def study(steps: int, pretraining: int) -> Change:
 
     def change(config: ConfigDict) -> None:
         prompt(config)
-        config.pretrain.steps, config.pretrain.demonstrations.difficulty = pretraining, None
+        config.pretrain.steps = pretraining
+        _show_all(config)
         config.rl.steps, config.evaluation.every = steps, max(1, steps // 6)
         config.evaluation.factors = (0.5, 2.0)
         config.checkpoint.every, config.logging.samples_every = 20, None
@@ -79,6 +81,10 @@ def characters(config: ConfigDict) -> None:
     config.rl.steps, config.rl.prompts = 4, 4
     config.evaluation.batch, config.evaluation.every, config.evaluation.examples = 16, 2, 16
     config.checkpoint.every = config.logging.samples_every = 2
+
+
+def _show_all(config: ConfigDict) -> None:
+    config.pretrain.demonstrations.difficulty = config.pretrain.demonstrations.count = None
 
 
 def _shrink(config: ConfigDict) -> None:
@@ -129,7 +135,7 @@ def _published(shape: Change, config: ConfigDict, *, answer: str, prompt_length:
     model.dtype, model.remat, model.positions = "bfloat16", True, None
     model.embedding_std = 0.02
     prompt(config)
-    config.pretrain.demonstrations.difficulty = None
+    _show_all(config)
     config.mesh.fsdp = 8
     config.pretrain.steps = 0
     wording, sampler = config.task.prompt, config.sampler
@@ -158,7 +164,7 @@ def s1k(config: ConfigDict) -> None:
     config.pretrain.demonstrations.prompt=@FILE .
     """
     stage, rows = config.pretrain, config.pretrain.demonstrations
-    rows.difficulty = None
+    _show_all(config)
     rows.source, rows.chat, rows.truncate = "simplescaling/s1K", True, True
     rows.answer = "<reasoning>{thinking_trajectories[0]}</reasoning>\n<answer>{attempt}</answer>"
     rows.prompt_length, rows.length = 1024, 3072

@@ -30,7 +30,7 @@ class Judgement(NamedTuple):
     differ by one factor, which can be learned far more finely than each k's value by itself.
     """
 
-    logits: Float[Array, "B c"]  # of the policy π(k | s, λ); -inf beyond the open positions
+    logits: Float[Array, "B c"]  # of the policy π(k | s, λ); -inf where k cannot be
     now: Float[Array, "B c"]  # logit that a solved completion has it too, given those before it
     right: Float[Array, "B c"]  # log-probability that a solved completion has the first k
     lasting: Float[Array, "B c"]  # log-probability that the task is solved, given that
@@ -94,6 +94,7 @@ class StateHead(nn.Module):
         logits = q / (c.temperature * seen.price + c.least_temperature)[:, None] + more
         first = jnp.arange(self.places)[: valid.shape[-1]] == 0
         none = ~jnp.any(valid, axis=-1, keepdims=True)
+        valid = valid & (first | (seen.price > 0)[:, None])
         logits = jnp.where(valid, logits, jnp.where(none & first, 0.0, -jnp.inf))
         return judged._replace(logits=logits)
 

@@ -122,7 +122,7 @@ def policy_objective(
     With Q as a control variate the gradient is unbiased whatever Q is: what Σ_k π(k) Q(s, k) adds
     to it, the expectation of −Q(s, k) ∇ log π(k) takes away.
     """
-    price, valid = made.seen.price, made.seen.open
+    price, valid = made.seen.price, made.seen.open & jnp.isfinite(judged.logits)
     log_pi = jax.nn.log_softmax(judged.logits, axis=-1)
     pi, log_pi = jnp.exp(log_pi), jnp.where(valid, log_pi, 0.0)
     expected = jnp.where(valid, state_head.expected_return(judged, price), 0.0)

@@ -53,13 +53,23 @@ def speed_reward(
 
 
 def draw_prices(config: SpeedConfig, prompts: int, seed: int, number: int) -> np.ndarray:
-    """λ of each prompt of a step, evenly on the log scale of `config.prices`: [prompts] float32.
+    """λ of each prompt of a step: [prompts] float32.
 
-    The same on every host, and for a step that is taken again.
+    A share of `config.free`, spread over the step so that devices have as many, is 0; the others
+    lie evenly on the log scale of `config.prices`.  The same on every host, and for a step that is
+    taken again.
     """
     low, high = np.log(config.prices)
     generator = np.random.default_rng((seed, number, 1))
-    return np.exp(generator.uniform(low, high, prompts)).astype(np.float32)
+    prices = np.exp(generator.uniform(low, high, prompts)).astype(np.float32)
+    free = np.floor(np.arange(prompts + 1) * config.free + 1e-9)  # before each prompt
+    return np.where(np.diff(free) > 0, np.float32(0), prices)
+
+
+def in_unsolved_groups(task_reward: np.ndarray, group: int) -> np.ndarray:
+    """Which rollouts are of a prompt that no rollout got any reward for: [B] bool."""
+    none = np.all(task_reward.reshape(-1, group) <= 0, axis=1)
+    return np.repeat(none, group)
 
 
 def left_out(

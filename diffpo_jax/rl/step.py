@@ -226,6 +226,8 @@ def run_step(
     reward = rewards.priced_rewards(graded.total, on_host.nfe, divergence, length, config, price)
     ends = tokenizers.end_ids(context.problems.tokenizer)
     left_out = rewards.left_out(on_host.tokens, on_host.forced, ends, config.objective)
+    if prices is not None:  # they would teach the denoiser to fail in fewer calls
+        left_out = left_out | rewards.in_unsolved_groups(graded.total, group)
     advantage = rewards.rollout_advantages(
         reward, graded.total, on_host.nfe, left_out, length, config
     )

@@ -163,6 +163,7 @@ def _shown(setup: Setup) -> dict[str, Any] | None:
         "steps": own.steps,
         "source": rows.source or task.name,
         "difficulty": rows.difficulty,
+        "count": rows.count,
         "unit": task.difficulty_unit,
     }
 

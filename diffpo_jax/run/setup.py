@@ -186,24 +186,29 @@ def sft_examples(config: Config, task: Task, tokenizer: Any) -> Sequence[Example
     """The examples for SFT: those of `config.pretrain.demonstrations`, or the task's own.
 
     Raises:
-      UserError: there are none of that difficulty; a faulty file; an example that does not fit.
+      UserError: there are none of that difficulty, or fewer than `count`; a faulty file; an
+        example that does not fit.
     """
-    stage, difficulty = config.pretrain, config.pretrain.demonstrations.difficulty
-    own = task.examples("train")
+    stage, rows = config.pretrain, config.pretrain.demonstrations
+    examples = task.examples("train")
     if not stage.steps or config.init_from:
-        return own
-    if difficulty:
-        return _of_difficulty(own, task, *difficulty)
-    if not stage.demonstrations.source:
-        return own
-    examples = demonstrations.read(stage.demonstrations)
-    _encode_all(examples, tokenizer, _demonstration_lengths(config))
-    return examples
+        return examples
+    if rows.source:
+        examples = demonstrations.read(rows)
+        _encode_all(examples, tokenizer, _demonstration_lengths(config))
+    elif rows.difficulty:
+        examples = _of_difficulty(examples, task, *rows.difficulty)
+    if rows.count and rows.count > len(examples):
+        raise UserError(
+            f"config.pretrain.demonstrations.count={rows.count}, but there are only "
+            f"{len(examples)} demonstrations. None shows them all."
+        )
+    return examples[: rows.count]
 
 
 def _of_difficulty(
     examples: Sequence[Example], task: Task, low: float, high: float
-) -> list[Example]:
+) -> Sequence[Example]:
     levels = [task.difficulty(example) for example in examples]
     kept = [example for example, level in zip(examples, levels) if low <= level <= high]
     if not kept:

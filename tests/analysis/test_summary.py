@@ -219,6 +219,12 @@ def test_what_the_base_was_shown_is_said_if_it_is_less_than_the_test_has():
         "The base was shown answers to prompts with 4 to 7 empty cells alone; the test has 4 to 14."
     )
     assert sentences(shown=shown)[-1].endswith("4 to 7 empty cells alone.")
+    assert sentences(shown=shown | {"count": 1000})[-1].startswith(
+        "The base was shown answers to 1,000 prompts with 4 to 7 empty cells alone"
+    )
+    assert sentences(shown=shown | {"count": 1000, "difficulty": None})[-1] == (
+        "The base was shown answers to 1,000 prompts alone."
+    )
     assert "shown" not in text(shown=shown | {"difficulty": None})
     assert "shown" not in text(shown=None)
 

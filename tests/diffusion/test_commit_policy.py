@@ -206,6 +206,8 @@ def test_the_heads_logits_are_of_open_positions_and_ignore_the_rest(hidden):
     assert not np.allclose(priced[0, :3], logits[0, :3])
     clashing = apply(seen._replace(clash=seen.clash.at[0, 2, 0].add(1)))
     assert not np.allclose(clashing[0, 2], logits[0, 2])
+    free = apply(seen._replace(price=jnp.array([0.0, 0.0])))  # then one position a call is best
+    np.testing.assert_array_equal(np.isfinite(free), [[True, False, False, False]] * 2)
     moved = apply(seen._replace(hidden=seen.hidden + 1))
     # A layer norm takes a shift of all entries away; a change of one is seen.
     one = apply(seen._replace(hidden=seen.hidden.at[0, 0, 0].add(1)))

@@ -223,6 +223,29 @@ def test_the_clip_stops_the_gradient_of_a_decision_whose_probability_has_moved()
     np.testing.assert_allclose(gradient[1], 0, atol=1e-6)  # of 0.5 / 0.3, with a good return
 
 
+def test_a_decision_without_a_choice_has_no_gradient():
+    shape = (1, 2)
+    seen = Observation(
+        jnp.zeros((*shape, 1)),
+        jnp.zeros(shape),
+        jnp.zeros((1, 2, 2)),
+        jnp.zeros(shape, int),
+        jnp.ones(shape, bool),
+        jnp.zeros(1),
+    )
+    made = head_update.Decisions(seen, jnp.array([1]), jnp.zeros(1), *[jnp.ones(1)] * 5)
+    made = made._replace(right=jnp.ones(shape))
+
+    def value(x):
+        logits = jnp.where(jnp.array([[True, False]]), x, -jnp.inf)
+        judged = Judgement(logits, *[jnp.full(shape, -1.0)] * 3, jnp.zeros(shape))
+        return jnp.sum(head_update.policy_objective(judged, made, CONFIG)[0])
+
+    found, gradient = jax.value_and_grad(value)(jnp.zeros(shape))
+    assert np.isfinite(found)
+    np.testing.assert_array_equal(gradient, 0.0)
+
+
 def test_a_position_is_judged_as_far_as_those_before_it_are_right():
     """Three open positions of four: the second is right half of the time, the third never."""
     now = jnp.log(jnp.array([[3.0, 1.0, 0.25, 7.0]]))  # of 3/4, 1/2, 1/5

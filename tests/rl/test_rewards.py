@@ -5,7 +5,14 @@ from hypothesis import strategies as st
 
 from diffpo_jax.config import ObjectiveConfig, RLConfig, SpeedConfig
 from diffpo_jax.rl import rewards
-from diffpo_jax.rl.rewards import advantages, decoupled, equal_groups, speed_reward
+from diffpo_jax.rl.rewards import (
+    advantages,
+    decoupled,
+    draw_prices,
+    equal_groups,
+    in_unsolved_groups,
+    speed_reward,
+)
 
 REWARDS = np.array([1.0, 0.0, 0.0, 1.0, 0.5, 0.5, 2.0, 0.0])  # group means 0.5 and 0.75
 
@@ -134,4 +141,25 @@ def test_rewards_pay_for_calls_and_for_leaving_the_reference():
         rewards.priced_rewards(EARNED, NFE, divergence, 3, config),
         after_calls - [0.0, 1.0, -0.5, 0.1],
         atol=1e-6,
+    )
+
+
+def test_a_share_of_the_prices_is_zero_and_the_others_are_even_on_a_log_scale():
+    config = SpeedConfig(prices=(0.01, 1.0), free=0.25)
+    prices = draw_prices(config, 4000, seed=3, number=7)
+    assert (np.flatnonzero(prices == 0) == np.arange(3, 4000, 4)).all()  # every fourth
+    paid = prices[prices > 0]
+    assert (paid >= 0.01).all() and (paid <= 1).all()
+    assert np.mean(paid < 0.1) == pytest.approx(0.5, abs=0.03)
+    np.testing.assert_array_equal(prices, draw_prices(config, 4000, seed=3, number=7))
+    assert (prices != draw_prices(config, 4000, seed=3, number=8)).any()
+    for prompts, share, zeros in ((32, 0.0, 0), (10, 0.1, 1), (100, 0.07, 7), (3, 0.25, 0)):
+        drawn = draw_prices(SpeedConfig(free=share), prompts, seed=0, number=0)
+        assert np.sum(drawn == 0) == zeros
+
+
+def test_groups_without_any_reward():
+    task = np.array([0.0, 0.0, 0.0, 0.1, -1.0, 0.0])
+    np.testing.assert_array_equal(
+        in_unsolved_groups(task, 2), [True, True, False, False, True, True]
     )

@@ -128,6 +128,14 @@ def test_sft_may_see_easy_examples_alone(tmp_path):
     for changes in ({"pretrain.demonstrations.difficulty": None}, {"pretrain.steps": 0}):
         whole = setup.sft_examples(least(**changes), task, None)
         assert [example.id for example in whole] == [example.id for example in known]
+    where = "pretrain.demonstrations"
+    few = least(**{f"{where}.difficulty": (5.0, 7.0), f"{where}.count": 3})
+    first = [example.id for example in setup.sft_examples(few, task, None)]
+    assert first == [example.id for example in shown[:3]]
+    first = setup.sft_examples(least(**{f"{where}.count": 3}), task, None)
+    assert [example.id for example in first] == [example.id for example in known[:3]]
+    with pytest.raises(UserError, match=rf"count={len(known) + 1}, but there are only"):
+        setup.sft_examples(least(**{f"{where}.count": len(known) + 1}), task, None)
     none = least(**{"pretrain.demonstrations.difficulty": (15.0, 16.0)})
     with pytest.raises(UserError, match="leaves no training example: those of sudoku have 4 to 14"):
         setup.sft_examples(none, task, None)

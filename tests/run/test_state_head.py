@@ -79,6 +79,7 @@ def test_a_run_of_the_head_alone(alone):
         "steps": 3,
         "source": "sudoku",
         "difficulty": None,
+        "count": None,
         "unit": "empty cells",
     }
     for line in rl_lines(alone)[1:]:
@@ -184,6 +185,10 @@ def test_several_devices_give_the_numbers_of_one(joint, alone, tmp_path, mesh):
             if name in theirs:
                 assert ours[name] == pytest.approx(theirs[name], rel=1e-4, abs=1e-5), name
     ours, theirs = trained(tmp_path), trained(joint)
+    for params in (ours, theirs):
+        # What is added to all logits changes no probability: its gradient is rounding alone.
+        bias = params["state_head"]["out"]["bias"]
+        params["state_head"]["out"]["bias"] = bias[:3]
     # Adam turns the sign of a gradient near 0, which is rounding, into a step of up to the rate.
     close = {"denoiser": 2e-5, "state_head": 0.2 * 4 * 1e-2}
     for name, atol in close.items():
