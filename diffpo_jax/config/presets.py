@@ -295,7 +295,8 @@ def state(config: ConfigDict) -> None:
     # A frozen denoiser needs no exploration in its tokens.  As many rollouts of more prompts teach
     # the head more than larger groups do.
     config.sampler.temperature, rl.optimizer.decay = 0.0, "linear"
-    rl.steps, rl.prompts, rl.group = 2 * rl.steps, 2 * rl.prompts, max(2, rl.group // 2)
+    rl.steps = min(300, 2 * rl.steps)
+    rl.prompts, rl.group = 2 * rl.prompts, max(2, rl.group // 2)
 
 
 ALGORITHMS: Mapping[str, Change] = {
