@@ -21,7 +21,7 @@
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from diffpo_jax.analysis.frontier import (
@@ -268,18 +268,31 @@ def _price_sentences(summary: Mapping[str, Any]) -> list[str]:
         f"{format_percent(accuracy)} at these calls under its best rule there, {rule}: "
         f"{_verdict(gain)}"
     ]
-    needed = [calls_for(x, point["accuracy"]) for x in base_curves(summary).values()]
-    needed = [calls for calls in needed if calls is not None]
+    curves = base_curves(summary).values()
+    needed = _fewest_calls(curves, point["accuracy"])
     if needed:
-        factor = min(needed) / point["nfe"]
-        result.append(
-            f"For as much the base needs {min(needed):.2f} calls, {factor:.2f} times as many."
-        )
+        factor = needed / point["nfe"]
+        result.append(f"For as much the base needs {needed:.2f} calls, {factor:.2f} times as many.")
     else:
         result.append("The base does not solve as many in any number of calls measured.")
+    best = max(point["accuracy"] for curve in curves for point in curve)
+    needed, ours = _fewest_calls(curves, best), calls_for(points, best)
+    text = f"At its best the base solves {format_percent(best)}, in {needed:.2f} calls; the trained"
+    if ours is None:
+        result.append(f"{text} model does not solve as many at any price measured.")
+    else:
+        result.append(
+            f"{text} model solves as many in {ours:.2f}, 1/{needed / ours:.1f} of the calls."
+        )
     if share := summary.get("head_flops"):
         result.append(f"The head adds {100 * share:.2g} % to the FLOPs of a call.")
     return result
+
+
+def _fewest_calls(curves: Iterable[Frontier], accuracy: float) -> float | None:
+    """The fewest calls at which any of the frontiers reaches an accuracy; None if none does."""
+    found = [calls_for(curve, accuracy) for curve in curves]
+    return min((calls for calls in found if calls is not None), default=None)
 
 
 def _rule_sentences(

@@ -159,16 +159,19 @@ def price_summary(accuracy=0.9, **fields):
 
 def test_a_run_with_prices_is_compared_with_the_best_rule_at_its_default_price():
     found = final_table(price_summary(head_flops=0.016)).split("\n\n")[1].splitlines()
-    assert found[:3] == [
+    assert found[:4] == [
         "At the price 1.2 the trained model solves 90.0 % in 3.00 calls; the base solves 68.3 % at "
         "these calls under its best rule there, entropy_sum: +21.7 points (95 % interval +18.0 to "
         "+25.0).",
         # 90 % of the entropy sum: 2 + 3 (0.90 - 0.55) / 0.40
         "For as much the base needs 4.62 calls, 1.54 times as many.",
+        "At its best the base solves 95.0 %, in 5.00 calls; the trained model does not solve as "
+        "many at any price measured.",
         "The head adds 1.6 % to the FLOPs of a call.",
     ]
     best = final_table(price_summary(accuracy=0.96)).split("\n\n")[1]
     assert "The base does not solve as many in any number of calls measured." in best
+    assert "the trained model solves as many in 3.00, 1/1.7 of the calls." in best
 
 
 def test_each_models_points_have_the_dial_of_its_rule():
