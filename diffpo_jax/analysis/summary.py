@@ -252,8 +252,12 @@ def best_rule(summary: Mapping[str, Any], place: int) -> tuple[str, float, Mappi
 
 def default_place(summary: Mapping[str, Any]) -> int:
     """The place in the trained frontier of the point nearest to the head's default price."""
-    points, price = summary["trained"]["frontier"], summary["price"]
-    return min(range(len(points)), key=lambda i: abs(math.log(points[i]["price"] / price)))
+    return nearest([point["price"] for point in summary["trained"]["frontier"]], summary["price"])
+
+
+def nearest(prices: Sequence[float], price: float) -> int:
+    """The place of the nearest of these prices, by ratio."""
+    return min(range(len(prices)), key=lambda i: abs(math.log(prices[i] / price)))
 
 
 def _price_sentences(summary: Mapping[str, Any]) -> list[str]:

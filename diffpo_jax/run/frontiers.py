@@ -125,7 +125,10 @@ def _place_in_use(config: Config) -> str:
     """
     if threshold_choice.is_learned(config, config.sampler.rule):
         return "learned"
-    return f"{_TRAINED}{min(config.dials, key=lambda dial: abs(dial - config.dial))}"
+    dials, own = config.dials, config.dial
+    if DIALS[config.sampler.rule] == "price":
+        return f"{_TRAINED}{dials[summary.nearest(dials, own)]}"
+    return f"{_TRAINED}{min(dials, key=lambda dial: abs(dial - own))}"
 
 
 def _by_difficulty(

@@ -3,7 +3,7 @@ import json
 import pytest
 from made_runs import frontier, make_summary
 
-from diffpo_jax.analysis.summary import final_table, frontier_rows
+from diffpo_jax.analysis.summary import final_table, frontier_rows, nearest
 
 BASE = frontier((0.0, 0.90, 8.0), (0.1, 0.80, 4.0), (1.0, 0.20, 2.0))
 TRAINED = frontier((0.0, 0.96, 8.0), (0.1, 0.92, 5.0), (1.0, 0.60, 1.6))
@@ -257,3 +257,8 @@ def test_pass_at_k_is_kept_and_reported():
     rates = "the trained model has pass@1 50.0 %, pass@2 75.0 %."
     assert final_table(made).endswith(f"At its learned threshold {rates}\n")
     assert text(trained=trained, learned=None).endswith(f"At gamma 0 {rates}\n")
+
+
+def test_the_nearest_price_is_so_by_ratio():
+    prices = (0.03, 0.3, 1.0, 6.0)
+    assert [nearest(prices, x) for x in (0.09, 0.1, 0.5, 0.6, 2.4, 2.5)] == [0, 1, 1, 2, 2, 3]
