@@ -35,13 +35,10 @@ def get_config(preset: str = "default") -> ml_collections.ConfigDict:
     config.sampler.steps = 8
     config.sampler.stop_at_end = True
     config.model.positions = config.sampler.prompt_length + config.sampler.length
-    # The base is shown a tenth of the training instances with an answer; RL is on all of them.
-    config.pretrain.steps, config.pretrain.warmup, config.pretrain.decay = 480, 50, "linear"
-    config.pretrain.demonstrations.count = 3_000
+    config.pretrain.steps, config.pretrain.warmup, config.pretrain.decay = 1_200, 50, "linear"
     presets.joint_by_state(config)
     # The base solves next to nothing in few calls, so some prompts are free to take many.
-    config.rl.steps, config.rl.speed.free = 300, 0.125
-    config.sampler.price = 0.1
+    config.rl.speed.free, config.sampler.price = 0.125, 0.3
     config.evaluation.examples = config.evaluation.validation_examples = None
     config.checkpoint.every = 50
     return presets.apply(config, preset, SIZES, "configs/countdown.py")
@@ -54,9 +51,8 @@ def four(config: ml_collections.ConfigDict) -> None:
     config.sampler.prompt_length = 10
     config.sampler.length = config.sampler.block_length = config.sampler.steps = 12
     config.model.positions = config.sampler.prompt_length + config.sampler.length
-    config.pretrain.steps, config.pretrain.demonstrations.count = 1_200, None
     # The base solves 15 % at one token a call, so that a call must cost less.
-    config.rl.speed.free, config.rl.speed.prices = 0.25, (0.001, 0.4)
+    config.rl.steps, config.rl.speed.free, config.rl.speed.prices = 300, 0.25, (0.001, 0.4)
     config.sampler.price = 0.03
     config.evaluation.prices = (0.003, 0.01, 0.03, 0.06, 0.1, 0.18, 0.32, 0.6)
 

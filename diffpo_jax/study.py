@@ -7,8 +7,8 @@ kept in --store, where other studies find them; finished runs are not repeated. 
 the finished runs and starts none. --emit=list, slurm or xpk prints the runs as commands for a
 scheduler; --collect then finds them if --store names their directory.
 
-figure2.py has no arms: it measures one run, `config.run`, an ordinary configuration whose fields
-are set like --config.run.seed=1 .
+figure2.py and headroom.py have no arms: they measure one run, `config.run`, an ordinary
+configuration whose fields are set like --config.run.seed=1 .
 
 The same command resumes a study. Results are printed and written to WORKDIR/report.
 """
@@ -42,11 +42,12 @@ def main(argv: Sequence[str]) -> None:
     if _COLLECT.value or _EMIT.value or _STORE.value:
         raise UserError("--store, --collect and --emit are for studies with arms.")
     # Imported after the flags are checked, as importing jax takes seconds.
-    from diffpo_jax.studies import surrogate_kl
+    from diffpo_jax.studies import headroom, surrogate_kl
     from diffpo_jax.system import compilation
 
     compilation.enable_cache()
-    surrogate_kl.run(config, _WORKDIR.value)
+    study = headroom if config.headroom.measured else surrogate_kl
+    study.run(config, _WORKDIR.value)
 
 
 def _compare(config: StudyConfig) -> None:

@@ -1,4 +1,4 @@
-"""How much a commit rule could gain if each prompt had the dial that suits it, in hindsight."""
+"""How much a commit rule could gain if each prompt had the dial that suits it."""
 
 from collections.abc import Sequence
 
@@ -16,9 +16,8 @@ def best_dial_per_prompt(
 ) -> list[dict[str, float]]:
     """The frontier of a choice among dials for each prompt, made with its outcomes in view.
 
-    At each price a prompt takes the dial with the largest share of right answers minus the price
-    of its calls.  This is more than a head that reads the prompt alone can reach: it chooses
-    before the answer is written, and some answers come out right by luck.
+    This is more than a head that reads the prompt alone can reach: it chooses before the answer is
+    written, and some answers come out right by luck.
 
     Args:
       points: the outcomes of every dial, on the same prompts.
@@ -26,10 +25,28 @@ def best_dial_per_prompt(
     Returns:
       {"price", "accuracy", "nfe"} for each price.
     """
+    return [
+        {"price": price, "accuracy": float(p.correct.mean()), "nfe": float(p.nfe.mean())}
+        for price, p in zip(prices, choose_dials(points, points, prices))
+    ]
+
+
+def choose_dials(
+    expected: Sequence[Outcomes], points: Sequence[Outcomes], prices: Sequence[float] = PRICES
+) -> list[Outcomes]:
+    """What comes of a choice among dials for each prompt, at each price of a call.
+
+    A prompt takes the dial with the largest expected share of right answers minus the price of the
+    expected calls.
+
+    Args:
+      expected: of every dial, on the same prompts.
+      points: what becomes of every dial on them.
+    """
+    share, calls = (np.stack([getattr(p, name) for p in expected]) for name in ("correct", "nfe"))
     correct, nfe = (np.stack([getattr(p, name) for p in points]) for name in ("correct", "nfe"))
     rows, result = np.arange(correct.shape[1]), []
     for price in prices:
-        best = np.argmax(correct - price * nfe, axis=0)
-        chosen = (x[best, rows].mean() for x in (correct, nfe))
-        result.append({"price": price, **dict(zip(("accuracy", "nfe"), map(float, chosen)))})
+        best = np.argmax(share - price * calls, axis=0)
+        result.append(Outcomes(correct[best, rows], nfe[best, rows], points[0].prompt))
     return result

@@ -279,14 +279,16 @@ def _price_sentences(summary: Mapping[str, Any]) -> list[str]:
         result.append(f"For as much the base needs {needed:.2f} calls, {factor:.2f} times as many.")
     else:
         result.append("The base does not solve as many in any number of calls measured.")
-    best = max(point["accuracy"] for curve in curves for point in curve)
-    needed, ours = _fewest_calls(curves, best), calls_for(points, best)
-    text = f"At its best the base solves {format_percent(best)}, in {needed:.2f} calls; the trained"
-    if ours is None:
-        result.append(f"{text} model does not solve as many at any price measured.")
-    else:
+    if best := max(point["accuracy"] for curve in curves for point in curve):
+        needed, ours = _fewest_calls(curves, best), calls_for(points, best)
+        as_many = (
+            "does not solve as many at any price measured."
+            if ours is None
+            else f"solves as many in {ours:.2f}, 1/{needed / ours:.1f} of the calls."
+        )
         result.append(
-            f"{text} model solves as many in {ours:.2f}, 1/{needed / ours:.1f} of the calls."
+            f"At its best the base solves {format_percent(best)}, in {needed:.2f} calls; the "
+            f"trained model {as_many}"
         )
     if share := summary.get("head_flops"):
         result.append(f"The head adds {100 * share:.2g} % to the FLOPs of a call.")

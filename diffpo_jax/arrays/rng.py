@@ -14,6 +14,7 @@ STREAMS = {
     "adapter": 5,
     "state_head": 6,
     "head_update": 8,
+    "headroom": 9,
 }
 
 

@@ -60,8 +60,17 @@ def check_training(config: Config) -> None:
 def check_study(study: StudyConfig) -> None:
     """Raises `UserError` on the first fault of a study outside its run and the arms' fields."""
     check_fields(study.figure2, "config.figure2")
+    check_fields(study.headroom, "config.headroom")
     check_fields(study.grid, "config.grid")
-    on_base = not study.grid.arms and study.figure2.model == "base"
+    own = study.headroom.measured
+    if own and study.grid.arms:
+        raise UserError("config.headroom.measured=True is for a study without config.grid.arms.")
+    if own and DIALS[study.run.base_rule] != "gamma":
+        raise UserError(
+            f"config.headroom.measured=True chooses thresholds, but the base decodes by the rule "
+            f"{study.run.base_rule!r}. Use --config.run.sampler.rule=state or entropy_bounded."
+        )
+    on_base = not (study.grid.arms or own) and study.figure2.model == "base"
     if on_base and study.run.sampler.rule == "state":
         raise UserError(
             "config.run.sampler.rule='state' commits what its head decides, which a base has not. "

@@ -589,6 +589,18 @@ class Figure2Config:
 
 
 @dataclasses.dataclass(frozen=True)
+class HeadroomConfig:
+    """What choosing a threshold for each prompt could gain on a base (our choice)."""
+
+    measured: bool = False  # Whether a study measures this on its run, and not the surrogates' KL
+    # Training prompts on whose outcomes the choice is learned: the last, as SFT may see the first
+    prompts: PositiveInt = 4_096
+    width: PositiveInt = 64  # Width of the two hidden layers of the network that predicts outcomes
+    steps: PositiveInt = 2_000  # Steps of Adam, on 512 prompts each
+    learning_rate: Positive = 1e-3  # Adam's rate
+
+
+@dataclasses.dataclass(frozen=True)
 class GridConfig:
     """Runs that are compared: every arm with every seed on every task."""
 
@@ -605,8 +617,9 @@ class GridConfig:
 
 @dataclasses.dataclass(frozen=True)
 class StudyConfig:
-    """A comparison of runs if `grid` has arms, else the surrogates' KL on `run`."""
+    """A comparison of runs if `grid` has arms, else a measurement on `run`."""
 
     figure2: Figure2Config = Figure2Config()
+    headroom: HeadroomConfig = HeadroomConfig()
     run: Config = Config()
     grid: GridConfig = GridConfig()

@@ -42,7 +42,7 @@ def final_evaluation(
     graded: dict[str, grading.Graded] = {}
     frontiers: dict[str, list[dict[str, float]]] = {}
     base_rule = config.base_rule
-    own = setup.evaluator if base_rule == rule else run_setup.evaluator_of_rule(setup, base_rule)
+    own = run_setup.base_evaluator(setup)
     others = [name for name in config.evaluation.base_rules if name not in (rule, base_rule)]
     began = time.perf_counter()
     passes = len(config.dials) + len(config.dials_of(base_rule)) + learns + len(factors)

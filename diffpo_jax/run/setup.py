@@ -76,6 +76,13 @@ def prepare(config: Config, workdir: layout.Workdir) -> Setup:
     )
 
 
+def base_evaluator(setup: Setup) -> evaluator.Evaluator:
+    """The evaluator of the base, which cannot decode by a head that it does not have."""
+    rule = setup.config.base_rule
+    own = rule == setup.config.sampler.rule
+    return setup.evaluator if own else evaluator_of_rule(setup, rule)
+
+
 def evaluator_of_rule(setup: Setup, rule: str) -> evaluator.Evaluator:
     """The evaluator of a run under another commit rule, with the rule's first ranking."""
     config, ranking = setup.config, RANKINGS[rule][0]

@@ -1,0 +1,35 @@
+"""Whether a learned sampler can pay on a task and a base model, and what it gained.
+
+    python -m diffpo_jax.study --config=configs/studies/headroom.py --workdir=runs/headroom
+
+Compares at equal calls, on one frozen base: fixed rules; a threshold for each prompt, predicted
+from what a head that reads the prompt sees, and in hindsight; and a head that sees each state,
+trained by RL.
+
+Hardware: TIME
+Time: TIME
+Score: docs/results.md.
+
+Presets are those of configs/sudoku.py, as in --config=configs/studies/headroom.py:smoke ; with
+`countdown` among them, those of configs/countdown.py.
+--config.run.init_from=runs/sudoku takes the base model of a finished run.
+"""
+
+import pathlib
+
+import ml_collections
+
+from diffpo_jax.config import StudyConfig, convert
+
+_TASKS = pathlib.Path(__file__).parent.parent
+
+
+def get_config(preset: str = "default") -> ml_collections.ConfigDict:
+    """Returns the study of a task's preset."""
+    words = preset.split(",")
+    task = "countdown" if "countdown" in words else "sudoku"
+    rest = ",".join(word for word in words if word != task) or "default"
+    config = convert.as_config_dict(StudyConfig())
+    config.headroom.measured = True
+    config.run = convert.dict_from_file(f"{_TASKS / task}.py:{rest},state")
+    return config
