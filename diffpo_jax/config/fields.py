@@ -331,6 +331,9 @@ class ObjectiveConfig:
     advantage: Literal["mean", "group_std", "batch_std", "leave_one_out", "decoupled"] = "batch_std"
     drop_forced: bool = False  # Leave rollouts cut short by sampler.max_calls out of the loss
     drop_unended: bool = False  # Leave rollouts without an end of text in L tokens out of the loss
+    # Leave prompts that no rollout got a reward for out of the loss: an additive price of calls
+    # would teach the denoiser to fail in fewer (our choice)
+    drop_unsolved: bool = False
     # Likelihood of the sampler's choices: none; gamma's density, as one more token (the paper); or
     # the exact probability of the committed sets, see diffusion/commit_likelihood.py (our choice)
     selection: Literal["none", "gamma_token", "exact"] = "gamma_token"

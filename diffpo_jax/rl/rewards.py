@@ -66,27 +66,29 @@ def draw_prices(config: SpeedConfig, prompts: int, seed: int, number: int) -> np
     return np.where(np.diff(free) > 0, np.float32(0), prices)
 
 
-def in_unsolved_groups(task_reward: np.ndarray, group: int) -> np.ndarray:
-    """Which rollouts are of a prompt that no rollout got any reward for: [B] bool."""
-    none = np.all(task_reward.reshape(-1, group) <= 0, axis=1)
-    return np.repeat(none, group)
-
-
 def left_out(
-    tokens: np.ndarray, forced: np.ndarray, ends: tuple[int, ...], config: ObjectiveConfig
+    tokens: np.ndarray,
+    forced: np.ndarray,
+    task_reward: np.ndarray,
+    ends: tuple[int, ...],
+    config: RLConfig,
 ) -> np.ndarray:
-    """Which rollouts are to teach nothing, by `drop_forced` and `drop_unended`: [B] bool.
+    """Which rollouts are to teach nothing, by `config.objective.drop_*`: [B] bool.
 
     Args:
       tokens: [B L].
       forced: [B] bool, whether the cap on calls cut the rollout short.
+      task_reward: [B], without any price.
       ends: ids of the end-of-text tokens.
     """
-    result = np.zeros(forced.shape, bool)
-    if config.drop_forced:
+    objective, result = config.objective, np.zeros(forced.shape, bool)
+    if objective.drop_forced:
         result |= forced
-    if config.drop_unended:
+    if objective.drop_unended:
         result |= ~np.isin(tokens, ends).any(axis=1)
+    if objective.drop_unsolved:
+        none = np.all(task_reward.reshape(-1, config.group) <= 0, axis=1)
+        result |= np.repeat(none, config.group)
     return result
 
 

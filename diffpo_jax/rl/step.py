@@ -225,9 +225,7 @@ def run_step(
     price = None if prices is None else prices * context.problems.task.reward_max
     reward = rewards.priced_rewards(graded.total, on_host.nfe, divergence, length, config, price)
     ends = tokenizers.end_ids(context.problems.tokenizer)
-    left_out = rewards.left_out(on_host.tokens, on_host.forced, ends, config.objective)
-    if prices is not None:  # they would teach the denoiser to fail in fewer calls
-        left_out = left_out | rewards.in_unsolved_groups(graded.total, group)
+    left_out = rewards.left_out(on_host.tokens, on_host.forced, graded.total, ends, config)
     advantage = rewards.rollout_advantages(
         reward, graded.total, on_host.nfe, left_out, length, config
     )

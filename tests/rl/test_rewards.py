@@ -10,7 +10,6 @@ from diffpo_jax.rl.rewards import (
     decoupled,
     draw_prices,
     equal_groups,
-    in_unsolved_groups,
     speed_reward,
 )
 
@@ -123,10 +122,22 @@ NFE = np.array([1, 3, 2, 3])
 )
 def test_rollouts_that_are_left_out_get_no_advantage(objective, expected):
     config = RLConfig(group=2, objective=ObjectiveConfig(advantage="mean", **objective))
-    left_out = rewards.left_out(TOKENS, FORCED, (2,), config.objective)
+    left_out = rewards.left_out(TOKENS, FORCED, EARNED, (2,), config)
     got = rewards.rollout_advantages(EARNED, EARNED, NFE, left_out, 3, config)
     np.testing.assert_allclose(got, expected)
     assert got.dtype == np.float32
+
+
+def test_prompts_without_any_reward_can_be_left_out():
+    """With an additive price they would teach to fail in fewer calls."""
+    earned, nfe = np.array([0.0, 0.0, -1.0, 0.2]), np.array([1, 3, 2, 2])
+    for drop, expected in ((False, [0.1, -0.1, -0.6, 0.6]), (True, [0.0, 0.0, -0.6, 0.6])):
+        objective = ObjectiveConfig(advantage="mean", drop_unsolved=drop)
+        config = RLConfig(group=2, objective=objective)
+        priced = earned - 0.1 * nfe
+        left_out = rewards.left_out(TOKENS, FORCED, earned, (2,), config)
+        got = rewards.rollout_advantages(priced, earned, nfe, left_out, 3, config)
+        np.testing.assert_allclose(got, expected, atol=1e-7)
 
 
 def test_rewards_pay_for_calls_and_for_leaving_the_reference():
@@ -156,10 +167,3 @@ def test_a_share_of_the_prices_is_zero_and_the_others_are_even_on_a_log_scale():
     for prompts, share, zeros in ((32, 0.0, 0), (10, 0.1, 1), (100, 0.07, 7), (3, 0.25, 0)):
         drawn = draw_prices(SpeedConfig(free=share), prompts, seed=0, number=0)
         assert np.sum(drawn == 0) == zeros
-
-
-def test_groups_without_any_reward():
-    task = np.array([0.0, 0.0, 0.0, 0.1, -1.0, 0.0])
-    np.testing.assert_array_equal(
-        in_unsolved_groups(task, 2), [True, True, False, False, True, True]
-    )
