@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from diffpo_jax.config import ObjectiveConfig, RLConfig, SpeedConfig
+from diffpo_jax.config import RLConfig, SpeedConfig
 
 
 def priced_rewards(
