@@ -3,10 +3,10 @@
     python -m diffpo_jax.main --config=configs/sudoku.py --workdir=runs/sudoku
 
 Hardware: one of two CPU cores (AMD EPYC), the other in use.
-Time: 10 to 15 minutes; base 3, RL 6 to 10, evaluation 1.
+Time: 9 to 10 minutes; base 2 to 3, RL 6, evaluation 1.
 Score: accuracy@calls on 1,024 test puzzles at price 1, seeds and data seeds 3, 4 and 5:
-  94.3 %@3.06, 89.8 %@2.80 and 90.3 %@2.73; the base under its best fixed rule 75.6, 69.5 and 72.3 %
-  there, and 93.4, 87.9 and 90.9 %@16 (docs/results.md).
+  87.5 %@3.38, 82.6 %@3.03 and 85.4 %@3.01; the base under its best fixed rule 65.1, 60.9 and 67.0 %
+  there, and 83.8, 77.9 and 79.8 %@16 (docs/results.md).
 
 Presets, as in --config=configs/sudoku.py:smoke ; several are separated by commas: smoke,d1
   default   the main job
