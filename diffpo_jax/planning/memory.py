@@ -43,9 +43,7 @@ def program_bytes(
       that the compiler refused, `temporaries` is what the compiler asked for; if its message does
       not say, `temporaries`, `sum` and `over` are None.
     """
-    # Arguments that are resident: the whole state, or the weights alone.
-    whole_state = hasattr(program.arguments[0], "opt_state")
-    counted = resident["weights"] + (resident["optimiser"] if whole_state else 0)
+    counted = bytes_per_device(program.arguments[: program.held])
     batch = bytes_per_device(program.arguments) - counted
     parts: dict[str, Any] = dict(resident) | {"batch": batch}
     if compiled.executable is None:

@@ -29,6 +29,7 @@ class Program(NamedTuple):
     function: Any  # jitted
     arguments: tuple[Any, ...]  # shapes with shardings
     times: int  # runs per RL step
+    held: int = 1  # of its arguments, the first ones, that a run keeps throughout
 
 
 class Step(NamedTuple):
@@ -105,7 +106,7 @@ def _with_arguments(
     if run.head_update is not None:
         own = state.params[update.HEAD], state.opt_state[update.HEAD]
         head_inputs = (*own, rollout, advantage, everywhere(key), scalar)
-        programs["head_update"] = Program(run.head_update, head_inputs, 1)
+        programs["head_update"] = Program(run.head_update, head_inputs, 1, held=2)
         rollout = rollout._replace(choices=None)
     draws = old = reference = None
     if config.mode != "sampler":
@@ -124,7 +125,7 @@ def _with_arguments(
         return programs
     learned = update.Batch(prompts, rollout, advantage, draws, old, reference, sets)
     inputs = (update.without_head(state), frozen, learned, scalar)
-    programs["update"] = Program(run.update, inputs, rl.inner_updates)
+    programs["update"] = Program(run.update, inputs, rl.inner_updates, held=2)
     return programs
 
 

@@ -282,6 +282,21 @@ def test_the_limit_is_compared_with_the_sum_of_all_parts(plan):
 
 # The following tests need TPU's compiler.
 
+
+def test_the_update_of_the_head_by_state_gets_rollouts_and_no_weights():
+    """Its own parameters and moments are held by the run; the record of the rollouts is not."""
+    found = planner.plan(
+        config("smoke,state", **{"model.layers": 1, "mesh.data": 8, "rl.head.minibatch": 64}),
+        topology.find("cpu:8"),
+    )
+    parts = {name: part["bytes"] for name, part in found["programs"].items()}
+    assert set(parts) == {"rollout", "head_update"}
+    rows, size, recorded, width = 16 * 2 // 8, 16, 8, 32
+    record = 4 * rows * recorded * (size * width + size * size)  # hidden states and clashes alone
+    assert record < parts["head_update"]["batch"] < 1.5 * record
+    assert 0 < parts["rollout"]["batch"] < record
+
+
 needs_libtpu = pytest.mark.skipif(
     not topology.has_libtpu(), reason="libtpu is not installed: pip install 'jax[tpu]'"
 )
