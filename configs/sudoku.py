@@ -34,6 +34,7 @@ def get_config(preset: str = "default") -> ml_collections.ConfigDict:
     presets.joint_by_state(config)
     # Prompts are drawn by how often their number of empty cells gives right and wrong rollouts.
     config.rl.candidates, config.sampler.temperature = 4, 0.7
+    # A prompt that no rollout solves would teach the denoiser to fail in fewer calls.
     config.rl.objective.drop_unsolved = True
     return presets.apply(config, preset, SIZES, "configs/sudoku.py")
 

@@ -3,10 +3,10 @@
     python -m diffpo_jax.study --config=configs/studies/control.py --workdir=runs/control
 
 "more demonstrations" goes on with the base's own training for about as many denoiser calls as RL
-takes, a gradient counted as one call.  The bases of the recipe are shown few answers; what answers
-to all prompts would give is one more arm, the ceiling:
-`"all: pretrain.steps=3600 pretrain.demonstrations.count=None rl.steps=0 mode=model
-sampler.rule=entropy_sum"`, on Sudoku with `pretrain.demonstrations.difficulty=None`.
+takes, a gradient counted as one call.  On Sudoku the base of the recipe is shown few answers; what
+answers to all prompts would give is one more arm, the ceiling:
+`"all: pretrain.steps=3600 pretrain.demonstrations.count=None
+pretrain.demonstrations.difficulty=None rl.steps=0 mode=model sampler.rule=entropy_sum"`.
 
 Hardware: two CPU cores (AMD EPYC).
 Time: 12 to 15 minutes a seed on one core for each control.

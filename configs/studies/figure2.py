@@ -12,21 +12,12 @@ Presets are those of configs/sudoku.py, as in --config=configs/studies/figure2.p
 --config.run.init_from=runs/sudoku measures the base model of a finished run.
 """
 
-import pathlib
-
 import ml_collections
 
-from diffpo_jax.config import StudyConfig, convert
-
-_TASKS = pathlib.Path(__file__).parent.parent
+from diffpo_jax.config import presets
 
 
 def get_config(preset: str = "default") -> ml_collections.ConfigDict:
     """Returns the study of a task's preset."""
-    words = preset.split(",")
-    task = "countdown" if "countdown" in words else "sudoku"
-    rest = ",".join(word for word in words if word != task) or "default"
-    config = convert.as_config_dict(StudyConfig())
     # The paper's sampler: a base has no head that sees each state.
-    config.run = convert.dict_from_file(f"{_TASKS / task}.py:{rest},prompt")
-    return config
+    return presets.measurement(__file__, preset, "prompt")

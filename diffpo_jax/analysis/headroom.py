@@ -25,10 +25,7 @@ def best_dial_per_prompt(
     Returns:
       {"price", "accuracy", "nfe"} for each price.
     """
-    return [
-        {"price": price, "accuracy": float(p.correct.mean()), "nfe": float(p.nfe.mean())}
-        for price, p in zip(prices, choose_dials(points, points, prices))
-    ]
+    return as_frontier(choose_dials(points, points, prices), prices)
 
 
 def choose_dials(
@@ -50,3 +47,13 @@ def choose_dials(
         best = np.argmax(share - price * calls, axis=0)
         result.append(Outcomes(correct[best, rows], nfe[best, rows], points[0].prompt))
     return result
+
+
+def as_frontier(
+    chosen: Sequence[Outcomes], prices: Sequence[float] = PRICES
+) -> list[dict[str, float]]:
+    """{"price", "accuracy", "nfe"} of what `choose_dials` returns."""
+    return [
+        {"price": price, "accuracy": float(p.correct.mean()), "nfe": float(p.nfe.mean())}
+        for price, p in zip(prices, chosen)
+    ]

@@ -349,3 +349,20 @@ def comparison(
     config.grid.tasks = tuple(f"{configs}/{task}.py:{preset}" for task in tasks)
     config.grid.arms = tuple(f"{label}: {fields}" for label, fields in arms.items())
     return config
+
+
+def measurement(file: str, preset: str, algorithm: str) -> ConfigDict:
+    """A study that measures one run of Sudoku or, with "countdown" among the presets, of Countdown.
+
+    Args:
+      file: `__file__` of the study's config, in configs/studies/.
+      preset: of the task's config file.
+      algorithm: a preset that is applied last.
+    """
+    words = preset.split(",")
+    task = "countdown" if "countdown" in words else "sudoku"
+    rest = ",".join(word for word in words if word != task) or "default"
+    config = convert.as_config_dict(StudyConfig())
+    path = pathlib.Path(file).parent.parent / task
+    config.run = convert.dict_from_file(f"{path}.py:{rest},{algorithm}")
+    return config

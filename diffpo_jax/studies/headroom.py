@@ -21,6 +21,7 @@ from jaxtyping import Array, Float
 
 from diffpo_jax.analysis import bootstrap, headroom
 from diffpo_jax.analysis.bootstrap import Outcomes
+from diffpo_jax.analysis.summary import base_curves
 from diffpo_jax.arrays import rng
 from diffpo_jax.arrays.types import Params
 from diffpo_jax.config import HeadroomConfig, StudyConfig
@@ -67,12 +68,11 @@ def run(config: StudyConfig, workdir: str) -> dict[str, Any]:
     expected = predict(learned_from, tested_on.features, config.headroom, config.run.seed)
     by_prompt = headroom.choose_dials(expected, tested_on.points)
     gains = bootstrap.paired_gains(tested_on.points, by_prompt, None, seed=config.run.seed)
-    rule = setup.config.base_rule
     result = {
-        "rule": rule,
-        "base": {rule: summary["base"]["frontier"]} | summary["base"]["rules"],
+        "rule": setup.config.base_rule,
+        "base": base_curves(summary),
         "prices": list(headroom.PRICES),
-        "predicted": _frontier(by_prompt),
+        "predicted": headroom.as_frontier(by_prompt),
         "hindsight": headroom.best_dial_per_prompt(tested_on.points),
         "gain_predicted": gains["mean"],
         "trained": summary["trained"]["frontier"],
@@ -165,10 +165,3 @@ class _Predictor(nn.Module):
             x = nn.relu(nn.Dense(self.width, name=name)(x))
         logits, calls = jnp.split(nn.Dense(2 * self.dials, name="out")(x), 2, axis=-1)
         return logits, 1 + nn.softplus(calls)
-
-
-def _frontier(points: Sequence[Outcomes]) -> list[dict[str, float]]:
-    return [
-        {"price": price, "accuracy": float(p.correct.mean()), "nfe": float(p.nfe.mean())}
-        for price, p in zip(headroom.PRICES, points)
-    ]
