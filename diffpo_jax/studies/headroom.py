@@ -12,7 +12,6 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -26,6 +25,7 @@ from diffpo_jax.arrays import rng
 from diffpo_jax.arrays.types import Params
 from diffpo_jax.config import HeadroomConfig, StudyConfig
 from diffpo_jax.evaluation import evaluator
+from diffpo_jax.models.outcome_predictor import OutcomePredictor
 from diffpo_jax.report import headroom as report
 from diffpo_jax.report import picture
 from diffpo_jax.run import base_model, experiment
@@ -116,7 +116,7 @@ def predict(
         jnp.asarray(np.stack([getattr(p, name) for p in examined.points], axis=1), jnp.float32)
         for name in ("correct", "nfe")
     )
-    network = _Predictor(config.width, right.shape[1])
+    network = OutcomePredictor(config.width, right.shape[1])
     rows = np.arange(len(inputs))
     held_out, seen = rows[::_HELD_OUT], np.delete(rows, rows[::_HELD_OUT])
     if not len(seen):
@@ -151,17 +151,3 @@ def predict(
     logits, expected = jax.device_get(network.apply(best, jnp.asarray((features - mean) / scale)))
     share = 1 / (1 + np.exp(-logits.astype(np.float64)))
     return [Outcomes(*columns) for columns in zip(share.T, expected.T)]
-
-
-class _Predictor(nn.Module):
-    """Maps features [N D] to the logit of a right answer and the calls at each dial, both [N C]."""
-
-    width: int
-    dials: int
-
-    @nn.compact
-    def __call__(self, x: Float[Array, "N D"]) -> tuple[Float[Array, "N C"], Float[Array, "N C"]]:
-        for name in ("first", "second"):
-            x = nn.relu(nn.Dense(self.width, name=name)(x))
-        logits, calls = jnp.split(nn.Dense(2 * self.dials, name="out")(x), 2, axis=-1)
-        return logits, 1 + nn.softplus(calls)
