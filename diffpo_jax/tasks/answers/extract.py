@@ -1,17 +1,22 @@
-"""Finds the answer in a completion: between tags, in a LaTeX box, or all of it.
+r"""Finds the answer in a completion: between tags, in a LaTeX box, or all of it.
+
+A mark that holds nothing is no mark: in "\boxed{5}. The answer is in \boxed{}." the answer is 5.
 
 No function raises, and every function takes time linear in the text, whatever the text.
 """
 
 import re
 
+from diffpo_jax.tasks.answers import dress
+
 _TAG = re.compile("<(/?)answer>")
-_BOX = re.compile(r"\\(?:boxed|fbox)\s*\{")
-_BRACE = re.compile(r"\\.|[{}]", re.DOTALL)  # an escaped brace opens and closes nothing
+_BOX = re.compile(r"\\(?:boxed|fbox)(?![A-Za-z])\s*")
+_OPEN_BOX = re.compile(r"\\[A-Za-z]+\s*+|\\.|[^\s$\\]", re.DOTALL)
+_PUNCTUATION = re.compile(r"[.,;:!?]+$")
 
 
 def last_tag(text: str) -> str | None:
-    """The text of the last closed <answer>...</answer>, stripped, or None.
+    """The text of the last closed <answer>...</answer> that holds any, stripped, or None.
 
     A pair is an opening tag and the nearest closing tag, with no opening tag between them: of
     nested pairs the innermost counts.
@@ -21,27 +26,48 @@ def last_tag(text: str) -> str | None:
         if not tag[1]:
             opened = tag.end()
         elif opened is not None:
-            answer, opened = text[opened : tag.start()].strip(), None
+            answer, opened = text[opened : tag.start()].strip() or answer, None
     return answer
 
 
 def last_boxed(text: str) -> str | None:
-    r"""The contents of the last \boxed{...} or \fbox{...}, stripped.
+    r"""The contents of the last closed \boxed{...} or \fbox{...} that has any, stripped, or None.
 
-    Braces are matched; escaped ones (\{) are text.  Of nested boxes the inner one is the last.
-    None if there is no box, or if the last one is not closed.
+    Braces are matched; escaped ones (\{) are text.  Of nested boxes the inner one is the last.  A
+    box without braces, \boxed5 or \boxed\frac{1}{2}, reaches to the next space, dollar or line.
     """
-    start = None
-    for box in _BOX.finditer(text):
+    # From the last box to the first.  A box that is not closed makes the rest of the text be read
+    # once more, so only a few of them are tried.
+    for box in list(_BOX.finditer(text))[: -_TRIES - 1 : -1]:
         start = box.end()
-    if start is None:
-        return None
-    depth = 1
-    for brace in _BRACE.finditer(text, start):
-        depth += {"{": 1, "}": -1}.get(brace[0], 0)
-        if not depth:
-            return text[start : brace.start()].strip()
+        if text.startswith("{", start):
+            end = dress.closing_brace(text, start + 1)
+            answer = text[start + 1 : end].strip() if end is not None else ""
+        else:
+            answer = _without_braces(text, start)
+        if answer:
+            return answer
     return None
+
+
+_TRIES = 8  # boxes that are empty or not closed
+
+
+def _without_braces(text: str, start: int) -> str:
+    """What a box without braces holds: up to a space, a dollar, or the end of the formula."""
+    position = start
+    while position < len(text):
+        if text[position] == "{":
+            end = dress.closing_brace(text, position + 1)
+            if end is None:
+                return ""
+            position = end + 1
+            continue
+        piece = _OPEN_BOX.match(text, position)
+        if piece is None or piece[0] in (r"\)", r"\]", "}", "<"):
+            break
+        position = piece.end()
+    return _PUNCTUATION.sub("", text[start:position].strip())
 
 
 def read(text: str, kind: str) -> str | None:
@@ -49,13 +75,15 @@ def read(text: str, kind: str) -> str | None:
 
     Args:
       kind: `config.task.prompt.answer`.  "text": the whole text; "tags": the last answer tag, or
-        else the last box; "boxed": the last box, or else the last answer tag.
+        the last box in it, or else the last box; "boxed": the last box, or else the last answer
+        tag.
     """
     if kind == "text":
         return text.strip() or None
-    finders = (last_tag, last_boxed) if kind == "tags" else (last_boxed, last_tag)
-    found = (finder(text) for finder in finders)
-    return next((answer for answer in found if answer is not None), None)
+    tag = last_tag(text)
+    if kind == "boxed" or tag is None:
+        return last_boxed(text) or tag
+    return last_boxed(tag) or tag
 
 
 def mark(answer: str, kind: str) -> str:
