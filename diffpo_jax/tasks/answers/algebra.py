@@ -1,4 +1,4 @@
-"""Whether mathematical answers are equal: by string rules and numbers first, then by algebra.
+"""Whether mathematical answers are equal: by their forms and numbers first, then by algebra.
 
 Algebra runs in worker processes that are killed at a time limit (see `workers`).  A comparison that
 was killed is logged and counts as not equal.

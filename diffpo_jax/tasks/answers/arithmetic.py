@@ -1,8 +1,8 @@
 r"""Evaluates arithmetic expressions exactly and safely: + - * / and brackets over whole numbers.
 
 Python's `eval` is not used.  Length, depth and digits are bounded, so no text takes long.  The
-signs × ⋅ · ÷ − and LaTeX's \times \cdot \div \left \right are understood.  Powers, floor division,
-decimal points and multiplication without a sign are not.
+signs × ⋅ · ÷ − and LaTeX's \frac{6}{2} \times \cdot \div \left \right { } are understood.  Powers,
+floor division, decimal points and multiplication without a sign are not.
 
 `python_value` gives the value by Python's own rules, within bounds.  Only the verdicts of d1, which
 passes answers to `eval`, need it.
@@ -14,13 +14,23 @@ from collections.abc import Callable, Mapping
 from fractions import Fraction
 from typing import Any, NamedTuple
 
+from diffpo_jax.tasks.answers import dress
+
 MOST_CHARACTERS = 400  # of an expression
 MOST_DIGITS = 12  # of a number
 MOST_DEPTH = 32  # operators and brackets that wait for their operands
 
 _SIGNS = {"×": "*", "⋅": "*", "·": "*", "÷": "/", "−": "-"}
 _LATEX = {"\\times": "*", "\\cdot": "*", "\\div": "/", "\\left": " ", "\\right": " "}
-_TOKENS = re.compile(r"[0-9]+|\*\*|//|\\[A-Za-z]+|.", re.DOTALL)
+_LATEX |= {
+    "{": "(",
+    "}": ")",
+    "[": "(",
+    "]": ")",
+    **dict.fromkeys(("\\,", "\\;", "\\!", "\\ "), " "),
+}
+_TOKENS = re.compile(r"[0-9]+|\*\*|//|\\(?:[A-Za-z]+|.)|.", re.DOTALL)
+_FRACTION = re.compile(r"\\[dtc]?frac\s*(?=[0-9{])")
 _PYTHON_TOKENS = re.compile(r"[0-9]+\.[0-9]*|\.[0-9]+|[0-9]+|\*\*|//|.", re.DOTALL)
 _PYTHON_CHARACTERS = 1000
 _PYTHON_DEPTH = 200
@@ -58,7 +68,7 @@ def evaluate(text: str) -> Evaluated:
     if len(text) > MOST_CHARACTERS:
         raise ExpressionError(f"{len(text)} characters: more than {MOST_CHARACTERS}")
     items, numbers = [], []
-    for token in _TOKENS.findall(text):
+    for token in _TOKENS.findall(_with_slashes(text)):
         token = _SIGNS.get(token) or _LATEX.get(token) or token
         if token.isspace():
             continue
@@ -76,6 +86,31 @@ def evaluate(text: str) -> Evaluated:
     except ZeroDivisionError:
         raise ExpressionError("division by zero") from None
     return Evaluated(value, tuple(numbers))
+
+
+def _with_slashes(text: str) -> str:
+    r"""The text with \frac{6}{2} as ((6)/(2)), the innermost and last fraction first."""
+    for _ in range(MOST_DEPTH):
+        found = [match for match in _FRACTION.finditer(text)][-1:]
+        if not found:
+            break
+        top, after_top = _argument(text, found[0].end())
+        bottom, after = _argument(text, after_top)
+        text = f"{text[: found[0].start()]}(({top})/({bottom})){text[after:]}"
+    return text
+
+
+def _argument(text: str, start: int) -> tuple[str, int]:
+    """The argument of a command that begins at `start`, and the place after it."""
+    start += len(text[start:]) - len(text[start:].lstrip())
+    if text.startswith("{", start):
+        end = dress.closing_brace(text, start + 1)
+        if end is None:
+            raise ExpressionError("a brace is not closed")
+        return text[start + 1 : end], end + 1
+    if not re.match("[0-9]", text[start:]):
+        raise ExpressionError("a fraction without a number")
+    return text[start], start + 1
 
 
 def python_value(text: str) -> int | float | complex | None:

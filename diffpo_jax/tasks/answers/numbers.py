@@ -1,11 +1,13 @@
 """Reads numbers exactly, as people write them: signs, commas, currencies, units, fractions.
 
-    -3    −3    +3    1,234    1{,}234    18.0    .5    $18    -$5    $-5    18 dollars    50%
-    1/2   \\frac{1}{2}   \\frac12   1 1/2   1\\frac{1}{2}   ½   18\\text{ cm}   18 m^2   x = 18
+    -3    −3    —3    - $5    -(5)    negative 5    1,234    1{,}234    18.0    .5    $18    50%
+    1/2   \\frac{1}{2}   1 1/2   1\\frac{1}{2}   ½   18\\text{ cm}   18 m^2   x = 18
+    3 million    $3M    3k    2 dozen
 
 A percent sign is a unit like any other: 50% reads as 50, as in the gold answers of GSM8K.
-Exponents (1e6, 10^6), words (eighteen, 2 million) and commas that do not separate thousands
-(1,2 or 10,00) are not understood, and the digits around them are not read as one number.
+
+A number that something changes is not read as if that were not there: 2x, 5\\pi, \\sqrt{2}, 10^6,
+1e6, 2/3/4, 5 squared, half of 10, 3 and a half, ±5, or commas that do not separate thousands.
 
 No function raises, and every function takes time linear in the text, whatever the text.
 """
@@ -13,23 +15,30 @@ No function raises, and every function takes time linear in the text, whatever t
 import re
 from fractions import Fraction
 
+from diffpo_jax.tasks.answers import dress, units
+
 LONGEST = 100  # characters of a number; longer ones are not read
+
+_GONE = "\0"  # in place of dress inside the text: digits around it do not join
 
 _TRANSLATION = str.maketrans(
     {
         # Minus signs and dashes, also full-width and small ones.
-        **dict.fromkeys("\u2212\u2010\u2011\u2012\u2013\ufe63\uff0d", "-"),
+        **dict.fromkeys("\u2212\u2010\u2011\u2012\u2013\u2014\ufe63\uff0d", "-"),
         "\uff0b": "+",
         "\u2044": "/",  # fraction slash
         "\u2215": "/",  # division slash
         "\uff05": "%",
+        "\u2248": "=",  # is about
         "\xa0": " ",
         "\u2009": " ",
         "\u202f": " ",
+        _GONE: " ",
         **{
             sign: f" {value} "
             for sign, value in {"½": "1/2", "⅓": "1/3", "⅔": "2/3", "¼": "1/4", "¾": "3/4"}.items()
         },
+        **{sign: f"^{value}" for value, sign in enumerate("⁰¹²³⁴⁵⁶⁷⁸⁹")},
     }
 )
 
@@ -38,29 +47,45 @@ _ARGUMENT = r"(?:\{\s?(-?[0-9]++(?:\.[0-9]++)?)\s?\}|([0-9]))"
 _FRACTION = re.compile(r"([0-9]?)\s?\\[dtc]?frac\s?" + _ARGUMENT + r"\s?" + _ARGUMENT)
 _THOUSANDS = re.compile(r"(?<=[0-9])(?:\{,\}|\\!,(?:\\!)?|,\\!|\\,)(?=[0-9]{3})")
 # Commands whose contents alone matter.
-_WRAPPER = re.compile(r"\\(?:text(?:bf|rm|it)?|mathrm|mathbf|mbox|boxed|left|right|displaystyle)\b")
-_SPACING = re.compile(r"\\[,;:! ]|\\q?quad\b|[{}]|\\(?=[$%#])")
+_WRAPPER = re.compile(
+    r"\\(?:text(?:bf|rm|it)?|mathrm|mathbf|mbox|boxed|left|right|displaystyle)(?![A-Za-z])"
+)
+_SPACING = re.compile(r"\\[,;:! ]|\\q?quad(?![A-Za-z])|~")
+_MARKS = re.compile(r"[{}]|\\(?=[$%#])")
 # The 2 of cm^2 and m^{2}, and degrees, which are not numbers.
 _POWER_OF_UNIT = re.compile(r"(?<=[A-Za-z}])\s?\^\s?(?:[0-9]|\{[0-9]\})(?![0-9])")
-_DEGREES = re.compile(r"\^\s?(?:\\circ\b|\{\s?\\circ\s?\}|°)|°|\\degree\b")
+_DEGREES = re.compile(r"\^\s?(?:\\circ(?![A-Za-z])|\{\s?\\circ\s?\}|°)|°|\\degree(?![A-Za-z])")
+_MINUS_WORDS = re.compile(r"\b(?:negative|minus)\s+(?=[$£€¥₹(\s]*[0-9.])", re.IGNORECASE)
+_EQUALS = re.compile(r"=|\\approx(?![A-Za-z])")
 
 _DECIMAL = r"(?:[0-9]{1,3}(?:,[0-9]{3})++(?![0-9,])|[0-9]++)(?:\.[0-9]++)?"
 _NUMBER = re.compile(
-    r"(?:(?<![0-9A-Za-z)\]}.])(?P<sign>[-+]))?"  # in 10-3 the 3 has no sign
-    r"[$£€¥₹]?\s?(?P<inner>(?<![0-9A-Za-z)\]}.\s])[-+])?"  # $-5
-    r"(?:(?P<mixed>[0-9]++)\s(?P<over>[0-9]++)/(?P<under>[0-9]++)"
+    r"(?P<mixed>[0-9]++)\s(?P<over>[0-9]++)/(?P<under>[0-9]++)"
     rf"|(?P<top>{_DECIMAL}|(?<![0-9])\.[0-9]++)"
-    rf"(?:\s?/\s?(?P<bottom>{_DECIMAL}))?)"
+    rf"(?:\s?/\s?(?P<bottom>{_DECIMAL}))?"
 )
-# A unit of a few words, which may follow a number.  A single letter is more often a variable (5 x),
-# and some words change the number (5 or more, 5 times 3).
-_WORD = (
-    r"(?!(?:and|for|if|is|less|minus|more|not|or|over|plus|than|times|to|when)\b)"
-    r"(?:[A-Za-z][A-Za-z.]++|[ghlmsL])(?![A-Za-z])"
+_CURRENCIES = "$£€¥₹"
+_SCALE = re.compile(
+    rf"[\s{_GONE}]*-?(?P<word>hundred|thousand|million|billion|trillion|dozen|mil|mn|bn)s?(?![A-Za-z])"
+    rf"|[\s{_GONE}]?(?P<letter>(?-i:[kKMBm]))(?![A-Za-z])",
+    re.IGNORECASE,
 )
-_BESIDE = r"(?:[cmk]m|[km]g|m[lL]|ft|in|lbs?|oz|hrs?|min)(?![A-Za-z])"  # 5cm, but not 5ab
-_UNIT = re.compile(
-    rf"(?:\s*+[%€£¥₹$]|(?:\s++{_WORD}|{_BESIDE})(?:\s?/\s?{_WORD}|\s{_WORD}){{0,3}})?\s*+\.?\s*+"
+_LETTERS = {"k": 10**3, "m": 10**6, "b": 10**9}
+_OPENING = f" \n\t{_GONE}({_CURRENCIES}"
+_CURRENCY = re.compile(rf"[{_CURRENCIES}][\s{_GONE}]*$")
+_GLUED_BEFORE = re.compile(r"(?<![A-Za-z])(?!(?:Rs|USD|EUR|US|GBP)$)[A-Za-z]+$|[0-9],$")
+_BESIDE = re.compile(r"[A-Za-z]+")
+_SHORT = {"g", "h", "l", "m", "s", "L", "st", "nd", "rd", "th", "am", "pm", "yr", "yrs", "lbs"}
+_CHANGED_AFTER = re.compile(
+    rf"[\s{_GONE})]*(?:\^|_|\\|/|\*|×|÷|!(?!\s*$)|√|(?:squared|cubed|factorial|hal(?:f|ves)|"
+    r"thirds?|fourths?|fifths?|sixths?|sevenths?|eighths?|ninths?|(?:ten|hundred|thousand|million|billion)ths?|"
+    r"and (?:a|one|three) (?:half|third|quarter|fourth)s?|times)(?![A-Za-z]))",
+    re.IGNORECASE,
+)
+_CHANGED_BEFORE = re.compile(
+    r"(?:\\[A-Za-z]+|[\^_√*×÷/0-9]|[0-9A-Za-z]\.|(?<![A-Za-z])(?:not|half of|half|twice|double|"
+    r"triple|times|root of|square of|cube of|negative|minus))\s*$",
+    re.IGNORECASE,
 )
 
 
@@ -68,30 +93,20 @@ def read(text: str) -> Fraction | None:
     """The one number in a short answer, whatever words and units surround it, or None.
 
     Only the text after the last equals sign counts (8 + 10 = 18).  If several numbers remain
-    (17 or 18), there is no answer.
+    (17 or 18), or commands of LaTeX that are not understood, there is no answer.
     """
-    numbers = list(_NUMBER.finditer(_clean(text.rpartition("=")[2])))
-    return _value(numbers[0]) if len(numbers) == 1 else None
+    text = _clean(_EQUALS.split(dress.remove(text))[-1])
+    numbers = list(_NUMBER.finditer(text))
+    if len(numbers) != 1 or re.search(r"\\[A-Za-z]|[0-9]!", text):
+        return None
+    return _value(text, numbers[0])
 
 
 def read_last(text: str) -> Fraction | None:
     """The last number in a text of any length, or None."""
-    numbers = list(_NUMBER.finditer(_clean(text)))
-    return _value(numbers[-1]) if numbers else None
-
-
-def read_exact(text: str) -> Fraction | None:
-    """The number if the text is nothing but a number, or None.
-
-    A currency, a unit, a percent sign and a closing full stop are allowed.  Unlike `read`, this
-    finds no number in 2x + 1 and "about 3".
-    """
-    text = _clean(text).strip()
-    match = _NUMBER.match(re.sub(r"^([-+])\s+", r"\1", text))
-    if match is None:
-        return None
-    rest = match.string[match.end() :]
-    return _value(match) if _UNIT.fullmatch(rest) else None
+    text = _clean(text)
+    numbers = list(_NUMBER.finditer(text))
+    return _value(text, numbers[-1]) if numbers else None
 
 
 def _clean(text: str) -> str:
@@ -101,10 +116,10 @@ def _clean(text: str) -> str:
         text = _THOUSANDS.sub(lambda m: "" if m[0] == "\\," else ",", text)
         text = _FRACTION.sub(_slash, text)
         text = _DEGREES.sub(" ", text)
-        text = _WRAPPER.sub(" ", text)
+        text = _WRAPPER.sub(_GONE, text)
         text = _POWER_OF_UNIT.sub(" ", text)
-        text = _SPACING.sub(" ", text)
-    return text
+        text = _MARKS.sub(_GONE, _SPACING.sub(" ", text))
+    return _MINUS_WORDS.sub("-", text)
 
 
 def _slash(match: re.Match[str]) -> str:
@@ -114,8 +129,15 @@ def _slash(match: re.Match[str]) -> str:
     return f"{before} {top}/{bottom}" if before else f"{top}/{bottom}"
 
 
-def _value(match: re.Match[str]) -> Fraction | None:
+def _value(text: str, match: re.Match[str]) -> Fraction | None:
+    """The value of a number with its sign and scale, or None if something else changes it."""
     if len(match[0]) > LONGEST:
+        return None
+    before = text[max(0, match.start() - LONGEST) : match.start()]
+    after = text[match.end() : match.end() + LONGEST]
+    sign = _sign(before)
+    scale, rest = _scale(after, _CURRENCY.search(before) is not None)
+    if sign is None or scale is None or _CHANGED_AFTER.match(rest):
         return None
     part = match.groupdict()
     top, bottom = part["top"] or part["over"], part["bottom"] or part["under"] or "1"
@@ -123,4 +145,43 @@ def _value(match: re.Match[str]) -> Fraction | None:
     if not divisor:
         return None
     value = Fraction(part["mixed"] or 0) + Fraction(top.replace(",", "")) / divisor
-    return -value if "-" in (part["sign"], part["inner"]) else value
+    return sign * scale * value
+
+
+def _sign(before: str) -> int | None:
+    """1 or -1 by the text before a number, or None if that changes the number otherwise."""
+    front = before.rstrip(_OPENING)
+    signs = re.search(rf"[-+±{_GONE}\s]*$", front)[0]
+    marks = [c for c in signs if c in "-+±"]
+    if not marks or front[-1:] not in marks:
+        return None if _CHANGED_BEFORE.search(front) or _GLUED_BEFORE.search(before) else 1
+    bare = front[: len(front) - len(signs)]
+    operand = bare[-1:].isalnum() or bare[-1:] in tuple(")]}%")
+    glued = front[-2:-1] not in ("", " ", "\n", "\t", _GONE) or before == front == bare
+    apart = before[len(front) :][:1].isspace()
+    if operand and (glued or apart):
+        return 1 if len(marks) == 1 else None  # 10-3, or a dash after a word
+    if len(marks) > 1 or marks == ["±"] or (not operand and _CHANGED_BEFORE.search(bare)):
+        return None
+    return -1 if marks == ["-"] else 1
+
+
+def _scale(after: str, currency: bool) -> tuple[int | None, str]:
+    """The factor that words or letters after a number give it, and the text after them.
+
+    The factor is None if letters stand beside the number that are neither a factor nor a unit.
+    """
+    scale = 1
+    while found := _SCALE.match(after):
+        if found["word"]:
+            scale *= units.SCALES[found["word"].lower()]
+        elif scale == 1 and (found["letter"] != "m" or currency):
+            scale = _LETTERS[found["letter"].lower()]
+        else:
+            break
+        after = after[found.end() :]
+    beside = _BESIDE.match(after)
+    if beside and scale == 1:
+        known = beside[0] in _SHORT or units.is_known(beside[0])
+        return (1 if known else None), after
+    return scale, after

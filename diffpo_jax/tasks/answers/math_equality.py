@@ -1,0 +1,397 @@
+r"""Whether two mathematical answers are the same, form by form.
+
+Expressions are compared exactly.  There is one rule for approximations, in all forms: an answer
+that is a decimal is only right if it has the gold's value; if the gold is a decimal, an answer
+without decimals (22/7, \pi, \sqrt{2}) is also right if it rounds to the gold at the gold's own
+decimals.
+
+A unit, and the name before an equals sign, may be left out or added, but not differ.
+"""
+
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from fractions import Fraction
+from typing import NamedTuple, Protocol
+
+from diffpo_jax.tasks.answers import units
+from diffpo_jax.tasks.answers.math_tree import (
+    Answer,
+    Apply,
+    Brackets,
+    Collection,
+    Expression,
+    InBase,
+    Matrix,
+    Name,
+    NotUnderstood,
+    Number,
+    Quantity,
+    Relation,
+    Union,
+    Words,
+)
+
+_MOST_EXPONENT = 1_000
+_MOST_BITS = 20_000
+_MIRRORED = {"<": ">", ">": "<", "le": "ge", "ge": "le", "=": "=", "ne": "ne"}
+_INFINITY = Name("infty")
+
+
+class Undecided(Exception):
+    """The comparison needs algebra."""
+
+
+class Algebra(Protocol):
+    """How expressions are compared.  Both functions may raise `Undecided`."""
+
+    def same(self, gold: Expression, answer: Expression) -> bool:
+        """Whether an answer has the gold's value, or rounds to it (see the module's docstring)."""
+        ...
+
+    def proportional(self, gold: Expression, answer: Expression, positive: bool) -> bool:
+        """Whether their ratio is a constant other than 0, and positive if it must be."""
+        ...
+
+
+class Exact:
+    """Compares rational numbers, and expressions that are written alike."""
+
+    def same(self, gold: Expression, answer: Expression) -> bool:
+        """See `Algebra`."""
+        if gold == answer:
+            return True
+        try:
+            a, b = rational(gold), rational(answer)
+        except ZeroDivisionError:
+            return False
+        if a is None or b is None:
+            raise Undecided
+        return a == b or (not terminates(b) and rounds_to(gold, answer, lambda: b))
+
+    def proportional(self, gold: Expression, answer: Expression, positive: bool) -> bool:
+        """See `Algebra`."""
+        del positive
+        if gold == answer:
+            return True
+        raise Undecided
+
+
+def equal(gold: Answer, answer: Answer, algebra: Algebra) -> bool:
+    """Whether an answer is the gold answer.
+
+    Raises `Undecided` if `algebra` does, and `NotUnderstood` if two signs are plus-minus.
+    """
+    return _equal_statements(_statement(gold), _statement(answer), algebra)
+
+
+# Statements: a value, perhaps with the name that it is the value of.
+
+
+class _Statement(NamedTuple):
+    """A value or several that must all be equal (x = 1+2 = 3), the name before it, the relation."""
+
+    subject: str
+    values: tuple[Answer, ...]
+    relation: Relation | None
+
+
+def _statement(answer: Answer) -> _Statement:
+    if isinstance(answer, Collection):
+        return _of_collection(answer)
+    if not isinstance(answer, Relation):
+        return _Statement("", (_value(answer),), None)
+    if answer.subject and set(answer.signs) in ({"="}, {"in"}):
+        values = tuple(_value(side) for side in answer.sides[1:])
+        return _Statement(answer.subject, values, answer)
+    name, interval = _interval(answer)
+    return _Statement(name, () if interval is None else (interval,), answer)
+
+
+def _of_collection(answer: Collection) -> _Statement:
+    """x < 1 or x > 2 is a union of intervals; other collections stay what they are."""
+    if answer.joined == "or" and all(isinstance(item, Relation) for item in answer.items):
+        found = [_interval(item) for item in answer.items]
+        names = {name for name, _ in found}
+        parts = tuple(interval for _, interval in found if interval is not None)
+        if len(names) == 1 and len(parts) == len(found):
+            return _Statement(names.pop(), (Union(parts),), None)
+    return _Statement("", (_value(answer),), None)
+
+
+def _value(answer: Answer) -> Answer:
+    """The value with plus-minus written out as two values."""
+    if isinstance(answer, Quantity):
+        both = [Quantity(value, answer.unit) for value in _both_signs(answer.value)]
+        return both[0] if len(both) == 1 else Collection(tuple(both))
+    if isinstance(answer, Collection):
+        values = [_value(item) for item in answer.items]
+        spread = [
+            value.items
+            if isinstance(item, Quantity) and isinstance(value, Collection)
+            else (value,)
+            for item, value in zip(answer.items, values)
+        ]
+        return Collection(tuple(itertools.chain.from_iterable(spread)))
+    return answer
+
+
+def _both_signs(value: Expression) -> list[Expression]:
+    if not isinstance(value, Apply):
+        return [value]
+    choices = [_both_signs(operand) for operand in value.operands]
+    if sum(len(choice) > 1 for choice in choices) + (value.function == "pm") > 1:
+        raise NotUnderstood("two signs may be chosen together or apart")
+    found = []
+    for operands in itertools.product(*choices):
+        if value.function == "pm":
+            first, second = operands
+            found += [
+                Apply("+", (first, second)),
+                Apply("+", (first, Apply("-", (second,)))),
+            ]
+        else:
+            found.append(Apply(value.function, operands))
+    return found
+
+
+def _interval(relation: Relation) -> tuple[str, Brackets | None]:
+    """An inequality in one variable as an interval: -2 < x <= 7 is (-2, 7] for x."""
+    sides, signs = list(relation.sides), list(relation.signs)
+    if signs[0] in (">", "ge"):
+        sides, signs = sides[::-1], [_MIRRORED[sign] for sign in signs[::-1] if sign in _MIRRORED]
+    if len(signs) != len(sides) - 1 or not set(signs) <= {"<", "le"}:
+        return "", None
+    names = [
+        (place, side.value.name)
+        for place, side in enumerate(sides)
+        if isinstance(side, Quantity)
+        and isinstance(side.value, Name)
+        and side.value.name not in ("pi", "e", "i", "infty")
+    ]
+    if len(names) != 1 or len(sides) > 3 or not all(isinstance(s, Quantity) for s in sides):
+        return "", None
+    ((place, name),) = names
+    if len(sides) == 3 and place != 1:
+        return "", None
+    others = [side.value for i, side in enumerate(sides) if i != place]
+    if any(_has_variable(other) for other in others):
+        return "", None
+    low: Answer = Quantity(Apply("-", (_INFINITY,)))
+    high: Answer = Quantity(_INFINITY)
+    opening, closing = "(", ")"
+    if place > 0:
+        low, opening = sides[place - 1], "[" if signs[place - 1] == "le" else "("
+    if place < len(sides) - 1:
+        high, closing = sides[place + 1], "]" if signs[place] == "le" else ")"
+    return name, Brackets(opening, closing, (low, high))
+
+
+def _has_variable(value: Expression) -> bool:
+    if isinstance(value, Apply):
+        return any(_has_variable(operand) for operand in value.operands)
+    return isinstance(value, Name) and value.name not in ("pi", "e", "i", "infty")
+
+
+def _equal_statements(gold: _Statement, answer: _Statement, algebra: Algebra) -> bool:
+    named = gold.subject and answer.subject and gold.subject != answer.subject
+    comparable = gold.values and answer.values and not named
+    # A chain of equations is right if all its sides are.
+    if comparable and all(_equal_values(gold.values[-1], v, algebra) for v in answer.values):
+        return True
+    if gold.relation is None and answer.relation is not None and not answer.subject:
+        # 8 + 15 = 23 is 23, but x^2+1 = 0 is not 0.
+        equation = set(answer.relation.signs) == {"="}
+        return equation and all(
+            _equal_values(gold.values[-1], _value(side), algebra) for side in answer.relation.sides
+        )
+    if gold.relation is None or answer.relation is None:
+        return False
+    return _equal_relations(gold.relation, answer.relation, algebra)
+
+
+# Values.
+
+
+def _equal_values(gold: Answer, answer: Answer, algebra: Algebra) -> bool:
+    match gold, answer:
+        case Quantity(), Quantity():
+            return _equal_quantities(gold, answer, algebra)
+        case Words(), Words():
+            return gold.text == answer.text
+        case InBase(), InBase():
+            return gold == answer
+        case Brackets(), Brackets():
+            alike = (gold.opening, gold.closing) == (answer.opening, answer.closing)
+            return alike and _each_equal(gold.items, answer.items, algebra)
+        case Matrix(), Matrix():
+            shapes = [[len(row) for row in matrix.rows] for matrix in (gold, answer)]
+            cells = zip(itertools.chain(*gold.rows), itertools.chain(*answer.rows))
+            return shapes[0] == shapes[1] and all(algebra.same(*pair) for pair in cells)
+        case Union(), Union():
+            return _match(gold.parts, answer.parts, lambda g, a: _equal_values(g, a, algebra))
+        case Collection(), Collection():
+            return _equal_collections(gold, answer, algebra)
+    return False
+
+
+def _equal_quantities(gold: Quantity, answer: Quantity, algebra: Algebra) -> bool:
+    if gold.unit and answer.unit and gold.unit != answer.unit:
+        return False
+    if algebra.same(gold.value, answer.value):
+        return True
+    # 50% is 50 if the question asks for a percentage, and 0.5 if it asks for a share.
+    if units.PERCENT not in (gold.unit, answer.unit) or gold.unit == answer.unit:
+        return False
+    hundred = Number(Fraction(100))
+    if gold.unit == units.PERCENT:
+        return algebra.same(Apply("/", (gold.value, hundred)), answer.value)
+    return algebra.same(gold.value, Apply("/", (answer.value, hundred)))
+
+
+def _each_equal(golds: Sequence[Answer], answers: Sequence[Answer], algebra: Algebra) -> bool:
+    pairs = zip(golds, answers)
+    return len(golds) == len(answers) and all(equal(g, a, algebra) for g, a in pairs)
+
+
+def _equal_collections(gold: Collection, answer: Collection, algebra: Algebra) -> bool:
+    if len(gold.items) != len(answer.items):
+        return False
+    subjects = [[_statement(item).subject for item in side.items] for side in (gold, answer)]
+    # x = 1, y = 2 is not 1, 2: the names tell which is which.
+    if any(len(set(names)) > 1 for names in subjects) and sorted(subjects[0]) != sorted(
+        subjects[1]
+    ):
+        return False
+    return _match(gold.items, answer.items, lambda g, a: equal(g, a, algebra))
+
+
+def _match(
+    golds: Sequence[Answer], answers: Sequence[Answer], same: Callable[[Answer, Answer], bool]
+) -> bool:
+    """Whether each gold can be given an answer of its own.  Equality is transitive."""
+    left = list(answers)
+    for gold in golds:
+        found = next((i for i, answer in enumerate(left) if same(gold, answer)), None)
+        if found is None:
+            return False
+        del left[found]
+    return not left
+
+
+# Equations and inequalities.
+
+
+def _equal_relations(gold: Relation, answer: Relation, algebra: Algebra) -> bool:
+    if len(gold.signs) != len(answer.signs):
+        return False
+    if _sides_equal(gold, answer, algebra) or _sides_equal(gold, _mirror(answer), algebra):
+        return True
+    if len(gold.signs) != 1:
+        return False
+    for turned in (answer, _mirror(answer)):
+        differences = _difference(gold), _difference(turned)
+        if gold.signs == turned.signs and None not in differences:
+            ordered = gold.signs[0] not in ("=", "ne")
+            return algebra.proportional(*differences, ordered)
+    return False
+
+
+def _sides_equal(gold: Relation, answer: Relation, algebra: Algebra) -> bool:
+    if gold.signs != answer.signs:
+        return False
+    try:
+        return all(
+            _equal_values(_value(g), _value(a), algebra) for g, a in zip(gold.sides, answer.sides)
+        )
+    except Undecided:
+        if len(gold.signs) == 1 and gold.signs[0] != "in":
+            return False  # the difference of the sides decides
+        raise
+
+
+def _mirror(relation: Relation) -> Relation:
+    if not set(relation.signs) <= _MIRRORED.keys():
+        return relation
+    signs = tuple(_MIRRORED[sign] for sign in relation.signs[::-1])
+    return Relation(relation.sides[::-1], signs, "")
+
+
+def _difference(relation: Relation) -> Expression | None:
+    """The left side minus the right side, without units."""
+    left, right = (
+        Name(side.text) if isinstance(side, Words) and relation.subject else side
+        for side in relation.sides
+    )
+    left = Quantity(left) if isinstance(left, Name) else left
+    right = Quantity(right) if isinstance(right, Name) else right
+    if not isinstance(left, Quantity) or not isinstance(right, Quantity):
+        return None
+    return Apply("+", (left.value, Apply("-", (right.value,))))
+
+
+# Numbers.
+
+
+def rational(value: Expression) -> Fraction | None:
+    """The value if it is a rational number by arithmetic alone, else None.
+
+    Raises `ZeroDivisionError`.
+    """
+    if isinstance(value, Number):
+        return value.value
+    if isinstance(value, Name):
+        return None
+    operands = [rational(operand) for operand in value.operands]
+    if None in operands:
+        return None
+    return _arithmetic(value.function, operands)
+
+
+def _arithmetic(function: str, operands: list[Fraction]) -> Fraction | None:
+    first, second = operands[0], operands[-1]
+    match function:
+        case "+":
+            return sum(operands, Fraction(0))
+        case "-":
+            return -first
+        case "*":
+            return math.prod(operands, start=Fraction(1))
+        case "/":
+            return first / second
+        case "abs":
+            return abs(first)
+        case "^":
+            whole = second.denominator == 1 and is_small_power(first, second)
+            return first ** int(second) if whole else None
+    return None
+
+
+def is_small_power(base: Fraction, exponent: Fraction) -> bool:
+    """Whether a power of rational numbers can be computed at once, unlike 9^{9^9}."""
+    bits = max(base.numerator.bit_length(), base.denominator.bit_length())
+    return abs(exponent) <= _MOST_EXPONENT and abs(exponent) * bits <= _MOST_BITS
+
+
+def terminates(value: Fraction) -> bool:
+    """Whether the decimals of a number end."""
+    rest = value.denominator
+    for prime in (2, 5):
+        while rest % prime == 0:
+            rest //= prime
+    return rest == 1
+
+
+def rounds_to(gold: Expression, answer: Expression, value: Callable[[], Fraction]) -> bool:
+    """Whether the gold is a decimal, the answer has none, and its value rounds to the gold."""
+    number = gold.operands[0] if isinstance(gold, Apply) and gold.function == "-" else gold
+    if not isinstance(number, Number) or number.decimals is None or _has_decimals(answer):
+        return False
+    target = rational(gold)
+    return abs(value() - target) * 2 * 10**number.decimals <= 1
+
+
+def _has_decimals(value: Expression) -> bool:
+    if isinstance(value, Apply):
+        return any(_has_decimals(operand) for operand in value.operands)
+    return isinstance(value, Number) and value.decimals is not None
