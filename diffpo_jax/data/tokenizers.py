@@ -178,8 +178,19 @@ def format_chat(tokenizer: Tokenizer, texts: Sequence[str]) -> list[str]:
 
 
 def decode(tokenizer: Tokenizer, ids: Sequence[int]) -> str:
-    """The text of token ids.  Special tokens and ids that the tokenizer lacks are left out."""
-    return tokenizer.decode(np.asarray(ids, np.int64).tolist(), skip_special_tokens=True)
+    """The text of token ids, special tokens included: without them, the texts beside them join.
+
+    An id that the tokenizer lacks becomes U+FFFD.
+    """
+    ids = np.asarray(ids, np.int64).tolist()
+    known = len(tokenizer)
+    runs, start = [], 0
+    for place, token in enumerate([*ids, known]):
+        if token >= known or token < 0:
+            run = ids[start:place]
+            runs.append(tokenizer.decode(run, skip_special_tokens=False) if run else "")
+            start = place + 1
+    return "\ufffd".join(runs)
 
 
 def decode_answer(tokenizer: Tokenizer, ids: Sequence[int]) -> str:

@@ -54,7 +54,8 @@ def grade(rollout: Rollout, examples: Sequence[Example], task: Task, tokenizer: 
       rollout: arrays on the host.
       examples: the example of each row.
     """
-    written = [tokenizers.decode_answer(tokenizer, row) for row in rollout.tokens.tolist()]
+    decode = tokenizers.decode if task.reads_special_tokens else tokenizers.decode_answer
+    written = [decode(tokenizer, row) for row in rollout.tokens.tolist()]
     texts = [example.prefill + text for example, text in zip(examples, written)]
     pairs = list(zip(examples, texts, strict=True))
 

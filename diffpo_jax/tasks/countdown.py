@@ -8,8 +8,8 @@ generated, or read from files or the hub in one of two forms:
 
 Rewards:
   exact: 1 if the answer is an expression of + - * / and brackets that has exactly the target's
-    value and uses every number exactly once, else 0.  "EXPRESSION=TARGET" is read as its left
-    side.
+    value and uses every number exactly once, else 0.  Of an equation one side must do so, and
+    every other side must have the target's value: "3*(5-2)=9", "3*(5-2)=3*3=9".
   graded: as `exact`, but 0.1 for any other expression.
   d1: d1's training reward, 0.1 for any text in the answer's place (`d1.countdown`).
 
@@ -24,7 +24,7 @@ from typing import Any
 
 from diffpo_jax.system.errors import UserError
 from diffpo_jax.tasks import protocol
-from diffpo_jax.tasks.answers import arithmetic, extract
+from diffpo_jax.tasks.answers import arithmetic, dress
 from diffpo_jax.tasks.d1 import countdown as d1
 from diffpo_jax.tasks.datasets import expressions, hub
 from diffpo_jax.tasks.generated import Generated
@@ -57,7 +57,7 @@ class Countdown(Generated):
 
     def reward(self, example: Example, completion: str) -> Reward:
         """Grades one completion (see the module's docstring).  Never raises, whatever the text."""
-        answer = extract.read(completion, self._config.prompt.answer)
+        answer = self._read_answer(completion)
         right, parsed = judge(answer, example.meta["numbers"], example.meta["target"])
         parts = {"exact": float(right), "graded": 1.0 if right else 0.1 * parsed}
         return self._grade(example, completion, protocol.Verdict(right, parsed, answer), parts)
@@ -101,16 +101,14 @@ class Countdown(Generated):
 
 def judge(answer: str | None, numbers: Sequence[int], target: int) -> tuple[bool, bool]:
     """Whether an answer is right by our own rules, and whether it is an expression at all."""
-    if answer is None:
+    if answer is None or len(answer) > arithmetic.MOST_CHARACTERS:
         return False, False
-    expression, equals, value = answer.rpartition("=")
-    if equals and value.strip() == str(target):
-        answer = expression
     try:
-        result = arithmetic.evaluate(answer)
+        sides = [arithmetic.evaluate(side) for side in dress.remove(answer).split("=")]
     except arithmetic.ExpressionError:
         return False, False
-    return result.value == target and sorted(result.numbers) == sorted(numbers), True
+    reached = all(side.value == target for side in sides)
+    return reached and any(sorted(side.numbers) == sorted(numbers) for side in sides), True
 
 
 def read_instances(source: str, field: str, split: str) -> list[Instance]:

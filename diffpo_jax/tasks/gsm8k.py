@@ -4,7 +4,8 @@ By default the data set openai/gsm8k of the hub is read.  `train_file` and `test
 others with its columns: `question`, and `answer`, a solution that ends in "#### " and the number.
 
 Rewards:
-  correct: 1 if the answer is the number, compared exactly, however it is written (`numbers`).
+  correct: 1 if the answer is the number, compared exactly, however it is written
+    (`answers.numbers`).
   formatted: 1 if the answer is marked as `config.task.prompt.answer` asks.
   d1: the sum of d1's five rewards, each of which can be chosen by its own name (`d1.gsm8k`).
 
@@ -17,7 +18,7 @@ from typing import Any
 
 from diffpo_jax.system.errors import UserError
 from diffpo_jax.tasks import protocol
-from diffpo_jax.tasks.answers import extract, numbers
+from diffpo_jax.tasks.answers import numbers
 from diffpo_jax.tasks.d1 import gsm8k as d1
 from diffpo_jax.tasks.datasets import hub
 from diffpo_jax.tasks.published import Published
@@ -43,13 +44,13 @@ class Gsm8k(Published):
     def reward(self, example: Example, completion: str) -> Reward:
         """Grades one completion (see the module's docstring).  Never raises, whatever the text."""
         kind = self._config.prompt.answer
-        text, number = extract.read(completion, kind), None
+        text, number = self._read_answer(completion), None
         if text is not None:
             number = numbers.read_last(text) if kind == "text" else numbers.read(text)
         parsed = number is not None
         correct = parsed and number == numbers.read(example.meta["answer"])
         answer = text if kind != "text" else str(number) if parsed else None
-        marked = parsed and extract.is_marked(completion, kind)
+        marked = parsed and self._is_marked(completion)
         parts = {"correct": float(correct), "formatted": float(marked)}
         return self._grade(example, completion, protocol.Verdict(correct, parsed, answer), parts)
 

@@ -5,8 +5,8 @@ from the hub.  `train_file` and `test_file` may name others.  Columns: `problem`
 `solution`, which boxes its answer; optionally `level` (5, or "Level 5").
 
 Rewards:
-  correct: 1 if the answer equals the gold answer by string rules, as a number, or by algebra,
-    which is given up after `config.task.grader_seconds` (`answers.algebra`).
+  correct: 1 if the answer means the same as the gold answer (`answers.math_equality`), if need be
+    by algebra, which is given up after `config.task.grader_seconds` (`answers.algebra`).
   formatted: 1 if the answer is marked as `config.task.prompt.answer` asks.
   d1: the sum of d1's two rewards, each of which can be chosen by its own name (`d1.math500`).
 
@@ -24,7 +24,6 @@ from diffpo_jax.system.errors import UserError
 from diffpo_jax.tasks import protocol
 from diffpo_jax.tasks.answers import extract
 from diffpo_jax.tasks.answers.algebra import Verifier
-from diffpo_jax.tasks.d1 import answers as d1_answers
 from diffpo_jax.tasks.d1 import math500 as d1
 from diffpo_jax.tasks.datasets import hub
 from diffpo_jax.tasks.published import Published
@@ -56,14 +55,13 @@ class Math500(Published):
 
     def rewards(self, examples: Sequence[Example], completions: Sequence[str]) -> list[Reward]:
         """Grades many completions as `reward` does.  Their algebra runs in parallel."""
-        kind = self._config.prompt.answer
-        answers = [extract.read(text, kind) for text in completions]
+        answers = [self._read_answer(text) for text in completions]
         golds = [example.meta["answer"] for example in examples]
         equal = self._verifier.equal([(g, a or "") for g, a in zip(golds, answers, strict=True)])
         rewards = []
         for example, text, answer, verdict in zip(examples, completions, answers, equal):
             own = protocol.Verdict(bool(verdict), bool(answer), answer)
-            formatted = float(extract.is_marked(text, kind))
+            formatted = float(self._is_marked(text))
             parts = {"correct": float(own.correct), "formatted": formatted}
             rewards.append(self._grade(example, text, own, parts))
         return rewards
@@ -85,23 +83,22 @@ class Math500(Published):
                 f"{row.where} has no column 'answer' and no column 'solution'. "
                 f"Its columns: {', '.join(map(str, values))}."
             )
-        gold = values.get("answer") or _boxed(values.get("solution"))
-        if not isinstance(gold, str) or not gold.strip():
+        answer, solution = values.get("answer"), values.get("solution")
+        if isinstance(answer, bool) or not isinstance(answer, str | int | float | None):
+            raise UserError(
+                f"{row.where}: column 'answer' must be text or a number; it is {answer!r:.80}."
+            )
+        if isinstance(answer, float):
+            answer = f"{answer:.12g}"
+        gold = "" if answer is None else str(answer).strip()
+        gold = gold or (extract.last_boxed(solution) if isinstance(solution, str) else "")
+        if not gold:
             raise UserError(
                 f"{row.where}: column 'answer' is empty, and column 'solution' has no "
                 r"\boxed{...}."
             )
-        return gold.strip()
+        return gold
 
     def _meta(self, values: Mapping[str, Any]) -> dict[str, Any]:
         level = re.search("[0-9]", str(values.get("level", "")))
         return {"level": int(level[0]) if level else 0}
-
-
-def _boxed(solution: Any) -> str | None:
-    if not isinstance(solution, str):
-        return None
-    if (answer := extract.last_boxed(solution)) is not None:
-        return answer
-    # A few solutions write \boxed 5 or leave a brace open.
-    return d1_answers.boxed(solution) if "\\boxed" in solution else None

@@ -26,12 +26,14 @@ class Protocol(NamedTuple):
       parts: (example, completion, kind) -> rewards by name, beside those of the task itself.
       verdict: (example, completion, the verdict by the task's own rules) -> the verdict.
       scores: (examples, completions, kind) -> figures over a whole set.
+      reads_special_tokens: whether completions keep their special tokens (`Task`).
     """
 
     reward: str
     parts: Callable[[Example, str, str], dict[str, float]]
     verdict: Callable[[Example, str, Verdict], Verdict]
     scores: Callable[[Sequence[Example], Sequence[str], str], dict[str, float]]
+    reads_special_tokens: bool = False
 
 
 def published(
@@ -44,12 +46,13 @@ def published(
         right = sum(verdict(e, c).correct for e, c in zip(examples, completions, strict=True))
         return {"d1_accuracy": right / max(len(examples), 1)}
 
-    return Protocol("d1", parts, lambda example, text, own: verdict(example, text), scores)
+    return Protocol("d1", parts, lambda example, text, own: verdict(example, text), scores, True)
 
 
 def both(d1: Protocol, reward: str) -> dict[str, Protocol]:
     """The protocols by name: d1's, and one that keeps the task's own verdicts and `reward`."""
-    return {"default": d1._replace(reward=reward, verdict=keep_own), "d1": d1}
+    own = d1._replace(reward=reward, verdict=keep_own, reads_special_tokens=False)
+    return {"default": own, "d1": d1}
 
 
 def keep_own(example: Example, completion: str, own: Verdict) -> Verdict:

@@ -64,8 +64,7 @@ class Sudoku(Generated):
     def reward(self, example: Example, completion: str) -> Reward:
         """Grades one completion (see the module's docstring).  Never raises, whatever the text."""
         clues = example.meta["clues"]
-        text = extract.read(completion, self._config.prompt.answer) or ""
-        grid = read_grid(text, len(clues))
+        grid = read_grid(self._read_answer(completion) or "", len(clues))
         solved = grid is not None and _solves(grid, clues)
         own = protocol.Verdict(solved, grid is not None, grid)
         return self._grade(example, completion, own, {"valid_grid": float(solved)})

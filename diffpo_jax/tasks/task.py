@@ -80,6 +80,7 @@ class OneByOne:
     """Grades many completions one after the other, for tasks that grade quickly."""
 
     difficulty_unit = "difficulty"
+    reads_special_tokens = False
 
     def rewards(self, examples: Sequence[Example], completions: Sequence[str]) -> list[Reward]:
         """Grades each completion as `reward` does."""
@@ -97,6 +98,9 @@ class Task(Protocol):
     name: str
     reward_max: float  # the largest `Reward.total`, the range in the bound of Theorem 1
     difficulty_unit: str  # what `difficulty` counts, in the plural, for reports
+    # Whether completions are whole, with end tokens and all that follows, as d1's evaluation reads
+    # them.  Otherwise they end before the first end token.
+    reads_special_tokens: bool
 
     def examples(self, split: str) -> Sequence[Example]:
         """The examples of "train", "validation" or "test", in a fixed order."""

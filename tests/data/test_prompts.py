@@ -134,7 +134,7 @@ def test_evaluation_has_every_example_once():
     for array in last[1:]:
         np.testing.assert_array_equal(array[2], array[1])
         np.testing.assert_array_equal(array[3], array[1])
-    assert tokenizers.decode(TOKENIZER, last.target[1]) == "09"
+    assert tokenizers.decode(TOKENIZER, last.target[1]) == "09<|end|>"
 
 
 def test_evaluation_of_whole_batches_and_of_no_examples():

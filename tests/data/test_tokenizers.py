@@ -31,8 +31,10 @@ def test_ids_by_hand(digits):
     assert tokenizers.decode(digits, [3, 4, 5, 12]) == "0129"
 
 
-def test_special_and_unknown_ids_are_left_out_of_texts(digits):
-    assert tokenizers.decode(digits, [0, 4, 1, 5, 2, 2, 13, 999]) == "12"
+def test_special_and_unknown_ids_keep_the_texts_beside_them_apart(digits):
+    ids = [0, 4, 1, 5, 13, 6, 999, 2, 2]
+    assert tokenizers.decode(digits, ids) == "<|pad|>1<|mask|>2\ufffd3\ufffd<|end|><|end|>"
+    assert tokenizers.decode_answer(digits, ids[1:]) == "1<|mask|>2\ufffd3\ufffd"
     assert tokenizers.decode(digits, np.array([4, 5], np.int32)) == "12"
     assert tokenizers.decode(digits, []) == ""
 

@@ -42,8 +42,21 @@ def task(tmp_path_factory):
         ("3×(5−2)", 1.0, 1.0, 0.1),  # d1 does not know these signs
         (r"3 \times (5-2)", 1.0, 1.0, 0.1),
         ("3*(5-2)=9", 1.0, 1.0, 0.1),  # an equation that is true
-        ("3*(5-2)=8", 0.0, 0.0, 0.1),  # a false equation is not an expression
-        ("3*(5-2)=9=9", 0.0, 0.0, 0.1),
+        ("3*(5-2)=8", 0.0, 0.1, 0.1),  # a false equation
+        ("3*(5-2)=9=9", 1.0, 1.0, 0.1),
+        ("3*(5-2)=3*3=9", 1.0, 1.0, 0.1),
+        ("3*(5-2)=3*4=9", 0.0, 0.1, 0.1),
+        ("9=3*(5-2)", 1.0, 1.0, 0.1),
+        ("3*3=9", 0.0, 0.1, 0.1),
+        ("3*(5-2)=", 0.0, 0.0, 0.1),
+        ("$3*(5-2)$", 1.0, 1.0, 0.1),
+        (r"\(3*(5-2)\)", 1.0, 1.0, 0.1),
+        ("**3*(5-2)**", 1.0, 1.0, 0.1),
+        ("`3*(5-2) = 9`", 1.0, 1.0, 0.1),
+        (r"\text{3*(5-2)}", 1.0, 1.0, 0.1),
+        (r"\boxed{3\cdot(5-2)}.", 1.0, 1.0, 0.1),
+        ("$3*3$", 0.0, 0.1, 0.1),
+        (r"\frac{3*(5-2)}{1}", 0.0, 0.1, 0.1),  # one too many
         ("3+5+2", 0.0, 0.1, 0.1),  # another value
         ("3*3", 0.0, 0.1, 0.1),  # other numbers
         ("3*(5-2)*1", 0.0, 0.1, 0.1),  # one too many
@@ -68,7 +81,8 @@ def test_rewards_by_hand(task, completion, exact, graded, d1):
     [
         ("8**(3-2)", (8, 3, 2), 8, 0.0, 1.0),  # d1 accepts powers
         ("7//2*3", (7, 2, 3), 9, 0.0, 1.0),
-        ("(7-5)*3.", (7, 5, 3), 6, 0.0, 1.0),
+        ("(7-5)*3.", (7, 5, 3), 6, 1.0, 1.0),
+        (r"\frac{6}{2}\times3", (6, 2, 3), 9, 1.0, 0.1),
         ("99**99**99", (99, 99, 99), 1, 0.0, 0.1),  # not computed
         ("1/(3-3)", (1, 3, 3), 1, 0.0, 0.1),
         ("1/3*6+4", (1, 3, 6, 4), 6, 1.0, 1.0),
@@ -90,7 +104,8 @@ def test_where_d1s_reward_differs(task, completion, numbers, target, exact, d1):
     [
         (CLOSED, 1.0, 1.0, 1.0, False),  # d1's evaluation reads the whole text without a box
         (r"\boxed{3*(5-2)}", 1.0, 1.0, 0.0, True),
-        (r"<answer>\boxed{3*(5-2)}</answer>", 0.0, 1.0, 0.1, True),
+        (r"<answer>\boxed{3*(5-2)}</answer>", 1.0, 1.0, 0.1, True),
+        (rf"{CLOSED}<|eot_id|><|endoftext|>", 1.0, 1.0, 1.0, False),
         (rf"{CLOSED} \boxed{{3+5+2}}", 1.0, 0.0, 1.0, False),
         (f"<answer>1</answer> {CLOSED}", 1.0, 1.0, 1.0, False),
         (rf"\boxed{{1 {CLOSED}", 1.0, 1.0, 1.0, True),  # the box is not closed

@@ -58,9 +58,43 @@ def test_verdicts_are_as_written(graders, task, completion, gold, ours, d1):
         assert reward.correct == (verdict == "right"), (protocol, reward)
 
 
+def kinds_of_math():
+    """(gold, answer, whether it is right) of the table of kinds of answers to MATH."""
+    section = TEXT.partition("\n### MATH\n")[2].partition("\n##")[0]
+    for line in section.splitlines():
+        cells = [re.findall("`([^`]*)`", cell) for cell in line.strip("|").split("|")]
+        if len(cells) == 5 and len(cells[1]) == 1 and cells[2] and cells[3]:
+            yield from ((cells[1][0], answer, True) for answer in [cells[1][0], *cells[2]])
+            yield from ((cells[1][0], answer, False) for answer in cells[3])
+
+
+def readings_of_numbers():
+    """(answer, whether a number is read) of the table of kinds of answers to GSM8K."""
+    section = TEXT.partition("\n### GSM8K\n")[2].partition("\n##")[0]
+    for line in section.splitlines():
+        cells = [re.findall("`([^`]*)`", cell) for cell in line.strip("|").split("|")]
+        if len(cells) == 3 and cells[1] and cells[2]:
+            yield from ((answer, True) for answer in cells[1])
+            yield from ((answer, False) for answer in cells[2])
+
+
+@pytest.mark.parametrize(("gold", "answer", "right"), list(kinds_of_math()))
+def test_kinds_of_answers_to_math_are_as_written(graders, gold, answer, right):
+    marked = rf"\boxed{{{answer}}}"
+    assert graders["math500", "default"].reward(example("math500", gold), marked).correct is right
+
+
+@pytest.mark.parametrize(("answer", "read"), list(readings_of_numbers()))
+def test_kinds_of_answers_to_gsm8k_are_as_written(graders, answer, read):
+    completion = f"<answer>{answer}</answer>"
+    assert graders["gsm8k", "default"].reward(example("gsm8k", "1"), completion).parsed is read
+
+
 def test_every_task_has_verdicts():
     assert {name for name, *_ in verdicts()} == set(NAMES.values()) == set(tasks.TASKS)
     assert len(list(verdicts())) >= 25
+    assert len(list(kinds_of_math())) >= 100
+    assert len(list(readings_of_numbers())) >= 30
 
 
 def test_the_example_task_runs(monkeypatch, tmp_path):

@@ -63,13 +63,27 @@ def problem(gold="18"):
         ("boxed", "18", r"\boxed{18", False, False),
         ("text", "18", "18", True, True),
         ("text", "18", "9 + 9 is 18.", True, True),
-        ("text", "18", "18, not 17", False, True),
+        ("text", "18", "18, not 17", False, False),
         ("text", "18", "eighteen", False, False),
         ("text", "18", "", False, False),
         ("tags", "1,234", "<answer>1234</answer>", True, True),
         ("tags", "1234", "<answer>1,234.0</answer>", True, True),
         ("tags", "-3", "<answer>\u22123</answer>", True, True),
         ("tags", "-3", "<answer>3</answer>", False, True),
+        ("tags", "-5", r"<answer>-\$5</answer>", True, True),
+        ("tags", "5", r"<answer>-\$5</answer>", False, True),
+        ("tags", "-5", "<answer>negative 5</answer>", True, True),
+        ("tags", "5", "<answer>negative 5</answer>", False, True),
+        ("tags", "5", "<answer>—5</answer>", False, True),
+        ("tags", "3", "<answer>3 million</answer>", False, True),
+        ("tags", "3000000", "<answer>3 million</answer>", True, True),
+        ("tags", "3000", "<answer>3k</answer>", True, True),
+        ("tags", "2", r"<answer>\sqrt{2}</answer>", False, False),
+        ("tags", "5", r"<answer></answer> \boxed{5}", True, True),
+        ("boxed", "5", r"\boxed{5}. Final answer is in \boxed{}.", True, True),
+        ("boxed", "5", r"so \boxed 5 apples", True, True),
+        ("boxed", "5", r"\boxed{5}<|eot_id|>", True, True),
+        ("boxed", "18", "\\boxed{1<|mask|>8}", False, False),
         ("tags", "0.5", r"<answer>\frac{1}{2}</answer>", True, True),
         ("tags", "50", "<answer>50 %</answer>", True, True),
         ("tags", "50", "<answer>0.5</answer>", False, True),
@@ -97,8 +111,11 @@ def test_verdicts_of_the_default_protocol(tmp_path, kind, gold, completion, corr
         ("18", "<answer>17, or 18</answer>", True, "17, or 18"),  # the last number of a tag
         ("18", "<answer>18</answer> <answer>17</answer>", True, "18"),  # the first tag
         ("18", "18", False, None),
-        ("-3", r"\boxed{-3}", False, "-3"),  # the gold answer loses its sign
-        ("-3", r"\boxed{3}", True, "3"),
+        ("-3", r"\boxed{-3}", False, "-3"),  # d1 finds no number in such a gold answer
+        ("-3", r"\boxed{3}", False, "3"),
+        ("$18", r"\boxed{18}", True, "18"),
+        ("18", "<answer>\n18<|eot_id|>", False, None),  # the tag is not closed
+        ("18", r"\boxed{18}<|eot_id|><|endoftext|>", True, "18"),
         ("18", r"\boxed{1/2}", False, "1/2"),
     ],
 )

@@ -67,6 +67,9 @@ def d1_task(task, tmp_path_factory):
         ),  # not as configured
         ("(x-1)(x+1)", r"\boxed{x^2-1}", True, True),  # by algebra
         ("(x-1)(x+1)", r"\boxed{x^2+1}", False, True),
+        (r"\frac{3}{4}", r"\boxed{}. So \boxed{3/4}. The answer is \boxed{}.", True, True),
+        (r"\frac{3}{4}", r"\boxed\frac34", True, True),
+        (r"\frac{3}{4}", r"\boxed{3/4}<|eot_id|><|endoftext|>", True, True),
         (r"\text{Evelyn}", r"\boxed{\textbf{Evelyn}}", True, True),
     ],
 )
@@ -87,11 +90,14 @@ def test_many_completions_are_graded_like_one(task):
 
 def test_algebra_that_never_ends_is_given_up_and_counts_as_wrong(tmp_path):
     task = make(tmp_path, grader_seconds=2.0)
-    texts = [r"\boxed{99^{99^{99}}}", r"\boxed{(x-1)(x+1)}"]
-    rewards = task.rewards([problem("x^2-1")] * 2, texts)
+    # Equal, but only after hundreds of thousands of terms are written out.
+    power = "(a+b+c+d)^{99}"
+    examples = [problem(f"{power}(a+b+c+d)"), problem("x^2-1")]
+    texts = [rf"\boxed{{{power}a+{power}(b+c+d)}}", r"\boxed{(x-1)(x+1)}"]
+    rewards = task.rewards(examples, texts)
     assert [r.correct for r in rewards] == [False, True]
     assert rewards[0].parsed
-    assert task.scores([problem("x^2-1")] * 2, texts) == {"d1_accuracy": 0.0, "given_up": 1.0}
+    assert task.scores(examples, texts) == {"d1_accuracy": 0.0, "given_up": 1.0}
     task._verifier.close()
 
 
@@ -210,6 +216,31 @@ def test_examples_are_made_of_rows(tmp_path):
     assert task.overlap() == 4
     assert all(r.correct for r in task.rewards(test, [e.target for e in test]))
     assert not task._verifier._pool._idle  # none of this needed algebra
+
+
+@pytest.mark.parametrize(
+    ("row", "gold"),
+    [
+        ({"answer": 73}, "73"),
+        ({"answer": 0}, "0"),
+        ({"answer": -2.50}, "-2.5"),
+        ({"answer": " 5 "}, "5"),
+        ({"answer": None, "solution": r"so $\boxed 5$."}, "5"),
+        ({"solution": r"so $\boxed\frac{1}{2}$."}, r"\frac{1}{2}"),
+        ({"solution": r"\boxed{4}, or \boxed{5}"}, "5"),
+        ({"answer": "", "solution": r"\fbox{5}"}, "5"),
+    ],
+)
+def test_golds_are_read_from_either_column(tmp_path, row, gold):
+    (example,) = make(tmp_path, rows=[{"problem": "?", **row}]).examples("test")
+    assert example.meta["answer"] == gold
+
+
+@pytest.mark.parametrize("value", [True, [5], {"a": 5}])
+def test_golds_of_another_type_are_refused(tmp_path, value):
+    message = "line 1: column 'answer' must be text or a number"
+    with pytest.raises(UserError, match=message):
+        make(tmp_path, rows=[{"problem": "?", "answer": value}]).examples("test")
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ REWARDS = {
 }
 
 _NUMBER = re.compile(r"-?\d++\.?\d*+")
-_GOLD = re.compile(r"[0-9][0-9,]*+(?:\.[0-9]++)?")
+_GOLD = re.compile(r"\$?([0-9][0-9,]*+(?:\.[0-9]++)?)")
 _CLOSED_THEN_OPEN = re.compile(r"</reasoning>\s*+<answer>")
 _END = "\n</answer>\n"
 
@@ -47,11 +47,12 @@ def rewards(example: Example, completion: str, kind: str) -> dict[str, float]:
 def evaluate(example: Example, completion: str) -> protocol.Verdict:
     """d1's evaluation: its verdict, and the text from which it reads the number.
 
-    An answer is right if the floats are equal.  A minus sign of the gold answer is lost.
+    An answer is right if the floats are equal.  d1 finds no number in a gold answer with a minus
+    sign, so every answer to it is wrong.
     """
-    gold = _GOLD.search(example.meta["answer"])
+    gold = _GOLD.match(example.meta["answer"])
     number, text = _read_number(completion)
-    right = gold is not None and number == float(gold[0].replace(",", ""))
+    right = gold is not None and number == float(gold[1].replace(",", ""))
     return protocol.Verdict(right, number is not None, text)
 
 

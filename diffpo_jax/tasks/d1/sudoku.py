@@ -79,11 +79,17 @@ def protocols(reward: str, read: Reader) -> dict[str, Protocol]:
     """The protocols by name: d1's, and one with the task's own reward, verdicts and reader."""
     return {
         "default": _protocol(reward, keep_own, read, read),
-        "d1": _protocol("cell_fraction", _verdict, reward_digits, evaluation_grid),
+        "d1": _protocol("cell_fraction", _verdict, reward_digits, evaluation_grid, True),
     }
 
 
-def _protocol(reward: str, verdict: Callable, in_training: Reader, in_evaluation: Reader):
+def _protocol(
+    reward: str,
+    verdict: Callable,
+    in_training: Reader,
+    in_evaluation: Reader,
+    reads_special_tokens: bool = False,
+) -> Protocol:
     """A protocol whose part `cell_fraction` and score `cell_accuracy` use these readers."""
 
     def parts(example: Example, completion: str, kind: str) -> dict[str, float]:
@@ -96,7 +102,7 @@ def _protocol(reward: str, verdict: Callable, in_training: Reader, in_evaluation
         grids = [in_evaluation(text, kind, len(e.meta["clues"])) for e, text in pairs]
         return {"cell_accuracy": cell_accuracy(examples, grids)}
 
-    return Protocol(reward, parts, verdict, scores)
+    return Protocol(reward, parts, verdict, scores, reads_special_tokens)
 
 
 def _verdict(example: Example, completion: str, own: Verdict) -> Verdict:
