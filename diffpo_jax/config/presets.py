@@ -189,14 +189,16 @@ def lora(config: ConfigDict) -> None:
 def d1(config: ConfigDict) -> None:
     """diffu-GRPO as d1's code computes it (arXiv 2504.12216, repository dllm-reasoning/d1).
 
-    Two tokens a call by confidence; one anchor with prompt masking; scores at temperature 1 and
-    with the mask token included, whatever the rollouts' temperature; tokens after the first end
-    of text do not count; the mean is over tokens, not sequences.  Its accidents are left out:
-    attention to padding, dropout in rollouts, repeated prompt masks.
+    Two tokens a call, those whose drawn token is the most probable at temperature 1; one anchor
+    with prompt masking; scores at temperature 1 and with the mask token included, whatever the
+    rollouts' temperature; tokens after the first end of text do not count; the mean is over
+    tokens, not sequences.  Its accidents are left out: attention to padding, dropout in rollouts,
+    repeated prompt masks.
     """
     prompt(config)
     config.method, config.mode = "d1", "model"
-    config.sampler.rule, config.sampler.steps = "top_k", config.sampler.length // 2
+    config.sampler.rule, config.sampler.ranking = "top_k", "drawn"
+    config.sampler.steps = config.sampler.length // 2
     config.evaluation.steps = (config.sampler.steps,)
     if config.task.name in ("sudoku", "countdown"):
         config.evaluation.subset, config.evaluation.examples = "d1", 256

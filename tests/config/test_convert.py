@@ -68,6 +68,13 @@ def test_presets_load_and_unknown_ones_are_named(module):
         module.get_config("large")
 
 
+@pytest.mark.parametrize("module", [sudoku, countdown])
+def test_preset_d1_commits_by_the_probability_of_the_drawn_token(module):
+    sampler = convert.from_config_dict(module.get_config("d1")).sampler
+    assert (sampler.rule, sampler.ranking, sampler.temperature) == ("top_k", "drawn", 0.9)
+    assert 2 * sampler.steps == sampler.length
+
+
 RULE = {"mode": "model"}  # rules without a threshold need this mode
 
 

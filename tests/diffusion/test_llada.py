@@ -10,6 +10,7 @@ import reference
 
 from diffpo_jax.diffusion import sampler as generate
 from diffpo_jax.diffusion.settings import Rule, SamplerSettings
+from diffpo_jax.models.policy import Policy
 
 LENGTH, PROMPT, ROWS, VOCAB, MASK_ID = 12, 5, 4, 6, 5
 POLICY, PARAMS = reference.tiny_policy(seed=3, vocab=VOCAB, mask_id=MASK_ID)
@@ -71,3 +72,34 @@ def test_top_k_equals_llada_token_for_token_at_temperature_zero(block_length, st
     np.testing.assert_array_equal(rollout.tokens, tokens)
     np.testing.assert_array_equal(rollout.commit_call, calls)
     np.testing.assert_array_equal(rollout.nfe, calls.max(axis=1))
+
+
+# Two positions.  At T = 0.9 the first one's 0.40 becomes 0.396, and the second one's 0.395 becomes
+# 0.402: only the untempered probabilities put the first position first.
+PLACES = np.array([[0.55, 0.40, 0.05, 1e-9], [0.395, 0.3025, 0.3025, 1e-9]])
+DRAWS = 300
+
+
+def test_drawn_ranks_by_the_untempered_probability_of_the_drawn_token():
+    def hidden(params, tokens, mask):
+        logits = jnp.broadcast_to(params["logits"], (tokens.shape[0], *PLACES.shape))
+        return jnp.pad(logits, ((0, 0), (tokens.shape[1] - 2, 0), (0, 0)))
+
+    policy = Policy(3, 4, 0, None, hidden, lambda params, states: states, None)
+    settings = SamplerSettings(2, 2, 0.9, rule=Rule("top_k"), ranking="drawn")
+    run = jax.jit(generate.make_generate(policy, settings, threshold="fixed"))
+    keys = jax.random.split(jax.random.key(1), DRAWS)
+    prompts = reference.some_prompts(2, DRAWS, PROMPT, 3)
+    rollout = jax.device_get(run({"logits": jnp.log(PLACES)}, prompts, jnp.float32(2), keys))
+
+    found = {}
+    for row in range(DRAWS):
+        u = jax.random.uniform(jax.random.fold_in(keys[row], 1), (2, 3))
+        tempered = [reference.log_probs(np.log(p), 3, 0.9) for p in PLACES]
+        token = [reference.draw(log_p, at[:2]) for log_p, at in zip(tempered, u)]
+        first = int(PLACES[0, token[0]] < PLACES[1, token[1]])
+        np.testing.assert_array_equal(rollout.commit_call[row], [1, 2] if first == 0 else [2, 1])
+        assert rollout.tokens[row, first] == token[first]
+        found[token[0], min(token[1], 1)] = first
+    # By confidence the first position would always be first.
+    assert found == {(0, 0): 0, (0, 1): 0, (1, 0): 0, (1, 1): 0, (2, 0): 1, (2, 1): 1}
