@@ -17,7 +17,8 @@ Presets, as in --config=configs/countdown.py:smoke ; several are separated by co
   study     a run of at most about five minutes on a core, after the base model; for studies
   llada_8b  LLaDA-8B-Instruct with published settings; needs accelerators, see docs/plan.md
   dream_7b  the same for Dream-v0-Instruct-7B
-With any: lora, s1k, d1, d2, gspo, justgrpo, prompt, paper, state; see diffpo_jax/config/presets.py.
+With any: lora, s1k, d1, dream, d2, gspo, justgrpo, prompt, paper, state; see
+diffpo_jax/config/presets.py.
 """
 
 import ml_collections

@@ -17,7 +17,8 @@ Presets, as in --config=configs/math500.py:tiny ; several are separated by comma
             way from file to report in minutes on a CPU; its numbers mean nothing
   llada_8b  LLaDA-8B-Instruct with published settings
   dream_7b  the same for Dream-v0-Instruct-7B
-With any: lora, s1k, d1, d2, gspo, justgrpo, prompt, paper, state; see diffpo_jax/config/presets.py.
+With any: lora, s1k, d1, dream, d2, gspo, justgrpo, prompt, paper, state; see
+diffpo_jax/config/presets.py.
 d1's whole published protocol is llada_8b,d1 with its prompt text given by
 --config.task.prompt.template=@FILE .
 """

@@ -1,6 +1,6 @@
 """Checks of a whole configuration: each field by its annotation, then rules between fields."""
 
-from diffpo_jax.config import AUTO, DIALS, RANKINGS, Config, StudyConfig
+from diffpo_jax.config import AUTO, DIALS, RANKINGS, Config, SamplerConfig, StudyConfig
 from diffpo_jax.config.values import check_fields
 from diffpo_jax.system.errors import UserError
 
@@ -25,6 +25,7 @@ def check(config: Config) -> None:
 def check_training(config: Config) -> None:
     """Raises `UserError` if a run would train quantised kernels, or a sampler its rule lacks."""
     rule, dial = config.sampler.rule, DIALS[config.sampler.rule]
+    _check_calls(config.sampler)
     if dial == "price" and config.mode == "model":
         raise UserError(
             f"config.sampler.rule={rule!r} commits what its head decides, which mode 'model' does "
@@ -62,6 +63,7 @@ def check_study(study: StudyConfig) -> None:
     check_fields(study.figure2, "config.figure2")
     check_fields(study.headroom, "config.headroom")
     check_fields(study.grid, "config.grid")
+    _check_calls(study.run.sampler)
     own = study.headroom.measured
     if own and study.grid.arms:
         raise UserError("config.headroom.measured=True is for a study without config.grid.arms.")
@@ -82,6 +84,16 @@ def check_study(study: StudyConfig) -> None:
             raise UserError(f"config.grid.{name}={values} must not be empty or repeat a value.")
 
 
+def _check_calls(sampler: SamplerConfig) -> None:
+    """Rollouts are scored in the states of at most L calls."""
+    if sampler.schedule == "dream" and sampler.steps > sampler.length:
+        raise UserError(
+            f"config.sampler.steps={sampler.steps}: with config.sampler.schedule='dream' a rollout "
+            f"takes as many calls, and at most config.sampler.length={sampler.length} can be "
+            "scored. Use fewer steps, or schedule=even."
+        )
+
+
 def _check_sampler(config: Config) -> None:
     sampler, evaluation = config.sampler, config.evaluation
     length = ("config.sampler.length", sampler.length)
@@ -91,6 +103,12 @@ def _check_sampler(config: Config) -> None:
         raise UserError(
             f"config.sampler.ranking={sampler.ranking!r} is not a ranking for config.sampler.rule="
             f"{sampler.rule!r}; use one of: {', '.join(RANKINGS[sampler.rule])}."
+        )
+    if sampler.schedule == "dream" and DIALS[sampler.rule] != "steps":
+        raise UserError(
+            "config.sampler.schedule='dream' shares positions among a number of calls, which "
+            f"config.sampler.rule={sampler.rule!r} does not have. Use --config.sampler.rule=top_k, "
+            "or schedule=even."
         )
     if DIALS[sampler.rule] == "steps":
         dial, size = ("config.sampler.steps", sampler.steps), config.decoder.block_length

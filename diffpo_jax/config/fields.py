@@ -213,6 +213,10 @@ class SamplerConfig:
     # Criterion that orders positions; RANKINGS lists those of each rule. None: the rule's first
     ranking: Literal["entropy", "confidence", "margin", "drawn", "random"] | None = None
     steps: PositiveInt = 16  # Calls per completion under the rules "top_k" and "random"
+    # How these calls share the positions: evenly (LLaDA), or by the ratios of Dream's times, where
+    # a call may commit none
+    schedule: Literal["even", "dream"] = "even"
+    eps: Share = 1e-3  # Last of the times of schedule "dream", which begin at 1
     confidence: Probability = 0.9  # Least probability of a token that "confidence" commits
     # Price of L calls in units of the reward, lambda, by which the head by state ("state") decides
     price: Positive = 1.0

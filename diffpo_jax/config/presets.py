@@ -224,6 +224,23 @@ def _set_d1_training(config: ConfigDict) -> None:
     optimizer.weight_decay, optimizer.max_grad_norm = 0.1, 0.2
 
 
+def dream(config: ConfigDict) -> None:
+    """Dream's published decoding (`diffusion_generate` of Dream-org/Dream-v0-Instruct-7B).
+
+    All positions at once, on its grid of times, by `alg="entropy"`; the others are
+    `--config.sampler.ranking=confidence` ("maskgit_plus") and margin ("topk_margin").  A call for
+    each token, as in its examples, and none saved after the end of the text.  The order is Dream's
+    at temperature 0, that of evaluations.  At higher ones Dream ranks by the tempered distribution;
+    that, top-p, alg="origin" and alg_temp are not offered.
+    """
+    prompt(config)
+    config.mode, sampler = "model", config.sampler
+    sampler.rule, sampler.ranking, sampler.schedule = "top_k", "entropy", "dream"
+    sampler.steps = sampler.block_length = sampler.length
+    sampler.stop_at_end = False
+    config.evaluation.steps = (sampler.steps,)
+
+
 def d2(config: ConfigDict) -> None:
     """Sixteen segments without weights, in the manner of d2-StepMerge (arXiv 2509.21474).
 
@@ -302,7 +319,8 @@ def state(config: ConfigDict) -> None:
 
 
 ALGORITHMS: Mapping[str, Change] = {
-    change.__name__: change for change in (s1k, lora, d1, d2, gspo, justgrpo, prompt, paper, state)
+    change.__name__: change
+    for change in (s1k, lora, d1, dream, d2, gspo, justgrpo, prompt, paper, state)
 }
 
 

@@ -2,7 +2,8 @@
 
 A rule is a pure function of a call's `Readings` of the positions that may be committed, and of one
 number per row, its dial: a bound, a number of calls or a probability.  It commits at least one
-position of every row that has an open one.  Ties go to the leftmost position.
+position of every row that has an open one, except that calls of the schedule "dream" may commit
+none.  Ties go to the leftmost position.
 """
 
 from collections.abc import Callable
@@ -20,6 +21,7 @@ def choose(
     open_: Bool[Array, "B L"],
     dial: Float[Array, "B"],
     block_length: int,
+    call: Int[Array, "B"],
 ) -> Bool[Array, "B L"]:
     """Positions that a rule commits.
 
@@ -27,6 +29,7 @@ def choose(
       open_: positions that may be committed, the masked ones of each row's current block.
       dial: γ in nats; the number of calls for a whole completion ("top_k", "random"); the smallest
         probability that is committed ("confidence").
+      call: the number of each row's call, from 1; only the schedule "dream" reads it.
     """
     if rule.name == "entropy_bounded":
         return entropy_bounded(readings.entropy, readings.error, open_, dial)
@@ -34,7 +37,13 @@ def choose(
         return entropy_sum(readings.entropy, readings.error, open_, dial)
     if rule.name in ("top_k", "random"):
         steps = dial * block_length / open_.shape[1]
-        return top_k(readings.error, open_, transfer_count(open_, block_length, steps))
+        if rule.schedule == "dream":
+            count = dream_count(open_, call, steps, rule.eps)
+        elif rule.schedule == "even":
+            count = transfer_count(open_, block_length, steps)
+        else:
+            raise ValueError(f"unknown schedule: {rule.schedule!r}")
+        return top_k(readings.error, open_, count)
     if rule.name == "confidence":
         return by_confidence(-readings.error, open_, dial, rule.fallback)
     raise ValueError(f"unknown rule: {rule.name!r}")
@@ -135,6 +144,40 @@ def transfer_count(
     least, more = block_length // calls, block_length % calls
     committed = block_length - jnp.sum(open_, axis=1)
     return least + (committed < more * (least + 1))
+
+
+def dream_count(
+    open_: Bool[Array, "B L"], call: Int[Array, "B"], steps: Float[Array, "B"], eps: float
+) -> Int[Array, "B"]:
+    """Number of positions this call commits on Dream's grid of times.
+
+    The times t_0 = 1, ..., t_S = ε are evenly spaced.  Call i of a block, from 0, commits
+    ⌊m (1 − t_{i+1} / t_i)⌋ of the m positions that are still masked, which may be none, and the
+    last call commits them all.  So a block takes S calls exactly, whatever its length.
+
+    Source: the `diffusion_generate` of Dream-org/Dream-v0-Instruct-7B, which has one block.
+
+    Args:
+      open_: the masked positions of the block.
+      call: number of the row's call, from 1.
+      steps: S, calls per block, a whole number; less than 1 counts as 1.
+      eps: ε.
+    """
+    calls = jnp.clip(jnp.nan_to_num(steps, nan=1.0), 1, 2**30)
+    calls = jnp.round(calls).astype(jnp.int32)
+    # All blocks before this one took as many calls.
+    i, left = (call - 1) % calls, jnp.sum(open_, axis=1)
+    share = 1 - _dream_time(i + 1, calls, eps) / _dream_time(i, calls, eps)
+    return jnp.where(i == calls - 1, left, jnp.floor(left * share).astype(left.dtype))
+
+
+def _dream_time(i: Int[Array, "B"], calls: Int[Array, "B"], eps: float) -> Float[Array, "B"]:
+    """t_i in float32, from the nearer end of the grid, as the published code computes it.
+
+    Near whole numbers of positions rounding decides, and another formula commits one more or less.
+    """
+    step = (jnp.float32(eps) - 1) / calls
+    return jnp.where(i < (calls + 1) // 2, 1 + step * i, eps - step * (calls - i))
 
 
 def by_confidence(

@@ -12,12 +12,17 @@ class Rule(NamedTuple):
         `commit.by_confidence`.
       draws: whether the head by state draws the number of positions, or takes the most probable.
       recorded: R, calls of which a rollout keeps what the head by state saw and did.
+      schedule: how the rules "top_k" and "random" share a block's positions among its calls:
+        "even", see `commit.transfer_count`, or "dream", see `commit.dream_count`.
+      eps: the last time of the schedule "dream".
     """
 
     name: str = "entropy_bounded"
     fallback: str = "most_confident"
     draws: bool = False
     recorded: int = 0
+    schedule: str = "even"
+    eps: float = 1e-3
 
 
 class EndOfText(NamedTuple):

@@ -290,7 +290,8 @@ def _commit(
                 choices, seen, count, log_p, plan.number, made, token, call_keys
             )
     else:
-        chosen = commit.choose(settings.rule, readings, plan.allowed, dial, settings.block_length)
+        size = settings.block_length
+        chosen = commit.choose(settings.rule, readings, plan.allowed, dial, size, plan.number)
     committed = jnp.where(plan.last[:, None], plan.open_, chosen)
 
     # 3. Record them, and fill the rows that have reached the end of their text.

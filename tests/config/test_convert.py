@@ -1,17 +1,18 @@
 """The configuration: overrides, methods, and a one-line message for each mistake."""
 
 import dataclasses
+import json
 import pathlib
 import sys
 
 import ml_collections
 import pytest
 
-from diffpo_jax.config import Config, LikelihoodConfig, convert
+from diffpo_jax.config import Config, LikelihoodConfig, StudyConfig, check, convert
 from diffpo_jax.system.errors import UserError
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[2]))
-from configs import countdown, sudoku
+from configs import countdown, gsm8k, math500, sudoku
 
 
 def build(**overrides):
@@ -75,6 +76,43 @@ def test_preset_d1_commits_by_the_probability_of_the_drawn_token(module):
     assert 2 * sampler.steps == sampler.length
 
 
+@pytest.mark.parametrize(
+    ("module", "changes"),
+    [(sudoku, {}), (countdown, {}), (gsm8k, {}), (math500, {}), (gsm8k, {"size": "dream_7b"})],
+)
+def test_preset_dream_decodes_all_positions_on_its_grid_of_times(module, changes):
+    preset = ",".join([*changes.values(), "dream"])
+    config = convert.from_config_dict(module.get_config(preset))
+    sampler = config.decoder
+    assert (sampler.rule, sampler.ranking) == ("top_k", "entropy")
+    assert (sampler.schedule, sampler.eps) == ("dream", 1e-3)
+    assert sampler.block_length == sampler.steps == sampler.length
+    assert config.dials == (float(sampler.length),)
+    assert (config.evaluation.temperature, sampler.stop_at_end) == (0.0, False)
+    check.check_training(config)
+
+
+def test_configurations_saved_without_a_schedule_share_positions_evenly():
+    saved = json.loads(convert.to_json(build(**RULE, **{"sampler.rule": "top_k"})))
+    del saved["sampler"]["schedule"], saved["sampler"]["eps"]
+    sampler = convert.from_json(json.dumps(saved)).sampler
+    assert (sampler.schedule, sampler.eps) == ("even", 1e-3)
+
+
+def test_rollouts_on_the_schedule_dream_take_at_most_a_call_per_token():
+    dream = RULE | {"sampler.rule": "top_k", "sampler.schedule": "dream"}
+    check.check_training(build(**dream, **{"sampler.steps": 16}))
+    longer = build(**dream, **{"sampler.steps": 17})  # `evaluate` may take more
+    study = convert.as_config_dict(StudyConfig(run=longer))
+    for run in (
+        lambda: check.check_training(longer),
+        lambda: convert.study_from_config_dict(study),
+    ):
+        with pytest.raises(UserError, match=r"sampler\.steps=17: .*sampler\.length=16") as caught:
+            run()
+        assert "\n" not in str(caught.value)
+
+
 RULE = {"mode": "model"}  # rules without a threshold need this mode
 
 
@@ -82,6 +120,10 @@ RULE = {"mode": "model"}  # rules without a threshold need this mode
     ("overrides", "message"),
     [
         ({"sampler.block_length": 5}, "block_length=5 does not divide"),
+        ({"sampler.schedule": "dream"}, "rule='entropy_bounded' does not have"),
+        (RULE | {"sampler.schedule": "dream", "sampler.rule": "confidence"}, "rule=top_k"),
+        ({"sampler.schedule": "dream", "sampler.rule": "state"}, "rule=top_k, or schedule=even"),
+        ({"sampler.eps": 1.0}, r"eps=1.0 must be at least 0 and below 1"),
         ({"rl.group": 1}, "rl.group=1 must be at least 2: a group of one learns nothing"),
         ({"threshold.gamma": -0.1, "mode": "model"}, "config.threshold.gamma=-0.1"),
         ({"threshold.gamma": float("inf")}, "finite"),

@@ -260,7 +260,8 @@ def test_confidence_rule_commits_confident_positions_or_the_fallback(
         assert set(np.flatnonzero(got[row])) == expected
 
 
-def test_unknown_rule_raises():
-    readings = token_distribution.Readings(*jnp.zeros((4, 1, 2)))
-    with pytest.raises(ValueError, match="magic"):
-        commit.choose(Rule("magic"), readings, jnp.ones((1, 2), bool), jnp.ones(1), 2)
+def test_unknown_rules_and_schedules_raise():
+    readings, one = token_distribution.Readings(*jnp.zeros((4, 1, 2))), jnp.ones(1)
+    for rule in (Rule("magic"), Rule("top_k", schedule="magic")):
+        with pytest.raises(ValueError, match="magic"):
+            commit.choose(rule, readings, jnp.ones((1, 2), bool), one, 2, one.astype(int))
