@@ -56,11 +56,11 @@ class Rollout(NamedTuple):
     """
 
     tokens: Int[Array, "B L"]
-    commit_call: Int[Array, "B L"]  # t(k), from 1; nfe + 1 for tokens filled in
+    commit_call: Int[Array, "B L"]  # t(k), from 1; one after the last for tokens filled in
     sampled: Bool[Array, "B L"]  # False for tokens filled in after the end of the text
     logprob: Float[Array, "B L"]
     entropy: Float[Array, "B L"]  # nats, at the call that committed the position
-    nfe: Int[Array, "B"]  # denoiser calls of this sequence
+    nfe: Int[Array, "B"]  # denoiser calls of this sequence; with guidance two for each
     gamma: Float[Array, "B"]  # entropy bound of the first call, nats; or another rule's dial
     gamma_logprob: Float[Array, "B"]  # log-density of log gamma; 0 if gamma was given
     forced: Bool[Array, "B"]  # the cap on calls committed positions that the rule did not choose

@@ -25,7 +25,7 @@ def check(config: Config) -> None:
 def check_training(config: Config) -> None:
     """Raises `UserError` if a run would train quantised kernels, or a sampler its rule lacks."""
     rule, dial = config.sampler.rule, DIALS[config.sampler.rule]
-    _check_calls(config.sampler)
+    _check_rollouts(config.sampler)
     if dial == "price" and config.mode == "model":
         raise UserError(
             f"config.sampler.rule={rule!r} commits what its head decides, which mode 'model' does "
@@ -63,7 +63,7 @@ def check_study(study: StudyConfig) -> None:
     check_fields(study.figure2, "config.figure2")
     check_fields(study.headroom, "config.headroom")
     check_fields(study.grid, "config.grid")
-    _check_calls(study.run.sampler)
+    _check_rollouts(study.run.sampler)
     own = study.headroom.measured
     if own and study.grid.arms:
         raise UserError("config.headroom.measured=True is for a study without config.grid.arms.")
@@ -84,8 +84,14 @@ def check_study(study: StudyConfig) -> None:
             raise UserError(f"config.grid.{name}={values} must not be empty or repeat a value.")
 
 
-def _check_calls(sampler: SamplerConfig) -> None:
-    """Rollouts are scored in the states of at most L calls."""
+def _check_rollouts(sampler: SamplerConfig) -> None:
+    """Rollouts are scored without guidance, in the states of at most L calls."""
+    if sampler.guidance:
+        raise UserError(
+            f"config.sampler.guidance={sampler.guidance}: guided tokens do not have the "
+            "probabilities that training and studies score. Use 0; the commands evaluate and "
+            "generate take guidance."
+        )
     if sampler.schedule == "dream" and sampler.steps > sampler.length:
         raise UserError(
             f"config.sampler.steps={sampler.steps}: with config.sampler.schedule='dream' a rollout "
@@ -109,6 +115,12 @@ def _check_sampler(config: Config) -> None:
             "config.sampler.schedule='dream' shares positions among a number of calls, which "
             f"config.sampler.rule={sampler.rule!r} does not have. Use --config.sampler.rule=top_k, "
             "or schedule=even."
+        )
+    if sampler.guidance and (sampler.cache != "none" or sampler.rule == "state"):
+        raise UserError(
+            f"config.sampler.guidance={sampler.guidance} goes neither with a cache nor with "
+            f"config.sampler.rule='state'; here config.sampler.cache={sampler.cache!r} and "
+            f"rule={sampler.rule!r}. Set guidance to 0, or cache to none and another rule."
         )
     if DIALS[sampler.rule] == "steps":
         dial, size = ("config.sampler.steps", sampler.steps), config.decoder.block_length

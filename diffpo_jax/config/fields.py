@@ -224,6 +224,10 @@ class SamplerConfig:
     fallback: Literal["most_confident", "leftmost"] = "most_confident"
     max_calls: OptionalInt = None  # Cap on denoiser calls; the last commits the rest. None: no cap
     stop_at_end: bool = False  # Whether a committed end of text ends the row; the rest is filled
+    # Scale of classifier-free guidance, LLaDA's cfg_scale. Each call, as `steps` and `max_calls`
+    # count them, then makes a second pass with the prompt masked, and NFE counts both. 0: none.
+    # Not for training
+    guidance: NonNegative = 0.0
     # When end-of-text tokens may not be committed; see diffusion/end_of_text.py
     suppress_end: Literal["none", "never", "while_open", "last"] = "none"
     # Rows in flight of the continuous batch, on each device; where devices split the parameters

@@ -98,7 +98,7 @@ def stream(
     rows = rows_at(begun, order[:slots])
     cache = unmask.make_cache(policy, params, rows_at(prompts, order[:slots]), rows, settings)
     start = _Stream(queued(first), jnp.asarray(slots, jnp.int32), rows, cache, begun)
-    return unmask.record(jax.lax.while_loop(unfinished, body, start).records)
+    return unmask.record(jax.lax.while_loop(unfinished, body, start).records, settings)
 
 
 def _like(mask: Bool[Array, "slots"], x: Shaped[Array, "slots ..."]) -> Bool[Array, "slots ..."]:

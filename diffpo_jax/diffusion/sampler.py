@@ -56,6 +56,7 @@ def make_settings(
         cache=CacheSettings(config.cache, config.cache_refresh, config.cache_rows),
         scope=scope,
         chunk=config.vocabulary_chunk,
+        guidance=config.guidance,
         rows_per_prompt=rows_per_prompt,
     )
 

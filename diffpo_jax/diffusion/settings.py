@@ -77,6 +77,9 @@ class SamplerSettings(NamedTuple):
         uniform on [0, 1).
       scope: "prompt" draws the threshold at a row's first call, "call" anew at every call.
       chunk: positions of a row whose distributions are held at once; None for all.
+      guidance: w of classifier-free guidance, see `denoise.denoise_guided`; if not 0, every call
+        makes two passes, and the record's NFE counts both.  It goes with neither a cache nor the
+        head by state.
       rows_per_prompt: consecutive rows that have the same prompt.  They start from the same state,
         so the sampler's first call and the scorer's first anchor are one pass for all of them.
     """
@@ -91,4 +94,5 @@ class SamplerSettings(NamedTuple):
     cache: CacheSettings = CacheSettings()
     scope: str = "prompt"
     chunk: int | None = None
+    guidance: float = 0.0
     rows_per_prompt: int = 1

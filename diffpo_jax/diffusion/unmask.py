@@ -14,7 +14,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 from diffpo_jax.arrays import microbatch, rng
 from diffpo_jax.arrays.types import Choices, Observation, Params, Prompts, Rollout
 from diffpo_jax.diffusion import commit, commit_policy, end_of_text, kv_cache, token_distribution
-from diffpo_jax.diffusion.denoise import Denoised, denoise
+from diffpo_jax.diffusion.denoise import Denoised, denoise, denoise_guided
 from diffpo_jax.diffusion.kv_cache import Cache
 from diffpo_jax.diffusion.settings import EndOfText, SamplerSettings
 from diffpo_jax.diffusion.thresholds import Threshold
@@ -102,7 +102,7 @@ def first_call(
     # 2. Pass it once, and draw from its distributions for each of its rows.
     def one_pass(part):
         prompts, tokens, open_, wanted, keys = part
-        out = denoise(policy, params, prompts, tokens)
+        out = denoise_guided(policy, params, prompts, tokens, settings.guidance)
 
         def read(keys):
             return token_distribution.read(
@@ -144,7 +144,7 @@ def finish(
 
     cache = make_cache(policy, params, prompts, begun, settings)
     rows, _ = jax.lax.while_loop(unfinished, body, (begun, cache))
-    return record(rows)
+    return record(rows, settings)
 
 
 def start(policy: Policy, params: Params, prompts: Prompts, settings: SamplerSettings) -> Unmasking:
@@ -307,11 +307,12 @@ def _commit(
     return _fill_after_end(new, settings.end)
 
 
-def record(rows: Unmasking) -> Rollout:
+def record(rows: Unmasking, settings: SamplerSettings) -> Rollout:
     """Returns the rollout of rows that are done."""
     fields = rows._asdict()
-    nfe = fields.pop("call")
-    return Rollout(**fields, nfe=nfe, sampled=rows.commit_call <= nfe[:, None])
+    calls = fields.pop("call")
+    nfe = 2 * calls if settings.guidance else calls
+    return Rollout(**fields, nfe=nfe, sampled=rows.commit_call <= calls[:, None])
 
 
 def _denoise(
@@ -324,7 +325,7 @@ def _denoise(
     settings: SamplerSettings,
 ) -> tuple[Denoised, Cache | None]:
     if cache is None:
-        return denoise(policy, params, prompts, rows.tokens), None
+        return denoise_guided(policy, params, prompts, rows.tokens, settings.guidance), None
     block = jnp.argmax(plan.open_, axis=1).astype(jnp.int32) // settings.block_length
     working = jnp.any(plan.open_, axis=1)
     # The call of the cap commits positions of all blocks, and needs hidden states of all.

@@ -19,17 +19,22 @@ class Completion(NamedTuple):
     value: float
     forced: bool  # the cap on calls was reached
 
+    @property
+    def last_call(self) -> int:
+        """The call that committed the last token; with guidance `nfe` is twice as large."""
+        return max((c for c, sampled in zip(self.calls, self.sampled) if sampled), default=1)
+
 
 def as_text(completion: Completion, *, colour: bool) -> str:
     """Returns the completion with the call of each token, as a colour or a number after it.
 
     Early calls are blue, late ones red. Tokens filled in after the end of the text are left out.
     """
-    parts, shown = [], set()
+    parts, shown, last = [], set(), completion.last_call
     for piece, call, sampled in zip(completion.pieces, completion.calls, completion.sampled):
         if sampled:
             shown.add(call)
-            parts.append(_paint(piece, call, completion.nfe) if colour else f"{piece}[{call}]")
+            parts.append(_paint(piece, call, last) if colour else f"{piece}[{call}]")
     lines = [
         f"prompt      {completion.prompt}",
         f"completion  {completion.text}",
@@ -37,7 +42,7 @@ def as_text(completion: Completion, *, colour: bool) -> str:
         f"by call     {''.join(parts)}",
     ]
     if colour:
-        legend = [_paint(f" {call} ", call, completion.nfe) for call in sorted(shown)]
+        legend = [_paint(f" {call} ", call, last) for call in sorted(shown)]
         lines.append(f"            {''.join(legend)}")
     return "\n".join(lines) + "\n\n"
 

@@ -92,11 +92,23 @@ def test_preset_dream_decodes_all_positions_on_its_grid_of_times(module, changes
     check.check_training(config)
 
 
-def test_configurations_saved_without_a_schedule_share_positions_evenly():
+def test_configurations_saved_without_the_schedule_and_guidance_load():
     saved = json.loads(convert.to_json(build(**RULE, **{"sampler.rule": "top_k"})))
-    del saved["sampler"]["schedule"], saved["sampler"]["eps"]
+    for name in ("schedule", "eps", "guidance"):
+        del saved["sampler"][name]
     sampler = convert.from_json(json.dumps(saved)).sampler
-    assert (sampler.schedule, sampler.eps) == ("even", 1e-3)
+    assert (sampler.schedule, sampler.eps, sampler.guidance) == ("even", 1e-3, 0.0)
+
+
+def test_guided_rollouts_are_refused():
+    guided = build(**{"sampler.guidance": 0.5})  # for `evaluate` and `generate`
+    for run in (
+        lambda: check.check_training(guided),
+        lambda: convert.study_from_config_dict(convert.as_config_dict(StudyConfig(run=guided))),
+    ):
+        with pytest.raises(UserError, match=r"sampler\.guidance=0\.5: .* Use 0") as caught:
+            run()
+        assert "\n" not in str(caught.value)
 
 
 def test_rollouts_on_the_schedule_dream_take_at_most_a_call_per_token():
@@ -123,6 +135,9 @@ RULE = {"mode": "model"}  # rules without a threshold need this mode
         ({"sampler.schedule": "dream"}, "rule='entropy_bounded' does not have"),
         (RULE | {"sampler.schedule": "dream", "sampler.rule": "confidence"}, "rule=top_k"),
         ({"sampler.schedule": "dream", "sampler.rule": "state"}, "rule=top_k, or schedule=even"),
+        ({"sampler.guidance": 0.5, "sampler.cache": "dual"}, "guidance=0.5 goes neither"),
+        ({"sampler.guidance": 0.5, "sampler.rule": "state"}, "guidance=0.5 goes neither"),
+        ({"sampler.guidance": -0.5}, "guidance=-0.5 must be at least 0"),
         ({"sampler.eps": 1.0}, r"eps=1.0 must be at least 0 and below 1"),
         ({"rl.group": 1}, "rl.group=1 must be at least 2: a group of one learns nothing"),
         ({"threshold.gamma": -0.1, "mode": "model"}, "config.threshold.gamma=-0.1"),

@@ -47,6 +47,15 @@ def test_tokens_of_the_same_call_have_the_same_colour():
     assert of_call == [(first, "1"), (second, "2")]
 
 
+def test_colours_do_not_change_if_each_call_made_two_passes():
+    guided = ONE._replace(nfe=4)
+    plain, other = (as_text(x, colour=True).splitlines()[-3:] for x in (ONE, guided))
+    assert plain == other
+    assert "3 tokens in 4 calls" in as_text(guided, colour=False)
+    tokens = [re.findall(r"rgb\([^)]*\)", completions_page([x])) for x in (ONE, guided)]
+    assert tokens[0] == tokens[1] != []
+
+
 def test_the_page_escapes_completions_and_holds_them_as_json():
     page = completions_page([ONE, ONE._replace(prompt="second")])
     assert "<script>&" not in page
