@@ -66,6 +66,16 @@ def test_the_base_is_scored_under_any_rule_whatever_the_runs_mode(run, tmp_path)
         check.check_training(config)
 
 
+def test_dreams_schedule_and_guidance_count_every_pass(run, tmp_path):
+    changes = {"sampler.rule": "top_k", "sampler.schedule": "dream", "sampler.guidance": 0.5}
+    # Calls of a completion: fewer and more than its 16 tokens.
+    config = least(**changes, **{"evaluation.steps": (5, 20)})
+    result = score.score(config, str(tmp_path / "out"), run=str(run), which="base")
+    assert [(point["steps"], point["nfe"]) for point in result["points"]] == [(5, 10), (20, 40)]
+    with pytest.raises(UserError, match="guidance"):
+        check.check_training(config)
+
+
 def test_evaluation_resumes_after_the_last_complete_point(weights, tmp_path, monkeypatch):
     config = least(**{"model.weights": str(weights)})
     first = score.score(config, str(tmp_path / "out"))
