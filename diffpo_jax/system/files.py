@@ -6,6 +6,7 @@ import os
 import pathlib
 import secrets
 import shutil
+import stat
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -62,7 +63,8 @@ def write_jsonl(path: str | os.PathLike, rows: Sequence[dict[str, Any]]) -> None
 def new_directory(path: str | os.PathLike) -> Iterator[pathlib.Path]:
     """Yields a temporary directory that is renamed to `path` at the end of the `with` block.
 
-    If the block raises, the directory is removed.
+    Its files get the permissions of new files, whatever the library that wrote them gave them.  If
+    the block raises, the directory is removed.
 
     Raises:
       UserError: `path` exists already.
@@ -75,11 +77,20 @@ def new_directory(path: str | os.PathLike) -> Iterator[pathlib.Path]:
     try:
         temporary.mkdir()
         yield temporary
+        _give_usual_permissions(temporary)
         os.rename(temporary, path)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
     _sync_directory(os.fspath(path.parent))
+
+
+def _give_usual_permissions(directory: pathlib.Path) -> None:
+    """Sets the permissions that the umask leaves; safetensors writes files for the owner alone."""
+    # A new directory has those of the umask, which cannot be read without setting it.
+    mode = stat.S_IMODE(directory.stat().st_mode)
+    for path in directory.rglob("*"):
+        path.chmod(mode if path.is_dir() else mode & 0o666)
 
 
 def _sync_directory(directory: str) -> None:

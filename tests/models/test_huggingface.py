@@ -3,6 +3,8 @@
 import dataclasses
 import json
 import math
+import os
+import stat
 
 import jax
 import jax.numpy as jnp
@@ -314,6 +316,23 @@ def test_tokenizer_code_and_config_are_copied(tmp_path):
     assert after == before | {"torch_dtype": "bfloat16"}
     again, _ = read(tmp_path / "out", "llada")
     np.testing.assert_allclose(again["embed"], params["embed"], rtol=2**-8)
+
+
+@pytest.mark.parametrize(("mask", "mode"), [(0o022, 0o644), (0o027, 0o640)])
+def test_permissions_follow_the_umask(tmp_path, mask, mode):
+    source = save(tmp_path / "in", "llada", weights("llada"))
+    (source / "tokenizer.json").write_text("{}")
+    for path in source.iterdir():
+        path.chmod(0o600)
+    params, model = read(source, "llada")
+    before = os.umask(mask)
+    try:
+        huggingface.write(tmp_path / "out", params, model, lineage={}, source=source)
+    finally:
+        os.umask(before)
+    files = {path.name: stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "out").iterdir()}
+    assert len(files) == 5  # weights, index, config, lineage, tokenizer
+    assert set(files.values()) == {mode}
 
 
 def test_fingerprint_changes_with_the_weights(tmp_path):

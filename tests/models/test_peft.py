@@ -1,7 +1,9 @@
 """Adapters as PEFT reads them: names, orientation, and the layers that the pattern matches."""
 
 import json
+import os
 import re
+import stat
 
 import numpy as np
 import pytest
@@ -47,6 +49,17 @@ def test_tensors_by_hand(tmp_path, family, name):
     assert json.loads((tmp_path / "out" / "lineage.json").read_text()) == {"commit": "c"}
     with pytest.raises(UserError, match="exists already"):
         write(tmp_path / "out", family)
+
+
+@pytest.mark.parametrize(("mask", "mode"), [(0o022, 0o644), (0o027, 0o640)])
+def test_permissions_follow_the_umask(tmp_path, mask, mode):
+    before = os.umask(mask)
+    try:
+        write(tmp_path / "out", "llada")
+    finally:
+        os.umask(before)
+    files = {path.name: stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "out").iterdir()}
+    assert files == dict.fromkeys([peft.WEIGHTS, peft.CONFIG, "lineage.json"], mode)
 
 
 @pytest.mark.parametrize("family", ["llada", "dream"])

@@ -32,6 +32,30 @@ def test_permissions_follow_the_umask(tmp_path):
     assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == 0o644
 
 
+@pytest.mark.parametrize(("mask", "folder", "file"), [(0o022, 0o755, 0o644), (0o027, 0o750, 0o640)])
+def test_a_new_directory_has_the_permissions_of_the_umask(tmp_path, mask, folder, file):
+    before = os.umask(mask)
+    try:
+        with files.new_directory(tmp_path / "new") as directory:
+            (directory / "part").mkdir(0o700)
+            for path in (directory / "a", directory / "part" / "b"):
+                path.touch(0o600)
+            (directory / "usual").write_text("x")
+    finally:
+        os.umask(before)
+    modes = {
+        str(path.relative_to(tmp_path)): stat.S_IMODE(path.stat().st_mode)
+        for path in tmp_path.rglob("*")
+    }
+    assert modes == {
+        "new": folder,
+        "new/a": file,
+        "new/usual": file,
+        "new/part": folder,
+        "new/part/b": file,
+    }
+
+
 @pytest.mark.parametrize("call", ["fsync", "replace"])
 def test_a_full_disk_leaves_only_the_old_file(tmp_path, monkeypatch, call):
     path = tmp_path / "file"
