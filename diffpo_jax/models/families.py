@@ -1,6 +1,6 @@
 """Model families: names, settings and conventions of the networks that can be loaded."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -9,7 +9,7 @@ from jax.sharding import NamedSharding
 
 from diffpo_jax.arrays.types import Params
 from diffpo_jax.config import AUTO, LoRAConfig, ModelConfig, StateHeadConfig, ThresholdConfig
-from diffpo_jax.models import flops
+from diffpo_jax.models import config_keys, flops
 from diffpo_jax.models import lora as lora_lib
 from diffpo_jax.models import state_head as state_head_lib
 from diffpo_jax.models.denoiser import Denoiser, Shape
@@ -27,6 +27,8 @@ class Family(NamedTuple):
     settings: Mapping[str, str]  # field of ModelConfig -> key of config.json
     tying: str  # key of config.json for whether the embedding also gives the logits
     marks: Mapping[str, Any]  # other keys of config.json, equal in every checkpoint of the family
+    supported: Mapping[str, Sequence[Any]]  # further keys that change the network -> values we have
+    ignored: Collection[str]  # keys of config.json that change no logits
     fixed: Mapping[str, Any]  # fields of ModelConfig that are equal in every checkpoint
 
 
@@ -61,6 +63,7 @@ _LLADA_MARKS = {
     "layer_norm_type": "rms",
     "rope": True,
     "include_bias": False,
+    "include_qkv_bias": False,
     "scale_logits": False,
     "input_emb_norm": False,
 }
@@ -103,6 +106,8 @@ FAMILIES = {
         settings=_LLADA_SETTINGS | {"qkv_bias": "include_qkv_bias", "positions": "positions"},
         tying="weight_tying",
         marks={"model_type": "diffpo_jax_tiny"},
+        supported=config_keys.LLADA_SUPPORTED,
+        ignored=config_keys.LLADA_IGNORED,
         fixed={},
     ),
     "llada": Family(
@@ -110,7 +115,9 @@ FAMILIES = {
         weights=_LLADA_WEIGHTS,
         settings=_LLADA_SETTINGS,
         tying="weight_tying",
-        marks={"model_type": "llada", "include_qkv_bias": False} | _LLADA_MARKS,
+        marks={"model_type": "llada"} | _LLADA_MARKS,
+        supported=config_keys.LLADA_SUPPORTED | {"include_qkv_bias": (False,)},
+        ignored=config_keys.LLADA_IGNORED,
         fixed={"qkv_bias": False, "positions": None},
     ),
     "dream": Family(
@@ -119,6 +126,8 @@ FAMILIES = {
         settings=_DREAM_SETTINGS,
         tying="tie_word_embeddings",
         marks={"model_type": "Dream", "hidden_act": "silu"},
+        supported=config_keys.DREAM_SUPPORTED,
+        ignored=config_keys.DREAM_IGNORED,
         fixed={"qkv_bias": True, "positions": None},
     ),
 }

@@ -9,7 +9,6 @@ import contextlib
 import dataclasses
 import functools
 import hashlib
-import json
 import pathlib
 import shutil
 from collections.abc import Mapping
@@ -24,13 +23,13 @@ from safetensors.numpy import save_file
 
 from diffpo_jax.arrays.types import Params
 from diffpo_jax.config import ModelConfig
-from diffpo_jax.models import quantization
+from diffpo_jax.models import published_config, quantization
 from diffpo_jax.models.families import FAMILIES
 from diffpo_jax.models.quantization import Quantized
 from diffpo_jax.system import files, hub_names
 from diffpo_jax.system.errors import UserError
 
-SINGLE, INDEX, CONFIG = "model.safetensors", "model.safetensors.index.json", "config.json"
+SINGLE, INDEX, CONFIG = "model.safetensors", "model.safetensors.index.json", published_config.NAME
 LINEAGE = "lineage.json"
 # Files besides the weights that an export copies; code is copied, never run.
 _COMPANIONS = (".json", ".py", ".txt", ".model", ".jinja")
@@ -74,30 +73,6 @@ def locate(source: str) -> pathlib.Path:
         ) from error
 
 
-def read_model_config(directory: pathlib.Path, family: str) -> dict[str, Any]:
-    """Fields of `ModelConfig` that a checkpoint's config.json determines.
-
-    Raises:
-      UserError: the file is missing, lacks a key, or belongs to another family.
-    """
-    path, known = directory / CONFIG, FAMILIES[family]
-    values = _json(path)
-    for key, value in known.marks.items():
-        # A missing key has the family's value, except the key that names the family.
-        given = values.get(key, None if key == "model_type" else value)
-        if given != value:
-            raise UserError(
-                f"{path} is no checkpoint of family {family!r}: its {key} is {given!r}, the "
-                f"family's is {value!r}. Set config.model.family to the checkpoint's family."
-            )
-    missing = [key for key in known.settings.values() if key not in values]
-    if missing:
-        raise UserError(f"{path} lacks {', '.join(missing)}: is it the published config.json?")
-    sizes = {field: values[key] for field, key in known.settings.items()}
-    sizes["positions"] = sizes.get("positions") or None  # files have 0 for None
-    return sizes | {"tied": bool(values.get(known.tying, False))} | dict(known.fixed)
-
-
 def adopt_sizes(model: ModelConfig) -> ModelConfig:
     """The section with the family and sizes of the weights it names; unchanged if it names none.
 
@@ -107,7 +82,7 @@ def adopt_sizes(model: ModelConfig) -> ModelConfig:
     if not model.weights:
         return model
     directory = locate(model.weights)
-    kind = _json(directory / CONFIG).get("model_type")
+    kind = published_config.read_json(directory / CONFIG).get("model_type")
     named = [name for name, family in FAMILIES.items() if family.marks["model_type"] == kind]
     if not named:
         known = ", ".join(str(family.marks["model_type"]) for family in FAMILIES.values())
@@ -115,7 +90,7 @@ def adopt_sizes(model: ModelConfig) -> ModelConfig:
             f"{directory / CONFIG}: model_type {kind!r} belongs to no known family; use one of: "
             f"{known}."
         )
-    fields = read_model_config(directory, named[0])
+    fields = published_config.read_model_config(directory, named[0])
     return dataclasses.replace(model, family=named[0], **fields)
 
 
@@ -200,7 +175,10 @@ def write(
             for path in sorted(source.iterdir()):
                 if path.suffix in _COMPANIONS and path.name not in (INDEX, CONFIG, LINEAGE):
                     shutil.copyfile(path, temporary / path.name)
-            config = _json(source / CONFIG) | {"torch_dtype": config["torch_dtype"]}
+            published = published_config.read_json(source / CONFIG)
+            # transformers 5 writes dtype, and older versions torch_dtype.
+            keys = [key for key in ("dtype", "torch_dtype") if key in published] or ["torch_dtype"]
+            config = published | dict.fromkeys(keys, config["torch_dtype"])
         files.write_json(temporary / CONFIG, config)
         files.write_json(temporary / LINEAGE, dict(lineage))
 
@@ -238,7 +216,10 @@ def _open(directory: pathlib.Path, stack: contextlib.ExitStack) -> dict[str, Any
     """Maps each published name to the open file that holds it."""
     single, index = directory / SINGLE, directory / INDEX
     if index.exists():
-        names = sorted(set(_json(index).get("weight_map", {}).values()))
+        files_of = published_config.read_json(index).get("weight_map")
+        if not isinstance(files_of, dict) or not all(type(x) is str for x in files_of.values()):
+            raise UserError(f"{index}: weight_map must be an object of file names: copy it again.")
+        names = sorted(set(files_of.values()))
     elif single.exists():
         names = [SINGLE]
     else:
@@ -332,15 +313,6 @@ def _config_json(model: ModelConfig, leaves: Mapping[str, Any], dtype: str) -> d
 
 def _dtype(leaf: Any, dtype: str) -> np.dtype:
     return jnp.dtype(dtype or leaf.dtype)
-
-
-def _json(path: pathlib.Path) -> dict[str, Any]:
-    try:
-        return json.loads(path.read_text())
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}.") from error
-    except ValueError as error:
-        raise UserError(f"{path} is not JSON: {error}.") from error
 
 
 def _name(path: Any) -> str:

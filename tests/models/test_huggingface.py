@@ -16,7 +16,7 @@ import safetensors.numpy
 from diffpo_jax.config import MeshConfig, ModelConfig, ThresholdConfig
 from diffpo_jax.distributed import sharding
 from diffpo_jax.distributed.mesh import make_mesh
-from diffpo_jax.models import huggingface, quantization
+from diffpo_jax.models import huggingface, published_config, quantization
 from diffpo_jax.models.families import make_policy
 from diffpo_jax.system.errors import UserError
 
@@ -110,7 +110,9 @@ def save(directory, family, values, shards=3, **config):
 
 
 def model_of(directory, family, **fields):
-    return ModelConfig(family=family, **huggingface.read_model_config(directory, family), **fields)
+    return ModelConfig(
+        family=family, **published_config.read_model_config(directory, family), **fields
+    )
 
 
 def policy_of(model):
@@ -156,7 +158,7 @@ def test_reading_and_writing_is_bit_equal(tmp_path, family, dtype, tied):
     for name, value in values.items():
         assert again[name].dtype == value.dtype
         np.testing.assert_array_equal(again[name], value, err_msg=name)
-    assert huggingface.read_model_config(out, family) == huggingface.read_model_config(
+    assert published_config.read_model_config(out, family) == published_config.read_model_config(
         source, family
     )
     assert json.loads((out / "config.json").read_text())[TYING[family]] == tied
@@ -318,6 +320,27 @@ def test_tokenizer_code_and_config_are_copied(tmp_path):
     np.testing.assert_allclose(again["embed"], params["embed"], rtol=2**-8)
 
 
+def test_the_dtype_of_an_export_has_the_key_of_its_source(tmp_path):
+    """transformers 5 writes another key than older versions, and a base of RoPE below another."""
+    source = save(tmp_path / "in", "dream", weights("dream"), dtype="float32")
+    values = json.loads((source / "config.json").read_text())
+    values["rope_parameters"] = {"rope_theta": values.pop("rope_theta"), "rope_type": "default"}
+    (source / "config.json").write_text(json.dumps(values))
+    params, model = read(source, "dream")
+    huggingface.write(tmp_path / "out", params, model, lineage={}, source=source, dtype="bfloat16")
+    written = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert written == values | {"dtype": "bfloat16"}
+    assert model_of(tmp_path / "out", "dream") == model
+
+
+@pytest.mark.parametrize("index", [{}, {"weight_map": []}, {"weight_map": {"a": 1}}])
+def test_an_index_without_file_names_is_refused(tmp_path, index):
+    source = save(tmp_path / "in", "llada", weights("llada"))
+    (source / huggingface.INDEX).write_text(json.dumps(index))
+    with pytest.raises(UserError, match="weight_map must be an object of file names"):
+        read(source, "llada")
+
+
 @pytest.mark.parametrize(("mask", "mode"), [(0o022, 0o644), (0o027, 0o640)])
 def test_permissions_follow_the_umask(tmp_path, mask, mode):
     source = save(tmp_path / "in", "llada", weights("llada"))
@@ -348,10 +371,10 @@ def test_checkpoint_of_another_family_is_refused(tmp_path):
     with pytest.raises(
         UserError, match="no checkpoint of family 'dream': its model_type is 'llada'"
     ):
-        huggingface.read_model_config(source, "dream")
+        published_config.read_model_config(source, "dream")
     scaled = save(tmp_path / "scaled", "llada", weights("llada"), scale_logits=True)
     with pytest.raises(UserError, match="scale_logits is True"):
-        huggingface.read_model_config(scaled, "llada")
+        published_config.read_model_config(scaled, "llada")
 
 
 def test_all_mismatches_are_listed(tmp_path):
