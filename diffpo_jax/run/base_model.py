@@ -24,7 +24,7 @@ from diffpo_jax.config import Config
 from diffpo_jax.distributed import sharding
 from diffpo_jax.models import huggingface, lora, quantization
 from diffpo_jax.models.policy import Policy
-from diffpo_jax.run import pretrain, trained
+from diffpo_jax.run import inputs, pretrain, trained
 from diffpo_jax.run.setup import Setup
 from diffpo_jax.system.progress import say
 from diffpo_jax.workdir import checkpoints, layout
@@ -60,10 +60,13 @@ def read(workdir: pathlib.Path, policy: Policy, mesh: Mesh, quantized: str | Non
         own was.
 
     Raises:
-      UserError: there is no run, or no such checkpoint or weights, or they have other shapes.
+      UserError: there is no run, or no such checkpoint or weights, or they have other shapes; or
+        the weights have changed.
     """
     paths = layout.Workdir(workdir)
     config = layout.read_config(paths)
+    if config.lora.rank or not config.pretrain.steps:  # otherwise checkpoints hold all of it
+        inputs.check_weights(paths, config)
     if config.init_from or not config.pretrain.steps:
         return _without_sft(config, policy, mesh, quantized)
     say(f"base model: from {paths.base}")

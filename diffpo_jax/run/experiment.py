@@ -7,10 +7,11 @@ import pathlib
 from typing import Any
 
 from diffpo_jax.analysis import summary as summary_lib
+from diffpo_jax.arrays.types import Params
 from diffpo_jax.config import Config, check, convert
 from diffpo_jax.distributed import hosts
 from diffpo_jax.report import write as report_lib
-from diffpo_jax.run import base_model, frontiers, setup, train_rl
+from diffpo_jax.run import base_model, frontiers, inputs, setup, train_rl
 from diffpo_jax.workdir import layout, metrics, provenance
 
 _PREFLIGHT_SECONDS = 300.0  # hosts of a large slice start at different speeds
@@ -41,13 +42,14 @@ def run(
         lambda: layout.open_workdir(path, config, overwrite=overwrite and hosts.is_first())
     )
     run_setup = setup.prepare(config, workdir)
+    inputs.check(workdir, run_setup.inputs)
     # 2. Train.
     with run_setup.writer:
         if base_only:
-            base_model.make(run_setup)
+            _make_base(run_setup)
             return {}
         # The base model is not bound to a name here, so that RL can free its arrays.
-        trained = train_rl.train(run_setup, base_model.make(run_setup))
+        trained = train_rl.train(run_setup, _make_base(run_setup))
     # 3. Evaluate both models.  The base model is read again: no device holds it while RL runs.
     base = base_model.read(workdir.root, run_setup.policy, run_setup.mesh, config.model.quantized)
     summary, outcomes = frontiers.final_evaluation(run_setup, base, trained)
@@ -58,3 +60,9 @@ def run(
         print(summary_lib.final_table(summary))
         print(f"report: {workdir.report}")
     return summary
+
+
+def _make_base(own: setup.Setup) -> Params:
+    base = base_model.make(own)
+    inputs.check(own.workdir, inputs.of_base(own.config, base))
+    return base

@@ -4,7 +4,7 @@ import dataclasses
 import json
 import os
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from jax.sharding import Mesh
@@ -20,13 +20,14 @@ from diffpo_jax.evaluation import evaluator
 from diffpo_jax.models import families, flops, huggingface
 from diffpo_jax.models.policy import Policy
 from diffpo_jax.rl import step as rl_step
-from diffpo_jax.run import sizes
+from diffpo_jax.run import inputs, sizes
 from diffpo_jax.system import files
 from diffpo_jax.system.errors import UserError
 from diffpo_jax.system.progress import say
 from diffpo_jax.tasks.datasets import demonstrations
-from diffpo_jax.tasks.task import Example, Task
+from diffpo_jax.tasks.task import SPLITS, Example, Task
 from diffpo_jax.workdir import layout, metrics, provenance, trackers
+from diffpo_jax.workdir.inputs import Input
 
 # The training stages in their order, by the names that metrics.jsonl has.
 STAGES = PRETRAIN, RL = "pretrain", "rl"
@@ -44,6 +45,7 @@ class Setup(NamedTuple):
     policy: Policy
     writer: metrics.MetricsWriter
     evaluator: evaluator.Evaluator
+    inputs: Mapping[str, Input]  # what the run reads
 
 
 def prepare(config: Config, workdir: layout.Workdir) -> Setup:
@@ -61,18 +63,23 @@ def prepare(config: Config, workdir: layout.Workdir) -> Setup:
     task = hosts.in_turn(lambda: tasks.make_task(config.task, data_dir))
     tokenizer = tokenizers.make_tokenizer(config.tokenizer)
     config = with_sizes(config, tokenizer, mesh)
-    check_examples(config, task, tokenizer)
+    digests = check_examples(config, task, tokenizer)
+    shown = sft_examples(config, task, tokenizer)
     policy = make_policy(config, tokenizer, mesh)
     return Setup(
         config=config,
         workdir=workdir,
         mesh=mesh,
         task=task,
-        demonstrations=sft_examples(config, task, tokenizer),
+        demonstrations=shown,
         tokenizer=tokenizer,
         policy=policy,
         writer=make_writer(config, workdir, first=hosts.is_first()),
         evaluator=_make_evaluator(config, config.decoder, policy, task, tokenizer, mesh),
+        inputs=inputs.of_examples(config, task, digests)
+        | inputs.of_demonstrations(config, shown)
+        | inputs.of_tokenizer(config, tokenizer)
+        | inputs.of_weights(config),
     )
 
 
@@ -181,12 +188,17 @@ def rollout_settings(config: Config, end_ids: tuple[int, ...]) -> SamplerSetting
     )
 
 
-def check_examples(config: Config, task: Task, tokenizer: Any) -> None:
-    """Encodes every example once, so that one that does not fit cannot stop a run days later."""
-    for split in ("train", "validation", "test"):
-        _encode_all(task.examples(split), tokenizer, _lengths(config))
+def check_examples(config: Config, task: Task, tokenizer: Any) -> dict[str, inputs.Digest]:
+    """Encodes every example once, so that one that does not fit cannot stop a run days later.
+
+    Returns the digest of each split.
+    """
+    digests = {split: inputs.Digest() for split in SPLITS}
+    for split, digest in digests.items():
+        _encode_all(task.examples(split), tokenizer, _lengths(config), digest)
     if task.overlap():
         say(f"note: {task.overlap()} test prompts are training prompts too.")
+    return digests
 
 
 def sft_examples(config: Config, task: Task, tokenizer: Any) -> Sequence[Example]:
@@ -266,9 +278,17 @@ def recorded(config: Config) -> int:
     return config.rl.head.recorded if config.sampler.rule == "state" else 0
 
 
-def _encode_all(examples: Sequence[Example], tokenizer: Any, encoding: dict[str, Any]) -> None:
-    for _ in prompts.batches_in_order(examples, tokenizer, batch=1024, **encoding):
-        pass
+def _encode_all(
+    examples: Sequence[Example],
+    tokenizer: Any,
+    encoding: dict[str, Any],
+    digest: inputs.Digest | None = None,
+) -> None:
+    for start in range(0, len(examples), 1024):
+        part = list(examples[start : start + 1024])  # made once, for both uses
+        prompts.encode_examples(part, tokenizer, indices=range(len(part)), **encoding)
+        if digest is not None:
+            digest.add(part)
 
 
 def _lengths(config: Config) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """The directory of a run: the paths in it, and whether a run may use it.
 
-config.json  run_info.json  metrics.jsonl  checkpoints/{base,rl}/  samples/  report/  profile/
-data/, and for trackers: trackers.json  tensorboard/  wandb/
+config.json  inputs.json  run_info.json  metrics.jsonl  checkpoints/{base,rl}/  samples/  report/
+profile/  data/, and for trackers: trackers.json  tensorboard/  wandb/
 """
 
 import pathlib
@@ -14,6 +14,7 @@ from diffpo_jax.system.errors import UserError
 # What a run writes; `--overwrite` removes these and nothing else.
 CONTENT = (
     "config.json",
+    "inputs.json",
     "run_info.json",
     "metrics.jsonl",
     "trackers.json",
@@ -32,6 +33,7 @@ class Workdir:
     def __init__(self, root: pathlib.Path):
         self.root = root
         self.config = root / "config.json"
+        self.inputs = root / "inputs.json"
         self.run_info = root / "run_info.json"
         self.metrics = root / "metrics.jsonl"
         self.base = root / "checkpoints" / "base"

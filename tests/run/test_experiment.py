@@ -371,8 +371,15 @@ def test_a_changed_base_model_under_an_adapter_is_refused(base, tmp_path):
     weights = safetensors.numpy.load_file(file)
     weights["model.transformer.ln_f.weight"] = weights["model.transformer.ln_f.weight"] + 1
     safetensors.numpy.save_file(weights, file, metadata={"format": "pt"})
+    longer = least(**fields, **{"rl.steps": 2})
+    others = r"config\.model\.weights=.*: the weights are not those with which the run began"
+    with pytest.raises(UserError, match=others):
+        experiment.run(longer, str(tmp_path / "run"))
+    with pytest.raises(UserError, match=others):
+        export.export(str(tmp_path / "run"), str(tmp_path / "merged"), model="trained")
+    (tmp_path / "run" / "inputs.json").unlink()  # older versions did not write it
     with pytest.raises(UserError, match="step 1 was trained from another base model"):
-        experiment.run(least(**fields, **{"rl.steps": 2}), str(tmp_path / "run"))
+        experiment.run(longer, str(tmp_path / "run"))
 
 
 def test_reference_kernels_are_rounded_and_give_the_same_logits():

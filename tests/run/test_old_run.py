@@ -35,7 +35,7 @@ def lines(workdir):
 
 
 @pytest.mark.slow
-def test_an_old_run_resumes(workdir):
+def test_an_old_run_resumes(workdir, capsys):
     before = lines(workdir)
     summary = json.loads((workdir / "report/summary.json").read_text())
     shutil.rmtree(workdir / "checkpoints/rl/4")
@@ -44,6 +44,9 @@ def test_an_old_run_resumes(workdir):
     # Other rules for the base are newer than the run, and compile more programs.
     own = dataclasses.replace(config.evaluation, base_rules=())
     again = experiment.run(dataclasses.replace(config, evaluation=own), str(workdir))
+    notes = [x for x in capsys.readouterr().err.splitlines() if "an older version" in x]
+    assert len(notes) == 1 and "training examples" in notes[0]
+    assert json.loads((workdir / "inputs.json").read_text())["train"]["rows"] > 0
     after = lines(workdir)
     newer = [row.keys() - {"eval/reward"} for row in after]
     assert newer == [row.keys() for row in before]
