@@ -8,12 +8,13 @@ from typing import Any
 from diffpo_jax.config import DIALS, Config, values
 from diffpo_jax.evaluation import evaluator, grading, threshold_choice
 from diffpo_jax.models import huggingface
-from diffpo_jax.run import base_model
+from diffpo_jax.run import base_model, inputs
 from diffpo_jax.run import setup as run_setup
 from diffpo_jax.system import files
 from diffpo_jax.system.errors import UserError
-from diffpo_jax.system.progress import Progress
+from diffpo_jax.system.progress import Progress, say
 from diffpo_jax.workdir import checkpoints, layout, provenance
+from diffpo_jax.workdir import inputs as stored
 
 LEARNED = "learned"  # names the point at the threshold that the run learned
 
@@ -58,9 +59,12 @@ def score(config: Config, out: str, *, run: str = "", which: str = "trained") ->
     }
     # `asked` has the fields that a workdir may change between two runs of one configuration.
     # Points of older versions compare as equal: `former_values` writes None as they did.
-    asked = {"model": model, "test_file": config.task.test_file or ""}
+    test = setup.inputs[inputs.TEST]
+    asked = {"model": model, "test_file": config.task.test_file or "", "test_sha256": test.sha256}
     asked |= values.former_values(config.evaluation)
     asked = json.loads(json.dumps(asked))
+    if run:
+        _compare_with_run(config, setup, run_config, run)
     # 3. Evaluate the points that are missing.
     examples = evaluator.choose(setup.task.examples("test"), config.evaluation)
     threshold_choice.check_head(run_config, config.sampler.rule, which)
@@ -70,7 +74,7 @@ def score(config: Config, out: str, *, run: str = "", which: str = "trained") ->
     with Progress("evaluation", len(dials), unit="point") as progress:
         for dial in dials:
             path = workdir.samples / f"{which}-{dial}.json"
-            if not path.exists() or json.loads(path.read_text())["asked"] != asked:
+            if not _is_current(path, asked):
                 if dial == LEARNED:
                     graded = setup.evaluator.median(params, 1.0, examples)
                 else:
@@ -101,6 +105,31 @@ def score(config: Config, out: str, *, run: str = "", which: str = "trained") ->
     }
     files.write_json(workdir.root / "evaluation.json", result)
     return result
+
+
+def _is_current(path: pathlib.Path, asked: dict[str, Any]) -> bool:
+    """Whether a point has been evaluated as is asked."""
+    if not path.exists():
+        return False
+    before = json.loads(path.read_text())["asked"]
+    now = asked["test_sha256"]
+    former = before.setdefault("test_sha256", now)  # older versions did not record it
+    if before != asked | {"test_sha256": former}:
+        return False
+    if former != now:
+        say(f"note: {path.stem}: the test examples have changed; it is evaluated again.")
+    return former == now
+
+
+def _compare_with_run(config: Config, setup: run_setup.Setup, run_config: Config, run: str) -> None:
+    """Says if the run's own results are on other test examples of the same name."""
+    places = [dataclasses.replace(x.task, data_dir=None) for x in (config, run_config)]
+    if places[0] != places[1]:
+        return
+    recorded = stored.read(layout.Workdir(pathlib.Path(run)).inputs)
+    new = {inputs.TEST: setup.inputs[inputs.TEST]}
+    for text in stored.differences(recorded, new).values():
+        say(f"warning: {text}; the results in {run} are on the old ones.")
 
 
 def _step(run: str, which: str) -> int | None:

@@ -1,15 +1,19 @@
 """The command `evaluate`."""
 
+import dataclasses
 import json
 import pathlib
+import shutil
 
 import pytest
 from least import least
 
-from diffpo_jax.config import check
+from diffpo_jax.config import check, convert
 from diffpo_jax.run import experiment, export, score
 from diffpo_jax.system import files
 from diffpo_jax.system.errors import UserError
+from diffpo_jax.tasks.datasets.sudoku import SudokuPuzzles
+from diffpo_jax.workdir import inputs as stored
 
 
 @pytest.fixture(scope="module")
@@ -74,6 +78,53 @@ def test_dreams_schedule_and_guidance_count_every_pass(run, tmp_path):
     assert [(point["steps"], point["nfe"]) for point in result["points"]] == [(5, 10), (20, 40)]
     with pytest.raises(UserError, match="guidance"):
         check.check_training(config)
+
+
+def test_changed_test_examples_are_said_and_evaluated_again(run, tmp_path, capsys):
+    """A file of the same name; only a warning, as nothing is trained."""
+    puzzles = SudokuPuzzles.draw(least().task.sudoku)["test"]
+    path = tmp_path / "test.csv"
+
+    def evaluate(rows, out="out", **changes):
+        path.write_text("Puzzle,Solution\n" + "".join(f"{a},{b}\n" for a, b in rows))
+        config = least(**{"task.test_file": str(path), "evaluation.gammas": (1.0,)} | changes)
+        result = score.score(config, str(tmp_path / out), run=str(copy))
+        lines = capsys.readouterr().err.splitlines()
+        return result, [x for x in lines if x.startswith(("note: trained", "warning:"))]
+
+    # A run whose own results are on the first nine of them
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy)
+    field = f"config.task.test_file={path}"
+    (recorded,) = [stored.read(run / "inputs.json")["test"]]
+    stored.write(copy / "inputs.json", {"test": recorded._replace(field=field, rows=9)})
+    config = dataclasses.replace(least().task, test_file=str(path))
+    whole = dataclasses.replace(convert.from_json((copy / "config.json").read_text()), task=config)
+    (copy / "config.json").write_text(convert.to_json(whole))
+
+    result, lines = evaluate(puzzles[:8])
+    assert result["prompts"] == 8
+    assert lines == [
+        f"warning: {field}: 9 test examples when the run began, 8 now; the results in {copy} are "
+        "on the old ones."
+    ]
+    result, lines = evaluate(puzzles[1:9])
+    assert result["prompts"] == 8
+    assert lines[1] == ("note: trained-1.0: the test examples have changed; it is evaluated again.")
+    rows = (tmp_path / "out/samples/trained-1.0.jsonl").read_text().splitlines()
+    assert json.loads(rows[0])["prompt"] == puzzles[1][0]
+    # The same examples again; and a point of an older version, which cannot be checked.
+    point = tmp_path / "out/samples/trained-1.0.json"
+    before = point.stat().st_mtime_ns
+    assert not any("again" in x for x in evaluate(puzzles[1:9])[1])
+    assert point.stat().st_mtime_ns == before
+    values = json.loads(point.read_text())
+    del values["asked"]["test_sha256"]
+    point.write_text(json.dumps(values))
+    evaluate(puzzles[1:9])
+    assert json.loads(point.read_text()) == values
+    # Other settings of the task are another choice.
+    assert evaluate(puzzles[:8], "other", **{"task.reward": "cell_fraction"})[1] == []
 
 
 def test_evaluation_resumes_after_the_last_complete_point(weights, tmp_path, monkeypatch):
