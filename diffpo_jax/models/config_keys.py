@@ -7,10 +7,12 @@ these tables is refused by `published_config`, because it may change the network
 # Keys that change the network, and their values in networks that the denoiser computes.
 TRANSFORMERS_SUPPORTED = {
     "add_cross_attention": (False,),
+    "cross_attention_hidden_size": (None,),
     "is_encoder_decoder": (False,),
     "partial_rotary_factor": (None, 1),
     "pruned_heads": (None, {}),
     "quantization_config": (None,),
+    "tie_encoder_decoder": (False,),
 }
 LLADA_SUPPORTED = TRANSFORMERS_SUPPORTED | {
     "activation_type": ("silu",),
@@ -53,6 +55,7 @@ _NAMES = {
     "task_specific_params",
     "tokenizer_class",
     "transformers_version",
+    "unsloth_fixed",
     "unsloth_version",
 }
 # Only `config.tokenizer` names special tokens here.

@@ -136,8 +136,8 @@ def _check_others(
     if unknown:
         pairs = ", ".join(f"{key}={json.dumps(others[key]):.80}" for key in unknown)
         raise UserError(
-            f"{path} has keys that are unknown here and may change the network: {pairs}. Delete "
-            "from the file those that change no logits."
+            f"{path} has keys that are unknown here and may change the network: {pairs}. Use a "
+            "local copy of the checkpoint without those that change no logits."
         )
 
 

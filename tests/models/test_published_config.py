@@ -210,7 +210,8 @@ def test_another_network_is_refused_by_the_name_of_its_key(tmp_path, family, key
 def test_all_unknown_keys_are_named_with_what_to_do(tmp_path):
     assert refusal(tmp_path, "dream", DREAM | {"new_a": 1, "new_b": None}) == (
         f"{tmp_path / 'config.json'} has keys that are unknown here and may change the network: "
-        "new_a=1, new_b=null. Delete from the file those that change no logits."
+        "new_a=1, new_b=null. Use a local copy of the checkpoint without those that change no "
+        "logits."
     )
 
 
