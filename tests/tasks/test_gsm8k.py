@@ -161,6 +161,15 @@ def test_d1s_rewards_by_hand(tmp_path, completion, xmlcount, soft, strict, whole
     assert reward.total == reward.parts["d1"] == pytest.approx(sum(expected.values()))
 
 
+def test_d1s_rewards_are_those_of_the_text_without_special_tokens(tmp_path):
+    task = make(tmp_path, protocol="d1")
+    ends = "<|eot_id|><|endoftext|><|endoftext|>"
+    assert task.reward(problem(), GOOD + ends) == task.reward(problem(), GOOD)
+    assert task.reward(problem(), GOOD + ends).parts["xmlcount"] == 0.5
+    assert task.reads_special_tokens
+    assert not make(tmp_path).reads_special_tokens
+
+
 def test_d1s_rewards_compare_strings(tmp_path):
     task = make(tmp_path, protocol="d1")
     for gold, text, right in [

@@ -43,6 +43,14 @@ def task(tmp_path_factory):
     return make(tmp_path_factory.mktemp("task"))
 
 
+def test_d1s_evaluation_reads_an_answer_that_an_end_token_closes(tmp_path):
+    puzzle = Example("id", "?", "", {"clues": "0234341221434321", "solution": "1234341221434321"})
+    task = make(tmp_path, protocol="d1", prompt=PromptConfig(answer="tags"))
+    reward = task.reward(puzzle, "<answer>\n1234341221434321<|eot_id|><|endoftext|>")
+    assert reward.correct
+    assert reward.parts == {"valid_grid": 0.0, "cell_fraction": 0.0}  # no tag is closed
+
+
 @pytest.mark.parametrize(
     ("completion", "valid", "fraction", "parsed"),
     [
