@@ -318,8 +318,9 @@ class LikelihoodConfig:
 @dataclasses.dataclass(frozen=True)
 class ObjectiveConfig:
     # Importance weights, surrogate over rollout: none, one per token, one per sequence, or one per
-    # token over the sequence's mean. None: by the method
-    weights: Literal["none", "token", "sequence", "normalised"] | None = None
+    # token over the sequence's mean; or inverted, rollout over surrogate, which corrects nothing.
+    # None: by the method
+    weights: Literal["none", "token", "sequence", "normalised", "inverted"] | None = None
     truncation: Positive = 2.0  # Cap on the importance weights, C (our choice)
     # Ratio of each token, or the geometric mean over a sequence's tokens (GSPO)
     ratio: Literal["token", "sequence"] = "token"

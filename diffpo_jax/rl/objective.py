@@ -53,14 +53,18 @@ def importance_weights(
       kind: "none" gives ones; "token" each token's truncated ratio; "sequence" the truncated
         product over a sequence's tokens, the same for all of them; "normalised" the token weights
         divided by their mean in the sequence (self-normalised by sequence, so that micro-batches
-        change nothing).
+        change nothing); "inverted" the truncated π_old over π̂_old, as one public summary of the
+        paper has it.  That is no correction: the mean over rollouts of π of a function times
+        π̂_old / π is its mean under π̂_old, times the inverse it is nothing in particular.
       cap: C.
     """
     if kind == "none":
         return jnp.ones_like(old)
-    if kind not in ("token", "sequence", "normalised"):
+    if kind not in ("token", "sequence", "normalised", "inverted"):
         raise ValueError(f"unknown importance weights: {kind!r}")
     log_w = jnp.where(counted, old - rollout, 0.0)
+    if kind == "inverted":
+        log_w = -log_w
     if kind == "sequence":
         log_w = jnp.broadcast_to(jnp.sum(log_w, axis=1, keepdims=True), log_w.shape)
     # The minimum is taken inside the exponential, which could overflow otherwise.

@@ -31,6 +31,8 @@ def test_weights_by_hand_with_truncation_and_without():
     np.testing.assert_allclose(capped, [[0.5, 1.25, 2.0]], rtol=1e-6)
     free = objective.importance_weights(old, rollout, ALL, "token", 100.0)
     np.testing.assert_allclose(free, [[0.5, 1.25, 9.0]], rtol=1e-6)
+    inverted = objective.importance_weights(old, rollout, ALL, "inverted", 1.5)
+    np.testing.assert_allclose(inverted, [[1.5, 0.8, 1 / 9]], rtol=1e-6)
     none = objective.importance_weights(old, rollout, ALL, "none", 2.0)
     np.testing.assert_array_equal(none, [[1.0, 1.0, 1.0]])
 
@@ -45,7 +47,7 @@ def test_weights_have_no_gradient():
     def total(x):
         parts = [
             objective.importance_weights(x, f32([[0.0, 1.0]]), ALL[:, :2], kind, 2.0)
-            for kind in ("token", "sequence", "normalised")
+            for kind in ("token", "sequence", "normalised", "inverted")
         ]
         return sum(jnp.sum(part) for part in parts)
 
