@@ -104,7 +104,10 @@ def judge(answer: str | None, numbers: Sequence[int], target: int) -> tuple[bool
     if answer is None or len(answer) > arithmetic.MOST_CHARACTERS:
         return False, False
     try:
-        sides = [arithmetic.evaluate(side) for side in dress.remove(answer).split("=")]
+        texts = dress.remove(answer).replace("\uff1d", "=").split("=")
+        # "x = 3*(5-2)" names what follows.
+        named = len(texts) > 1 and re.fullmatch(r"\s*[A-Za-z]\s*", texts[0])
+        sides = [arithmetic.evaluate(text) for text in texts[1 if named else 0 :]]
     except arithmetic.ExpressionError:
         return False, False
     reached = all(side.value == target for side in sides)

@@ -1,8 +1,8 @@
 r"""Evaluates arithmetic expressions exactly and safely: + - * / and brackets over whole numbers.
 
 Python's `eval` is not used.  Length, depth and digits are bounded, so no text takes long.  The
-signs × ⋅ · ÷ − and LaTeX's \frac{6}{2} \times \cdot \div \left \right { } are understood.  Powers,
-floor division, decimal points and multiplication without a sign are not.
+signs × ⋅ · ÷ − of Unicode, 3 x 5, [ ] and LaTeX's \frac{6}{2} \times \cdot \div \left \right { }
+are understood.  Powers, floor division, decimal points and products without a sign are not.
 
 `python_value` gives the value by Python's own rules, within bounds.  Only the verdicts of d1, which
 passes answers to `eval`, need it.
@@ -14,21 +14,17 @@ from collections.abc import Callable, Mapping
 from fractions import Fraction
 from typing import Any, NamedTuple
 
-from diffpo_jax.tasks.answers import dress
+from diffpo_jax.tasks.answers import characters, dress
 
 MOST_CHARACTERS = 400  # of an expression
 MOST_DIGITS = 12  # of a number
 MOST_DEPTH = 32  # operators and brackets that wait for their operands
 
-_SIGNS = {"×": "*", "⋅": "*", "·": "*", "÷": "/", "−": "-"}
-_LATEX = {"\\times": "*", "\\cdot": "*", "\\div": "/", "\\left": " ", "\\right": " "}
-_LATEX |= {
-    "{": "(",
-    "}": ")",
-    "[": "(",
-    "]": ")",
-    **dict.fromkeys(("\\,", "\\;", "\\!", "\\ "), " "),
-}
+_SIGNS = characters.SIGNS | dict.fromkeys(characters.TIMES, "*")
+_LETTER_TIMES = re.compile(r"(?<=[0-9)\]}])\s*[xX]\s*(?=[0-9(\[{])")
+_LATEX = {"\\times": "*", "\\cdot": "*", "\\ast": "*", "\\div": "/"}
+_LATEX |= dict.fromkeys(("\\left", "\\right", "\\,", "\\;", "\\!", "\\ ", "~"), " ")
+_CLOSING = {")": "(", "]": "[", "}": "{"}
 _TOKENS = re.compile(r"[0-9]+|\*\*|//|\\(?:[A-Za-z]+|.)|.", re.DOTALL)
 _FRACTION = re.compile(r"\\[dtc]?frac\s*(?=[0-9{])")
 _PYTHON_TOKENS = re.compile(r"[0-9]+\.[0-9]*|\.[0-9]+|[0-9]+|\*\*|//|.", re.DOTALL)
@@ -67,11 +63,18 @@ def evaluate(text: str) -> Evaluated:
     """
     if len(text) > MOST_CHARACTERS:
         raise ExpressionError(f"{len(text)} characters: more than {MOST_CHARACTERS}")
-    items, numbers = [], []
-    for token in _TOKENS.findall(_with_slashes(text)):
-        token = _SIGNS.get(token) or _LATEX.get(token) or token
-        if token.isspace():
+    items, numbers, opened = [], [], []
+    for token in _TOKENS.findall(_LETTER_TIMES.sub("*", _with_slashes(text))):
+        token = _SIGNS.get(token, _LATEX.get(token, token))
+        if not token or token.isspace():
             continue
+        if token in _CLOSING.values():
+            opened.append(token)
+            token = "("
+        elif token in _CLOSING:
+            if opened and opened.pop() != _CLOSING[token]:
+                raise ExpressionError(f"{token!r} closes another bracket")
+            token = ")"
         if re.fullmatch("[0-9]+", token):
             if len(token) > MOST_DIGITS:
                 raise ExpressionError(f"a number of {len(token)} digits: more than {MOST_DIGITS}")

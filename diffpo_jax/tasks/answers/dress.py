@@ -17,6 +17,8 @@ _PAIRS = (
     ("__", "__"),
     ("``", "``"),
     ("`", "`"),
+    ("*", "*"),
+    ("'", "'"),
     ("$$", "$$"),
     ("$", "$"),
     (r"\(", r"\)"),
@@ -25,27 +27,33 @@ _PAIRS = (
     ("“", "”"),
 )
 _COMMAND = re.compile(
-    r"\\(?:boxed|fbox|text(?:bf|rm|it|normal)?|math(?:rm|bf|it|sf)|mbox)?\s*+\{"
-    r"|\{"
+    r"\\(?:boxed|fbox|text(?:bf|rm|it|normal)?|math(?:rm|bf|it|sf)|mbox|underline)\s*+\{|\{"
 )
 _BRACE = re.compile(r"\\.|[{}]", re.DOTALL)  # an escaped brace opens and closes nothing
+_WORDS_BEFORE = r"(?:(?:so|the|final|my) )*(?:\*\*)?answer(?:\*\*)?(?: is\s*[:=]?|\s*[:=])(?:\*\*)?"
 _LEAD = re.compile(
-    r"(?:(?:the|final|my) )*answer(?: is)?\s*[:=]\s*|\\displaystyle(?![A-Za-z])", re.I
+    rf"(?:\*\*)?{_WORDS_BEFORE}\s*|\\text\{{\s*{_WORDS_BEFORE}\s*\}}\s*|=\s*"
+    r"|\\displaystyle(?![A-Za-z])",
+    re.IGNORECASE,
 )
 _STOP = re.compile(r"(?<![.\s])\s*\.$")
 
 
-def remove(text: str) -> str:
-    """The answer without its dress (see the module's docstring)."""
+def remove(text: str, commands: bool = True) -> str:
+    r"""The answer without its dress (see the module's docstring).
+
+    Args:
+      commands: whether \text{...} and the like are taken off, and not only boxes.
+    """
     for _ in range(_LAYERS):
-        bare = _layer(text.strip())
+        bare = _layer(text.strip(), commands)
         if bare == text:
             break
         text = bare
     return text
 
 
-def _layer(text: str) -> str:
+def _layer(text: str, commands: bool) -> str:
     """The text without its outermost layer of dress, or the text."""
     for start, end in _PAIRS:
         inner = text[len(start) : len(text) - len(end)]
@@ -54,7 +62,8 @@ def _layer(text: str) -> str:
         plain = inner.replace("\\$", "")
         if whole and start not in plain and end not in plain and not inner.endswith("\\"):
             return inner.strip()
-    if opened := _COMMAND.match(text):
+    opened = _COMMAND.match(text)
+    if opened and (commands or "box" in opened[0]):
         end = closing_brace(text, opened.end())
         if end == len(text) - 1 or (end is None and "boxed" in opened[0]):
             return text[opened.end() : end].strip()

@@ -20,7 +20,7 @@ _MOST_SLASHES = 8  # of a product
 CONSTANTS = {"pi", "infty"}  # beside the letters e and i
 _FUNCTIONS = {
     "sin", "cos", "tan", "cot", "sec", "csc", "arcsin", "arccos", "arctan", "sinh", "cosh", "tanh",
-    "ln", "log", "exp", "det",
+    "ln", "log", "exp",
 }  # fmt: skip
 _INVERSES = {"sin": "arcsin", "cos": "arccos", "tan": "arctan"}
 _TRIGONOMETRIC = {"sin", "cos", "tan", "cot", "sec", "csc"}
@@ -72,6 +72,8 @@ class ExpressionReader(Cursor):
         token = self._peek()
         if token.kind == "name":
             return not self._starts_unit()
+        if token.kind == "number":  # 3!5!; other numbers side by side are refused
+            return self._place > 0 and self._tokens[self._place - 1].text == "!"
         if token.kind == "bold" or self._is("("):
             return True
         if token.kind != "command":
@@ -80,17 +82,17 @@ class ExpressionReader(Cursor):
         return named or token.text in ("sqrt", "frac", "binom", "lfloor", "lceil")
 
     def _starts_unit(self) -> bool:
-        """Whether the letters ahead, after a space, are a unit that ends the value."""
-        if not self._peek().spaced or not self._place:
+        """Whether the letters ahead are a unit of the number before them: 5 cm, 6cm, 8\\pi cm."""
+        if not self._place:
             return False
         letters, ahead = "", 0
         while self._peek(ahead).kind == "name" and not (ahead and self._peek(ahead).spaced):
             letters, ahead = letters + self._peek(ahead).text, ahead + 1
-        return (
-            len(letters) > 1
-            and units.is_known(letters)
-            and self._tokens[self._place - 1].kind == "number"
-        )
+        before = self._tokens[self._place - 1]
+        spaced = self._peek().spaced and (before.kind == "number" or before.text in ("pi", "}"))
+        # Without a space only if there is nothing else: 3k+6cm is a sum of products.
+        alone = self._place == 1 and before.kind == "number" and self._peek(ahead).kind == "end"
+        return (spaced or alone) and len(letters) > 1 and units.is_known(letters)
 
     def _signed_factor(self) -> Expression:
         if self._accept("-"):
@@ -139,6 +141,8 @@ class ExpressionReader(Cursor):
         number = Number(Fraction(token.text.rstrip(".")), decimals)
         if self._is("overline") and decimals is not None:
             return self._repeating(token.text)
+        if token.text.endswith(".") and self._starts_factor():
+            raise NotUnderstood("a decimal point without decimals")  # 0.(36)
         mixed = decimals is None and (self._mixed_fraction() or self._mixed_slash())
         if mixed:
             return Apply("+", (number, mixed))
@@ -235,7 +239,7 @@ class ExpressionReader(Cursor):
             value = self._nested(self._sum)
             self._expect("r" + name[1:])
             return Apply({"lfloor": "floor", "lceil": "ceiling"}[name], (value,))
-        if name in _FUNCTIONS - {"det"}:
+        if name in _FUNCTIONS:
             return self._nested(lambda: self._function(name))
         raise NotUnderstood(f"\\{name}")
 

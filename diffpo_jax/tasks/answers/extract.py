@@ -11,8 +11,11 @@ from diffpo_jax.tasks.answers import dress
 
 _TAG = re.compile("<(/?)answer>")
 _BOX = re.compile(r"\\(?:boxed|fbox)(?![A-Za-z])\s*")
-_OPEN_BOX = re.compile(r"\\[A-Za-z]+\s*+|\\.|[^\s$\\]", re.DOTALL)
+_PIECE = re.compile(r"\\[A-Za-z]+\s*+|\\.|[^\s$\\]", re.DOTALL)  # of a box without braces
 _PUNCTUATION = re.compile(r"[.,;:!?]+$")
+# What an answer may not consist of alone.
+_NOTHING = re.compile(r"\\(?:text|boxed|fbox|mathrm|mbox)\s*(?=\{)|\\[,;:! ()\[\]]|[\s{}~$*`.]")
+_TRIES = 8  # boxes that are not closed; each makes the rest of the text be read once more
 
 
 def last_tag(text: str) -> str | None:
@@ -26,7 +29,8 @@ def last_tag(text: str) -> str | None:
         if not tag[1]:
             opened = tag.end()
         elif opened is not None:
-            answer, opened = text[opened : tag.start()].strip() or answer, None
+            inside = text[opened : tag.start()].strip()
+            answer, opened = inside if _holds_anything(inside) else answer, None
     return answer
 
 
@@ -36,21 +40,24 @@ def last_boxed(text: str) -> str | None:
     Braces are matched; escaped ones (\{) are text.  Of nested boxes the inner one is the last.  A
     box without braces, \boxed5 or \boxed\frac{1}{2}, reaches to the next space, dollar or line.
     """
-    # From the last box to the first.  A box that is not closed makes the rest of the text be read
-    # once more, so only a few of them are tried.
-    for box in list(_BOX.finditer(text))[: -_TRIES - 1 : -1]:
+    open_boxes = 0
+    for box in reversed(list(_BOX.finditer(text))):
         start = box.end()
         if text.startswith("{", start):
             end = dress.closing_brace(text, start + 1)
             answer = text[start + 1 : end].strip() if end is not None else ""
+            open_boxes += end is None
         else:
             answer = _without_braces(text, start)
-        if answer:
+        if _holds_anything(answer):
             return answer
+        if open_boxes == _TRIES:
+            break
     return None
 
 
-_TRIES = 8  # boxes that are empty or not closed
+def _holds_anything(answer: str) -> bool:
+    return bool(_NOTHING.sub("", answer))
 
 
 def _without_braces(text: str, start: int) -> str:
@@ -63,11 +70,12 @@ def _without_braces(text: str, start: int) -> str:
                 return ""
             position = end + 1
             continue
-        piece = _OPEN_BOX.match(text, position)
+        piece = _PIECE.match(text, position)
         if piece is None or piece[0] in (r"\)", r"\]", "}", "<"):
             break
         position = piece.end()
-    return _PUNCTUATION.sub("", text[start:position].strip())
+    answer = _PUNCTUATION.sub("", text[start:position].strip())
+    return "" if re.match("[A-Za-z]{2}", answer) else answer  # "\\boxed as I was asked"
 
 
 def read(text: str, kind: str) -> str | None:

@@ -9,10 +9,11 @@ No function raises, and every function is fast, whatever the text.
 
 import re
 
-from diffpo_jax.tasks.answers import dress, math_equality, math_reader
-from diffpo_jax.tasks.answers.math_tree import NotUnderstood
+from diffpo_jax.tasks.answers import dress, math_equality, math_reader, units
+from diffpo_jax.tasks.answers.math_tree import Answer, Collection, NotUnderstood, Words
 
 _SIZES = re.compile(r"\\(?:left|right|[bB]igg?[lrm]?|displaystyle)(?![A-Za-z])")
+_COMMANDS = re.compile(r"\\(?:text(?:bf|rm|it|normal)?|math(?:rm|bf|it)|mbox)\s*\{([^{}]*)\}")
 _SPACING = re.compile(r"(?<!\\)\\[,;:! ]|\\q?quad(?![A-Za-z])|~|\s+")
 _ONE_IN_BRACES = re.compile(r"([_^])\{([^{}\\])\}")
 _FRACTION = re.compile(r"\\[dtc]frac(?![A-Za-z])")
@@ -27,12 +28,48 @@ def compare(gold: str, answer: str) -> bool | None:
     if normalise(gold) == normalise(answer):
         return True
     try:
-        trees = math_reader.read(gold), math_reader.read(answer)
-        return math_equality.equal(*trees, math_equality.Exact())
+        return _compare_trees(gold, answer)
     except NotUnderstood:
-        return False
+        # 3:45 p.m. and June 20 are no mathematics.
+        return _is_phrase(gold) and _phrase(gold) == _phrase(answer)
     except math_equality.Undecided:
         return None
+
+
+def read_both(gold: str, answer: str) -> tuple[Answer, Answer]:
+    """The trees of both.  Raises `NotUnderstood`.
+
+    Of the answer to a list, 100,200 is a list too, and to words, No is a word.
+    """
+    tree = math_reader.read(gold)
+    if isinstance(tree, Words):
+        return tree, Words(units.plain_words(_without_commands(answer)))
+    other = math_reader.read(answer)
+    if isinstance(other, Words) and re.fullmatch("[A-Za-z ]{2,}", dress.remove(gold)):
+        return Words(units.plain_words(dress.remove(gold))), other
+    if isinstance(tree, Collection) and not isinstance(other, Collection):
+        other = math_reader.read(answer, thousands=False)
+    return tree, other
+
+
+def _compare_trees(gold: str, answer: str) -> bool:
+    return math_equality.equal(*read_both(gold, answer), math_equality.Exact())
+
+
+def _without_commands(text: str) -> str:
+    return _COMMANDS.sub(r"\1", dress.remove(text))
+
+
+def _phrase(text: str) -> str:
+    return re.sub(r"[\s.~]+", "", units.plain_words(_without_commands(text)))
+
+
+def _is_phrase(text: str) -> bool:
+    """Whether a text is words and numbers, without mathematics."""
+    bare = _without_commands(text)
+    return bool(
+        re.fullmatch(r"[A-Za-z0-9:,.'\s~-]+", bare) and re.search("[A-Za-z]{2}|[a-z][.]", bare)
+    )
 
 
 def normalise(text: str) -> str:

@@ -5,7 +5,8 @@ that is a decimal is only right if it has the gold's value; if the gold is a dec
 without decimals (22/7, \pi, \sqrt{2}) is also right if it rounds to the gold at the gold's own
 decimals.
 
-A unit, and the name before an equals sign, may be left out or added, but not differ.
+A unit, and the name before an equals sign, may be left out or added, but not differ.  Letters are
+real numbers of either sign.
 """
 
 import itertools
@@ -32,10 +33,11 @@ from diffpo_jax.tasks.answers.math_tree import (
     Words,
 )
 
-_MOST_EXPONENT = 1_000
-_MOST_BITS = 20_000
+_MOST_BITS = 20_000  # of a numerator or denominator
+_MOST_ITEMS = 64  # of a collection
 _MIRRORED = {"<": ">", ">": "<", "le": "ge", "ge": "le", "=": "=", "ne": "ne"}
 _INFINITY = Name("infty")
+_NO_LOW, _NO_HIGH = Quantity(Apply("-", (_INFINITY,))), Quantity(_INFINITY)
 
 
 class Undecided(Exception):
@@ -61,6 +63,8 @@ class Exact:
         """See `Algebra`."""
         if gold == answer:
             return True
+        if has_infinity(gold) or has_infinity(answer):
+            return False  # 2\\infty is no way to write it
         try:
             a, b = rational(gold), rational(answer)
         except ZeroDivisionError:
@@ -103,19 +107,26 @@ def _statement(answer: Answer) -> _Statement:
         return _Statement("", (_value(answer),), None)
     if answer.subject and set(answer.signs) in ({"="}, {"in"}):
         values = tuple(_value(side) for side in answer.sides[1:])
+        if answer.signs[0] == "in" and not isinstance(values[0], Brackets | Collection | Union):
+            raise NotUnderstood("an element of what is no set")
         return _Statement(answer.subject, values, answer)
     name, interval = _interval(answer)
     return _Statement(name, () if interval is None else (interval,), answer)
 
 
 def _of_collection(answer: Collection) -> _Statement:
-    """x < 1 or x > 2 is a union of intervals; other collections stay what they are."""
-    if answer.joined == "or" and all(isinstance(item, Relation) for item in answer.items):
-        found = [_interval(item) for item in answer.items]
-        names = {name for name, _ in found}
-        parts = tuple(interval for _, interval in found if interval is not None)
-        if len(names) == 1 and len(parts) == len(found):
-            return _Statement(names.pop(), (Union(parts),), None)
+    """Intervals joined by "or" are a union (x < 1 or x > 2), two inequalities by "and" are one."""
+    found = [_interval(x) if isinstance(x, Relation) else ("", x) for x in answer.items]
+    names = {name for name, _ in found}
+    parts = [part for _, part in found if isinstance(part, Brackets) and len(part.items) == 2]
+    if len(names) == 1 and len(parts) == len(found):
+        if answer.joined == "or":
+            return _Statement(names.pop(), (Union(tuple(parts)),), None)
+        if answer.joined == "and" and len(parts) == 2 and names != {""}:
+            low, high = sorted(parts, key=lambda part: part.items[0] == _NO_LOW)
+            if (low.items[1], high.items[0]) == (_NO_HIGH, _NO_LOW):
+                both = Brackets(low.opening, high.closing, (low.items[0], high.items[1]))
+                return _Statement(names.pop(), (both,), None)
     return _Statement("", (_value(answer),), None)
 
 
@@ -132,7 +143,7 @@ def _value(answer: Answer) -> Answer:
             else (value,)
             for item, value in zip(answer.items, values)
         ]
-        return Collection(tuple(itertools.chain.from_iterable(spread)))
+        return Collection(tuple(itertools.chain.from_iterable(spread)), answer.joined)
     return answer
 
 
@@ -177,8 +188,8 @@ def _interval(relation: Relation) -> tuple[str, Brackets | None]:
     others = [side.value for i, side in enumerate(sides) if i != place]
     if any(_has_variable(other) for other in others):
         return "", None
-    low: Answer = Quantity(Apply("-", (_INFINITY,)))
-    high: Answer = Quantity(_INFINITY)
+    low: Answer = _NO_LOW
+    high: Answer = _NO_HIGH
     opening, closing = "(", ")"
     if place > 0:
         low, opening = sides[place - 1], "[" if signs[place - 1] == "le" else "("
@@ -194,20 +205,32 @@ def _has_variable(value: Expression) -> bool:
 
 
 def _equal_statements(gold: _Statement, answer: _Statement, algebra: Algebra) -> bool:
-    named = gold.subject and answer.subject and gold.subject != answer.subject
-    comparable = gold.values and answer.values and not named
+    comparable = gold.values and answer.values and _may_share(gold.subject, answer.subject)
     # A chain of equations is right if all its sides are.
     if comparable and all(_equal_values(gold.values[-1], v, algebra) for v in answer.values):
         return True
-    if gold.relation is None and answer.relation is not None and not answer.subject:
-        # 8 + 15 = 23 is 23, but x^2+1 = 0 is not 0.
-        equation = set(answer.relation.signs) == {"="}
-        return equation and all(
-            _equal_values(gold.values[-1], _value(side), algebra) for side in answer.relation.sides
-        )
-    if gold.relation is None or answer.relation is None:
+    if answer.relation is None:
         return False
-    return _equal_relations(gold.relation, answer.relation, algebra)
+    if gold.relation is not None:
+        return _equal_relations(gold.relation, answer.relation, algebra)
+    sides, signs = answer.relation.sides, answer.relation.signs
+    if signs == ("approx",):
+        # 2\\sqrt{5} \\approx 4.47: the first side is the answer, and the other must round it.
+        first, second = (_value(side) for side in sides)
+        exact = _equal_values(gold.values[-1], first, algebra)
+        return exact and _equal_values(second, first, algebra)
+    # 8 + 15 = 23 is 23, but x^2+1 = 0 is not 0.
+    equation = set(signs) == {"="} and not answer.subject
+    return equation and all(_equal_values(gold.values[-1], _value(x), algebra) for x in sides)
+
+
+def _may_share(gold: str, answer: str) -> bool:
+    """Whether values with these names before them can be compared."""
+    if gold and answer:
+        return gold == answer or {gold, answer} == {"y", "f(x)"}
+    # (y, x) = (8, -2) is not (8, -2).
+    names = (gold or answer).strip("()").split(",")
+    return names == sorted(names)
 
 
 # Values.
@@ -232,15 +255,23 @@ def _equal_values(gold: Answer, answer: Answer, algebra: Algebra) -> bool:
             return _match(gold.parts, answer.parts, lambda g, a: _equal_values(g, a, algebra))
         case Collection(), Collection():
             return _equal_collections(gold, answer, algebra)
+        case Brackets("(", ")"), Collection():
+            items = _by_name(answer)
+            return items is not None and _each_equal(gold.items, items, algebra)
+        case Collection(), Brackets("(", ")"):
+            items = _by_name(gold)
+            return items is not None and _each_equal(items, answer.items, algebra)
     return False
 
 
 def _equal_quantities(gold: Quantity, answer: Quantity, algebra: Algebra) -> bool:
     if gold.unit and answer.unit and gold.unit != answer.unit:
         return False
-    if algebra.same(gold.value, answer.value):
+    # 50% is 50 if the question asks for a percentage, and 0.5 if it asks for a share; but 0.5% is
+    # not 0.5, which is a share itself.
+    share = rational(gold.value) if not gold.unit and answer.unit == units.PERCENT else None
+    if (share is None or abs(share) >= 1) and algebra.same(gold.value, answer.value):
         return True
-    # 50% is 50 if the question asks for a percentage, and 0.5 if it asks for a share.
     if units.PERCENT not in (gold.unit, answer.unit) or gold.unit == answer.unit:
         return False
     hundred = Number(Fraction(100))
@@ -255,28 +286,47 @@ def _each_equal(golds: Sequence[Answer], answers: Sequence[Answer], algebra: Alg
 
 
 def _equal_collections(gold: Collection, answer: Collection, algebra: Algebra) -> bool:
-    if len(gold.items) != len(answer.items):
+    sizes = len(gold.items), len(answer.items)
+    if sizes[0] != sizes[1] or sizes[0] > _MOST_ITEMS:
         return False
-    subjects = [[_statement(item).subject for item in side.items] for side in (gold, answer)]
+    if any(isinstance(item, Words) for item in gold.items) and gold.joined != answer.joined:
+        return False
+    names = [sorted(_statement(i).subject for i in side.items) for side in (gold, answer)]
     # x = 1, y = 2 is not 1, 2: the names tell which is which.
-    if any(len(set(names)) > 1 for names in subjects) and sorted(subjects[0]) != sorted(
-        subjects[1]
-    ):
+    if any(len(set(several)) > 1 for several in names) and names[0] != names[1]:
         return False
     return _match(gold.items, answer.items, lambda g, a: equal(g, a, algebra))
+
+
+def _by_name(collection: Collection) -> tuple[Answer, ...] | None:
+    """The values of x = 1, y = 2 in the order of their names, or None if it is no such list."""
+    found = [_statement(item) for item in collection.items]
+    values = {x.subject: x.values[0] for x in found if x.subject and len(x.values) == 1}
+    if len(values) != len(found):
+        return None
+    return tuple(values[name] for name in sorted(values))
 
 
 def _match(
     golds: Sequence[Answer], answers: Sequence[Answer], same: Callable[[Answer, Answer], bool]
 ) -> bool:
-    """Whether each gold can be given an answer of its own.  Equality is transitive."""
-    left = list(answers)
-    for gold in golds:
-        found = next((i for i, answer in enumerate(left) if same(gold, answer)), None)
-        if found is None:
-            return False
-        del left[found]
-    return not left
+    """Whether each gold can be given an answer of its own, by augmenting paths.
+
+    The first that fits may not be the right one: both 0.33 and 1/3 are right for the gold 0.33.
+    """
+    fits = [[same(gold, answer) for answer in answers] for gold in golds]
+    given: dict[int, int] = {}  # the gold of each answer
+
+    def assign(gold: int, tried: set[int]) -> bool:
+        for answer, right in enumerate(fits[gold]):
+            if right and answer not in tried:
+                tried.add(answer)
+                if answer not in given or assign(given[answer], tried):
+                    given[answer] = gold
+                    return True
+        return False
+
+    return len(golds) == len(answers) and all(assign(i, set()) for i in range(len(golds)))
 
 
 # Equations and inequalities.
@@ -336,7 +386,7 @@ def _difference(relation: Relation) -> Expression | None:
 def rational(value: Expression) -> Fraction | None:
     """The value if it is a rational number by arithmetic alone, else None.
 
-    Raises `ZeroDivisionError`.
+    Raises `ZeroDivisionError`, and `NotUnderstood` if the number is too large to compute with.
     """
     if isinstance(value, Number):
         return value.value
@@ -345,7 +395,13 @@ def rational(value: Expression) -> Fraction | None:
     operands = [rational(operand) for operand in value.operands]
     if None in operands:
         return None
+    if sum(map(_bits, operands)) > _MOST_BITS:
+        raise NotUnderstood("a number too large to compute with")
     return _arithmetic(value.function, operands)
+
+
+def _bits(value: Fraction) -> int:
+    return max(value.numerator.bit_length(), value.denominator.bit_length())
 
 
 def _arithmetic(function: str, operands: list[Fraction]) -> Fraction | None:
@@ -369,17 +425,23 @@ def _arithmetic(function: str, operands: list[Fraction]) -> Fraction | None:
 
 def is_small_power(base: Fraction, exponent: Fraction) -> bool:
     """Whether a power of rational numbers can be computed at once, unlike 9^{9^9}."""
-    bits = max(base.numerator.bit_length(), base.denominator.bit_length())
-    return abs(exponent) <= _MOST_EXPONENT and abs(exponent) * bits <= _MOST_BITS
+    return abs(exponent) * _bits(base) <= _MOST_BITS
 
 
 def terminates(value: Fraction) -> bool:
     """Whether the decimals of a number end."""
     rest = value.denominator
-    for prime in (2, 5):
-        while rest % prime == 0:
-            rest //= prime
+    rest //= rest & -rest  # without its factors 2
+    while rest % 5 == 0:
+        rest //= 5
     return rest == 1
+
+
+def has_infinity(value: Expression) -> bool:
+    """Whether infinity occurs in an expression."""
+    if isinstance(value, Apply):
+        return any(has_infinity(operand) for operand in value.operands)
+    return value == _INFINITY
 
 
 def rounds_to(gold: Expression, answer: Expression, value: Callable[[], Fraction]) -> bool:

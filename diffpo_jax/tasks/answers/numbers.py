@@ -13,33 +13,20 @@ No function raises, and every function takes time linear in the text, whatever t
 """
 
 import re
+import unicodedata
 from fractions import Fraction
 
-from diffpo_jax.tasks.answers import dress, units
+from diffpo_jax.tasks.answers import characters, dress, units
 
 LONGEST = 100  # characters of a number; longer ones are not read
 
 _GONE = "\0"  # in place of dress inside the text: digits around it do not join
 
 _TRANSLATION = str.maketrans(
-    {
-        # Minus signs and dashes, also full-width and small ones.
-        **dict.fromkeys("\u2212\u2010\u2011\u2012\u2013\u2014\ufe63\uff0d", "-"),
-        "\uff0b": "+",
-        "\u2044": "/",  # fraction slash
-        "\u2215": "/",  # division slash
-        "\uff05": "%",
-        "\u2248": "=",  # is about
-        "\xa0": " ",
-        "\u2009": " ",
-        "\u202f": " ",
-        _GONE: " ",
-        **{
-            sign: f" {value} "
-            for sign, value in {"½": "1/2", "⅓": "1/3", "⅔": "2/3", "¼": "1/4", "¾": "3/4"}.items()
-        },
-        **{sign: f"^{value}" for value, sign in enumerate("⁰¹²³⁴⁵⁶⁷⁸⁹")},
-    }
+    characters.SIGNS
+    | {_GONE: " "}
+    | {sign: f" {top}/{bottom} " for sign, (top, bottom) in characters.FRACTIONS.items()}
+    | {sign: f"^{digit}" for sign, digit in characters.SUPERSCRIPTS.items()}
 )
 
 # \frac{1}{2}, \frac12, \frac{1}2: two arguments, each a plain number.
@@ -50,18 +37,22 @@ _THOUSANDS = re.compile(r"(?<=[0-9])(?:\{,\}|\\!,(?:\\!)?|,\\!|\\,)(?=[0-9]{3})"
 _WRAPPER = re.compile(
     r"\\(?:text(?:bf|rm|it)?|mathrm|mathbf|mbox|boxed|left|right|displaystyle)(?![A-Za-z])"
 )
-_SPACING = re.compile(r"\\[,;:! ]|\\q?quad(?![A-Za-z])|~")
+_SPACING = re.compile(r"\\[,;:! ]|\\q?quad(?![A-Za-z])|\\[()\[\]]|~")
+# Marks of emphasis, but not the star of 3 * 5.
+_EMPHASIS = re.compile(r"\*\*|__|`|(?<!\S)\*(?=\S)|(?<=\S)\*(?=[\s.,;:!?]|$)")
 _MARKS = re.compile(r"[{}]|\\(?=[$%#])")
 # The 2 of cm^2 and m^{2}, and degrees, which are not numbers.
 _POWER_OF_UNIT = re.compile(r"(?<=[A-Za-z}])\s?\^\s?(?:[0-9]|\{[0-9]\})(?![0-9])")
 _DEGREES = re.compile(r"\^\s?(?:\\circ(?![A-Za-z])|\{\s?\\circ\s?\}|°)|°|\\degree(?![A-Za-z])")
-_MINUS_WORDS = re.compile(r"\b(?:negative|minus)\s+(?=[$£€¥₹(\s]*[0-9.])", re.IGNORECASE)
-_EQUALS = re.compile(r"=|\\approx(?![A-Za-z])")
+_MINUS_WORDS = re.compile(
+    r"(?P<operand>[0-9)\]}]\s*)?\b(?:negative|minus)\s+(?=[$£€¥₹(\s]*[0-9.])", re.IGNORECASE
+)
+_ABOUT = re.compile(r"≈|\\approx(?![A-Za-z])")
 
 _DECIMAL = r"(?:[0-9]{1,3}(?:,[0-9]{3})++(?![0-9,])|[0-9]++)(?:\.[0-9]++)?"
 _NUMBER = re.compile(
     r"(?P<mixed>[0-9]++)\s(?P<over>[0-9]++)/(?P<under>[0-9]++)"
-    rf"|(?P<top>{_DECIMAL}|(?<![0-9])\.[0-9]++)"
+    rf"|(?P<top>{_DECIMAL}|(?<![0-9.])\.[0-9]++)"
     rf"(?:\s?/\s?(?P<bottom>{_DECIMAL}))?"
 )
 _CURRENCIES = "$£€¥₹"
@@ -73,18 +64,21 @@ _SCALE = re.compile(
 _LETTERS = {"k": 10**3, "m": 10**6, "b": 10**9}
 _OPENING = f" \n\t{_GONE}({_CURRENCIES}"
 _CURRENCY = re.compile(rf"[{_CURRENCIES}][\s{_GONE}]*$")
-_GLUED_BEFORE = re.compile(r"(?<![A-Za-z])(?!(?:Rs|USD|EUR|US|GBP)$)[A-Za-z]+$|[0-9],$")
+_CODES = r"(?:Rs\.?|USD|EUR|US|GBP)"
+_GLUED_BEFORE = re.compile(
+    rf"(?<![A-Za-z])(?!{_CODES}\Z)[A-Za-z]+\(?\Z|[0-9A-Za-z][,:]\Z|(?<!Rs)[^.\s]\.\Z"
+)
 _BESIDE = re.compile(r"[A-Za-z]+")
 _SHORT = {"g", "h", "l", "m", "s", "L", "st", "nd", "rd", "th", "am", "pm", "yr", "yrs", "lbs"}
 _CHANGED_AFTER = re.compile(
-    rf"[\s{_GONE})]*(?:\^|_|\\|/|\*|×|÷|!(?!\s*$)|√|(?:squared|cubed|factorial|hal(?:f|ves)|"
-    r"thirds?|fourths?|fifths?|sixths?|sevenths?|eighths?|ninths?|(?:ten|hundred|thousand|million|billion)ths?|"
-    r"and (?:a|one|three) (?:half|third|quarter|fourth)s?|times)(?![A-Za-z]))",
+    rf"[\s{_GONE})]*(?:\^|_|\\|/(?!\s*[A-Za-z])|\*|×|÷|·|!(?!\s*$)|√|π|[+-]\s*$|"
+    rf"(?:{units.MULTIPLES}|pi|sqrt|(?![ghlmsI])[b-zB-Z](?!\.)|"
+    r"and (?:a|one|three) (?:half|third|quarter|fourth)s?|times(?=\s*[0-9(]))(?![A-Za-z]))",
     re.IGNORECASE,
 )
 _CHANGED_BEFORE = re.compile(
-    r"(?:\\[A-Za-z]+|[\^_√*×÷/0-9]|[0-9A-Za-z]\.|(?<![A-Za-z])(?:not|half of|half|twice|double|"
-    r"triple|times|root of|square of|cube of|negative|minus))\s*$",
+    r"(?:\\[A-Za-z]+|[\^_√*×÷/0-9]|(?<![A-Za-z])(?:not|half of|half|twice|double|triple|"
+    r"times|root of|square of|cube of|negative|minus|sqrt|log|ln|sin|cos|tan))\s*$",
     re.IGNORECASE,
 )
 
@@ -92,10 +86,12 @@ _CHANGED_BEFORE = re.compile(
 def read(text: str) -> Fraction | None:
     """The one number in a short answer, whatever words and units surround it, or None.
 
-    Only the text after the last equals sign counts (8 + 10 = 18).  If several numbers remain
-    (17 or 18), or commands of LaTeX that are not understood, there is no answer.
+    Only the text after the last equals sign counts (8 + 10 = 18), and before "about" (18 ≈ 18.2).
+    If several numbers remain (17 or 18), or commands of LaTeX that are not understood, there is no
+    answer.
     """
-    text = _clean(_EQUALS.split(dress.remove(text))[-1])
+    exact = next((part for part in _ABOUT.split(dress.remove(text)) if part.strip()), "")
+    text = _clean(exact.rpartition("=")[2])
     numbers = list(_NUMBER.finditer(text))
     if len(numbers) != 1 or re.search(r"\\[A-Za-z]|[0-9]!", text):
         return None
@@ -111,7 +107,7 @@ def read_last(text: str) -> Fraction | None:
 
 def _clean(text: str) -> str:
     """The text without the marks that LaTeX and typography add to a number."""
-    text = text.translate(_TRANSLATION)
+    text = _EMPHASIS.sub(_GONE, text.translate(_TRANSLATION))
     if "\\" in text or "{" in text or "^" in text or "°" in text:
         text = _THOUSANDS.sub(lambda m: "" if m[0] == "\\," else ",", text)
         text = _FRACTION.sub(_slash, text)
@@ -119,7 +115,8 @@ def _clean(text: str) -> str:
         text = _WRAPPER.sub(_GONE, text)
         text = _POWER_OF_UNIT.sub(" ", text)
         text = _MARKS.sub(_GONE, _SPACING.sub(" ", text))
-    return _MINUS_WORDS.sub("-", text)
+    # "10 minus 3" is a difference, "minus 3" a number.
+    return _MINUS_WORDS.sub(lambda m: f"{m['operand']}- " if m["operand"] else "-", text)
 
 
 def _slash(match: re.Match[str]) -> str:
@@ -139,6 +136,8 @@ def _value(text: str, match: re.Match[str]) -> Fraction | None:
     scale, rest = _scale(after, _CURRENCY.search(before) is not None)
     if sign is None or scale is None or _CHANGED_AFTER.match(rest):
         return None
+    if scale != 1 and rest.lstrip().startswith("%"):
+        return None
     part = match.groupdict()
     top, bottom = part["top"] or part["over"], part["bottom"] or part["under"] or "1"
     divisor = Fraction(bottom.replace(",", ""))
@@ -150,7 +149,11 @@ def _value(text: str, match: re.Match[str]) -> Fraction | None:
 
 def _sign(before: str) -> int | None:
     """1 or -1 by the text before a number, or None if that changes the number otherwise."""
-    front = before.rstrip(_OPENING)
+    front = re.sub(rf"{_CODES}\s*$", "", before).rstrip(_OPENING)
+    if unicodedata.category((before or " ")[-1]) in ("Pd", "Sm", "Nd", "No", "Nl") and (
+        before[-1] not in "+-=|~"
+    ):
+        return None  # <5, and signs that are not understood
     signs = re.search(rf"[-+±{_GONE}\s]*$", front)[0]
     marks = [c for c in signs if c in "-+±"]
     if not marks or front[-1:] not in marks:

@@ -8,25 +8,31 @@ Signs of Unicode and a few words of plain text (sqrt, pi, sin) become the comman
 import re
 from typing import NamedTuple
 
-from diffpo_jax.tasks.answers import dress
+from diffpo_jax.tasks.answers import characters, dress, units
 from diffpo_jax.tasks.answers.math_tree import NotUnderstood
 
-_SUPERSCRIPTS = dict(zip("⁰¹²³⁴⁵⁶⁷⁸⁹⁻", "0123456789-"))
+GREEK = {
+    "alpha", "beta", "gamma", "delta", "epsilon", "varepsilon", "zeta", "eta", "theta", "kappa",
+    "lambda", "mu", "nu", "xi", "rho", "sigma", "tau", "phi", "varphi", "chi", "psi", "omega",
+    "Gamma", "Delta", "Theta", "Lambda", "Sigma", "Phi", "Psi", "Omega", "ell",
+}  # fmt: skip
+LONGEST_PRODUCT = 3  # letters side by side; more are a word
+
+# A minus among raised digits is part of a power.
+_SUPERSCRIPTS = characters.SUPERSCRIPTS | {"\u207b": "-"}
+_SUPERSCRIPT = re.compile(f"[{''.join(_SUPERSCRIPTS)}]+")
 _SYMBOLS = str.maketrans(
-    {
-        **dict.fromkeys("\u2212\u2010\u2011\u2012\u2013\u2014\ufe63\uff0d", "-"),
-        "\uff0b": "+",
-        "\u00d7": r"\times ",
-        "\u00b7": r"\cdot ",
-        "\u22c5": r"\cdot ",
-        "\u00f7": r"\div ",
-        "\u2215": "/",
-        "\u2044": "/",
+    characters.SIGNS
+    | dict.fromkeys(characters.TIMES, r"\times ")
+    | {sign: rf"\frac{{{a}}}{{{b}}}" for sign, (a, b) in characters.FRACTIONS.items()}
+    | {
         "\u00b1": r"\pm ",
         "\u2264": r"\le ",
         "\u2265": r"\ge ",
         "\u2260": r"\ne ",
+        "\u2248": r"\approx ",
         "\u2208": r"\in ",
+        "\u2228": r"\lor ",
         "\u221e": r"\infty ",
         "\u222a": r"\cup ",
         "\u2205": r"\emptyset ",
@@ -34,20 +40,17 @@ _SYMBOLS = str.maketrans(
         "\u03c0": r"\pi ",
         "\u03b8": r"\theta ",
         "\u00b0": r"^\circ ",
-        "\uff05": "%",
-        **dict.fromkeys("\xa0\u2009\u202f\u200b", " "),
-        "½": r"\frac{1}{2}",
-        "⅓": r"\frac{1}{3}",
-        "⅔": r"\frac{2}{3}",
-        "¼": r"\frac{1}{4}",
-        "¾": r"\frac{3}{4}",
     }
 )
-_SUPERSCRIPT = re.compile(f"[{''.join(_SUPERSCRIPTS)}]+")
+_COMPARISONS = {"<=": r"\le ", ">=": r"\ge ", "!=": r"\ne "}
+# Thousands: 10,\!080 and 10{,}080 and 10\,080; a plain space is no separator.
 _THOUSANDS = re.compile(
-    r"(?<![0-9.])[0-9]{1,3}(?:(?:\{,\}|\\!\s*+,\s*+(?:\\!)?|,\s*+\\!|\\,)\s*+[0-9]{3})++(?![0-9])"
+    r"(?<![0-9.])[0-9]{1,3}(?:(?:\{,\}|\\!\s*+,\s*+(?:\\!)?|,\s*+\\!|\\[,; ])\s*+[0-9]{3})++"
+    r"(?![0-9])"
 )
-_NOT_DIGITS = re.compile(r"[^0-9]|\\[,!]")
+_NOT_DIGITS = re.compile(r"[^0-9]")
+_REPEATING = re.compile(r"(?<![0-9])\.(?=\s*\\(?:overline|bar)\b)")
+_ROW_SPACE = re.compile(r"\\\\\s*\[[0-9.]+\s?(?:pt|em|ex|mm|cm)\]")
 _DROPPED = re.compile(
     r"\\(?:left|right|middle|[bB]igg?[lrm]?|displaystyle|textstyle|limits|hfill|strut)(?![A-Za-z])\.?"
 )
@@ -56,8 +59,10 @@ _SPACING = re.compile(
 )
 _DEGREES = re.compile(r"\^\s*+(?:\\circ(?![A-Za-z])|\{\s*+\\circ\s*+\})|\\degree(?![A-Za-z])")
 _TEXT = re.compile(
-    r"\\(text(?:bf|rm|it|normal|sf)?|math(?:rm|bf|it|sf|bb)|mbox|operatorname|boldsymbol)\*?\s*+\{"
+    r"\\(text(?:bf|rm|it|normal|sf)?|math(?:rm|bf|it|sf|bb)|mbox|operatorname|boldsymbol|vec)"
+    r"\*?\s*+\{"
 )
+_DOLLAR = re.compile(r"(?<!\\)\$")
 _COMMAND = re.compile(r"\\([A-Za-z]++|[{}$%|\\&#_])")
 _NUMBER = re.compile(r"[0-9]++(?:\.[0-9]*+)?|\.[0-9]++")
 _GROUPED = re.compile(r"[0-9]{1,3}(?:,[0-9]{3})++(?![0-9]|,[0-9])(?:\.[0-9]++)?")
@@ -67,19 +72,14 @@ _ALIASES = {
     "dfrac": "frac", "tfrac": "frac", "cfrac": "frac", "dbinom": "binom", "tbinom": "binom",
     "lbrace": "{", "rbrace": "}", "lvert": "|", "rvert": "|", "vert": "|", "mid": "|",
     "lbrack": "[", "rbrack": "]", "ast": "cdot", "varnothing": "emptyset", "colon": ":",
+    "bar": "overline", "lor": "or", "bigcup": "cup", "thickapprox": "approx",
 }  # fmt: skip
-_WORDS = {
+# Words of plain text: commands without a backslash, and words that stay words.
+_PLAIN_COMMANDS = {
     "sqrt", "pi", "sin", "cos", "tan", "cot", "sec", "csc", "ln", "log", "arcsin", "arccos",
-    "arctan", "infty", "theta", "and", "or",
+    "arctan", "infty", "theta",
 }  # fmt: skip
-LONGEST_PRODUCT = 3  # letters side by side; more are a word
-
-
-GREEK = {
-    "alpha", "beta", "gamma", "delta", "epsilon", "varepsilon", "zeta", "eta", "theta", "kappa",
-    "lambda", "mu", "nu", "xi", "rho", "sigma", "tau", "phi", "varphi", "chi", "psi", "omega",
-    "Gamma", "Delta", "Theta", "Lambda", "Sigma", "Phi", "Psi", "Omega", "ell",
-}  # fmt: skip
+_SHORT_WORDS = {"and", "or", "per", "sq", "cu"}
 
 
 class Token(NamedTuple):
@@ -95,13 +95,25 @@ class Token(NamedTuple):
     spaced: bool
 
 
-def tokens(text: str) -> list[Token]:
-    """The tokens of an answer.  Raises `NotUnderstood` at the first character that starts none."""
+def tokens(text: str, thousands: bool = True) -> list[Token]:
+    """The tokens of an answer.
+
+    Args:
+      thousands: whether commas before three digits separate thousands, outside brackets.
+
+    Raises:
+      NotUnderstood: a character starts no token.
+    """
     text = _SUPERSCRIPT.sub(_exponent, text).translate(_SYMBOLS)
+    for sign, command in _COMPARISONS.items():
+        text = text.replace(sign, command)
+    text = _REPEATING.sub("0.", _ROW_SPACE.sub(r"\\\\", text))
     text = _THOUSANDS.sub(lambda m: _NOT_DIGITS.sub("", m[0]), text)
     text = _DEGREES.sub(r"\\degree ", _SPACING.sub(" ", _DROPPED.sub(" ", text)))
     found: list[Token] = []
-    place, depth, spaced = 0, 0, False
+    # Pairs of dollars only enclose formulas: $3$ and $5$.
+    dollars = [] if len(_DOLLAR.findall(text)) % 2 else ["$"]
+    place, depth, spaced = 0, 0 if thousands else 1, False
     while place < len(text):
         if text[place].isspace():
             place, spaced = place + 1, True
@@ -109,8 +121,10 @@ def tokens(text: str) -> list[Token]:
         new, place = _next(text, place, spaced, depth)
         spaced = False
         for token in new:
-            depth += {"(": 1, "[": 1, "{": 1, ")": -1, "]": -1, "}": -1}.get(token.text, 0)
-        found += new
+            if token.text not in "{}" or token.kind == "command":
+                depth += {"(": 1, "[": 1, "{": 1, ")": -1, "]": -1, "}": -1}.get(token.text, 0)
+            if token.kind != "sign" or token.text not in dollars:
+                found.append(token)
     return found
 
 
@@ -144,9 +158,9 @@ def _next(text: str, place: int, spaced: bool, depth: int) -> tuple[list[Token],
 
 def _letters(letters: str, spaced: bool) -> list[Token]:
     """Letters side by side: a command of plain text, a word, or a product of names."""
-    if letters in _WORDS:
-        return [Token("word" if letters in ("and", "or") else "command", letters, spaced)]
-    if len(letters) > LONGEST_PRODUCT:
+    if letters in _PLAIN_COMMANDS:
+        return [Token("command", letters, spaced)]
+    if letters in _SHORT_WORDS or len(letters) > LONGEST_PRODUCT:
         return [Token("word", letters, spaced)]
     return [Token("name", letter, spaced and not i) for i, letter in enumerate(letters)]
 
@@ -154,10 +168,12 @@ def _letters(letters: str, spaced: bool) -> list[Token]:
 def _text(command: str, content: str, spaced: bool) -> list[Token]:
     r"""\text{...}: a function's name, a number, one letter, or words."""
     bare = content.strip()
-    if bare in _WORDS and bare not in ("and", "or"):
+    if bare in _PLAIN_COMMANDS:
         return [Token("command", bare, spaced)]
     if len(bare) == 1 and bare.isalpha() and bare.isascii():
-        bold = command in ("mathbf", "boldsymbol", "mathbb", "textbf")
+        bold = command in ("mathbf", "boldsymbol", "mathbb", "textbf", "vec")
+        if not bold and bare in units.LETTERS:
+            return [Token("text", bare, spaced)]
         return [Token("bold" if bold else "name", bare, spaced)]
     if not any(c.isalpha() for c in bare):  # -\text{5}
         return [token._replace(spaced=spaced or token.spaced) for token in tokens(bare)]

@@ -24,7 +24,8 @@ class Cursor:
 
     def _is(self, *texts: str, ahead: int = 0) -> bool:
         token = self._peek(ahead)
-        return token.kind in ("sign", "command", "word") and token.text in texts
+        joining = token.kind == "word" and token.text in ("and", "or")
+        return (joining or token.kind in ("sign", "command")) and token.text in texts
 
     def _take(self) -> Token:
         token = self._peek()

@@ -145,6 +145,85 @@ def test_numbers_among_words(text, only, last):
     assert numbers.read_last(text) == last
 
 
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("The answer is **18**.", 18),
+        ("**Answer:** 18", 18),
+        ("*18*", 18),
+        ("__18__", 18),
+        ("**-5**", -5),
+        ("That is it.\n18", 18),
+        ("He has 5 apples.\n\n$18", 18),
+        ("That is it. 18", 18),
+        ("Step 3. 18", 18),
+        ("1. 18", 18),
+        ("No. 18", 18),
+        ("Rs. 18", 18),
+        (r"\[ \boxed{18} \]", 18),
+        (r"18\]", 18),
+        (r"\(18\) dollars", 18),
+        ("\u20155", -5),
+        ("\ufe585", -5),
+        ("\u207b5", -5),
+        ("\u27965", -5),
+        ("-USD 5", -5),
+        ("5π", None),
+        ("5 pi", None),
+        ("sqrt(5)", None),
+        ("sqrt 5", None),
+        ("log 5", None),
+        ("f(5)", None),
+        ("5 x", None),
+        ("<5", None),
+        ("≤5", None),
+        ("5+", None),
+        ("3 million%", None),
+        ("5 quadrillion", None),
+        ("5 twelfths", None),
+        ("5 doubled", None),
+        ("$18/hour", 18),
+        ("18 / hour", 18),
+        ("...18", 18),
+        ("So it is...18", 18),
+        ("18 times", 18),
+        ("7 times", 7),
+        ("5 minus 18", 18),
+        ("minus 18", -18),
+        ("at 18:00", None),
+        ("5 a day", 5),
+        ("5 p.m.", 5),
+        ("5 apples", 5),
+        ("18 m", 18),
+        ("18 L", 18),
+        ("= 18", 18),
+        ("3 * 5", None),
+    ],
+)
+def test_the_last_number_of_a_text(text, value):
+    assert numbers.read_last(text) == value
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("18 ≈ 18.2", 18),
+        ("<5", None),
+        ("5 x", None),
+        ("2 score", None),
+        ("5 grand", None),
+        ("5 lakh", None),
+        ("5 e", None),
+        ("5 y", None),
+        ("−5", -5),
+        ("5 minus 18", None),
+        ("The answer is **18**.", 18),
+    ],
+)
+def test_the_one_number_of_an_answer(text, value):
+    assert numbers.read(text) == value
+
+
 @given(
     st.fractions(), st.sampled_from(["{}", "${}", "{} dollars", "{}%", " {} ", r"{}\text{{ m}}"])
 )

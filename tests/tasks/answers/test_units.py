@@ -19,6 +19,12 @@ from diffpo_jax.tasks.answers.math_tree import NotUnderstood
         ("degrees", "degree"),
         ("dollars", "dollar"),
         ("apples", "apple"),
+        ("inches squared", "in^2"),
+        ("cm ^{2}", "cm^2"),
+        ("sq. ft.", "ft^2"),
+        ("units", ""),
+        ("square units", ""),
+        ("m", "m"),
         ("of the apples", "apple"),
         ("L", "L"),
         ("liters", "L"),
@@ -30,7 +36,8 @@ def test_units_are_written_in_one_way(text, unit):
 
 @pytest.mark.parametrize(
     "text",
-    ["million", "millions", "k", "dozen", "squared", "or more", "times", "halves", "cm 2", "base",
+    ["million", "millions", "k", "dozen", "squared", "or more", "times", "halves", "cm 2", "base", "per", "at most",
+     "quadrillion", "twentieths", "twelfths", "zillion", "tens", "lakh", "six", "square",
      "hundredths", "thirds", "%", "^2", "cm ^2 ^2"],
 )  # fmt: skip
 def test_words_that_change_a_number_are_no_units(text):
@@ -40,7 +47,7 @@ def test_words_that_change_a_number_are_no_units(text):
 
 @pytest.mark.parametrize(
     ("text", "words"),
-    [("Evelyn", "evelyn"), (" the  East. ", "the east"), ("(E)", "E"), ("E", "E"), ("e", "e")],
+    [("Evelyn", "evelyn"), (" the  East. ", "east"), ("(E)", "E"), ("E", "E"), ("e", "e")],
 )
 def test_words_are_compared_without_case_but_letters_with_it(text, words):
     assert units.plain_words(text) == words
