@@ -101,7 +101,9 @@ def test_a_marked_answer_is_read_back(answer, kind):
         if depth < 0:
             return
     if depth == 0:
-        assert extract.read(extract.mark(answer, kind), kind) == (answer or None)
+        nothing = kind != "text" and not answer.strip("{} ")
+        expected = None if nothing else answer or None
+        assert extract.read(extract.mark(answer, kind), kind) == expected
 
 
 @given(TEXTS | st.text(max_size=40))

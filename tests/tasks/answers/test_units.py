@@ -36,7 +36,8 @@ def test_units_are_written_in_one_way(text, unit):
 
 @pytest.mark.parametrize(
     "text",
-    ["million", "millions", "k", "dozen", "squared", "or more", "times", "halves", "cm 2", "base", "per", "at most",
+    ["million", "millions", "k", "dozen", "squared", "or more", "times", "halves", "cm 2", "base",
+     "per", "at most",
      "quadrillion", "twentieths", "twelfths", "zillion", "tens", "lakh", "six", "square",
      "hundredths", "thirds", "%", "^2", "cm ^2 ^2"],
 )  # fmt: skip
