@@ -9,7 +9,7 @@ No function raises, and every function is fast, whatever the text.
 
 import re
 
-from diffpo_jax.tasks.answers import dress, math_equality, math_reader, units
+from diffpo_jax.tasks.answers import dress, exact, math_equality, math_reader, units
 from diffpo_jax.tasks.answers.math_tree import Answer, Collection, NotUnderstood, Words
 
 _SIZES = re.compile(r"\\(?:left|right|[bB]igg?[lrm]?|displaystyle)(?![A-Za-z])")
@@ -32,7 +32,7 @@ def compare(gold: str, answer: str) -> bool | None:
     except NotUnderstood:
         # 3:45 p.m. and June 20 are no mathematics.
         return _is_phrase(gold) and _phrase(gold) == _phrase(answer)
-    except math_equality.Undecided:
+    except exact.Undecided:
         return None
 
 
@@ -53,7 +53,7 @@ def read_both(gold: str, answer: str) -> tuple[Answer, Answer]:
 
 
 def _compare_trees(gold: str, answer: str) -> bool:
-    return math_equality.equal(*read_both(gold, answer), math_equality.Exact())
+    return math_equality.equal(*read_both(gold, answer), exact.Exact())
 
 
 def _without_commands(text: str) -> str:

@@ -8,7 +8,7 @@ from fractions import Fraction
 
 import sympy
 
-from diffpo_jax.tasks.answers import latex, math_equality
+from diffpo_jax.tasks.answers import exact, latex, math_equality
 from diffpo_jax.tasks.answers.math_tree import Expression, Name, NotUnderstood, Number
 
 _CONSTANTS = {"pi": sympy.pi, "e": sympy.E, "i": sympy.I, "infty": sympy.oo}
@@ -26,24 +26,24 @@ class Algebra:
     """Compares expressions by sympy; letters are real numbers."""
 
     def same(self, gold: Expression, answer: Expression) -> bool:
-        """See `math_equality.Algebra`."""
+        """See `exact.Algebra`."""
         if gold == answer:
             return True
-        if math_equality.has_infinity(gold) or math_equality.has_infinity(answer):
+        if exact.has_infinity(gold) or exact.has_infinity(answer):
             return False
         a, b = to_sympy(gold), to_sympy(answer)
         if a == b or is_zero(a - b):
             return True
         if b.free_symbols or b.is_real is False or b.is_finite is False:
             return False
-        exact = math_equality.rational(answer)
-        if exact is not None and math_equality.terminates(exact):
+        ratio = exact.rational(answer)
+        if ratio is not None and exact.terminates(ratio):
             return False
         digits = Fraction(str(sympy.N(b, _DIGITS))) if sympy.N(b).is_Float else None
-        return digits is not None and math_equality.rounds_to(gold, answer, lambda: digits)
+        return digits is not None and exact.rounds_to(gold, answer, lambda: digits)
 
     def proportional(self, gold: Expression, answer: Expression, positive: bool) -> bool:
-        """See `math_equality.Algebra`."""
+        """See `exact.Algebra`."""
         a, b = to_sympy(gold), to_sympy(answer)
         if not a.free_symbols or not b.free_symbols:
             return a == b
@@ -104,7 +104,7 @@ def to_sympy(value: Expression) -> sympy.Expr:
         case "^":
             if first.is_Rational and last.is_Rational:
                 base, exponent = (Fraction(int(n.p), int(n.q)) for n in (first, last))
-                if base not in (0, 1, -1) and not math_equality.is_small_power(base, exponent):
+                if base not in (0, 1, -1) and not exact.is_small_power(base, exponent):
                     raise NotUnderstood("a power too large to compute")
             return first**last
         case "root":
