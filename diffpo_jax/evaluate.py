@@ -33,6 +33,7 @@ def main(argv: Sequence[str]) -> None:
     config = command.read_config(argv, ("config", "out"), __doc__.splitlines()[2].strip())
     from diffpo_jax.run import score
     from diffpo_jax.system import compilation
+    from diffpo_jax.workdir import lock
 
     compilation.enable_cache()
     if _WEIGHTS.value and _RUN.value:
@@ -40,7 +41,8 @@ def main(argv: Sequence[str]) -> None:
     if _WEIGHTS.value:
         model = dataclasses.replace(config.model, weights=_WEIGHTS.value)
         config = dataclasses.replace(config, model=model)
-    result = score.score(config, _OUT.value, run=_RUN.value or "", which=_WHICH.value)
+    with lock.hold(_OUT.value, "--out"):
+        result = score.score(config, _OUT.value, run=_RUN.value or "", which=_WHICH.value)
     print(score.table(result))
     print(f"results: {pathlib.Path(_OUT.value) / 'evaluation.json'}")
 

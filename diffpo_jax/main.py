@@ -9,7 +9,8 @@ and Slurm add --coordinator, --num_processes and --process_id.  This file has th
 run is `run.experiment.run`.
 
 Exit status: 0 for success; 2 for a mistake, explained in one line on standard error; 75 if SIGTERM
-stopped the run while it trained.  The step is saved then, and the same command resumes there.
+or Ctrl-C stopped the run while it trained.  The step is saved then, and the same command resumes
+there.
 """
 
 from collections.abc import Sequence

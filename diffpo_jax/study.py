@@ -44,20 +44,24 @@ def main(argv: Sequence[str]) -> None:
     # Imported after the flags are checked, as importing jax takes seconds.
     from diffpo_jax.studies import headroom, surrogate_kl
     from diffpo_jax.system import compilation
+    from diffpo_jax.workdir import lock
 
     compilation.enable_cache()
     study = headroom if config.headroom.measured else surrogate_kl
-    study.run(config, _WORKDIR.value)
+    with lock.hold(_WORKDIR.value):
+        study.run(config, _WORKDIR.value)
 
 
 def _compare(config: StudyConfig) -> None:
     from diffpo_jax.studies import compare
+    from diffpo_jax.workdir import lock
 
     store = _STORE.value or os.path.join(os.path.dirname(os.path.abspath(_WORKDIR.value)), "store")
     if _EMIT.value:
         print(compare.script(config.grid, store, _EMIT.value), end="")
         return
-    compare.run(config.grid, _WORKDIR.value, store, collect=_COLLECT.value)
+    with lock.hold(_WORKDIR.value):
+        compare.run(config.grid, _WORKDIR.value, store, collect=_COLLECT.value)
 
 
 if __name__ == "__main__":

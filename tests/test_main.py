@@ -2,10 +2,14 @@
 
 import os
 import pathlib
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
+
+from diffpo_jax.workdir import lock
 
 ROOT = pathlib.Path(__file__).parent.parent
 
@@ -29,6 +33,8 @@ def run(*flags: str) -> subprocess.CompletedProcess:
         (["--config.rl.micro_batch=many"], "config.rl.micro_batch='many' must be int (above 0)"),
         (["--config.sampler.block_length=3"], "block_length=3 does not divide"),
         (["--config.task.test_file=nowhere.csv"], "nowhere.csv"),
+        (["--config.init_from=nowhere"], "nowhere holds no run"),
+        (["--config.task.reward=best"], "config.task.reward='best' is unknown"),
         (["--config.mesh.data=64"], "config.mesh.fsdp=64 does not divide"),
         (["--config.model.family=gpt"], "config.model.family='gpt' is unknown"),
         (["--config.sampler.prompt_length=8", "--config.model.positions=64"], "prompt_length"),
@@ -43,6 +49,35 @@ def test_a_mistake_is_one_line(tmp_path, flags, message):
     assert message in last
     assert "Traceback" not in out.stderr
     assert not (tmp_path / "checkpoints").exists()
+    assert not (tmp_path / "config.json").exists()  # the corrected command may use the workdir
+
+
+def test_a_second_command_in_the_same_workdir_is_refused(tmp_path):
+    with lock.hold(tmp_path):
+        out = run("--config=configs/sudoku.py:smoke", f"--workdir={tmp_path}")
+    assert out.returncode == 2, out.stderr
+    assert f"{tmp_path} is in use by process {os.getpid()}" in out.stderr.splitlines()[-1]
+    assert [p.name for p in tmp_path.iterdir()] == [lock.NAME]
+
+
+def test_ctrl_c_outside_training_is_one_line(tmp_path):
+    process = subprocess.Popen(
+        [sys.executable, "-m", "diffpo_jax.main", "--config=configs/sudoku.py:smoke",
+         f"--workdir={tmp_path}"],
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"JAX_PLATFORMS": "cpu"},
+    )  # fmt: skip
+    limit = time.monotonic() + 100
+    while not (tmp_path / "run_info.json").exists():  # it prepares the run
+        assert process.poll() is None and time.monotonic() < limit
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    error = process.communicate(timeout=100)[1]
+    assert process.returncode == 130, error
+    assert error.splitlines()[-1].startswith("stopped by Ctrl-C; the same command goes on")
+    assert "Traceback" not in error
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import errno
 import functools
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -16,7 +17,8 @@ from diffpo_jax.system.errors import STOPPED, Stopped, UserError
 def run(main: Callable[[Sequence[str]], None], root: type = Config) -> None:
     """Runs a command.  A mistake of the user's becomes one line and exit status 2.
 
-    A run that was told to stop, and has saved its state, exits with `errors.STOPPED`.
+    A run that was told to stop, and has saved its state, exits with `errors.STOPPED`; Ctrl-C at
+    another time is one line and exit status 130.
 
     Args:
       root: the dataclass that --config sets the fields of.
@@ -29,6 +31,9 @@ def run(main: Callable[[Sequence[str]], None], root: type = Config) -> None:
     except Stopped as error:
         print(error, file=sys.stderr)
         sys.exit(STOPPED)
+    except KeyboardInterrupt:
+        print("stopped by Ctrl-C; the same command goes on from what was saved.", file=sys.stderr)
+        sys.exit(128 + signal.SIGINT)
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise

@@ -3,6 +3,7 @@
 Each stage resumes from what is on disk; whatever is computed again comes out the same.
 """
 
+import contextlib
 import pathlib
 from typing import Any
 
@@ -12,7 +13,7 @@ from diffpo_jax.config import Config, check, convert
 from diffpo_jax.distributed import hosts
 from diffpo_jax.report import write as report_lib
 from diffpo_jax.run import base_model, frontiers, inputs, setup, train_rl
-from diffpo_jax.workdir import layout, metrics, provenance
+from diffpo_jax.workdir import layout, lock, metrics, provenance
 
 _PREFLIGHT_SECONDS = 300.0  # hosts of a large slice start at different speeds
 
@@ -38,18 +39,26 @@ def run(
     check.check_training(config)
     text, commit = convert.to_json(config), provenance.commit()
     hosts.preflight(pathlib.Path(path), text, commit, _PREFLIGHT_SECONDS)
-    workdir = hosts.in_turn(
-        lambda: layout.open_workdir(path, config, overwrite=overwrite and hosts.is_first())
-    )
-    run_setup = setup.prepare(config, workdir)
-    inputs.check(workdir, run_setup.inputs)
+    with contextlib.ExitStack() as stack:
+        # The first host holds the workdir; if it cannot, all hosts stop.
+        hosts.in_turn(lambda: stack.enter_context(lock.hold(path)) if hosts.is_first() else None)
+        workdir = hosts.in_turn(
+            lambda: layout.open_workdir(path, config, overwrite=overwrite and hosts.is_first())
+        )
+        run_setup = setup.prepare(config, workdir)
+        inputs.check(workdir, run_setup.inputs)
+        return _run(run_setup, config, base_only)
+
+
+def _run(run_setup: setup.Setup, config: Config, base_only: bool) -> dict[str, Any]:
+    workdir = run_setup.workdir
     # 2. Train.
     with run_setup.writer:
         if base_only:
-            _make_base(run_setup)
+            _make_base(run_setup, config)
             return {}
         # The base model is not bound to a name here, so that RL can free its arrays.
-        trained = train_rl.train(run_setup, _make_base(run_setup))
+        trained = train_rl.train(run_setup, _make_base(run_setup, config))
     # 3. Evaluate both models.  The base model is read again: no device holds it while RL runs.
     base = base_model.read(workdir.root, run_setup.policy, run_setup.mesh, config.model.quantized)
     summary, outcomes = frontiers.final_evaluation(run_setup, base, trained)
@@ -62,7 +71,14 @@ def run(
     return summary
 
 
-def _make_base(own: setup.Setup) -> Params:
+def _make_base(own: setup.Setup, config: Config) -> Params:
+    def begin() -> None:
+        hosts.in_turn(lambda: layout.record(own.workdir, config))
+
+    # Another run's base is read first: if there is none, this run has not begun.
+    if not config.init_from:
+        begin()
     base = base_model.make(own)
+    begin()
     inputs.check(own.workdir, inputs.of_base(own.config, base))
     return base

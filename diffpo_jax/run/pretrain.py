@@ -62,7 +62,7 @@ def train(setup: Setup, frozen: Params, fresh_params: Callable[[], Params]) -> P
 
     Raises:
       UserError: the loss is not finite; a checkpoint could not be read or written.
-      Stopped: after SIGTERM, with the step saved.
+      Stopped: after SIGTERM or Ctrl-C, with the step saved.
     """
     config, mesh = setup.config, setup.mesh
     sft = trained.for_pretraining(config, setup.policy, mesh)

@@ -1,4 +1,4 @@
-"""What every training stage does around its steps: resume, log, save, and stop on SIGTERM.
+"""What every training stage does around its steps: resume, log, save, and stop on a signal.
 
 A stage enters `start`, loops over `Loop.steps`, and calls the other methods of `Loop` in each step:
 
@@ -9,7 +9,7 @@ A stage enters `start`, loops over `Loop.steps`, and calls the other methods of 
             loop.check_finite(...)       # before anything of the step is kept
             loop.log(...)
             loop.save(...)
-            loop.end_step(...)           # stops here after SIGTERM
+            loop.end_step(...)           # stops here after SIGTERM or Ctrl-C
 """
 
 import contextlib
@@ -43,7 +43,7 @@ class Loop:
     state: TrainState  # at that step
     meta: dict[str, Any]  # what the checkpoint of that step holds besides; empty for a new stage
     written: float = dataclasses.field(default_factory=time.perf_counter)  # time of the last line
-    stopping: bool = False  # whether SIGTERM came
+    stopping: bool = False  # whether SIGTERM or Ctrl-C came
 
     def steps(self) -> Iterator[tuple[int, Any]]:
         """The steps that are left: (number, batch)."""
@@ -82,7 +82,7 @@ class Loop:
     def save(
         self, number: int, state: TrainState, meta: dict[str, Any] | None = None, due: bool = False
     ) -> None:
-        """Saves the step if `due`, if `config.checkpoint` asks for it, or after SIGTERM.
+        """Saves the step if `due`, if `config.checkpoint` asks for it, or after a signal.
 
         Raises:
           UserError: a checkpoint could not be written.
@@ -91,17 +91,17 @@ class Loop:
         self.saved.save(number, state, self.data, meta or {}, due=due or self.stopping)
 
     def end_step(self, number: int, **shown: float) -> None:
-        """Shows numbers on the progress line; ends the run after SIGTERM.
+        """Shows numbers on the progress line; ends the run after a signal.
 
         Raises:
-          Stopped: SIGTERM came; the step has been saved.
+          Stopped: SIGTERM or Ctrl-C came; the step has been saved.
           UserError: its checkpoint could not be written.
         """
         if self.stopping:
             self.saved.wait()
             raise Stopped(
-                f"{self.name}: stopped at step {number} after SIGTERM; the same command resumes "
-                "there."
+                f"{self.name}: stopped at step {number} after {self.notice.name}; the same command "
+                "resumes there."
             )
         self.progress.update(**shown)
 
@@ -149,4 +149,4 @@ def start(
         done = first or 0
         with Progress(name, last, initial=done) as progress, preemption.Notice() as notice:
             yield Loop(setup, name, last, data, saved, progress, notice, done, state, meta)
-            saved.wait()  # before SIGTERM has its default action again
+            saved.wait()  # before signals have their usual actions again

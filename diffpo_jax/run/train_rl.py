@@ -35,7 +35,7 @@ def train(setup: Setup, base: Params) -> Params:
     Raises:
       UserError: the objective or a gradient is not finite; the guard stopped the run; a checkpoint
         could not be read or written, or was trained over another base model.
-      Stopped: after SIGTERM, with the step saved.
+      Stopped: after SIGTERM or Ctrl-C, with the step saved.
     """
     config = setup.config
     # 1. Decide what is trained, frozen and compared with.

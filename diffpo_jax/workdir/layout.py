@@ -1,7 +1,7 @@
 """The directory of a run: the paths in it, and whether a run may use it.
 
 config.json  inputs.json  run_info.json  metrics.jsonl  checkpoints/{base,rl}/  samples/  report/
-profile/  data/, and for trackers: trackers.json  tensorboard/  wandb/
+profile/  data/  .lock, and for trackers: trackers.json  tensorboard/  wandb/
 """
 
 import pathlib
@@ -59,6 +59,8 @@ def read_config(paths: Workdir) -> Config:
 def open_workdir(path: str, config: Config, *, overwrite: bool) -> Workdir:
     """Creates the workdir of a run, or reopens it if it holds a run of this configuration.
 
+    The configuration is not written yet (`record`): a start that fails leaves the workdir free.
+
     Args:
       overwrite: removes the run that the directory holds first.
 
@@ -74,9 +76,6 @@ def open_workdir(path: str, config: Config, *, overwrite: bool) -> Workdir:
         old = workdir.config.read_text() if workdir.config.exists() else None
         if old is not None:
             _check_same_run(convert.from_json(old), config, workdir)
-        new = convert.to_json(config)
-        if old != new:  # of several processes the first has written it already
-            files.write_atomic(workdir.config, new)
         workdir.samples.mkdir(exist_ok=True)
     except OSError as error:
         raise UserError(
@@ -84,6 +83,14 @@ def open_workdir(path: str, config: Config, *, overwrite: bool) -> Workdir:
             f"({error.filename}). Choose another with --workdir."
         ) from error
     return workdir
+
+
+def record(workdir: Workdir, config: Config) -> None:
+    """Writes the configuration of a run that begins, or goes on: from now on the workdir is its."""
+    new = convert.to_json(config)
+    # Of several processes the first has written it already.
+    if not workdir.config.exists() or workdir.config.read_text() != new:
+        files.write_atomic(workdir.config, new)
 
 
 def check_path(path: str) -> None:

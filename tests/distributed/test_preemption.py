@@ -1,4 +1,4 @@
-"""SIGTERM within a stage and outside; whole runs that get it are in tests/run/test_resume.py."""
+"""Signals within a stage and outside; whole runs that get them are in tests/run/test_resume.py."""
 
 import dataclasses
 import os
@@ -22,11 +22,15 @@ from diffpo_jax.tasks.task import Example
 from diffpo_jax.workdir.metrics import MetricsWriter, read
 
 ROOT = pathlib.Path(__file__).parents[2]
-MESSAGE = "SIGTERM: stopping when this step is done and saved; a second one stops at once.\n"
+MESSAGE = "stopping when this step is done and saved; a second one stops at once.\n"
+BOTH = pytest.mark.parametrize(
+    ("number", "name"), [(signal.SIGTERM, "SIGTERM"), (signal.SIGINT, "Ctrl-C")]
+)
 
 
-def test_a_stage_ends_with_the_step_in_progress(tmp_path, capfd):
-    """SIGTERM during step 3 of 5; only the last step would be saved otherwise."""
+@BOTH
+def test_a_stage_ends_with_the_step_in_progress(tmp_path, capfd, number, name):
+    """A signal during step 3 of 5; only the last step would be saved otherwise."""
     tokenizer = tokenizers.make_tokenizer(TokenizerConfig())
     examples = [Example(str(i), "1", "2") for i in range(4)]
     data = prompts.make_iterator(examples, tokenizer, prompt_length=2, length=1, batch=2, seed=0)
@@ -39,19 +43,20 @@ def test_a_stage_ends_with_the_step_in_progress(tmp_path, capfd):
             pytest.raises(errors.Stopped) as stopped,
             stage.start(setup, "rl", 5, saved, data, state, lambda: state) as loop,
         ):
-            for number, _ in loop.steps():
-                if number == 3:
-                    os.kill(os.getpid(), signal.SIGTERM)
-                loop.log(number, {"reward": 1.0})
-                loop.save(number, loop.state)
-                loop.end_step(number, reward=1.0)
+            for step, _ in loop.steps():
+                if step == 3:
+                    os.kill(os.getpid(), number)
+                loop.log(step, {"reward": 1.0})
+                loop.save(step, loop.state)
+                loop.end_step(step, reward=1.0)
     assert str(stopped.value) == (
-        "rl: stopped at step 3 after SIGTERM; the same command resumes there."
+        f"rl: stopped at step 3 after {name}; the same command resumes there."
     )
     assert [p.name for p in saved.iterdir()] == ["3"]  # complete, and no temporary directory
     assert [row["step"] for row in read(tmp_path / "metrics.jsonl")] == [1, 2, 3]
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
-    assert capfd.readouterr().err.startswith(MESSAGE)
+    assert signal.getsignal(signal.SIGINT) == signal.default_int_handler
+    assert capfd.readouterr().err.startswith(f"{name}: {MESSAGE}")
 
 
 def in_child(program):
@@ -68,17 +73,19 @@ def in_child(program):
     return out.returncode, out.stderr
 
 
-def test_a_second_sigterm_ends_the_process_immediately():
+@BOTH
+@pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT])
+def test_a_second_signal_ends_the_process_immediately(number, name, second):
     status, error = in_child(
         "with preemption.Notice() as notice:\n"
         "    assert not notice.given()\n"
-        "    os.kill(os.getpid(), signal.SIGTERM)\n"
+        f"    os.kill(os.getpid(), {number:d})\n"
         "    assert notice.given()\n"
-        "    os.kill(os.getpid(), signal.SIGTERM)\n"
+        f"    os.kill(os.getpid(), {second:d})\n"
         "    time.sleep(60)\n"
     )
-    assert status == -signal.SIGTERM, error
-    assert error == MESSAGE
+    assert status == -second, error
+    assert error == f"{name}: {MESSAGE}"
 
 
 def test_a_sigterm_after_the_last_step_ends_the_process():
@@ -86,6 +93,18 @@ def test_a_sigterm_after_the_last_step_ends_the_process():
         "with preemption.Notice():\n    os.kill(os.getpid(), signal.SIGTERM)\ntime.sleep(60)\n"
     )
     assert status == -signal.SIGTERM, error
+
+
+def test_a_ctrl_c_after_the_last_step_interrupts():
+    status, error = in_child(
+        "try:\n"
+        "    with preemption.Notice():\n"
+        "        os.kill(os.getpid(), signal.SIGINT)\n"
+        "    time.sleep(60)\n"
+        "except KeyboardInterrupt:\n"
+        "    os._exit(7)\n"
+    )
+    assert status == 7, error
 
 
 def test_the_previous_handler_is_restored():

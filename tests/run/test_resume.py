@@ -1,7 +1,7 @@
 """A run that is ended at five moments and resumed differs in nothing but its `time/` fields.
 
-Three times it is ended by kill -9, and twice by SIGTERM, which machines send before they are taken
-away.
+Three times it is ended by kill -9, once by SIGTERM, which machines send before they are taken
+away, and once by Ctrl-C.
 """
 
 import json
@@ -62,24 +62,25 @@ def saving(workdir: pathlib.Path) -> bool:
 
 
 # When to end it, in order, and how.  kill -9 comes up to 0.2 s after its moment.
-KILL, TERM = signal.SIGKILL, signal.SIGTERM
+KILL, TERM, INT = signal.SIGKILL, signal.SIGTERM, signal.SIGINT
+STOPS = {TERM: "SIGTERM", INT: "Ctrl-C"}  # the signals after which the step is saved
 MOMENTS = {
     "pretraining": (TERM, lambda w: reached(w, "pretrain", 4)),
     "saving": (KILL, saving),
     "first RL steps": (KILL, lambda w: reached(w, "rl", 1)),
-    "later RL steps": (TERM, lambda w: reached(w, "rl", 5)),
+    "later RL steps": (INT, lambda w: reached(w, "rl", 5)),
     "evaluating": (KILL, lambda w: reached(w, "rl", STEPS["rl"])),
 }
 
 
-def check_stopped(workdir: pathlib.Path, log: pathlib.Path) -> None:
+def check_stopped(workdir: pathlib.Path, log: pathlib.Path, cause: str) -> None:
     """The last metrics line is at the newest checkpoint, and the log ends with its message."""
     last = lines(workdir)[-1]
     stage = {"pretrain": "base", "rl": "rl"}[last["stage"]]
     steps = [int(p.name) for p in (workdir / "checkpoints" / stage).iterdir()]
     assert max(steps) == last["step"]
     assert log.read_text().splitlines()[-1] == (
-        f"{last['stage']}: stopped at step {last['step']} after SIGTERM; the same command "
+        f"{last['stage']}: stopped at step {last['step']} after {cause}; the same command "
         "resumes there."
     )
 
@@ -115,9 +116,9 @@ def test_a_run_ended_five_times_equals_an_uninterrupted_one(tmp_path):
                 time.sleep(chance.uniform(0, 0.2))
             process.send_signal(ending)
             status = process.wait(timeout=100)
-            assert status == (STOPPED if ending == TERM else -KILL), f"{status} while {name}"
-            if ending == TERM:
-                check_stopped(torn, tmp_path / "log")
+            assert status == (STOPPED if ending in STOPS else -KILL), f"{status} while {name}"
+            if ending in STOPS:
+                check_stopped(torn, tmp_path / "log", STOPS[ending])
         assert start(torn, cache, log).wait(timeout=400) == 0, (tmp_path / "log").read_text()
 
     expected, got = ([without_times(x) for x in lines(w)] for w in (whole, torn))

@@ -15,13 +15,24 @@ CONFIG = convert.resolve_rule(convert.resolve_method(Config()))
 def test_opening_twice_with_the_same_configuration_keeps_the_run(tmp_path):
     first = layout.open_workdir(str(tmp_path / "a/b"), CONFIG, overwrite=False)
     first.metrics.write_text("kept\n")
+    layout.record(first, CONFIG)
     again = layout.open_workdir(str(tmp_path / "a/b"), CONFIG, overwrite=False)
+    layout.record(again, CONFIG)
     assert again.metrics.read_text() == "kept\n"
     assert convert.from_json(again.config.read_text()) == CONFIG
 
 
-def test_another_configuration_is_refused_with_the_difference(tmp_path):
+def test_a_start_that_fails_leaves_the_workdir_free(tmp_path):
+    """Until the configuration is recorded, another may take its place."""
     layout.open_workdir(str(tmp_path), CONFIG, overwrite=False)
+    other = dataclasses.replace(CONFIG, seed=7)
+    workdir = layout.open_workdir(str(tmp_path), other, overwrite=False)
+    layout.record(workdir, other)
+    assert json.loads((tmp_path / "config.json").read_text())["seed"] == 7
+
+
+def test_another_configuration_is_refused_with_the_difference(tmp_path):
+    layout.record(layout.open_workdir(str(tmp_path), CONFIG, overwrite=False), CONFIG)
     other = dataclasses.replace(CONFIG, seed=7)
     with pytest.raises(UserError, match=r"config.seed: 0 -> 7"):
         layout.open_workdir(str(tmp_path), other, overwrite=False)
@@ -30,11 +41,12 @@ def test_another_configuration_is_refused_with_the_difference(tmp_path):
 
 def test_overwrite_removes_the_run_and_nothing_else(tmp_path):
     workdir = layout.open_workdir(str(tmp_path), CONFIG, overwrite=False)
+    layout.record(workdir, CONFIG)
     workdir.metrics.write_text("old\n")
     workdir.rl.mkdir(parents=True)
     (tmp_path / "notes.txt").write_text("mine")
     other = dataclasses.replace(CONFIG, seed=7)
-    layout.open_workdir(str(tmp_path), other, overwrite=True)
+    layout.record(layout.open_workdir(str(tmp_path), other, overwrite=True), other)
     assert not workdir.metrics.exists()
     assert not workdir.rl.exists()
     assert (tmp_path / "notes.txt").read_text() == "mine"
