@@ -10,6 +10,7 @@ verdict, the answer that was read, and every reward of the task.
 
 import math
 import pathlib
+import sys
 import typing
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -56,6 +57,16 @@ def main(argv: Sequence[str]) -> None:
         raise UserError(f"--out={out} cannot be written: {error}.") from error
     print(summary(records, rewards, scores))
     print(f"{'verdicts':<22} {out}")
+    if not any(reward.parsed for reward in rewards):
+        print(
+            f"warning: no answer was found in any of {len(rewards)} completions; --answer says how "
+            f"they are marked, now {_ANSWER.value}: try {', '.join(_other_answers())}.",
+            file=sys.stderr,
+        )
+
+
+def _other_answers() -> list[str]:
+    return [name for name in typing.get_args(AnswerFormat) if name != _ANSWER.value]
 
 
 def verdict(generation: Generation, reward: Reward) -> dict[str, Any]:

@@ -90,6 +90,17 @@ def test_the_command_needs_no_jax(tmp_path):
     }
 
 
+def test_a_wrong_way_of_marking_is_suspected_if_no_answer_is_found(tmp_path):
+    path = write(tmp_path / "a.jsonl", sample("18"), sample("17"))
+    result = run(f"--file={path}", "--task=gsm8k")
+    assert result.returncode == 0
+    assert result.stderr == (
+        "warning: no answer was found in any of 2 completions; --answer says how they are marked, "
+        "now tags: try text, boxed.\n"
+    )
+    assert run(f"--file={path}", "--task=gsm8k", "--answer=text").stderr == ""
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

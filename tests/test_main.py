@@ -52,6 +52,12 @@ def test_a_mistake_is_one_line(tmp_path, flags, message):
     assert not (tmp_path / "config.json").exists()  # the corrected command may use the workdir
 
 
+def test_help_is_no_failure():
+    out = run("--help")
+    assert out.returncode == 0
+    assert "--workdir" in out.stdout
+
+
 def test_a_second_command_in_the_same_workdir_is_refused(tmp_path):
     with lock.hold(tmp_path):
         out = run("--config=configs/sudoku.py:smoke", f"--workdir={tmp_path}")

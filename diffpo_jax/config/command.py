@@ -25,6 +25,10 @@ def run(main: Callable[[Sequence[str]], None], root: type = Config) -> None:
     """
     try:
         app.run(main, flags_parser=functools.partial(_parse, root=root))
+    except SystemExit as end:
+        # absl exits with 1 after it has printed the help.
+        helped = end.code == 1 and any(x.lstrip("-").startswith("help") for x in sys.argv[1:])
+        sys.exit(0 if helped else end.code)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)

@@ -14,7 +14,7 @@ import ml_collections
 from absl import flags
 from ml_collections import config_dict, config_flags
 
-from diffpo_jax.config import METHODS, RANKINGS, Config, StudyConfig, check, values
+from diffpo_jax.config import METHODS, RANKINGS, Config, StudyConfig, check, other_names, values
 from diffpo_jax.system.errors import UserError
 
 # Fields that may differ when a workdir is resumed, since they cannot change what a run computes,
@@ -188,6 +188,12 @@ def unknown_field(path: str, root: type = Config) -> str | None:
         if not fields:
             return f"{where} is a value, not a section: {where}.{name} does not exist."
         if name not in fields:
+            for library, others in other_names.LIBRARIES.items():
+                if root is Config and name in others:
+                    return (
+                        f"{where}.{name} is not a field of the configuration; {library}'s {name} "
+                        f"is config.{others[name]} here (docs/from_trl.md)."
+                    )
             near = f"{where}.{difflib.get_close_matches(name, fields, n=1, cutoff=0.0)[0]}"
             return f"{where}.{name} is not a field of the configuration; the nearest is {near}."
         section, where = fields[name], f"{where}.{name}"

@@ -20,8 +20,17 @@ def run_info(mesh_text: str) -> dict[str, Any]:
         "machine": platform.machine(),
         "cores": os.cpu_count(),
         "mesh": mesh_text,
-        "command": [pathlib.Path(sys.argv[0]).name, *sys.argv[1:]],
+        "command": _command(),
     }
+
+
+def _command() -> list[str]:
+    """The command line, such that it can be given again."""
+    program = pathlib.Path(sys.argv[0])
+    package = pathlib.Path(__file__).parents[1]
+    if program.resolve().parent == package:
+        return ["python", "-m", f"{package.name}.{program.stem}", *sys.argv[1:]]
+    return [program.name, *sys.argv[1:]]
 
 
 def versions() -> dict[str, str]:
