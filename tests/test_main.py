@@ -93,6 +93,10 @@ def test_ctrl_c_outside_training_is_one_line(tmp_path):
         (["--config=configs/sudoku.py"], "--workdir is missing"),
         (["--config=configs/sudoku.py:huge", "--workdir=x"], "has no preset 'huge'"),
         (["--config=configs/nothing.py", "--workdir=x"], "nothing.py"),
+        (
+            ["--config=configs/studies/figure3.py", "--workdir=x"],
+            "--config names a study; run it with `python -m diffpo_jax.study`",
+        ),
         (["--config=configs/sudoku.py", "--workdir=/dev/null/run"], "cannot write to the workdir"),
     ],
 )

@@ -71,11 +71,21 @@ def from_config_dict(given: ml_collections.ConfigDict) -> Config:
       UserError: an unknown field (the nearest name is given), a wrong value, or values that
         contradict one another.
     """
+    if "run" in given and "grid" in given:
+        raise UserError(
+            "--config names a study; run it with `python -m diffpo_jax.study`, and with the same "
+            "flags."
+        )
     return _resolved(_build(Config(), given))
 
 
 def study_from_config_dict(given: ml_collections.ConfigDict) -> StudyConfig:
     """Builds and checks a study's configuration with its run.  Raises like `from_config_dict`."""
+    if "rl" in given and "run" not in given:
+        raise UserError(
+            "--config names a single experiment; run it with `python -m diffpo_jax.main`, and with "
+            "the same flags."
+        )
     study = _build(StudyConfig(), given)
     study = dataclasses.replace(study, run=_resolved(study.run))
     check.check_study(study)

@@ -327,3 +327,14 @@ def test_an_unusable_template_file_is_named(tmp_path, content):
     values.task.prompt.template = f"@{path}"
     with pytest.raises(UserError, match=r"config\.task\.prompt\.template=@.*prompt\.txt"):
         convert.from_config_dict(values)
+
+
+def test_a_study_and_a_single_experiment_are_told_apart():
+    with pytest.raises(
+        UserError, match=r"names a study; run it with `python -m diffpo_jax\.study`"
+    ):
+        convert.from_config_dict(convert.as_config_dict(StudyConfig()))
+    with pytest.raises(
+        UserError, match=r"single experiment; run it with `python -m diffpo_jax\.main"
+    ):
+        convert.study_from_config_dict(convert.as_config_dict(Config()))
