@@ -2,7 +2,7 @@ import dataclasses
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from diffpo_jax.config import CountdownConfig
@@ -37,7 +37,11 @@ def test_instances_follow_the_settings(numbers_min, width, numbers, targets, see
         target_max=sum(targets),
         data_seed=seed,
     )
-    drawn = CountdownInstances.draw(config)
+    try:
+        drawn = CountdownInstances.draw(config)
+    except UserError as error:  # two numbers from a small range have few instances
+        assert "the few instances of 2 numbers" in str(error)
+        assume(False)
     for split in SPLITS:
         assert len(drawn[split]) == getattr(config, f"{split}_examples")
         for i, (given_numbers, target, solution) in enumerate(drawn[split]):
