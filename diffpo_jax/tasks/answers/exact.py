@@ -40,11 +40,8 @@ class Exact:
         if gold == answer:
             return True
         if has_infinity(gold) or has_infinity(answer):
-            return False  # 2\\infty is no way to write it
-        try:
-            a, b = rational(gold), rational(answer)
-        except ZeroDivisionError:
-            return False
+            return False  # 2\infty is no way to write it
+        a, b = rational(gold), rational(answer)
         if a is None or b is None:
             raise Undecided
         return a == b or (not terminates(b) and rounds_to(gold, answer, lambda: b))
@@ -60,7 +57,7 @@ class Exact:
 def rational(value: Expression) -> Fraction | None:
     """The value if it is a rational number by arithmetic alone, else None.
 
-    Raises `ZeroDivisionError`, and `NotUnderstood` if the number is too large to compute with.
+    Raises `NotUnderstood` if it divides by zero, or if a number is too large to compute with.
     """
     if isinstance(value, Number):
         return value.value
@@ -71,7 +68,10 @@ def rational(value: Expression) -> Fraction | None:
         return None
     if sum(map(_bits, operands)) > _MOST_BITS:
         raise NotUnderstood("a number too large to compute with")
-    return _arithmetic(value.function, operands)
+    try:
+        return _arithmetic(value.function, operands)
+    except ZeroDivisionError:
+        raise NotUnderstood("a division by zero") from None
 
 
 def _bits(value: Fraction) -> int:

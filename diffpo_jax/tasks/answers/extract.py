@@ -75,7 +75,7 @@ def _without_braces(text: str, start: int) -> str:
             break
         position = piece.end()
     answer = _PUNCTUATION.sub("", text[start:position].strip())
-    return "" if re.match("[A-Za-z]{2}", answer) else answer  # "\\boxed as I was asked"
+    return "" if re.match("[A-Za-z]{2}", answer) else answer  # "\boxed as I was asked"
 
 
 def read(text: str, kind: str) -> str | None:

@@ -130,9 +130,7 @@ def _interval(relation: Relation) -> tuple[str, Brackets | None]:
     names = [
         (place, side.value.name)
         for place, side in enumerate(sides)
-        if isinstance(side, Quantity)
-        and isinstance(side.value, Name)
-        and side.value.name not in ("pi", "e", "i", "infty")
+        if isinstance(side, Quantity) and isinstance(side.value, Name) and _has_variable(side.value)
     ]
     if len(names) != 1 or len(sides) > 3 or not all(isinstance(s, Quantity) for s in sides):
         return "", None
@@ -169,7 +167,7 @@ def _equal_statements(gold: _Statement, answer: _Statement, algebra: Algebra) ->
         return _equal_relations(gold.relation, answer.relation, algebra)
     sides, signs = answer.relation.sides, answer.relation.signs
     if signs == ("approx",):
-        # 2\\sqrt{5} \\approx 4.47: the first side is the answer, and the other must round it.
+        # 2\sqrt{5} \approx 4.47: the first side is the answer, and the other must round it.
         first, second = (_value(side) for side in sides)
         exact = _equal_values(gold.values[-1], first, algebra)
         return exact and _equal_values(second, first, algebra)
@@ -323,12 +321,11 @@ def _mirror(relation: Relation) -> Relation:
 
 def _difference(relation: Relation) -> Expression | None:
     """The left side minus the right side, without units."""
+    # Words on the first side are the subject.
     left, right = (
-        Name(side.text) if isinstance(side, Words) and relation.subject else side
+        Quantity(Name(side.text)) if isinstance(side, Words) and relation.subject else side
         for side in relation.sides
     )
-    left = Quantity(left) if isinstance(left, Name) else left
-    right = Quantity(right) if isinstance(right, Name) else right
     if not isinstance(left, Quantity) or not isinstance(right, Quantity):
         return None
     return Apply("+", (left.value, Apply("-", (right.value,))))

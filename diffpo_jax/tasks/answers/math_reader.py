@@ -49,6 +49,10 @@ _IN_BASE = re.compile(
     rf"|\(?\s*base\s+{_BASE}\s*\)?|\\text\{{\s*\(?base\s+{_BASE}\)?\s*\}}"
     rf"|\\text\{{\s*base\s*\}}\s*{_BASE})"
 )
+# Two or more letters in \text{...} are words: \text{No} is not N times o.
+_TEXT_ONLY = re.compile(
+    r"\\(?:text(?:bf|rm|it|normal)?|mathrm|mbox)\{\s*([A-Za-z][A-Za-z' .-]+)\}\.?"
+)
 
 
 def read(text: str, thousands: bool = True) -> Answer:
@@ -77,12 +81,6 @@ def read(text: str, thousands: bool = True) -> Answer:
     answer = reader.read_all()
     reader.expect_end()
     return answer
-
-
-# Two or more letters in \text{...} are words: \text{No} is not N times o.
-_TEXT_ONLY = re.compile(
-    r"\\(?:text(?:bf|rm|it|normal)?|mathrm|mbox)\{\s*([A-Za-z][A-Za-z' .-]+)\}\.?"
-)
 
 
 def _in_base(digits: str, base: int) -> InBase:

@@ -103,6 +103,8 @@ BY_KIND = {
         (r"\sin^2 x", r"1-\cos^2 x", True),
         ("10", r"\binom52", True),
         ("120", "5!", True),
+        (r"\frac10", r"50\%", False),
+        ("5", r"\frac10", False),
         ("1", r"\frac{9^{9^{9^9}}}{9^{9^{9^9}}}", False),  # it would never end
         ("x", "(9!)!", False),
         (r"\pi", r"\pi+10^{-100}", False),
