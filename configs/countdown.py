@@ -31,11 +31,8 @@ def get_config(preset: str = "default") -> ml_collections.ConfigDict:
     config = convert.as_config_dict(Config())
     config.task.name = "countdown"
     config.tokenizer.alphabet = "0123456789+-*/()=,"
-    # Prompts such as "9,9,9=50", and "(1+2)*3" with an end of text, have eight tokens.
-    config.sampler.prompt_length = config.sampler.length = config.sampler.block_length = 8
-    config.sampler.steps = 8
     config.sampler.stop_at_end = True
-    config.model.positions = config.sampler.prompt_length + config.sampler.length
+    config.model.positions = "auto"
     config.pretrain.steps, config.pretrain.warmup, config.pretrain.decay = 1_200, 50, "linear"
     presets.joint_by_state(config)
     # At a price of 1 a call is worth an eighth of an answer, and the base solves 40 %.
@@ -48,10 +45,6 @@ def get_config(preset: str = "default") -> ml_collections.ConfigDict:
 def four(config: ml_collections.ConfigDict) -> None:
     """Four numbers: 25,000 different training instances, which cannot be learned by heart."""
     config.task.countdown.numbers_min = config.task.countdown.numbers_max = 4
-    # "9,9,9,9=50" and "(1+2)*(3+4)" with an end of text.
-    config.sampler.prompt_length = 10
-    config.sampler.length = config.sampler.block_length = config.sampler.steps = 12
-    config.model.positions = config.sampler.prompt_length + config.sampler.length
     # The base solves 15 % at one token a call, so that a call must cost less.
     config.rl.steps, config.rl.speed.free, config.rl.speed.prices = 300, 0.25, (0.001, 0.4)
     config.sampler.price = 0.03

@@ -26,7 +26,7 @@ from diffpo_jax.config import Config, convert, presets
 def get_config(preset: str = "default") -> ml_collections.ConfigDict:
     """Returns the configuration of a preset."""
     config = convert.as_config_dict(Config())
-    config.model.positions = config.sampler.prompt_length + config.sampler.length
+    config.model.positions = "auto"
     # The base is shown answers to a few easy puzzles.  More and harder ones nobody writes down;
     # whether an answer is right, anyone can check, and RL is on 30,000 puzzles of all kinds.
     config.pretrain.steps, config.pretrain.decay = 480, "linear"

@@ -13,6 +13,7 @@ def config(**fields):
     """A resolved configuration; fields are given by dotted name, with "__" for the dot."""
     values = convert.as_config_dict(Config())
     flat = {"rl.steps": STEPS, "tokenizer.alphabet": "01234<&>", "task.name": "countdown"}
+    flat |= {"sampler.prompt_length": 16, "sampler.length": 16}
     flat |= {name.replace("__", "."): value for name, value in fields.items()}
     values.update_from_flattened_dict(flat)
     return convert.from_config_dict(values)

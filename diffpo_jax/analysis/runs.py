@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from diffpo_jax.analysis import bootstrap
 from diffpo_jax.analysis.bootstrap import Outcomes
-from diffpo_jax.config import METHODS, RANKINGS, Config, convert, values
+from diffpo_jax.config import METHODS, RANKINGS, Config, convert, resolve, values
 from diffpo_jax.system.errors import UserError
 from diffpo_jax.workdir import layout, metrics
 
@@ -126,7 +126,7 @@ def default_values(config: Mapping[str, Any]) -> dict[str, Any]:
     if config.get("sampler.rule") in RANKINGS:
         sampler = dataclasses.replace(plain.sampler, rule=config["sampler.rule"])
         plain = dataclasses.replace(plain, sampler=sampler)
-    resolved = convert.resolve_rule(convert.resolve_method(plain))
+    resolved = resolve.resolve_rule(resolve.resolve_method(plain))
     return convert.flatten(dataclasses.asdict(resolved))
 
 

@@ -14,7 +14,7 @@ import ml_collections
 from absl import flags
 from ml_collections import config_dict, config_flags
 
-from diffpo_jax.config import METHODS, RANKINGS, Config, StudyConfig, check, other_names, values
+from diffpo_jax.config import Config, StudyConfig, check, other_names, resolve, values
 from diffpo_jax.system.errors import UserError
 
 # Fields that may differ when a workdir is resumed, since they cannot change what a run computes,
@@ -30,12 +30,6 @@ _FREE = (
 _NOT_FREE = ("evaluation.temperature", "evaluation.samples", "evaluation.validation_examples")
 # Fields that older versions saved and that decide nothing any more.
 _REMOVED = ("rl.guard.entropy", "rl.head.alone", "rl.head.alone_at_end")
-# Fields that may name a file, "@FILE".
-_TEMPLATES = (
-    "task.prompt.template",
-    "pretrain.demonstrations.prompt",
-    "pretrain.demonstrations.answer",
-)
 
 # The type of an optional field in a ConfigDict: any value may be set, and `coerce` checks it.
 # It is not `object`, because ml_collections' parser of that refuses "--flag value".
@@ -51,13 +45,13 @@ config_flags.register_flag_parser_for_type(_ANY, _LiteralParser())
 
 
 def as_config_dict(section: Any) -> ml_collections.ConfigDict:
-    """A section as a ConfigDict, in which optional fields take None and values alike."""
+    """A section as a ConfigDict, in which fields of several types take values of each."""
     result = ml_collections.ConfigDict()
     for name, hint in values.annotations(type(section)).items():
         value, kinds = getattr(section, name), values.kinds(hint)
         if dataclasses.is_dataclass(value):
             value = as_config_dict(value)
-        elif type(None) in kinds:
+        elif len(kinds) > 1:
             kind = next((k for k in (str, tuple) if kinds == {k, type(None)}), _ANY)
             value = config_dict.FieldReference(value, kind)
         result[name] = value
@@ -161,34 +155,6 @@ def to_json(config: Config) -> str:
     return json.dumps(dataclasses.asdict(config), indent=2) + "\n"
 
 
-def resolve_method(config: Config) -> Config:
-    """Fills in the fields that the method decides and that are None."""
-    for name, value in METHODS[config.method].items():
-        section = "likelihood" if hasattr(config.rl.likelihood, name) else "objective"
-        if getattr(getattr(config.rl, section), name) is None:
-            config = _replace(config, f"rl.{section}.{name}", value)
-    return config
-
-
-def resolve_rule(config: Config) -> Config:
-    """Fills in the commit rule's first ranking if the ranking is None."""
-    ranking = config.sampler.ranking or RANKINGS[config.sampler.rule][0]
-    return _replace(config, "sampler.ranking", ranking)
-
-
-def resolve_templates(config: Config) -> Config:
-    """Replaces each template "@FILE" by the file's text, so that a run keeps its prompts.
-
-    Raises:
-      UserError: a file cannot be read.
-    """
-    for name in _TEMPLATES:
-        template = functools.reduce(getattr, name.split("."), config)
-        if template.startswith("@"):
-            config = _replace(config, name, _read_template(template, f"config.{name}={template}"))
-    return config
-
-
 def unknown_field(path: str, root: type = Config) -> str | None:
     """A message if "config.section.field" is no field or section of `root`, otherwise None."""
     section: Any = root
@@ -221,9 +187,15 @@ def differences(old: Config, new: Config) -> list[str]:
     for name in sorted(a):
         if a[name] == b[name] or (name.startswith(_FREE) and name not in _NOT_FREE):
             continue
-        if name == "rl.steps" and b[name] > a[name] and _may_go_on(new):
-            continue
-        lines.append(f"config.{name}: {a[name]!r} -> {b[name]!r}")
+        line = f"config.{name}: {a[name]!r} -> {b[name]!r}"
+        if name == "rl.steps" and b[name] > a[name]:
+            if _may_go_on(new):
+                continue
+            line += (
+                ", which continues only runs with config.rl.optimizer.decay=none, and under the "
+                "rule 'state' also with config.rl.head.alone_first=0 and alone_last=0"
+            )
+        lines.append(line)
     return lines
 
 
@@ -248,12 +220,12 @@ def _build(section: Any, given: ml_collections.ConfigDict) -> Any:
     """The section with the given values in place of its own."""
     for name, value in flatten(given.to_dict()).items():
         value = values.coerce(_annotation(type(section), name), value, f"config.{name}")
-        section = _replace(section, name, value)
+        section = values.replace_field(section, name, value)
     return section
 
 
 def _resolved(config: Config) -> Config:
-    config = resolve_templates(resolve_rule(resolve_method(config)))
+    config = resolve.resolve(config)
     check.check(config)
     return config
 
@@ -266,21 +238,3 @@ def _annotation(root: type, name: str) -> Any:
         section = f"config.{name} is a section, not a value; set its fields one by one."
         raise UserError(fault or section)
     return hint
-
-
-def _replace(section: Any, name: str, value: Any) -> Any:
-    """The section with another value in the field of a dotted name."""
-    first, _, rest = name.partition(".")
-    if rest:
-        value = _replace(getattr(section, first), rest, value)
-    return dataclasses.replace(section, **{first: value})
-
-
-def _read_template(template: str, field: str) -> str:
-    try:
-        text = pathlib.Path(template[1:]).read_text(encoding="utf-8")
-    except (OSError, ValueError) as error:  # a missing file, an impossible name, or no UTF-8
-        raise UserError(f"{field} cannot be read: {error}.") from error
-    if text.startswith("@"):
-        raise UserError(f"{field}: a template must not begin with @.")
-    return text

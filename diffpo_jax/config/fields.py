@@ -80,6 +80,11 @@ class SudokuConfig:
     test_examples: int = 2_000  # Generated puzzles for the final evaluation
     data_seed: int = 0  # Seed of the generator, apart from the run's so that runs share puzzles
 
+    @property
+    def characters(self) -> tuple[int, int]:
+        """Characters of a question and of an answer."""
+        return self.size**2, self.size**2
+
 
 @dataclasses.dataclass(frozen=True)
 class CountdownConfig:
@@ -93,6 +98,14 @@ class CountdownConfig:
     validation_examples: int = 256  # Generated instances for evaluation during training
     test_examples: int = 768  # Generated instances for the final evaluation
     data_seed: int = 0  # Seed of the generator, apart from the run's so that runs share instances
+
+    @property
+    def characters(self) -> tuple[int, int]:
+        """Characters of the longest question, and of the longest answer with an end of text."""
+        numbers, digits = self.numbers_max, len(str(self.number_max))
+        question = numbers * (digits + 1) + len(str(self.target_max))  # each "," or "=" is one
+        operators, brackets = numbers - 1, 2 * max(0, numbers - 2)
+        return question, numbers * digits + operators + brackets + 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -151,7 +164,8 @@ class ModelConfig:
     rope_theta: float = 10_000.0  # Base of the rotary embedding; short sequences need a small one
     norm_eps: float = 1e-5  # Epsilon of the RMSNorms
     embedding_std: float = 1.0  # Initial scale; 0.02 makes RL steps destructive (our choice)
-    positions: OptionalInt = None  # Tokens with learned positions besides RoPE. None: only RoPE
+    # Tokens with learned positions besides RoPE. None: only RoPE. "auto": those of the longest row
+    positions: Size = None
     dtype: FloatType = "float32"  # Type of the activations
     param_dtype: FloatType = "float32"  # Type of the parameters
     # Quantisation of frozen block kernels
@@ -206,13 +220,19 @@ class SamplerConfig:
     # Temperature T of rollouts and log-probabilities (our choice; docs/method.md, section 2). 0,
     # the argmax, suits mode "sampler" only, where no token's probability is trained.
     temperature: NonNegative = 0.5
-    prompt_length: PositiveInt = 16  # Tokens of a prompt, P; shorter ones are padded on the left
-    length: PositiveInt = 16  # Tokens of a completion, L
-    block_length: PositiveInt = 16  # Semi-autoregressive block size; L: fully parallel (our choice)
+    # Tokens of a prompt, P; shorter ones are padded on the left. None: those of the longest
+    # question of a generated task
+    prompt_length: PositiveInt | None = None
+    # Tokens of a completion, L. None: those of the longest answer of a generated task
+    length: PositiveInt | None = None
+    # Semi-autoregressive block size; "length", L, is fully parallel (our choice)
+    block_length: PositiveInt | Literal["length"] = "length"
     rule: RuleName = "entropy_bounded"  # Commit rule: which positions a call commits
     # Criterion that orders positions; RANKINGS lists those of each rule. None: the rule's first
     ranking: Literal["entropy", "confidence", "margin", "drawn", "random"] | None = None
-    steps: PositiveInt = 16  # Calls per completion under the rules "top_k" and "random"
+    # Calls per completion under the rules "top_k" and "random"; "length" is one for each token,
+    # "half" one for two
+    steps: PositiveInt | Literal["length", "half"] = "length"
     # How these calls share the positions: evenly (LLaDA), or by the ratios of Dream's times, where
     # a call may commit none
     schedule: Literal["even", "dream"] = "even"
@@ -449,11 +469,13 @@ class RLConfig:
 class EvaluationConfig:
     temperature: NonNegative = 0.0  # Temperature of evaluations; 0 is argmax (our choice)
     samples: PositiveInt = 1  # Completions per prompt, for pass@k; more than 1 needs a temperature
-    block_length: OptionalInt = None  # Block length of evaluations. None: that of rollouts
+    # Block length of evaluations; "length" is fully parallel. None: that of rollouts
+    block_length: Annotated[PositiveInt | Literal["length"] | None, Was(0)] = None
     # Frontier points of the rules "entropy_bounded" and "entropy_sum", in nats (our choice)
     gammas: Annotated[tuple[Nats, ...], NON_EMPTY] = (0.0, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 4.0, 8.0)
-    # Frontier points of the rules "top_k" and "random", in calls. None: 1, 2, 4 ... per block
-    steps: Annotated[tuple[PositiveInt, ...] | None, Was(())] = None
+    # Frontier points of the rules "top_k" and "random", in calls. "rollouts": sampler.steps alone.
+    # None: 1, 2, 4 ... per block
+    steps: Annotated[tuple[PositiveInt, ...] | Literal["rollouts"] | None, Was(())] = None
     # Frontier points of the rule "confidence"
     confidences: Annotated[tuple[Probability, ...], NON_EMPTY] = (
         0.2,

@@ -74,9 +74,8 @@ def characters(config: ConfigDict) -> None:
     """A tiny character model that answers a few rows of text: a test of the whole path."""
     _shrink(config)
     config.task.validation_examples = 2
-    config.sampler.prompt_length, config.sampler.stop_at_end = 256, True
-    config.sampler.length = config.sampler.block_length = config.sampler.steps = 8
-    config.model.positions = config.sampler.prompt_length + config.sampler.length
+    config.sampler.prompt_length, config.sampler.length = 256, 8
+    config.sampler.stop_at_end, config.model.positions = True, "auto"
     config.pretrain.steps, config.pretrain.batch = 20, 16
     config.rl.steps, config.rl.prompts = 4, 4
     config.evaluation.batch, config.evaluation.every, config.evaluation.examples = 16, 2, 16
@@ -172,8 +171,6 @@ def s1k(config: ConfigDict) -> None:
     stage.steps, stage.batch, stage.micro_batch = 2_460, 8, 8
     stage.learning_rate, stage.warmup, stage.decay = 1e-5, 0, "linear"
     stage.weight_decay, stage.max_grad_norm = 0.1, 1.0
-    if config.model.positions:
-        config.model.positions = max(config.model.positions, rows.prompt_length + rows.length)
 
 
 def lora(config: ConfigDict) -> None:
@@ -198,8 +195,7 @@ def d1(config: ConfigDict) -> None:
     prompt(config)
     config.method, config.mode = "d1", "model"
     config.sampler.rule, config.sampler.ranking = "top_k", "drawn"
-    config.sampler.steps = config.sampler.length // 2
-    config.evaluation.steps = (config.sampler.steps,)
+    config.sampler.steps, config.evaluation.steps = "half", "rollouts"
     if config.task.name in ("sudoku", "countdown"):
         config.evaluation.subset, config.evaluation.examples = "d1", 256
     config.sampler.temperature, config.sampler.stop_at_end = 0.9, False
@@ -236,9 +232,9 @@ def dream(config: ConfigDict) -> None:
     prompt(config)
     config.mode, sampler = "model", config.sampler
     sampler.rule, sampler.ranking, sampler.schedule = "top_k", "entropy", "dream"
-    sampler.steps = sampler.block_length = sampler.length
+    sampler.steps = sampler.block_length = "length"
     sampler.stop_at_end = False
-    config.evaluation.steps = (sampler.steps,)
+    config.evaluation.steps = "rollouts"
 
 
 def d2(config: ConfigDict) -> None:

@@ -99,6 +99,14 @@ def former_values(section: Any) -> dict[str, Any]:
     return result
 
 
+def replace_field(section: Any, name: str, value: Any) -> Any:
+    """The section with another value in the field of a dotted name."""
+    first, _, rest = name.partition(".")
+    if rest:
+        value = replace_field(getattr(section, first), rest, value)
+    return dataclasses.replace(section, **{first: value})
+
+
 def coerce(hint: Any, value: Any, path: str) -> Any:
     """The value that a field holds if it is given `value`.
 
@@ -162,7 +170,8 @@ def _coerce_to_one(hint: Any, members: tuple[Any, ...], value: Any, path: str) -
         try:
             return coerce(member, value, path)
         except UserError:
-            if len(others) == 1:
+            # The message of the only type that the value could be of says more than the one below.
+            if len(others) == 1 or (isinstance(value, tuple) and tuple in kinds(member)):
                 raise
     raise UserError(f"{path}={value!r} must be {describe(hint)}.")
 

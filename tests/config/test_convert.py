@@ -69,6 +69,52 @@ def test_presets_load_and_unknown_ones_are_named(module):
         module.get_config("large")
 
 
+def test_lengths_follow_from_a_generated_task():
+    def lengths(module, **fields):
+        values = module.get_config(fields.pop("preset", "default"))
+        values.update_from_flattened_dict({k.replace("__", "."): v for k, v in fields.items()})
+        config = convert.from_config_dict(values)
+        sampler = config.sampler
+        sizes = (sampler.prompt_length, sampler.length, sampler.block_length, sampler.steps)
+        return *sizes, config.model.positions
+
+    assert lengths(sudoku) == (16, 16, 16, 16, 32)
+    assert lengths(sudoku, task__sudoku__size=9) == (81, 81, 81, 81, 162)
+    # "9,9,9=50", and "(1+2)*3" with an end of text.
+    assert lengths(countdown) == (8, 8, 8, 8, 16)
+    # "9,9,9,9=50", and "(1+2)*(3+4)" with an end of text.
+    assert lengths(countdown, task__countdown__numbers_max=4) == (10, 12, 12, 12, 22)
+    # "99,99=100", and "99+99" with an end of text.
+    two = {"numbers_min": 2, "numbers_max": 2, "number_max": 99, "target_max": 100}
+    two = {f"task__countdown__{name}": value for name, value in two.items()}
+    assert lengths(countdown, **two) == (9, 6, 6, 6, 15)
+    assert lengths(countdown, task__prompt__prefill="=") == (9, 8, 8, 8, 17)
+    # What is set stays, and the rest follows from it.
+    assert lengths(sudoku, sampler__length=20) == (16, 20, 20, 20, 36)
+    assert lengths(countdown, preset="d1", sampler__length=20) == (8, 20, 20, 10, 28)
+    answers = {"pretrain__demonstrations__length": 30}
+    assert lengths(countdown, **answers) == (8, 8, 8, 8, 38)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"task.prompt.template": "Solve {question}."},
+        {"task.prompt.answer": "tags"},
+        {"task.prompt.chat": True},
+        {"tokenizer.name": "some/tokenizer"},
+        {"task.name": "gsm8k"},
+    ],
+)
+def test_lengths_that_do_not_follow_from_the_task_must_be_set(fields):
+    with pytest.raises(UserError, match=r"prompt_length is not set\. .* Set config") as caught:
+        build(**fields)
+    assert "\n" not in str(caught.value)
+    with pytest.raises(UserError, match=r"config\.sampler\.length is not set"):
+        build(**fields, **{"sampler.prompt_length": 8})
+    assert build(**fields, **{"sampler.prompt_length": 8, "sampler.length": 8}).sampler.steps == 8
+
+
 @pytest.mark.parametrize("module", [sudoku, countdown])
 def test_preset_d1_commits_by_the_probability_of_the_drawn_token(module):
     sampler = convert.from_config_dict(module.get_config("d1")).sampler
@@ -304,7 +350,10 @@ def test_a_rule_sets_the_ranking_and_the_dial():
 
 def test_more_steps_change_a_run_whose_learning_rates_fall():
     fewer, more = (build(**{"rl.steps": n, "rl.optimizer.decay": "linear"}) for n in (60, 90))
-    assert convert.differences(fewer, more) == ["config.rl.steps: 60 -> 90"]
+    (line,) = convert.differences(fewer, more)
+    assert line.startswith(
+        "config.rl.steps: 60 -> 90, which continues only runs with config.rl.opti"
+    )
 
 
 def test_the_text_of_a_template_file_is_kept_with_the_run(tmp_path):
@@ -312,6 +361,7 @@ def test_the_text_of_a_template_file_is_kept_with_the_run(tmp_path):
     path.write_text("Grüße: {question}\n", encoding="utf-8")
     values = convert.as_config_dict(Config())
     values.task.prompt.template = f"@{path}"
+    values.sampler.prompt_length = values.sampler.length = 16
     config = convert.from_config_dict(values)
     assert config.task.prompt.template == "Grüße: {question}\n"
     path.unlink()

@@ -79,12 +79,13 @@ def test_the_dial_replaces_the_learned_threshold(workdir):
 
 
 def test_a_prefill_is_part_of_the_completion(workdir):
-    given = complete(workdir, ["12"], **{"task.prompt.prefill": "34"})[0]
+    lengths = {"sampler.prompt_length": 16, "sampler.length": 16}
+    given = complete(workdir, ["12"], **lengths, **{"task.prompt.prefill": "34"})[0]
     plain = complete(workdir, ["1234"])[0]
     assert given.text == "34" + plain.text
     assert (given.prompt, given.pieces) == ("12", plain.pieces)
     with pytest.raises(UserError, match="no chat template"):
-        complete(workdir, **{"task.prompt.chat": True})
+        complete(workdir, **lengths, **{"task.prompt.chat": True})
 
 
 def test_base_and_trained_are_different_models(workdir):

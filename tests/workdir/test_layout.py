@@ -5,11 +5,11 @@ import json
 
 import pytest
 
-from diffpo_jax.config import Config, convert
+from diffpo_jax.config import Config, convert, resolve
 from diffpo_jax.system.errors import UserError
 from diffpo_jax.workdir import layout
 
-CONFIG = convert.resolve_rule(convert.resolve_method(Config()))
+CONFIG = resolve.resolve(Config())
 
 
 def test_opening_twice_with_the_same_configuration_keeps_the_run(tmp_path):

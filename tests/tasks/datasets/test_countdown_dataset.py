@@ -51,6 +51,9 @@ def test_instances_follow_the_settings(numbers_min, width, numbers, targets, see
             assert config.target_min <= int(target) <= config.target_max
             value, used = arithmetic.evaluate(solution)
             assert (value, sorted(used)) == (int(target), sorted(row))
+            question = f"{given_numbers}={target}"
+            assert len(question) <= config.characters[0]
+            assert len(solution) < config.characters[1]  # an end of text follows
     seen = [keys(drawn[split]) for split in SPLITS]
     assert not seen[0] & seen[1] and not seen[0] & seen[2] and not seen[1] & seen[2]
 
