@@ -1,10 +1,12 @@
 """Flags and one-line error messages, shared by the commands.  Needs no jax."""
 
+import _thread
 import errno
 import functools
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -23,6 +25,7 @@ def run(main: Callable[[Sequence[str]], None], root: type = Config) -> None:
     Args:
       root: the dataclass that --config sets the fields of.
     """
+    sys.unraisablehook = interrupt_again
     try:
         app.run(main, flags_parser=functools.partial(_parse, root=root))
     except SystemExit as end:
@@ -44,6 +47,17 @@ def run(main: Callable[[Sequence[str]], None], root: type = Config) -> None:
         where = error.filename or flags.FLAGS.flag_values_dict().get("workdir")
         print(f"error: no space left for {where}. Make room and start again.", file=sys.stderr)
         sys.exit(2)
+
+
+def interrupt_again(unraisable: Any) -> None:
+    """Raises Ctrl-C once more if it came in a place that cannot raise, and was swallowed there.
+
+    JAX has such a place in every garbage collection.
+    """
+    if unraisable.exc_type is KeyboardInterrupt:
+        threading.Timer(0.05, _thread.interrupt_main).start()
+    else:
+        sys.__unraisablehook__(unraisable)
 
 
 def read_config(

@@ -1,0 +1,31 @@
+"""What all commands share."""
+
+import sys
+import time
+
+import pytest
+
+from diffpo_jax.config import command
+
+
+class Swallows:
+    """Raises where Python can only report and go on, as in a garbage collection."""
+
+    def __init__(self, error):
+        self.error = error
+
+    def __del__(self):
+        raise self.error
+
+
+def test_ctrl_c_that_was_swallowed_comes_again(monkeypatch):
+    monkeypatch.setattr(sys, "unraisablehook", command.interrupt_again)
+    with pytest.raises(KeyboardInterrupt):
+        Swallows(KeyboardInterrupt())
+        time.sleep(20)
+
+
+def test_other_errors_there_are_reported(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "unraisablehook", command.interrupt_again)
+    Swallows(ValueError("lost"))
+    assert "ValueError: lost" in capsys.readouterr().err
