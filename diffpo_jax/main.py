@@ -28,6 +28,8 @@ _BASE_ONLY = flags.DEFINE_bool(
     "base_only", False, "Stop after the base model, for --config.init_from."
 )
 
+_VERBOSE = flags.DEFINE_bool("verbose", False, "Also print every parameter's shape and sharding.")
+
 
 def main(argv: Sequence[str]) -> None:
     config = command.read_config(argv, ("config", "workdir"), __doc__.splitlines()[2].strip())
@@ -37,7 +39,13 @@ def main(argv: Sequence[str]) -> None:
 
     compilation.enable_cache()
     join_flags.join()
-    experiment.run(config, _WORKDIR.value, overwrite=_OVERWRITE.value, base_only=_BASE_ONLY.value)
+    experiment.run(
+        config,
+        _WORKDIR.value,
+        overwrite=_OVERWRITE.value,
+        base_only=_BASE_ONLY.value,
+        verbose=_VERBOSE.value,
+    )
 
 
 if __name__ == "__main__":

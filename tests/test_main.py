@@ -76,7 +76,7 @@ def test_ctrl_c_outside_training_is_one_line(tmp_path):
         env=os.environ | {"JAX_PLATFORMS": "cpu"},
     )  # fmt: skip
     limit = time.monotonic() + 100
-    while not (tmp_path / "run_info.json").exists():  # it prepares the run
+    while not (tmp_path / "samples").exists():  # it prepares the run
         assert process.poll() is None and time.monotonic() < limit
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)

@@ -8,7 +8,8 @@ import hashlib
 import json
 import math
 import re
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -148,16 +149,35 @@ def element_bytes(dtype: Any) -> float:
     return 0.5 if dtype == jnp.uint4 else float(np.dtype(dtype).itemsize)
 
 
-def table(tree: Any, mesh: Mesh) -> str:
-    """Formats path, shape, spec and MiB on each device, one line per leaf, and the sum."""
-    rows, total = [], 0.0
+class Leaf(NamedTuple):
+    """An array of a pytree, and how a mesh holds it."""
+
+    name: str
+    shape: tuple[int, ...]
+    spec: str  # of its sharding
+    mib: float  # MiB on each device
+
+    @property
+    def size(self) -> int:
+        """Numbers in the whole array."""
+        return math.prod(self.shape)
+
+
+def leaves(tree: Any, mesh: Mesh) -> list[Leaf]:
+    """The arrays or shapes of a pytree in order."""
+    result = []
     for path, x in jax.tree_util.tree_leaves_with_path(tree):
         spec = spec_for(path_name(path), x.shape, mesh)
         shard = NamedSharding(mesh, spec).shard_shape(x.shape)
         mib = math.prod(shard) * element_bytes(x.dtype) / 2**20
-        total += mib
-        rows.append(f"  {path_name(path):44} {x.shape!s:20} {spec!s:40} {mib:10.3f}")
-    return "\n".join([*rows, f"  {'MiB on each device':106} {total:10.3f}"])
+        result.append(Leaf(path_name(path), x.shape, str(spec), mib))
+    return result
+
+
+def table(parts: Sequence[Leaf]) -> str:
+    """Formats a line for each array, and the sum."""
+    rows = [f"  {x.name:44} {x.shape!s:20} {x.spec:40} {x.mib:10.3f}" for x in parts]
+    return "\n".join([*rows, f"  {'MiB on each device':106} {sum(x.mib for x in parts):10.3f}"])
 
 
 def _names(names: Any) -> tuple[str, ...]:

@@ -21,7 +21,6 @@ from jax.sharding import Mesh
 from diffpo_jax.arrays import rng
 from diffpo_jax.arrays.types import Params
 from diffpo_jax.config import Config
-from diffpo_jax.distributed import sharding
 from diffpo_jax.models import huggingface, lora, quantization
 from diffpo_jax.models.policy import Policy
 from diffpo_jax.run import inputs, pretrain, trained
@@ -38,7 +37,6 @@ def make(setup: Setup) -> Params:
         failed.
     """
     config, policy, mesh = setup.config, setup.policy, setup.mesh
-    say(sharding.table(trained.shapes(policy, mesh, config.model.quantized), mesh))
     if config.init_from or not config.pretrain.steps:
         return _without_sft(config, policy, mesh, config.model.quantized)
     if not config.lora.rank:

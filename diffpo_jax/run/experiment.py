@@ -10,22 +10,29 @@ from typing import Any
 from diffpo_jax.analysis import summary as summary_lib
 from diffpo_jax.arrays.types import Params
 from diffpo_jax.config import Config, check, convert
-from diffpo_jax.distributed import hosts
+from diffpo_jax.distributed import hosts, sharding
 from diffpo_jax.report import write as report_lib
-from diffpo_jax.run import base_model, frontiers, inputs, setup, train_rl
+from diffpo_jax.run import base_model, frontiers, inputs, outline, setup, train_rl
+from diffpo_jax.system.progress import say
 from diffpo_jax.workdir import layout, lock, metrics, provenance
 
 _PREFLIGHT_SECONDS = 300.0  # hosts of a large slice start at different speeds
 
 
 def run(
-    config: Config, path: str, *, overwrite: bool = False, base_only: bool = False
+    config: Config,
+    path: str,
+    *,
+    overwrite: bool = False,
+    base_only: bool = False,
+    verbose: bool = False,
 ) -> dict[str, Any]:
     """Runs or resumes an experiment in a workdir.
 
     Args:
       overwrite: whether to remove another run that is there first.
       base_only: whether to end with the base model.
+      verbose: whether to print every parameter's shape, sharding and size.
 
     Returns:
       The summary, as in report/summary.json; empty with `base_only`.
@@ -47,6 +54,10 @@ def run(
         )
         run_setup = setup.prepare(config, workdir)
         inputs.check(workdir, run_setup.inputs)
+        if hosts.is_first():
+            say(outline.describe(run_setup, base_only=base_only))
+            if verbose:
+                say(sharding.table(run_setup.parameters))
         return _run(run_setup, config, base_only)
 
 
@@ -72,13 +83,11 @@ def _run(run_setup: setup.Setup, config: Config, base_only: bool) -> dict[str, A
 
 
 def _make_base(own: setup.Setup, config: Config) -> Params:
-    def begin() -> None:
-        hosts.in_turn(lambda: layout.record(own.workdir, config))
-
     # Another run's base is read first: if there is none, this run has not begun.
     if not config.init_from:
-        begin()
+        setup.record(own, config)
     base = base_model.make(own)
-    begin()
+    if config.init_from:
+        setup.record(own, config)
     inputs.check(own.workdir, inputs.of_base(own.config, base))
     return base

@@ -47,7 +47,7 @@ def score(config: Config, out: str, *, run: str = "", which: str = "trained") ->
         params = base_model.restore(run, which, setup.policy, setup.mesh, config.model.quantized)
     else:
         params = base_model.make(setup)
-    layout.record(workdir, config)
+    run_setup.record(setup, config)
     # 2. Say what is evaluated, so that points of another evaluation are not taken for its own.
     weights = base_model.weights_of(run_config)
     source = huggingface.locate(weights) if weights else None

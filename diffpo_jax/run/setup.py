@@ -20,7 +20,7 @@ from diffpo_jax.evaluation import evaluator
 from diffpo_jax.models import families, flops, huggingface
 from diffpo_jax.models.policy import Policy
 from diffpo_jax.rl import step as rl_step
-from diffpo_jax.run import inputs, sizes
+from diffpo_jax.run import inputs, sizes, trained
 from diffpo_jax.system import files
 from diffpo_jax.system.errors import UserError
 from diffpo_jax.system.progress import say
@@ -46,6 +46,7 @@ class Setup(NamedTuple):
     writer: metrics.MetricsWriter
     evaluator: evaluator.Evaluator
     inputs: Mapping[str, Input]  # what the run reads
+    parameters: Sequence[sharding.Leaf]  # and how the mesh holds them
 
 
 def prepare(config: Config, workdir: layout.Workdir) -> Setup:
@@ -56,8 +57,6 @@ def prepare(config: Config, workdir: layout.Workdir) -> Setup:
         each other.
     """
     mesh = mesh_lib.make_mesh(config.mesh)
-    if hosts.is_first():
-        files.write_json(workdir.run_info, provenance.run_info(_mesh_text(mesh)))
     data_dir = pathlib.Path(config.task.data_dir) if config.task.data_dir else workdir.data
     # The first process writes a generated data set; the others wait and read it.
     task = hosts.in_turn(lambda: tasks.make_task(config.task, data_dir))
@@ -80,7 +79,21 @@ def prepare(config: Config, workdir: layout.Workdir) -> Setup:
         | inputs.of_demonstrations(config, shown)
         | inputs.of_tokenizer(config, tokenizer)
         | inputs.of_weights(config),
+        parameters=sharding.leaves(trained.shapes(policy, mesh, config.model.quantized), mesh),
     )
+
+
+def record(setup: Setup, config: Config) -> None:
+    """Writes config.json and run_info.json: from now on the workdir is this run's.
+
+    Args:
+      config: the configuration as it was given; that of `setup` has sizes for this machine.
+    """
+    hosts.in_turn(lambda: layout.record(setup.workdir, config))
+    if hosts.is_first():
+        info = provenance.run_info(_mesh_text(setup.mesh))
+        info["parameters"] = [leaf._asdict() for leaf in setup.parameters]
+        files.write_json(setup.workdir.run_info, info)
 
 
 def base_evaluator(setup: Setup) -> evaluator.Evaluator:

@@ -54,7 +54,7 @@ def run(config: StudyConfig, workdir: str) -> dict[str, Any]:
     paths = layout.open_workdir(str(root / "run"), config.run, overwrite=False)
     setup = run_setup.prepare(config.run, paths)
     params = base_model.make(setup)
-    layout.record(paths, config.run)
+    run_setup.record(setup, config.run)
     if config.figure2.model == "trained":
         params = train_rl.train(setup, params)
     measured = measure(setup, params, config.figure2)

@@ -146,13 +146,15 @@ def restore_params(directory: pathlib.Path, params: Params, step: int | None = N
             "again first; it resumes there."
         )
     path = directory / str(latest) / "params"
-    with ocp.StandardCheckpointer() as reader:
+    # The handler alone: a checkpointer warns that an item of a step has no metadata of a whole one.
+    with contextlib.closing(ocp.StandardCheckpointHandler()) as reader:
         try:
-            saved = reader.metadata(path).item_metadata.tree
+            saved = reader.metadata(path).tree
         except Exception as error:
             raise UserError(f"cannot read the checkpoint {path}: {error}") from error
         _check_same_shapes(saved, params, path)
-        return reader.restore(path, jax.tree.map(_abstract, params))
+        abstract = jax.tree.map(_abstract, params)
+        return reader.restore(path, args=ocp.args.StandardRestore(abstract))
 
 
 def latest_step(directory: pathlib.Path) -> int | None:

@@ -44,6 +44,30 @@ def test_steps_before_a_resume_do_not_count_towards_the_rate():
     assert stream.getvalue().splitlines()[0].startswith("rl  50% 60/120 [00:10<01:00,  1.00step/s")
 
 
+def test_the_rate_leaves_out_the_slowest_updates_which_compile():
+    stream, clock = io.StringIO(), Clock()
+    with Progress("rl", 10, stream=stream, clock=clock) as progress:
+        for seconds in (22.0, 12.0, 2.0, 2.0, 2.0, 2.0, 2.0):
+            clock.seconds += seconds
+            progress.update()
+    assert stream.getvalue().splitlines() == [
+        "rl  10% 1/10 [00:22<?, ?step/s]",
+        "rl  20% 2/10 [00:34<01:36, 12.00s/step]",  # one slow update is left out, not both
+        "rl  70% 7/10 [00:44<00:06,  2.00s/step]",
+        "rl  70% 7/10 [00:44<00:06,  2.00s/step] done in 00:44",
+    ]
+
+
+def test_a_bar_leaves_out_the_first_update_too():
+    stream, clock = Terminal(), Clock()
+    with Progress("rl", 10, stream=stream, clock=clock) as progress:
+        for seconds, shown in ((22.0, "?step/s"), (2.0, "2.00s/step")):
+            clock.seconds += seconds
+            progress.update()
+            progress._bar.refresh()  # otherwise at most ten times a second
+            assert shown in stream.getvalue().split("\r")[-1]
+
+
 def test_each_slow_update_is_shown():
     stream, clock = io.StringIO(), Clock()
     run(steps=3, seconds_a_step=LINE_SECONDS, stream=stream, clock=clock, total=3)
