@@ -28,7 +28,7 @@ _HTML = flags.DEFINE_string("html", None, "Also write the completions to this fi
 
 def main(argv: Sequence[str]) -> None:
     config = command.read_config(
-        argv, ("config", "workdir", "prompt"), __doc__.splitlines()[2].strip()
+        argv, ("workdir", "prompt", "config"), __doc__.splitlines()[2].strip()
     )
     from diffpo_jax.report import decode_order
     from diffpo_jax.run import complete
@@ -48,4 +48,4 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    command.run(main)
+    command.run(main, run_flag="workdir")

@@ -7,18 +7,28 @@ is None or empty.
 import dataclasses
 import json
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from diffpo_jax.analysis import bootstrap
 from diffpo_jax.analysis.bootstrap import Outcomes
+from diffpo_jax.analysis.summary import FIELDS
 from diffpo_jax.config import METHODS, RANKINGS, Config, convert, resolve, values
 from diffpo_jax.system.errors import UserError
-from diffpo_jax.workdir import layout, metrics
+from diffpo_jax.workdir import evaluations, layout, metrics
 
 STATES = ("done", "failed", "pending", "running")
 
-_SUMMARY = ("base", "trained", "gains", "prompts", "dial", "mode")
+
+class Evaluation(NamedTuple):
+    """An evaluation of a run with other settings than its own (`workdir.evaluations`)."""
+
+    name: str
+    settings: dict[str, Any]  # settings.json
+    # The points of each model, in the order of the dial and the learned one last; none before the
+    # end of the evaluation.
+    points: Mapping[str, list[dict[str, Any]]]
+    prompts: int | None
 
 
 class Run(NamedTuple):
@@ -35,6 +45,7 @@ class Run(NamedTuple):
     samples: list[dict[str, Any]]  # samples/test.jsonl; before the end, the latest rollouts
     samples_name: str  # name of that file without its ending
     outcomes: Mapping[str, Outcomes]  # report/outcomes.npz, if the run has to be finished
+    evaluations: Sequence[Evaluation] = ()  # by name
 
     @property
     def seed(self) -> int:
@@ -96,7 +107,7 @@ def read_run(
         raise UserError(f"{paths.config} is not the configuration of a run: it has no seed.")
     config = default_values(config) | config
     summary = _read_object(paths.report / "summary.json", required=finished)
-    if absent := [field for field in _SUMMARY if summary and field not in summary]:
+    if absent := [field for field in FIELDS if summary and field not in summary]:
         raise UserError(
             f"{paths.report / 'summary.json'} has no {', '.join(absent)}: another version of the "
             "code wrote it. Run the experiment's command again to evaluate the run again."
@@ -115,6 +126,7 @@ def read_run(
         samples=samples,
         samples_name=samples_name,
         outcomes=_read_outcomes(paths.report / "outcomes.npz") if finished else {},
+        evaluations=[_read_evaluation(file) for file in evaluations.all_settings(paths)],
     )
 
 
@@ -159,6 +171,20 @@ def read_study(path: str | pathlib.Path) -> Study:
         runs=[_read_study_run(root, entry, f"{file}: run {i + 1}") for i, entry in enumerate(runs)],
         results=_read_results(root / "report" / "results.json"),
     )
+
+
+def _read_evaluation(settings: pathlib.Path) -> Evaluation:
+    root = settings.parent
+    both = _read_object(root / "report" / "summary.json", required=False)
+    one = _read_object(root / "evaluation.json", required=False)
+    points = {}
+    if both:
+        learned = both["trained"]["learned"]
+        points = {name: both[name]["frontier"] for name in ("base", "trained")}
+        points["trained"] = [*points["trained"], *([learned] if learned else [])]
+    elif one:
+        points = {one["model"]["which"]: one["points"]}
+    return Evaluation(root.name, _read_object(settings), points, (both or one).get("prompts"))
 
 
 def _read_study_run(root: pathlib.Path, entry: Any, where: str) -> StudyRun:

@@ -8,6 +8,7 @@
   hindsight        the base with the best dial of its frontier for each prompt, see `headroom`
   wall_seconds, denoiser_calls    by stage, and by use
   prompts          number of test prompts behind every accuracy
+  steps            RL steps of the trained model
   seed, method, mode, rule, commit, versions
   dial             name of the commit rule's number in the points of the frontiers
   base_rule        commit rule of the base's own frontier; another than `rule` if RL made its head
@@ -32,6 +33,9 @@ from diffpo_jax.analysis.frontier import (
     shared_range,
 )
 from diffpo_jax.config import DIALS
+
+# A summary without one of these cannot be shown.
+FIELDS = ("base", "trained", "gains", "prompts", "dial", "mode")
 
 EXTRAPOLATED = "Outside the calls measured for the base: its nearest point is used."
 

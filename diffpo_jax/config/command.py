@@ -1,13 +1,15 @@
 """Flags and one-line error messages, shared by the commands.  Needs no jax."""
 
 import _thread
+import contextlib
 import errno
 import functools
 import os
+import pathlib
 import signal
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from absl import app, flags, logging
@@ -15,8 +17,13 @@ from absl import app, flags, logging
 from diffpo_jax.config import Config, convert
 from diffpo_jax.system.errors import STOPPED, Stopped, UserError
 
+# A config file that takes a workdir.  It is named by its path, as it depends on this package.
+_OF_RUN = pathlib.Path(__file__).parents[1] / "workdir" / "of_run.py"
 
-def run(main: Callable[[Sequence[str]], None], root: type = Config) -> None:
+
+def run(
+    main: Callable[[Sequence[str]], None], root: type = Config, *, run_flag: str | None = None
+) -> None:
     """Runs a command.  A mistake of the user's becomes one line and exit status 2.
 
     A run that was told to stop, and has saved its state, exits with `errors.STOPPED`; Ctrl-C at
@@ -24,10 +31,12 @@ def run(main: Callable[[Sequence[str]], None], root: type = Config) -> None:
 
     Args:
       root: the dataclass that --config sets the fields of.
+      run_flag: the flag that names a workdir, whose run's own configuration is used without
+        --config.
     """
     sys.unraisablehook = interrupt_again
     try:
-        app.run(main, flags_parser=functools.partial(_parse, root=root))
+        app.run(main, flags_parser=functools.partial(_parse, root=root, run_flag=run_flag))
     except SystemExit as end:
         # absl exits with 1 after it has printed the help.
         helped = end.code == 1 and any(x.lstrip("-").startswith("help") for x in sys.argv[1:])
@@ -97,12 +106,52 @@ def require_flags(argv: Sequence[str], required: Sequence[str], example: str) ->
         logging.set_verbosity(logging.WARNING)  # libraries log every file they write
 
 
-def _parse(argv: Sequence[str], root: type) -> list[str]:
+def _parse(argv: Sequence[str], root: type, run_flag: str | None) -> list[str]:
     """Parses the flags.  Errors name the override that failed; ml_collections' often do not."""
+    words = [argv[0], *_config_of_run(argv, run_flag), *argv[1:]]
     try:
-        return flags.FLAGS(list(argv))
+        with _command_line(words):
+            return flags.FLAGS(words)
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
         names = [word.lstrip("-").partition("=")[0] for word in argv[1:]]
-        faults = (convert.unknown_field(x, root) for x in names if x.startswith("config."))
-        text = str(error).strip("'\" ").splitlines()[0] if str(error) else type(error).__name__
+        names = [name for name in names if name.startswith("config.")]
+        if names and "config" in flags.FLAGS and _given(words, "config") is None:
+            place = f", or the run with --{run_flag}" if run_flag else ""
+            raise UserError(
+                f"--config is missing, in which --{names[0]} sets a field. Name the config file "
+                f"before it{place}."
+            ) from error
+        text = str(error.args[0] if isinstance(error, KeyError) and error.args else error)
+        text = text.strip().partition("\n")[0] or type(error).__name__
+        faults = (convert.unknown_field(name, root) for name in names)
         raise UserError(next(filter(None, faults), text)) from error
+
+
+def _config_of_run(argv: Sequence[str], run_flag: str | None) -> list[str]:
+    """The flag --config for the run that `run_flag` names; none if --config is given already."""
+    if run_flag is None or _given(argv, "config") is not None:
+        return []
+    workdir = _given(argv, run_flag)
+    return [f"--config={_OF_RUN}:{workdir}"] if workdir else []
+
+
+def _given(argv: Sequence[str], name: str) -> str | None:
+    """The value of a flag on a command line that is not parsed yet; None if it is not there."""
+    found = None
+    for i, word in enumerate(argv[1:], start=1):
+        if word == "--":
+            break
+        flag, equals, value = word.partition("=")
+        if flag in (f"-{name}", f"--{name}"):
+            found = value if equals else "".join(argv[i + 1 : i + 2])
+    return found
+
+
+@contextlib.contextmanager
+def _command_line(words: Sequence[str]) -> Iterator[None]:
+    """Sets sys.argv within the block: ml_collections reads the overrides there."""
+    before, sys.argv = sys.argv, list(words)
+    try:
+        yield
+    finally:
+        sys.argv = before

@@ -17,15 +17,17 @@ from ml_collections import config_dict, config_flags
 from diffpo_jax.config import Config, StudyConfig, check, other_names, resolve, values
 from diffpo_jax.system.errors import UserError
 
-# Fields that may differ when a workdir is resumed, since they cannot change what a run computes,
-# apart from rounding.  The guard only stops or slows a run, and a finished run may be evaluated
-# again on another file or grid.
+# Fields that may differ when a workdir is resumed, since they cannot change what a run or an
+# evaluation computes, apart from rounding.  The guard only stops or slows a run.
 _FREE = (
-    *("mesh.", "logging.", "checkpoint.", "rl.guard.", "evaluation."),
-    *("task.data_dir", "task.test_file"),
+    *("mesh.", "logging.", "checkpoint.", "rl.guard.", "task.data_dir"),
+    *("evaluation.batch", "evaluation.every"),
     *("sampler.slots", "sampler.vocabulary_chunk", "rl.micro_batch", "pretrain.micro_batch"),
     "model.scan_unroll",
 )
+# Fields that may differ as well: they decide only the evaluation at the end, and a finished run may
+# be evaluated on another file or grid.
+_OF_EVALUATIONS = ("evaluation.", "task.test_file")
 # The exceptions, which decide the validation accuracies of a run.
 _NOT_FREE = ("evaluation.temperature", "evaluation.samples", "evaluation.validation_examples")
 # Fields that older versions saved and that decide nothing any more.
@@ -142,8 +144,15 @@ def set_field(given: ml_collections.ConfigDict, override: str) -> None:
 
 
 def from_json(text: str) -> Config:
-    """The configuration saved by `to_json`.  Raises `UserError` like `from_config_dict`."""
+    """The configuration saved by `to_json`.
+
+    Raises:
+      UserError: like `from_config_dict`.
+      ValueError: this is not JSON, or no object.
+    """
     given = json.loads(text)
+    if not isinstance(given, dict):
+        raise ValueError("it must be a JSON object")
     for name in _REMOVED:
         *sections, field = name.split(".")
         functools.reduce(lambda found, key: found.get(key, {}), sections, given).pop(field, None)
@@ -185,7 +194,8 @@ def differences(old: Config, new: Config) -> list[str]:
     a, b = flatten(dataclasses.asdict(old)), flatten(dataclasses.asdict(new))
     lines = []
     for name in sorted(a):
-        if a[name] == b[name] or (name.startswith(_FREE) and name not in _NOT_FREE):
+        may_differ = name.startswith((*_FREE, *_OF_EVALUATIONS)) and name not in _NOT_FREE
+        if a[name] == b[name] or may_differ:
             continue
         line = f"config.{name}: {a[name]!r} -> {b[name]!r}"
         if name == "rl.steps" and b[name] > a[name]:
@@ -197,6 +207,17 @@ def differences(old: Config, new: Config) -> list[str]:
             )
         lines.append(line)
     return lines
+
+
+def evaluation_changes(old: Config, new: Config) -> dict[str, Any]:
+    """The new values of all fields that differ and decide the results of an evaluation.
+
+    Between two configurations without `differences` these are the settings of the evaluation.
+    """
+    a, b = flatten(dataclasses.asdict(old)), flatten(dataclasses.asdict(new))
+    return {
+        name: b[name] for name in sorted(b) if a[name] != b[name] and not name.startswith(_FREE)
+    }
 
 
 def _may_go_on(config: Config) -> bool:

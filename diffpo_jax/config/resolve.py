@@ -14,6 +14,8 @@ _TEMPLATES = (
     "pretrain.demonstrations.answer",
 )
 _LENGTHS = ("sampler.prompt_length", "sampler.length")
+# Fields that may be given as a share of the completion's length.
+_SHARES = ("sampler.block_length", "sampler.steps", "evaluation.block_length")
 
 
 def resolve(config: Config) -> Config:
@@ -60,7 +62,7 @@ def resolve_lengths(config: Config) -> Config:
     # 2. Sizes that are given as a share of the completion's length.
     length = config.sampler.length
     sizes = {"length": length, "half": max(1, length // 2)}
-    for name in ("sampler.block_length", "sampler.steps", "evaluation.block_length"):
+    for name in _SHARES:
         value = _get(config, name)
         config = replace_field(config, name, sizes.get(value, value))
     # 3. What follows from these.
@@ -83,6 +85,20 @@ def resolve_templates(config: Config) -> Config:
         if template.startswith("@"):
             text = _read_template(template, f"config.{name}={template}")
             config = replace_field(config, name, text)
+    return config
+
+
+def unresolve(config: Config) -> Config:
+    """Undoes what another method, rule or length would decide otherwise."""
+    for name, value in METHODS[config.method].items():
+        section = "likelihood" if hasattr(config.rl.likelihood, name) else "objective"
+        if getattr(getattr(config.rl, section), name) == value:
+            config = replace_field(config, f"rl.{section}.{name}", None)
+    if config.sampler.ranking == RANKINGS[config.sampler.rule][0]:
+        config = replace_field(config, "sampler.ranking", None)
+    for name in _SHARES:
+        if _get(config, name) == config.sampler.length:
+            config = replace_field(config, name, "length")
     return config
 
 

@@ -7,6 +7,7 @@ from diffpo_jax.analysis import runs
 from diffpo_jax.report import compose, page, picture
 from diffpo_jax.system import files
 from diffpo_jax.system.errors import UserError
+from diffpo_jax.system.progress import say
 
 
 def gather(workdirs: Sequence[str]) -> compose.Report:
@@ -55,3 +56,11 @@ def write(report: compose.Report, out: pathlib.Path) -> pathlib.Path:
         picture.write(one, directory)
     files.write_atomic(out, page.report_page(report))
     return directory
+
+
+def redraw(workdir: pathlib.Path) -> None:
+    """Writes the page of a run again if it has one, for what has come to the run since."""
+    out = destination([str(workdir)], None)
+    if out.exists():
+        write(gather([str(workdir)]), out)
+        say(f"page: {out}")

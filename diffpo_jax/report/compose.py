@@ -48,7 +48,8 @@ def report_runs(runs: Sequence[Run]) -> Report:
             f"{run.seed}.{'' if run.summary else ' Not finished.'}"
         )
         summary = Section("Summary", words.describe_run(run), run_tables.results(run))
-        sections = [summary, *_figures([Group(run.name, [run])]), *_end(runs)]
+        again = Section("Other evaluations", tables=run_tables.evaluations(run))
+        sections = [summary, *_figures([Group(run.name, [run])]), again, *_end(runs)]
         return Report(f"Run {run.name}", subtitle, sections)
     groups = by_settings(runs)
     going = sum(run.summary is None for run in runs)

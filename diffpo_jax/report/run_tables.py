@@ -72,6 +72,21 @@ def frontier(run: Run) -> list[Table]:
     return [Table("", columns, rows, note)]
 
 
+def evaluations(run: Run) -> list[Table]:
+    """Returns a row for each model of each evaluation with other settings than the run's own."""
+    rows = []
+    for one in run.evaluations:
+        changes = "\n".join(
+            f"{name}={_text(value)}" for name, value in one.settings["changes"].items()
+        )
+        for model, points in one.points.items() or [(one.settings["model"], [])]:
+            reached = [f"{format_percent(x['accuracy'])}@{x['nfe']:.2f}" for x in points]
+            found = ", ".join(reached) or "not finished"
+            rows.append((one.name, changes or "the run's own", model, one.prompts, found))
+    columns = ("evaluation", "settings that differ", "model", "prompts", "accuracy@calls")
+    return [Table("", columns, rows)] if rows else []
+
+
 def learned_points(groups: Sequence[Group]) -> list[Table]:
     """Returns the learned point, gain and calls of every run."""
     rows = [

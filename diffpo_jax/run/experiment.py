@@ -1,6 +1,7 @@
 """A run from top to bottom: data, base model, RL, both frontiers, report.
 
-Each stage resumes from what is on disk; whatever is computed again comes out the same.
+Each stage resumes from what is on disk; whatever is computed again comes out the same.  A finished
+run is not touched any more: see `again`.
 """
 
 import contextlib
@@ -12,7 +13,7 @@ from diffpo_jax.arrays.types import Params
 from diffpo_jax.config import Config, check, convert
 from diffpo_jax.distributed import hosts, sharding
 from diffpo_jax.report import write as report_lib
-from diffpo_jax.run import base_model, frontiers, inputs, outline, setup, train_rl
+from diffpo_jax.run import again, base_model, frontiers, inputs, outline, setup, train_rl
 from diffpo_jax.system.progress import say
 from diffpo_jax.workdir import layout, lock, metrics, provenance
 
@@ -35,7 +36,8 @@ def run(
       verbose: whether to print every parameter's shape, sharding and size.
 
     Returns:
-      The summary, as in report/summary.json; empty with `base_only`.
+      The summary, as in report/summary.json of the run, or of its evaluation if the run is
+      finished and the settings of the evaluation differ; empty with `base_only`.
 
     Raises:
       UserError: anything the user can mend; nothing that was on disk is lost.
@@ -52,6 +54,9 @@ def run(
         workdir = hosts.in_turn(
             lambda: layout.open_workdir(path, config, overwrite=overwrite and hosts.is_first())
         )
+        summary = None if base_only else again.finished(workdir, config)
+        if summary is not None:
+            return again.go_on(workdir, config, summary)
         run_setup = setup.prepare(config, workdir)
         inputs.check(workdir, run_setup.inputs)
         if hosts.is_first():

@@ -203,6 +203,7 @@ def _summary(setup, frontiers, learned, graded, outcomes, seconds, extra) -> dic
         "wall_seconds": {name: float(value) for name, value in seconds.items()},
         "denoiser_calls": {use: int(number) for use, number in calls.items()},
         "prompts": count,
+        "steps": config.rl.steps,
         "seed": config.seed,
         "method": config.method,
         "mode": config.mode,

@@ -18,7 +18,7 @@ from diffpo_jax.models import huggingface
 from diffpo_jax.system.errors import UserError
 from diffpo_jax.system.progress import say
 from diffpo_jax.tasks.generated import Generated
-from diffpo_jax.tasks.task import Example, Task
+from diffpo_jax.tasks.task import SPLITS, Example, Task
 from diffpo_jax.workdir import checkpoints, inputs, layout
 from diffpo_jax.workdir.inputs import Input
 
@@ -43,6 +43,14 @@ class Digest:
 
     def as_input(self, field: str, what: str) -> Input:
         return Input(field, what, self._hash.hexdigest(), self.rows)
+
+
+def digests(task: Task) -> dict[str, Digest]:
+    """The digest of each split of a task."""
+    result = {split: Digest() for split in SPLITS}
+    for split, digest in result.items():
+        digest.add(task.examples(split))
+    return result
 
 
 def of_examples(config: Config, task: Task, digests: Mapping[str, Digest]) -> dict[str, Input]:
@@ -118,6 +126,11 @@ def check(workdir: layout.Workdir, new: Mapping[str, Input]) -> None:
                     "hosts the same files."
                 )
     hosts.in_turn(lambda: _compare(workdir, new) if hosts.is_first() else None)
+
+
+def refuse_changes(workdir: layout.Workdir, new: Mapping[str, Input]) -> None:
+    """Raises `UserError` if something is not what the run in a workdir read; records nothing."""
+    _refuse(inputs.differences(inputs.read(workdir.inputs), new))
 
 
 def check_weights(workdir: layout.Workdir, config: Config) -> None:

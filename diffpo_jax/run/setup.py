@@ -57,9 +57,7 @@ def prepare(config: Config, workdir: layout.Workdir) -> Setup:
         each other.
     """
     mesh = mesh_lib.make_mesh(config.mesh)
-    data_dir = pathlib.Path(config.task.data_dir) if config.task.data_dir else workdir.data
-    # The first process writes a generated data set; the others wait and read it.
-    task = hosts.in_turn(lambda: tasks.make_task(config.task, data_dir))
+    task = make_task(config, workdir)
     tokenizer = tokenizers.make_tokenizer(config.tokenizer)
     config = with_sizes(config, tokenizer, mesh)
     digests = check_examples(config, task, tokenizer)
@@ -94,6 +92,13 @@ def record(setup: Setup, config: Config) -> None:
         info = provenance.run_info(_mesh_text(setup.mesh))
         info["parameters"] = [leaf._asdict() for leaf in setup.parameters]
         files.write_json(setup.workdir.run_info, info)
+
+
+def make_task(config: Config, workdir: layout.Workdir) -> Task:
+    """The task of a run.  Raises `UserError` for its settings and files."""
+    data_dir = pathlib.Path(config.task.data_dir) if config.task.data_dir else workdir.data
+    # The first process writes a generated data set; the others wait and read it.
+    return hosts.in_turn(lambda: tasks.make_task(config.task, data_dir))
 
 
 def base_evaluator(setup: Setup) -> evaluator.Evaluator:

@@ -1,7 +1,7 @@
 """The directory of a run: the paths in it, and whether a run may use it.
 
 config.json  inputs.json  run_info.json  metrics.jsonl  checkpoints/{base,rl}/  samples/  report/
-profile/  data/  .lock, and for trackers: trackers.json  tensorboard/  wandb/
+evaluations/NAME/  profile/  data/  .lock, and for trackers: trackers.json  tensorboard/  wandb/
 """
 
 import pathlib
@@ -21,6 +21,7 @@ CONTENT = (
     "checkpoints",
     "samples",
     "report",
+    "evaluations",
     "profile",
     "tensorboard",
     "wandb",
@@ -40,6 +41,7 @@ class Workdir:
         self.rl = root / "checkpoints" / "rl"
         self.samples = root / "samples"
         self.report = root / "report"
+        self.evaluations = root / "evaluations"
         self.profile = root / "profile"
         self.data = root / "data"
 
@@ -48,12 +50,14 @@ def read_config(paths: Workdir) -> Config:
     """Reads the configuration of the run in a workdir.
 
     Raises:
-      UserError: the workdir holds no run.
+      UserError: the workdir holds no run, or the file is damaged.
     """
     try:
-        return convert.from_json(paths.config.read_text())
+        return convert.from_json(paths.config.read_text("utf-8"))
     except OSError as error:
         raise UserError(f"{paths.root} holds no run: there is no {paths.config.name}.") from error
+    except ValueError as error:
+        raise UserError(f"{paths.config} is not the configuration of a run: {error}.") from error
 
 
 def open_workdir(path: str, config: Config, *, overwrite: bool) -> Workdir:
@@ -68,15 +72,17 @@ def open_workdir(path: str, config: Config, *, overwrite: bool) -> Workdir:
       UserError: the directory cannot be written, or holds a run of another configuration.
     """
     check_path(path)
-    workdir = Workdir(pathlib.Path(path))
+    return open_paths(Workdir(pathlib.Path(path)), config, overwrite=overwrite)
+
+
+def open_paths(workdir: Workdir, config: Config, *, overwrite: bool = False) -> Workdir:
+    """`open_workdir` of paths, which need not all be in one directory."""
     try:
         workdir.root.mkdir(parents=True, exist_ok=True)
         if overwrite:
             _remove_run(workdir.root)
-        old = workdir.config.read_text() if workdir.config.exists() else None
-        if old is not None:
-            _check_same_run(convert.from_json(old), config, workdir)
-        workdir.samples.mkdir(exist_ok=True)
+        check_same_run(workdir, config)
+        workdir.samples.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(
             f"cannot write to the workdir {workdir.root}: {error.strerror or error} "
@@ -102,9 +108,11 @@ def check_path(path: str) -> None:
         )
 
 
-def _check_same_run(old: Config, new: Config, workdir: Workdir) -> None:
-    lines = convert.differences(old, new)
-    if lines:
+def check_same_run(workdir: Workdir, config: Config) -> None:
+    """Raises `UserError` if the workdir holds a run of another configuration."""
+    if not workdir.config.exists():
+        return
+    if lines := convert.differences(read_config(workdir), config):
         raise UserError(
             f"{workdir.root} holds a run of another configuration ({'; '.join(lines)}). "
             "Choose another --workdir, or start over with --overwrite."

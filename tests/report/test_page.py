@@ -8,7 +8,8 @@ import sys
 import made_runs
 import pytest
 
-from diffpo_jax.report import build, page
+from diffpo_jax.analysis import runs
+from diffpo_jax.report import build, page, run_tables
 from diffpo_jax.system.errors import UserError
 
 LOADS = {"src", "href", "xlink:href", "action", "data", "poster", "srcset"}
@@ -332,3 +333,34 @@ def test_runs_with_the_same_name_are_named_by_their_path(tmp_path, monkeypatch):
     report = build.gather(["x/run", "y/run"])
     names = json.dumps([table.rows for s in report.sections for table in s.tables])
     assert "x/run" in names and "y/run" in names
+
+
+def test_evaluations_with_other_settings_are_listed(tmp_path):
+    path = made_runs.run(tmp_path / "a", 3)
+    text = page.report_page(build.gather([path]))
+    assert "Other evaluations" not in text
+    both, one, going = (tmp_path / "a" / "evaluations" / name for name in ("b", "c", "d"))
+    for directory, model, changes in (
+        (both, "both", {"task.test_file": "<few>.csv", "evaluation.gammas": [0.1, 1.0]}),
+        (one, "base", {}),
+        (going, "trained", {"evaluation.examples": None}),
+    ):
+        (directory / "report").mkdir(parents=True)
+        settings = {"model": model, "changes": changes}
+        (directory / "settings.json").write_text(json.dumps(settings))
+    (both / "report" / "summary.json").write_text(json.dumps(made_runs.summary(3)))
+    points = [{"accuracy": 0.25, "nfe": 4.0}, {"accuracy": 0.125, "nfe": 2.0}]
+    content = {"model": {"which": "base"}, "points": points, "prompts": 7}
+    (one / "evaluation.json").write_text(json.dumps(content))
+    (table,) = run_tables.evaluations(runs.read_run(path))
+    fields = "task.test_file=<few>.csv\nevaluation.gammas=0.1, 1.0"
+    trained = "93.0 %@8.00, 83.0 %@4.00, 23.0 %@2.00, 91.3 %@4.50"  # the last is the learned point
+    assert table.rows == [
+        ("b", fields, "base", 64, "90.0 %@8.00, 80.0 %@4.00, 20.0 %@2.00"),
+        ("b", fields, "trained", 64, trained),
+        ("c", "the run's own", "base", 7, "25.0 %@4.00, 12.5 %@2.00"),
+        ("d", "evaluation.examples=none", "trained", None, "not finished"),
+    ]
+    text = page.report_page(build.gather([path]))
+    Checked(text)
+    assert "Other evaluations" in text and "task.test_file=&lt;few&gt;.csv" in text

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import pathlib
+import shutil
 import sys
 
 import jax
@@ -16,10 +17,11 @@ from least import LEAST, least
 
 from diffpo_jax import tasks
 from diffpo_jax.config import DIALS, convert, presets
+from diffpo_jax.report import build
 from diffpo_jax.rl import collapse_guard
-from diffpo_jax.run import complete, experiment, export, setup, trained
+from diffpo_jax.run import again, complete, experiment, export, setup, trained
 from diffpo_jax.system.errors import UserError
-from diffpo_jax.workdir import metrics
+from diffpo_jax.workdir import layout, lock, metrics
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[2]))
 from configs import sudoku
@@ -29,14 +31,26 @@ from configs import sudoku
 ADAPTER = {"lora.rank": 2, "task.reward": "cell_fraction", "rl.objective.kl": 0.1}
 
 
+BASE = {
+    "logging.profile": (2,),
+    "evaluation.base_rules": ("entropy_bounded", "confidence"),
+    "evaluation.confidences": (0.3, 0.9),
+}
+
+
 @pytest.fixture(scope="module")
 def base(tmp_path_factory):
     """A finished run whose base model other tests use."""
     path = tmp_path_factory.mktemp("base")
-    changes = {"logging.profile": (2,), "evaluation.base_rules": ("entropy_bounded", "confidence")}
-    changes["evaluation.confidences"] = (0.3, 0.9)
-    experiment.run(least(**changes), str(path))
+    experiment.run(least(**BASE), str(path))
     return path
+
+
+def contents(root, *apart):
+    """The bytes of every file below a directory, without those below `apart`."""
+    files = [x for x in root.rglob("*") if x.is_file() and x.name != lock.NAME]
+    own = [x for x in files if not any(x.is_relative_to(root / name) for name in apart)]
+    return {x: x.read_bytes() for x in own}
 
 
 def test_a_run_writes_everything_it_should(base):
@@ -141,10 +155,64 @@ def test_sft_may_see_easy_examples_alone(tmp_path):
         setup.sft_examples(none, task, None)
 
 
-def test_the_same_command_again_changes_nothing(base):
-    before = (base / "metrics.jsonl").read_bytes()
-    experiment.run(least(), str(base))
-    assert (base / "metrics.jsonl").read_bytes() == before
+def test_the_same_command_again_changes_nothing(base, capsys):
+    before = contents(base)
+    # The last does not change what is evaluated.
+    for changes in ({}, {"evaluation.batch": 8}):
+        summary = experiment.run(least(**BASE, **changes), str(base))
+        assert summary == json.loads((base / "report/summary.json").read_text())
+        out, err = capsys.readouterr()
+        assert "gain at equal calls" in out and f"report: {base / 'report'}" in out
+        assert err == f"{base} is finished; nothing is left to do.\n"
+    assert contents(base) == before
+
+
+def test_other_settings_of_the_evaluation_leave_the_runs_report_alone(base, tmp_path, capsys):
+    run, puzzles = tmp_path / "run", tmp_path / "few.csv"
+    shutil.copytree(base, run)
+    pages = ("report/index.html", "report/index_figures")
+    build.write(build.gather([str(run)]), run / pages[0])
+    before = contents(run, *pages)
+    rows = ["Puzzle,Solution", "1234341221434320,1234341221434321"]
+    few = {"task.test_file": str(puzzles), "evaluation.base_rules": ()}
+
+    def evaluate(*more):
+        puzzles.write_text("\n".join([*rows, *more]))
+        summary = experiment.run(least(**BASE | few), str(run))
+        (own,) = (run / "evaluations").iterdir()
+        assert summary == json.loads((own / "report/summary.json").read_text())
+        assert contents(run, *pages, "evaluations") == before
+        return summary, own, capsys.readouterr()[1].splitlines()
+
+    summary, own, lines = evaluate()
+    assert summary["prompts"] == 1
+    assert own.name.startswith("base_rules-none-test_file-few.csv-")
+    assert lines[0] == (
+        f"{run} is finished; evaluation with evaluation.base_rules=[], task.test_file={puzzles}: "
+        f"{own}"
+    )
+    page = (run / pages[0]).read_text()
+    assert own.name in page and f"task.test_file={puzzles}" in page
+    # Again it is only printed, unless it was killed before its end or the file has changed.
+    assert len(evaluate()[2]) == 1
+    (own / "report/summary.json").unlink()
+    second, _, lines = evaluate()
+    assert len(lines) > 1
+    assert second["trained"] == summary["trained"]
+    third, _, lines = evaluate("0000341221434321,1234341221434321")
+    assert "the test examples have changed; it is evaluated again" in lines[1]
+    assert third["prompts"] == 2
+
+
+def test_more_steps_train_on_and_then_write_the_runs_own_report(base, tmp_path):
+    """A report of fewer steps, with a kill before the end, does not pass for the new one."""
+    shutil.copytree(base, tmp_path / "run")
+    workdir = layout.Workdir(tmp_path / "run")
+    longer = least(**BASE, **{"rl.steps": 3})
+    assert again.finished(workdir, least(**BASE))
+    assert not again.finished(workdir, longer)
+    (workdir.rl / "3").mkdir()  # trained, but not evaluated
+    assert not again.finished(workdir, longer)
 
 
 @pytest.mark.slow

@@ -53,7 +53,12 @@ def test_an_old_run_resumes(workdir, capsys):
     # What was there stays as it was.  Later steps may differ by rounding on another processor.
     assert after[:-2] == before[:-2]
     assert after[-2]["groups/equal"] == pytest.approx(before[-2]["groups/equal"], abs=0.5)
-    assert again.keys() == summary.keys() | {"base_rule", "hindsight", "shown"}  # newer than it
+    assert again.keys() == summary.keys() | {
+        "base_rule",
+        "hindsight",
+        "shown",
+        "steps",
+    }  # newer than it
     assert again["base"].keys() - {"rules"} == summary["base"].keys()
     assert (workdir / "report/frontier.png").exists()
 

@@ -312,5 +312,6 @@ def test_another_base_model_of_the_same_name_is_refused(finished, tmp_path):
     shutil.rmtree(tmp_path / "base")
     other = dataclasses.replace(config, init_from=None, seed=5)
     experiment.run(other, str(tmp_path / "base"), base_only=True)
+    longer = dataclasses.replace(config, rl=dataclasses.replace(config.rl, steps=3))
     with pytest.raises(UserError, match=r"config\.init_from=.*parameters of the base model are"):
-        experiment.run(config, str(tmp_path / "run"))
+        experiment.run(longer, str(tmp_path / "run"))

@@ -44,11 +44,13 @@ def test_overwrite_removes_the_run_and_nothing_else(tmp_path):
     layout.record(workdir, CONFIG)
     workdir.metrics.write_text("old\n")
     workdir.rl.mkdir(parents=True)
+    (workdir.evaluations / "one").mkdir(parents=True)
     (tmp_path / "notes.txt").write_text("mine")
     other = dataclasses.replace(CONFIG, seed=7)
     layout.record(layout.open_workdir(str(tmp_path), other, overwrite=True), other)
     assert not workdir.metrics.exists()
     assert not workdir.rl.exists()
+    assert not workdir.evaluations.exists()
     assert (tmp_path / "notes.txt").read_text() == "mine"
     assert json.loads(workdir.config.read_text())["seed"] == 7
 
@@ -65,3 +67,13 @@ def test_a_bucket_is_refused(tmp_path, monkeypatch):
     with pytest.raises(UserError, match="gs://bucket/run is not a directory"):
         layout.open_workdir("gs://bucket/run", CONFIG, overwrite=False)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{", "nothing"])
+def test_a_damaged_configuration_is_one_line(tmp_path, text):
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(
+        UserError, match=r"config\.json is not the configuration of a run"
+    ) as caught:
+        layout.open_workdir(str(tmp_path), CONFIG, overwrite=False)
+    assert "\n" not in str(caught.value)
