@@ -24,7 +24,9 @@ from collections.abc import Sequence
 from absl import flags
 from ml_collections import config_flags
 
-from diffpo_jax.config import command
+from diffpo_jax.config import command, convert
+from diffpo_jax.run import early
+from diffpo_jax.system import files
 from diffpo_jax.system.errors import UserError
 from diffpo_jax.workdir import evaluations, layout, lock
 
@@ -50,18 +52,23 @@ def main(argv: Sequence[str]) -> None:
     out, asked = _OUT.value, None
     if _RUN.value:
         run = layout.Workdir(pathlib.Path(_RUN.value))
-        asked = evaluations.settings(layout.read_config(run), config, _WHICH.value)
+        changes = convert.evaluation_changes(layout.read_config(run), config)
+        asked = evaluations.settings(changes, _WHICH.value)
     if not out:
         own = evaluations.paths(run, asked)
         out, task = str(own.root), config.task
         data_dir = task.data_dir or str(own.data)
         config = dataclasses.replace(config, task=dataclasses.replace(task, data_dir=data_dir))
-    # Imported after the checks, because importing jax takes seconds.
+    files.check_target(out, "--out", directory=True)
+    early.check_task(config.task, pathlib.Path(out) / "data")
+    # Imported after these checks, because importing jax takes seconds.
+    from diffpo_jax.distributed import chips
     from diffpo_jax.report import build
     from diffpo_jax.run import score
     from diffpo_jax.system import compilation
 
     compilation.enable_cache()
+    chips.check_devices()
     with lock.hold(out, "--out"):
         result = score.score(config, out, run=_RUN.value or "", which=_WHICH.value)
         if not _OUT.value:

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from absl import flags
 
 from diffpo_jax.config import command
+from diffpo_jax.run import early
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the run with the checkpoints.")
 _OUT = flags.DEFINE_string("out", None, "Directory to write; must not exist.")
@@ -29,8 +30,12 @@ _DTYPE = flags.DEFINE_enum(
 
 def main(argv: Sequence[str]) -> None:
     command.require_flags(argv, ("workdir", "out"), __doc__.splitlines()[2].strip())
+    early.check_export(_WORKDIR.value, _OUT.value)
+    # Imported after these checks, because importing jax takes seconds.
+    from diffpo_jax.distributed import chips
     from diffpo_jax.run import export
 
+    chips.check_devices()
     export.export(
         _WORKDIR.value,
         _OUT.value,

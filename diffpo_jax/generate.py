@@ -1,10 +1,14 @@
 """Completes prompts, and shows in which call each token was committed.
 
-    python -m diffpo_jax.generate --config=configs/sudoku.py --workdir=runs/sudoku --prompt=...
+    python -m diffpo_jax.generate --workdir=runs/sudoku --prompt=0431034232004123
 
 `--prompt` may be given several times.  `--html=FILE` also writes a page on which one can step
-through the calls.  The sampler is the configuration's, so `--config.sampler.rule=top_k
---config.sampler.steps=8` tries another one; tokens are drawn at `config.evaluation.temperature`.
+through the calls.  The configuration is the run's own unless --config names another, and tokens are
+drawn at `config.evaluation.temperature`.  Another sampler, for example top-k in 8 calls:
+
+    python -m diffpo_jax.generate --workdir=runs/sudoku --prompt=0431034232004123 \\
+        --config.sampler.rule=top_k --config.sampler.steps=8
+
 A model with a learned threshold uses it unless `--dial` gives a number: γ in nats, or the number of
 calls or the probability of another rule.  With a head by state the number is the price of calls, by
 default `config.sampler.price`: the higher, the fewer calls.
@@ -17,8 +21,12 @@ from absl import flags
 from ml_collections import config_flags
 
 from diffpo_jax.config import command
+from diffpo_jax.run import early
+from diffpo_jax.system import files
 
-config_flags.DEFINE_config_file("config", None, "The configuration the model was trained with.")
+config_flags.DEFINE_config_file(
+    "config", None, "Sampler and prompts; by default the configuration of the workdir's run."
+)
 _WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the run with the checkpoints.")
 _PROMPT = flags.DEFINE_multi_string("prompt", [], "A prompt; may be repeated.")
 _MODEL = flags.DEFINE_enum("model", "trained", ["trained", "base"], "Which of the run's models.")
@@ -30,11 +38,18 @@ def main(argv: Sequence[str]) -> None:
     config = command.read_config(
         argv, ("workdir", "prompt", "config"), __doc__.splitlines()[2].strip()
     )
+    early.check_dial(config, _DIAL.value)
+    early.check_completions(_WORKDIR.value, _PROMPT.value)
+    if _HTML.value:
+        files.check_target(_HTML.value, "--html")
+    # Imported after these checks, because importing jax takes seconds.
+    from diffpo_jax.distributed import chips
     from diffpo_jax.report import decode_order
     from diffpo_jax.run import complete
-    from diffpo_jax.system import compilation, files
+    from diffpo_jax.system import compilation
 
     compilation.enable_cache()
+    chips.check_devices()
     written = complete.complete(
         config, _WORKDIR.value, _PROMPT.value, model=_MODEL.value, dial=_DIAL.value
     )
@@ -43,7 +58,8 @@ def main(argv: Sequence[str]) -> None:
     if _HTML.value:
         from diffpo_jax.report import page
 
-        files.write_atomic(_HTML.value, page.completions_page(written))
+        with files.explained(_HTML.value, "--html"):
+            files.write_atomic(_HTML.value, page.completions_page(written))
         print(f"page: {_HTML.value}")
 
 

@@ -44,6 +44,7 @@ def main(argv: Sequence[str]) -> None:
     out = _OUT.value or str(pathlib.Path(_FILE.value[0]).with_suffix(".verdicts.jsonl"))
     if pathlib.Path(out).resolve() in [pathlib.Path(f).resolve() for f in _FILE.value]:
         raise UserError(f"--out={out} would overwrite a file of completions.")
+    files.check_target(out, "--out")
     records = [g for path in _FILE.value for g in generations.read(path, _TASK.value)]
     prompt = PromptConfig(answer=_ANSWER.value)
     config = TaskConfig(name=_TASK.value, protocol=_PROTOCOL.value, prompt=prompt)
@@ -51,10 +52,8 @@ def main(argv: Sequence[str]) -> None:
     examples, completions = [g.example for g in records], [g.completion for g in records]
     rewards = task.rewards(examples, completions)
     scores = task.scores(examples, completions)
-    try:
+    with files.explained(out, "--out"):
         files.write_jsonl(out, [verdict(g, r) for g, r in zip(records, rewards)])
-    except OSError as error:
-        raise UserError(f"--out={out} cannot be written: {error}.") from error
     print(summary(records, rewards, scores))
     print(f"{'verdicts':<22} {out}")
     if not any(reward.parsed for reward in rewards):

@@ -20,6 +20,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from diffpo_jax.config import command
+from diffpo_jax.system import files
 
 config_flags.DEFINE_config_file("config", None, "The experiment, configs/NAME.py[:preset].")
 _TOPOLOGY = flags.DEFINE_string("topology", None, "v5e:4x4, v5p:2x2x2, v6e:4x4, cpu:8, ...")
@@ -36,9 +37,10 @@ _JSON = flags.DEFINE_string("json", None, "Also write the numbers to this file."
 def main(argv: Sequence[str]) -> None:
     example = " ".join(line.strip(" \\") for line in __doc__.splitlines()[2:4])
     config = command.read_config(argv, ("config", "topology"), example)
+    if _JSON.value:
+        files.check_target(_JSON.value, "--json")
     from diffpo_jax.config import check
     from diffpo_jax.planning import topology
-    from diffpo_jax.system import files
 
     topology.prepare(_TOPOLOGY.value)  # before jax looks for devices
     from diffpo_jax.planning import planner, search, text
@@ -55,7 +57,8 @@ def main(argv: Sequence[str]) -> None:
         plan["largest"] = search.search(config, devices)
         print(text.format_search(plan["largest"]))
     if _JSON.value:
-        files.write_json(_JSON.value, plan)
+        with files.explained(_JSON.value, "--json"):
+            files.write_json(_JSON.value, plan)
     sys.exit(1 if plan["fits"] is False else 0)
 
 

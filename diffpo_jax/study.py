@@ -42,11 +42,13 @@ def main(argv: Sequence[str]) -> None:
     if _COLLECT.value or _EMIT.value or _STORE.value:
         raise UserError("--store, --collect and --emit are for studies with arms.")
     # Imported after the flags are checked, as importing jax takes seconds.
+    from diffpo_jax.distributed import chips
     from diffpo_jax.studies import headroom, surrogate_kl
     from diffpo_jax.system import compilation
     from diffpo_jax.workdir import lock
 
     compilation.enable_cache()
+    chips.check_devices()
     study = headroom if config.headroom.measured else surrogate_kl
     with lock.hold(_WORKDIR.value):
         study.run(config, _WORKDIR.value)

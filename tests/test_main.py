@@ -97,7 +97,7 @@ def test_ctrl_c_outside_training_is_one_line(tmp_path):
             ["--config=configs/studies/figure3.py", "--workdir=x"],
             "--config names a study; run it with `python -m diffpo_jax.study`",
         ),
-        (["--config=configs/sudoku.py", "--workdir=/dev/null/run"], "cannot write to the workdir"),
+        (["--config=configs/sudoku.py", "--workdir=/dev/null/run"], "/dev/null is not a directory"),
     ],
 )
 def test_missing_or_wrong_flags(flags, message):

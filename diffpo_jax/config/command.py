@@ -4,6 +4,7 @@ import _thread
 import contextlib
 import errno
 import functools
+import io
 import os
 import pathlib
 import signal
@@ -17,6 +18,12 @@ from absl import app, flags, logging
 from diffpo_jax.config import Config, convert
 from diffpo_jax.system.errors import STOPPED, Stopped, UserError
 
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+# Faults of a path that a user named.  A file that is missing is none: who opens it says what it is.
+_OF_FILES = (
+    *(errno.EACCES, errno.EPERM, errno.EROFS),
+    *(errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP),
+)
 # A config file that takes a workdir.  It is named by its path, as it depends on this package.
 _OF_RUN = pathlib.Path(__file__).parents[1] / "workdir" / "of_run.py"
 
@@ -35,27 +42,71 @@ def run(
         --config.
     """
     sys.unraisablehook = interrupt_again
+    _open_streams()
     try:
-        app.run(main, flags_parser=functools.partial(_parse, root=root, run_flag=run_flag))
+        status = _run(main, functools.partial(_parse, root=root, run_flag=run_flag))
+    except BrokenPipeError:  # nobody reads on, as after `| head`
+        status = 1
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        if error.errno != errno.EPIPE:
+            _fail(f"cannot write to standard output: {error.strerror}.", 1)
+        status = status or 1
+        _drop_output()
+    sys.exit(status)
+
+
+def _run(main: Callable[[Sequence[str]], None], parser: Callable[[Sequence[str]], Any]) -> Any:
+    """Runs a command; returns its exit status, after a line about what went wrong."""
+    try:
+        app.run(main, flags_parser=parser)
     except SystemExit as end:
         # absl exits with 1 after it has printed the help.
-        helped = end.code == 1 and any(x.lstrip("-").startswith("help") for x in sys.argv[1:])
-        sys.exit(0 if helped else end.code)
+        return 0 if end.code == 1 and _asks_for_help(sys.argv) else end.code
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        return _fail(str(error), 2)
     except Stopped as error:
         print(error, file=sys.stderr)
-        sys.exit(STOPPED)
+        return STOPPED
     except KeyboardInterrupt:
         print("stopped by Ctrl-C; the same command goes on from what was saved.", file=sys.stderr)
-        sys.exit(128 + signal.SIGINT)
+        return 128 + signal.SIGINT
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        given = flags.FLAGS.flag_values_dict()
+        where = error.filename or given.get("workdir") or given.get("out") or "standard output"
+        if error.errno in _NO_SPACE:
+            return _fail(f"no space left for {where}. Make room and start again.", 2)
+        if error.errno not in _OF_FILES or not error.filename:
             raise
-        where = error.filename or flags.FLAGS.flag_values_dict().get("workdir")
-        print(f"error: no space left for {where}. Make room and start again.", file=sys.stderr)
-        sys.exit(2)
+        return _fail(f"{where}: {error.strerror}.", 2)
+
+
+def _asks_for_help(argv: Sequence[str]) -> bool:
+    return any(word.startswith("-") and word.lstrip("-").startswith("help") for word in argv[1:])
+
+
+def _fail(text: str, status: int) -> int:
+    print(f"error: {text}", file=sys.stderr)
+    return status
+
+
+def _open_streams() -> None:
+    """Makes output work that is closed (`>&-`), or that has no γ (PYTHONIOENCODING=ascii)."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            # Otherwise the next file to be opened would become the output of libraries in C.
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 (open until the process ends)
+        stream = getattr(sys, name)
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _drop_output() -> None:
+    """Sends standard output nowhere, because Python would write what is left of it at its end."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, sys.stdout.fileno())
+    os.close(null)
 
 
 def interrupt_again(unraisable: Any) -> None:
@@ -113,6 +164,8 @@ def _parse(argv: Sequence[str], root: type, run_flag: str | None) -> list[str]:
         with _command_line(words):
             return flags.FLAGS(words)
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
+        if isinstance(error, OSError) and error.errno in (errno.EPIPE, *_NO_SPACE):
+            raise  # of standard output, on which the help is printed
         names = [word.lstrip("-").partition("=")[0] for word in argv[1:]]
         names = [name for name in names if name.startswith("config.")]
         if names and "config" in flags.FLAGS and _given(words, "config") is None:
@@ -129,7 +182,7 @@ def _parse(argv: Sequence[str], root: type, run_flag: str | None) -> list[str]:
 
 def _config_of_run(argv: Sequence[str], run_flag: str | None) -> list[str]:
     """The flag --config for the run that `run_flag` names; none if --config is given already."""
-    if run_flag is None or _given(argv, "config") is not None:
+    if run_flag is None or _asks_for_help(argv) or _given(argv, "config") is not None:
         return []
     workdir = _given(argv, run_flag)
     return [f"--config={_OF_RUN}:{workdir}"] if workdir else []

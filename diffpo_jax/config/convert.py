@@ -212,9 +212,10 @@ def differences(old: Config, new: Config) -> list[str]:
 def evaluation_changes(old: Config, new: Config) -> dict[str, Any]:
     """The new values of all fields that differ and decide the results of an evaluation.
 
-    Between two configurations without `differences` these are the settings of the evaluation.
+    Between two configurations without `differences` these are the settings of the evaluation.  What
+    only follows from the method or the rule is not named beside these.
     """
-    a, b = flatten(dataclasses.asdict(old)), flatten(dataclasses.asdict(new))
+    a, b = (flatten(dataclasses.asdict(resolve.unresolve(config))) for config in (old, new))
     return {
         name: b[name] for name in sorted(b) if a[name] != b[name] and not name.startswith(_FREE)
     }

@@ -1,8 +1,11 @@
 """Published peak FLOP/s and memory of accelerators, and the platform to compile for."""
 
+import os
 from typing import Any, NamedTuple
 
 import jax
+
+from diffpo_jax.system.errors import UserError
 
 
 class Chip(NamedTuple):
@@ -42,6 +45,24 @@ _PEAKS = {
     "NVIDIA H200 NVL": 835e12,
     "NVIDIA H200": 989e12,
 }
+
+
+def check_devices() -> None:
+    """Makes JAX look for its devices, after `hosts.initialize` if there are several processes.
+
+    Raises:
+      UserError: it finds none, for example because JAX_PLATFORMS asks for others.
+    """
+    try:
+        jax.devices()
+    except Exception as error:  # an AssertionError without a text if CUDA is not installed
+        asked = os.environ.get("JAX_PLATFORMS")
+        wanted = f" for JAX_PLATFORMS={asked}" if asked else ""
+        reason = str(error).partition("\n")[0] or "it is not installed"
+        raise UserError(
+            f"JAX finds no devices{wanted}: {reason}. Leave JAX_PLATFORMS out to use what there "
+            "is; accelerators need the extra .[cuda] or .[tpu]."
+        ) from error
 
 
 def platform(device: Any) -> str:

@@ -19,11 +19,10 @@ import jax.numpy as jnp
 import numpy as np
 import safetensors
 from jax.sharding import NamedSharding, PartitionSpec
-from safetensors.numpy import save_file
 
 from diffpo_jax.arrays.types import Params
 from diffpo_jax.config import ModelConfig
-from diffpo_jax.models import published_config, quantization
+from diffpo_jax.models import published_config, quantization, tensor_files
 from diffpo_jax.models.families import FAMILIES
 from diffpo_jax.models.quantization import Quantized
 from diffpo_jax.system import files, hub_names
@@ -167,7 +166,7 @@ def write(
         for number, shard in enumerate(shards, start=1):
             file = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
             values = {t.name: _published_array(leaves[t.path], t, dtype) for t in shard}
-            save_file(values, temporary / file, metadata={"format": "pt"})
+            tensor_files.save(values, temporary / file)
             file_of |= {t.name: file for t in shard}
         index = {"metadata": {"total_size": sum(sizes.values())}, "weight_map": file_of}
         files.write_json(temporary / INDEX, index)

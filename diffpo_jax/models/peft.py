@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from safetensors.numpy import save_file
 
 from diffpo_jax.arrays.types import Params
 from diffpo_jax.config import LoRAConfig
+from diffpo_jax.models import tensor_files
 from diffpo_jax.models.families import FAMILIES
 from diffpo_jax.system import files, hub_names
 
@@ -41,7 +41,7 @@ def write(
         for name, value in _named_tensors(adapter, family)
     }
     with files.new_directory(directory) as temporary:
-        save_file(values, temporary / WEIGHTS, metadata={"format": "pt"})
+        tensor_files.save(values, temporary / WEIGHTS)
         files.write_json(temporary / CONFIG, _config_json(config, family, base))
         files.write_json(temporary / "lineage.json", dict(lineage))
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from diffpo_jax.config import MeshConfig
+from diffpo_jax.distributed import chips
 from diffpo_jax.distributed.chips import CHIPS
 from diffpo_jax.system.errors import UserError
 
@@ -59,6 +60,9 @@ def find(name: str, slices: int = 1) -> Topology:
     """
     kind, sizes = _parse(name)
     count = math.prod(sizes)
+    if kind == "cpu":
+        _request_cpus(count)
+    chips.check_devices()
     if kind not in CHIPS:
         return _local(name, kind, count)
     from jax.experimental import topologies
@@ -120,8 +124,6 @@ def _parse(name: str) -> tuple[str, list[int]]:
 def _local(name: str, kind: str, count: int) -> Topology:
     import jax
 
-    if kind == "cpu":
-        _request_cpus(count)
     try:
         devices = jax.devices(kind)
     except RuntimeError as error:

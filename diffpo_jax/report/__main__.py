@@ -14,8 +14,7 @@ from collections.abc import Sequence
 from absl import flags
 
 from diffpo_jax.config import command
-from diffpo_jax.report import build
-from diffpo_jax.system.errors import UserError
+from diffpo_jax.system import files
 
 _WORKDIR = flags.DEFINE_multi_string("workdir", [], "Directory of a run or a study; repeatable.")
 _OUT = flags.DEFINE_string("out", None, "File of the page; default: WORKDIR/report/index.html.")
@@ -23,12 +22,14 @@ _OUT = flags.DEFINE_string("out", None, "File of the page; default: WORKDIR/repo
 
 def main(argv: Sequence[str]) -> None:
     command.require_flags(argv, ("workdir",), __doc__.splitlines()[2].strip())
+    # Imported after the flags are checked, because importing matplotlib takes most of a second.
+    from diffpo_jax.report import build
+
     out = build.destination(_WORKDIR.value, _OUT.value)
     report = build.gather(_WORKDIR.value)
-    try:
+    files.check_target(out, "--out")
+    with files.explained(out, "--out"):
         figures = build.write(report, out)
-    except OSError as error:
-        raise UserError(f"cannot write {out}: {error}. Choose another with --out.") from error
     print(f"page: {out}")
     print(f"figures: {figures}")
 

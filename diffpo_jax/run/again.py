@@ -8,7 +8,7 @@ import json
 from typing import Any
 
 from diffpo_jax.analysis import summary as summary_lib
-from diffpo_jax.config import Config
+from diffpo_jax.config import Config, convert
 from diffpo_jax.distributed import hosts
 from diffpo_jax.report import build
 from diffpo_jax.report import write as report_lib
@@ -46,7 +46,8 @@ def go_on(run: layout.Workdir, config: Config, summary: dict[str, Any]) -> dict[
     Raises:
       UserError: what the run read has changed under the same names.
     """
-    own, asked = run, evaluations.settings(layout.read_config(run), config, evaluations.BOTH)
+    changes = convert.evaluation_changes(layout.read_config(run), config)
+    own, asked = run, evaluations.settings(changes, evaluations.BOTH)
     task = setup.make_task(config, run)
     examples = inputs.of_examples(config, task, inputs.digests(task))
     hosts.in_turn(lambda: inputs.refuse_changes(run, examples))

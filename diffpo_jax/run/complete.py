@@ -1,6 +1,5 @@
 """Completes single prompts with a run's model, and records which call committed each token."""
 
-import math
 import pathlib
 from collections.abc import Sequence
 
@@ -17,8 +16,7 @@ from diffpo_jax.diffusion import sampler
 from diffpo_jax.distributed import mesh as mesh_lib
 from diffpo_jax.evaluation import threshold_choice
 from diffpo_jax.report.decode_order import Completion
-from diffpo_jax.run import base_model, setup
-from diffpo_jax.system.errors import UserError
+from diffpo_jax.run import base_model, early, setup
 from diffpo_jax.workdir import layout
 
 
@@ -39,7 +37,7 @@ def complete(
         the tokenizer does not know; the dial is out of range.
     """
     # 1. Read the run's model and encode the prompts.
-    _check_dial(config, dial)
+    early.check_dial(config, dial)
     run_config = layout.read_config(layout.Workdir(pathlib.Path(workdir)))
     config = setup.with_network_of(config, run_config)
     tokenizer = tokenizers.make_tokenizer(config.tokenizer)
@@ -74,16 +72,3 @@ def complete(
         )
         for i, text in enumerate(texts)
     ]
-
-
-def _check_dial(config: Config, dial: float | None) -> None:
-    """Raises `UserError` if the dial is out of range for the commit rule."""
-    if dial is None:
-        return
-    name, blocks = DIALS[config.sampler.rule], config.sampler.length // config.decoder.block_length
-    if math.isnan(dial) or dial < 0:
-        raise UserError(f"--dial={dial} must be a number and not negative.")
-    if name == "steps" and (dial < 1 or dial % blocks):
-        raise UserError(f"--dial={dial:g}: the calls must be a multiple of the {blocks} blocks.")
-    if name == "confidence" and dial > 1:
-        raise UserError(f"--dial={dial:g}: rule 'confidence' takes a probability.")

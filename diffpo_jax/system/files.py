@@ -20,8 +20,8 @@ def write_atomic(path: str | os.PathLike, content: str | bytes) -> None:
     file beside `path`, so that the rename stays within one file system.
 
     Raises:
-      OSError: for example, no space is left. The old file is untouched and the temporary one
-        removed.
+      OSError: for example, no space is left; it names the file. The old file is untouched and the
+        temporary one removed.
     """
     path = os.fspath(path)
     data = content.encode("utf-8") if isinstance(content, str) else content
@@ -36,9 +36,11 @@ def write_atomic(path: str | os.PathLike, content: str | bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
         with contextlib.suppress(OSError):
             os.unlink(temporary)
+        if isinstance(error, OSError):
+            error.filename = path  # a full disk names none, and nobody knows the temporary name
         raise
     _sync_directory(directory)
 
@@ -57,6 +59,40 @@ def write_jsonl(path: str | os.PathLike, rows: Sequence[dict[str, Any]]) -> None
     """Writes one JSON object per line, like `write_atomic`. Raises what `write_json` does."""
     lines = [json.dumps(row, allow_nan=False, ensure_ascii=False) + "\n" for row in rows]
     write_atomic(path, "".join(lines))
+
+
+def check_target(path: str | os.PathLike, flag: str, *, directory: bool = False) -> None:
+    """Refuses a place for results to which nothing can be written, before the work for them.
+
+    Args:
+      flag: the flag that names it, for the message.
+      directory: whether a directory is to be written there, and not a file.
+
+    Raises:
+      UserError: the path or one above it is of the wrong kind, or the file system or its
+        permissions do not let us write.
+    """
+    whole = pathlib.Path(os.path.abspath(path))
+    place = next(x for x in (whole, *whole.parents) if os.path.exists(x))
+    if place == whole and not directory:
+        if place.is_dir():
+            raise UserError(f"{flag}={path} is a directory: name a file in it.")
+        if not place.is_file():  # a rename would put a file in place of a device such as /dev/null
+            raise UserError(f"{flag}={path} is no regular file: name another.")
+    elif not place.is_dir():
+        raise UserError(f"{flag}={path} cannot be written: {place} is not a directory.")
+    if not os.access(place, os.W_OK):
+        raise UserError(f"{flag}={path} cannot be written: {place} is read-only for this user.")
+
+
+@contextlib.contextmanager
+def explained(path: str | os.PathLike, flag: str) -> Iterator[None]:
+    """Turns an `OSError` within the block into a `UserError` about the flag that names `path`."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or error
+        raise UserError(f"{flag}={path} cannot be written: {reason}. Choose another.") from error
 
 
 @contextlib.contextmanager

@@ -11,7 +11,6 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from diffpo_jax.config import Config, convert, resolve
 from diffpo_jax.system import files
 from diffpo_jax.workdir.layout import Workdir
 
@@ -23,16 +22,15 @@ _LONGEST = 48  # characters of a name before its digest
 _OF_THE_RUN = ("model.", "lora.", "threshold.", "state_head.", "tokenizer.", "init_from")
 
 
-def settings(run: Config, config: Config, which: str) -> dict[str, Any]:
+def settings(changes: Mapping[str, Any], which: str) -> dict[str, Any]:
     """What tells an evaluation from others of the run: the model, and the fields that differ.
 
     Args:
+      changes: `convert.evaluation_changes` from the run's configuration.
       which: `BOTH`, "trained" or "base".
     """
-    # Without what a rule decides, the ranking, which would be named beside the rule itself.
-    changes = convert.evaluation_changes(*map(resolve.unresolve, (run, config)))
-    changes = {name: x for name, x in changes.items() if not name.startswith(_OF_THE_RUN)}
-    return {"model": which, "changes": changes}
+    own = {field: x for field, x in changes.items() if not field.startswith(_OF_THE_RUN)}
+    return {"model": which, "changes": own}
 
 
 def name(settings: Mapping[str, Any]) -> str:

@@ -68,6 +68,7 @@ def test_a_full_disk_leaves_only_the_old_file(tmp_path, monkeypatch, call):
     with pytest.raises(OSError, match="No space left") as caught:
         files.write_atomic(path, "new")
     assert caught.value.errno == errno.ENOSPC
+    assert caught.value.filename == str(path)
     assert path.read_text() == "old"
     assert os.listdir(tmp_path) == ["file"]
 

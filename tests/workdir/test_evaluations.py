@@ -15,7 +15,7 @@ def build(**fields):
 
 
 def settings(which="both", **fields):
-    return evaluations.settings(build(), build(**fields), which)
+    return evaluations.settings(convert.evaluation_changes(build(), build(**fields)), which)
 
 
 def test_settings_are_the_fields_that_decide_an_evaluation():

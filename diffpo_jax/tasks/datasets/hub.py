@@ -46,7 +46,7 @@ def load(source: str, field: str, *, split: str, columns: Sequence[str]) -> list
                 f"one of: {', '.join(SUFFIXES)}."
             )
         rows = [row for file in files for row in read_file(file, f"{field}={file}")]
-    elif path.exists() or path.suffix in SUFFIXES or not _HUB_NAME.match(source):
+    elif is_local(source):
         rows = list(read_file(path, f"{field}={source}"))
     else:
         rows = _read_hub(source, field, split)
@@ -55,6 +55,12 @@ def load(source: str, field: str, *, split: str, columns: Sequence[str]) -> list
     for row in rows:
         _check(row, columns)
     return rows
+
+
+def is_local(source: str) -> bool:
+    """Whether a source is a path, and no name on the hub."""
+    path = pathlib.Path(source)
+    return path.exists() or path.suffix in SUFFIXES or not _HUB_NAME.match(source)
 
 
 def read_file(path: pathlib.Path, where: str, suffix: str = "") -> Iterator[Row]:

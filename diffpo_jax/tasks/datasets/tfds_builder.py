@@ -10,6 +10,7 @@ import hashlib
 import io
 import json
 import pathlib
+import re
 import shutil
 import sys
 from collections.abc import Iterator
@@ -183,9 +184,12 @@ class GeneratedRows(tfds.core.GeneratorBasedBuilder, skip_registration=True):
                         download_config=tfds.download.DownloadConfig(try_download_gcs=False)
                     )
             return builder
-        except OSError as error:
+        except (OSError, RuntimeError) as error:
+            if isinstance(error, RuntimeError) and "write() failed" not in str(error):
+                raise  # array_record has no error of its own for a full disk
+            reason = re.sub(r".*write\(\) failed: ([^;]*);.*", r"\1", str(error), flags=re.DOTALL)
             raise UserError(
-                f"config.task.data_dir: examples cannot be written to {root} ({error})."
+                f"config.task.data_dir: examples cannot be written to {root} ({reason})."
             ) from error
 
     @classmethod

@@ -261,6 +261,21 @@ def test_a_data_directory_that_cannot_be_written_is_an_error(tmp_path):
         SudokuPuzzles.load(SMALL, tmp_path / "file" / "data", "train")
 
 
+def test_a_full_disk_is_an_error_of_one_line(tmp_path, monkeypatch):
+    """array_record's writer raises no OSError."""
+    text = 'Failed to finalize writing of split "train": write() failed: No space left on device; w'
+
+    def prepare(self, **options):
+        raise RuntimeError(text)
+
+    monkeypatch.setattr(SudokuPuzzles, "download_and_prepare", prepare)
+    with pytest.raises(UserError, match=r"be written to .* \(No space left on device\)\.$"):
+        SudokuPuzzles.load(SMALL, tmp_path, "train")
+    text = "another"
+    with pytest.raises(RuntimeError, match="another"):
+        SudokuPuzzles.load(SMALL, tmp_path, "train")
+
+
 def test_a_damaged_data_set_is_an_error(tmp_path):
     builder = SudokuPuzzles.prepare(SMALL, tmp_path)
     (record,) = pathlib.Path(builder.data_dir).glob("*train*")

@@ -1,0 +1,64 @@
+"""Checks of a command's inputs that need no jax, whose import takes seconds.
+
+They find the usual mistakes at once.  What they let pass is checked again where it is used.
+"""
+
+import math
+import pathlib
+
+from diffpo_jax.config import DIALS, Config, TaskConfig, check
+from diffpo_jax.system import files
+from diffpo_jax.system.errors import UserError
+from diffpo_jax.workdir import layout
+
+
+def check_run(config: Config, path: str, *, overwrite: bool = False) -> None:
+    """Raises `UserError` if a run of this configuration cannot start in a workdir."""
+    layout.check_path(path)
+    files.check_target(path, "--workdir", directory=True)
+    workdir = layout.Workdir(pathlib.Path(path))
+    if not config.model.weights:  # whose sizes are read later
+        check.check_training(config)
+        if not overwrite:
+            layout.check_same_run(workdir, config)
+    if config.init_from:
+        layout.read_config(layout.Workdir(pathlib.Path(config.init_from)))
+    check_task(config.task, workdir.data)
+
+
+def check_task(config: TaskConfig, data: pathlib.Path) -> None:
+    """Raises `UserError` for the settings of a task, and for its files unless the hub has them."""
+    from diffpo_jax import tasks
+    from diffpo_jax.tasks.datasets import hub
+
+    if all(hub.is_local(x) for x in (config.train_file, config.test_file) if x):
+        tasks.make_task(config, data)
+
+
+def check_export(workdir: str, out: str) -> None:
+    """Raises `UserError` if a workdir holds no run, or `out` exists or cannot be made."""
+    layout.read_config(layout.Workdir(pathlib.Path(workdir)))
+    if pathlib.Path(out).exists():
+        raise UserError(f"{out} exists already: choose another directory, or remove it.")
+    files.check_target(out, "--out", directory=True)
+
+
+def check_completions(workdir: str, texts: list[str]) -> None:
+    """Raises `UserError` if a workdir holds no run, or a prompt is empty."""
+    layout.read_config(layout.Workdir(pathlib.Path(workdir)))
+    for number, text in enumerate(texts, 1):
+        if not text:
+            raise UserError(f"--prompt: prompt {number} is empty.")
+
+
+def check_dial(config: Config, dial: float | None) -> None:
+    """Raises `UserError` if the dial is out of range for the commit rule."""
+    if dial is None:
+        return
+    name, blocks = DIALS[config.sampler.rule], config.sampler.length // config.decoder.block_length
+    if math.isnan(dial) or dial < 0:
+        raise UserError(f"--dial={dial} must be a number and not negative.")
+    if name == "steps" and (dial < 1 or dial % blocks):
+        raise UserError(f"--dial={dial:g}: the calls must be a multiple of the {blocks} blocks.")
+    if name == "confidence" and dial > 1:
+        raise UserError(f"--dial={dial:g}: rule 'confidence' takes a probability.")
