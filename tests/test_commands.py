@@ -74,6 +74,9 @@ def refused(capsys, *words):
         ("main --workdir={new} --config.seed=3", "holds no run to take it from"),
         ("main --config.seed=3", "--config is missing, in which --config.seed sets a field"),
         ("main --workdir={run} --config.seed=3", "config.seed: 0 -> 3"),
+        ("main {smoke} --workdir=", "--workdir is missing"),
+        ("main --config=/etc --workdir={new}", "cannot read the config file /etc."),
+        ("main --config={empty} --workdir={new}", "cannot read the config file"),
         ("evaluate {smoke}", "--out is missing"),
         ("evaluate --run={run} --config.rl.step=3", "nearest is config.rl.steps"),
         ("evaluate --run={run} --config.task.reward=best", "task.reward='best' is unknown"),
@@ -109,6 +112,23 @@ def test_a_mistake_is_one_line_before_jax_is_imported(
     given = [x.format(smoke=SMOKE, prompt=PROMPT, run=run, **names) for x in words.split()]
     assert message in refused(capsys, *given)
     assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "own.py: AttributeError: module 'config_file' has no attribute 'get_config'."),
+        ("x = 1\ndef get_config(:", "own.py, line 2: SyntaxError: invalid syntax."),
+        ("\0", "SyntaxError: source code"),
+        ("import nothing_of_that_name", "own.py, line 1: ModuleNotFoundError: No module named"),
+        ("def get_config():\n    return 1 / 0", "own.py, line 2: ZeroDivisionError: division"),
+        ("def get_config():\n    return 3", "own.py: get_config must return a ConfigDict, not 3"),
+    ],
+)
+def test_an_error_in_a_config_file_is_one_line(tmp_path, capsys, text, message):
+    (tmp_path / "own.py").write_text(text)
+    words = f"--config={tmp_path}/own.py", f"--workdir={tmp_path}/run", "--config.seed=3"
+    assert message in refused(capsys, "main", *words)
 
 
 def recorded(calls, result):

@@ -151,7 +151,7 @@ def require_flags(argv: Sequence[str], required: Sequence[str], example: str) ->
     if len(argv) > 1:
         raise UserError(f"unexpected argument {argv[1]!r}; flags look like --name=value.")
     for name in required:
-        if flags.FLAGS[name].value in (None, []):
+        if flags.FLAGS[name].value in (None, "", []):
             raise UserError(f"--{name} is missing. Example: {example}")
     if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.WARNING)  # libraries log every file they write
@@ -160,6 +160,8 @@ def require_flags(argv: Sequence[str], required: Sequence[str], example: str) ->
 def _parse(argv: Sequence[str], root: type, run_flag: str | None) -> list[str]:
     """Parses the flags.  Errors name the override that failed; ml_collections' often do not."""
     words = [argv[0], *_config_of_run(argv, run_flag), *argv[1:]]
+    if "config" in flags.FLAGS and (spec := _given(words, "config")) and not _asks_for_help(argv):
+        convert.dict_from_file(spec)  # whose errors say more than those of ml_collections
     try:
         with _command_line(words):
             return flags.FLAGS(words)

@@ -6,6 +6,7 @@ import functools
 import importlib.util
 import json
 import pathlib
+import traceback
 import types
 from collections.abc import Sequence
 from typing import Any
@@ -108,11 +109,35 @@ def dict_from_file(spec: str) -> ml_collections.ConfigDict:
     """The result of a config file's `get_config` for the presets after the colon.
 
     Raises:
-      UserError: no such file, or an unknown preset.
+      UserError: no such file, an unknown preset, or an error in the file, with its line.
     """
     path, colon, preset = spec.partition(":")
-    get_config = load_module(path).get_config
-    return get_config(preset) if colon else get_config()
+    try:
+        get_config = load_module(path).get_config
+        given = get_config(preset) if colon else get_config()
+    except UserError:
+        raise
+    except Exception as error:
+        text = error.msg if isinstance(error, SyntaxError) else str(error)
+        reason = text.partition("\n")[0]
+        place, kind = _place_in(path, error), type(error).__name__
+        raise UserError(f"config file {path}{place}: {kind}: {reason}.") from error
+    if not isinstance(given, ml_collections.ConfigDict):
+        raise UserError(
+            f"config file {path}: get_config must return a ConfigDict, not {given!r}; begin with "
+            "convert.as_config_dict(Config()), as the files in configs/ do."
+        )
+    return given
+
+
+def _place_in(path: str, error: Exception) -> str:
+    """The line of a file that an error comes from, as ", line 3"; empty if it is not known."""
+    if isinstance(error, SyntaxError):
+        lines = [error.lineno] if error.lineno else []
+    else:
+        frames = traceback.extract_tb(error.__traceback__)
+        lines = [frame.lineno for frame in frames if frame.filename == path]
+    return f", line {lines[-1]}" if lines else ""
 
 
 def load_module(path: str | pathlib.Path) -> types.ModuleType:
