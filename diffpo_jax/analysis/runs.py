@@ -184,7 +184,10 @@ def _read_evaluation(settings: pathlib.Path) -> Evaluation:
         points["trained"] = [*points["trained"], *([learned] if learned else [])]
     elif one:
         points = {one["model"]["which"]: one["points"]}
-    return Evaluation(root.name, _read_object(settings), points, (both or one).get("prompts"))
+    asked = _read_object(settings)
+    if not isinstance(asked.get("changes"), dict) or "model" not in asked:
+        raise UserError(f"{settings} has no model and changes. Remove the directory {root}.")
+    return Evaluation(root.name, asked, points, (both or one).get("prompts"))
 
 
 def _read_study_run(root: pathlib.Path, entry: Any, where: str) -> StudyRun:

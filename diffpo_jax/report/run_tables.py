@@ -76,13 +76,12 @@ def evaluations(run: Run) -> list[Table]:
     """Returns a row for each model of each evaluation with other settings than the run's own."""
     rows = []
     for one in run.evaluations:
-        changes = "\n".join(
-            f"{name}={_text(value)}" for name, value in one.settings["changes"].items()
-        )
+        changes = one.settings["changes"].items()
+        different = "; ".join(f"{name}={_text(value)}" for name, value in changes)
         for model, points in one.points.items() or [(one.settings["model"], [])]:
             reached = [f"{format_percent(x['accuracy'])}@{x['nfe']:.2f}" for x in points]
             found = ", ".join(reached) or "not finished"
-            rows.append((one.name, changes or "the run's own", model, one.prompts, found))
+            rows.append((one.name, different or "none", model, one.prompts, found))
     columns = ("evaluation", "settings that differ", "model", "prompts", "accuracy@calls")
     return [Table("", columns, rows)] if rows else []
 

@@ -107,11 +107,14 @@ def test_defaults_are_those_of_the_method_and_the_rule():
         ("report/summary.json", '{"base": 1}', "has no trained, gains, prompts, dial, mode"),
         ("report/summary.json", "nan?", "summary.json cannot be read"),
         ("samples/test.jsonl", "{\n", "test.jsonl is damaged"),
+        ("evaluations/a/settings.json", "{}", "has no model and changes"),
+        ("evaluations/a/settings.json", "?", "settings.json cannot be read"),
     ],
 )
 def test_damaged_files_are_errors(tmp_path, name, content, message):
     path = made_runs.run(tmp_path / "a")
     file = tmp_path / "a" / name
+    file.parent.mkdir(parents=True, exist_ok=True)
     file.unlink() if content is None else file.write_text(content)
     with pytest.raises(UserError, match=message):
         runs.read_run(path)

@@ -353,12 +353,12 @@ def test_evaluations_with_other_settings_are_listed(tmp_path):
     content = {"model": {"which": "base"}, "points": points, "prompts": 7}
     (one / "evaluation.json").write_text(json.dumps(content))
     (table,) = run_tables.evaluations(runs.read_run(path))
-    fields = "task.test_file=<few>.csv\nevaluation.gammas=0.1, 1.0"
+    fields = "task.test_file=<few>.csv; evaluation.gammas=0.1, 1.0"
     trained = "93.0 %@8.00, 83.0 %@4.00, 23.0 %@2.00, 91.3 %@4.50"  # the last is the learned point
     assert table.rows == [
         ("b", fields, "base", 64, "90.0 %@8.00, 80.0 %@4.00, 20.0 %@2.00"),
         ("b", fields, "trained", 64, trained),
-        ("c", "the run's own", "base", 7, "25.0 %@4.00, 12.5 %@2.00"),
+        ("c", "none", "base", 7, "25.0 %@4.00, 12.5 %@2.00"),
         ("d", "evaluation.examples=none", "trained", None, "not finished"),
     ]
     text = page.report_page(build.gather([path]))
