@@ -42,6 +42,7 @@ EXTRAPOLATED = "Outside the calls measured for the base: its nearest point is us
 _POINT = ("accuracy", "nfe", "tokens_per_call", "forced")
 _LEARNED = (*_POINT, "gamma_p5", "gamma_p50", "gamma_p95")
 _PASS = "pass@"  # followed by k; points have these if prompts have several completions
+METRIC = "metric/"  # followed by the name of a metric or reward of the user's
 
 
 def compare_models(
@@ -100,9 +101,15 @@ def dial_of(summary: Mapping[str, Any], model: str) -> str:
 
 
 def _select(point: Mapping[str, float], names: Sequence[str]) -> dict[str, float]:
-    """Returns these fields of a point, and pass@k if it has them."""
-    passes = [name for name in point if name.startswith(_PASS)]
-    return {name: float(point[name]) for name in (*names, *passes)}
+    """Returns these fields of a point, and pass@k and metrics if it has them."""
+    others = [name for name in point if name.startswith((_PASS, METRIC))]
+    return {name: float(point[name]) for name in (*names, *others)}
+
+
+def metrics_of(summary: Mapping[str, Any]) -> list[str]:
+    """The names of the metrics and the reward of the user's in the points of a summary."""
+    point = summary["trained"]["frontier"][0]
+    return [name.removeprefix(METRIC) for name in point if name.startswith(METRIC)]
 
 
 def frontier_rows(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -209,7 +216,30 @@ def sentences(summary: Mapping[str, Any]) -> list[str]:
             f"grid, the trained model solves {ours} and the base {theirs}: "
             f"{_verdict(gains['mean'])}"
         )
-    return result + _shown_sentences(summary) + _pass_sentences(summary)
+    return (
+        result + _metric_sentences(summary) + _shown_sentences(summary) + _pass_sentences(summary)
+    )
+
+
+def _metric_sentences(summary: Mapping[str, Any]) -> list[str]:
+    """The means of the user's metrics, at the point in use and for the base at its best."""
+    point, place = _point_in_use(summary)
+    best = max(summary["base"]["frontier"], key=lambda point: point["accuracy"])
+    return [
+        f"{name}: {point[METRIC + name]:.3g} on average {place}; the base has "
+        f"{best[METRIC + name]:.3g} where it solves most."
+        for name in metrics_of(summary)
+    ]
+
+
+def _point_in_use(summary: Mapping[str, Any]) -> tuple[Mapping[str, float], str]:
+    """The trained model's point that sentences describe, and where it is, in words."""
+    learned, dial = summary["trained"]["learned"], summary["dial"]
+    if learned is not None:
+        return learned, "at the learned threshold"
+    place = default_place(summary) if dial == "price" else 0
+    point = summary["trained"]["frontier"][place]
+    return point, f"at {dial} {point[dial]:g}"
 
 
 def _shown_sentences(summary: Mapping[str, Any]) -> list[str]:

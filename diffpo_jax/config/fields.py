@@ -109,6 +109,25 @@ class CountdownConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class JsonlConfig:
+    """Rows of your own in `config.task.train_file`, for the task "jsonl"."""
+
+    # Column of the questions, or a template with columns such as {title}: {text}; or @FILE
+    question: str = "question"
+    answer: str = "answer"  # Column of the right answers, or a template like that of questions
+    id: OptionalText = None  # Column that names the rows. None: they are numbered
+    # Column of numbers that grow with the difficulty. None: all rows are alike
+    difficulty: OptionalText = None
+    # What is right: exact, number, math, choice, regex, or a function package.module:function; see
+    # diffpo_jax/tasks/graders.py
+    grader: str = "exact"
+    regex: OptionalText = None  # Pattern of the grader "regex", whose first group is the answer
+    # Share of train_file's questions held out for validation, and without a test_file again as many
+    # for the test
+    held_out: Annotated[float, Bound("above 0 and below 0.5", lambda x: 0 < x < 0.5)] = 0.1
+
+
+@dataclasses.dataclass(frozen=True)
 class PromptConfig:
     # Text of the prompt, with the task's fields in braces, such as {question}; literal braces are
     # doubled. "words" stands for the task's own instructions, "@FILE" for the text of a file.
@@ -122,15 +141,19 @@ class PromptConfig:
 class TaskConfig:
     name: str = "sudoku"  # A key of diffpo_jax.tasks.TASKS
     protocol: ProtocolName = "default"  # Grading rules: our own, or those of d1 with their quirks
-    reward: OptionalText = None  # Name of the task's reward to train on. None: the protocol's
+    # Reward to train on: the name of one of the task's, or a function package.module:function; see
+    # docs/tasks.md. None: the protocol's
+    reward: OptionalText = None
     data_dir: OptionalText = None  # Directory of generated data. None: WORKDIR/data
     train_file: OptionalText = None  # File of training examples that replaces the task's own
     test_file: OptionalText = None  # File of test examples that replaces the task's own
     prompt: PromptConfig = PromptConfig()
     sudoku: SudokuConfig = SudokuConfig()
     countdown: CountdownConfig = CountdownConfig()
+    jsonl: JsonlConfig = JsonlConfig()
     validation_examples: Count = 512  # Training rows of published data held out for validation
-    # Time limit for comparing one answer symbolically, in seconds; on timeout the answer is wrong
+    # Time limit for comparing one answer symbolically, and for functions with `parallel`, in
+    # seconds; on timeout the answer is wrong
     grader_seconds: Positive = 5.0
     grader_processes: OptionalInt = None  # Processes of the grader. None: one per core, at most 16
 
@@ -139,7 +162,8 @@ class TaskConfig:
 class TokenizerConfig:
     # "char" (a token per character), or a tokenizer to load: a directory or OWNER/NAME[@REVISION]
     name: str = "char"
-    alphabet: str = "0123456789"  # Characters of the "char" tokenizer
+    # Characters of the "char" tokenizer. None: those of the training examples
+    alphabet: str | None = "0123456789"
     # Class name in transformers, for loaded tokenizers whose config does not name a usable one:
     # some name a class of their own, whose code is never run
     kind: OptionalText = None
@@ -498,6 +522,8 @@ class EvaluationConfig:
     )
     batch: PositiveInt = 512  # Sequences per batch on the devices
     examples: OptionalInt = 1_024  # Test prompts of the final frontiers. None: all
+    # Functions package.module:function whose means evaluations report too; see docs/tasks.md
+    metrics: Annotated[tuple[str, ...], WITHOUT_REPEATS] = ()
     subset: Literal["first", "d1"] = "first"  # Test prompts: the first, or those of d1's evaluation
     every: OptionalInt = 20  # RL steps between evaluations on the validation split. None: never
     validation_examples: OptionalInt = 512  # Validation prompts per evaluation. None: all

@@ -36,11 +36,24 @@ def joint_by_state(config: ConfigDict) -> None:
     rl.optimizer.denoiser_lr, rl.optimizer.decay = 3e-4, "linear"
 
 
+def any_task(*, answer: str = "tags", prompt_length: int = 512) -> dict[str, Change]:
+    """The sizes that go with every task: smoke, study, and the published models.
+
+    Args:
+      answer: the format of a published model's answers, for config.task.prompt.answer.
+      prompt_length: the most tokens of a published model's prompts.
+    """
+    sizes = {"smoke": smoke, "study": study(60, pretraining=240)}
+    return sizes | published(answer=answer, prompt_length=prompt_length)
+
+
 def smoke(config: ConfigDict) -> None:
-    """All stages of a generated task in about a minute; the numbers mean nothing."""
+    """All stages of a task in about a minute; the numbers mean nothing."""
     _shrink(config)
-    examples = config.task[config.task.name]
-    examples.train_examples, examples.validation_examples, examples.test_examples = 512, 64, 64
+    examples = config.task.get(config.task.name, {})
+    for split, count in (("train", 512), ("validation", 64), ("test", 64)):
+        if f"{split}_examples" in examples:  # a generated task
+            examples[f"{split}_examples"] = count
     config.pretrain.steps, config.pretrain.batch = 12, 32
     _show_all(config)
     config.rl.steps, config.rl.prompts, config.rl.inner_updates = 8, 8, 2
@@ -147,9 +160,10 @@ def _published(shape: Change, config: ConfigDict, *, answer: str, prompt_length:
     config.evaluation.gammas = (0.0, 0.01, 0.05, 0.1, 0.3, 1.0)
     config.evaluation.examples, config.evaluation.batch = None, 64
     config.evaluation.base_rules = ()  # each costs as much as the base's own frontier
-    # d1's numbers of updates, as its authors give them, in whole rollout batches.
-    updates = {"gsm8k": 7_700, "math500": 6_600, "countdown": 5_000, "sudoku": 3_800}
-    rl.steps = updates[config.task.name] // rl.inner_updates
+    # d1's numbers of updates, as its authors give them, in whole rollout batches; for other tasks
+    # as many as for Countdown (our choice).
+    updates = {"gsm8k": 7_700, "math500": 6_600, "sudoku": 3_800}
+    rl.steps = updates.get(config.task.name, 5_000) // rl.inner_updates
     # d1 saves and evaluates after every hundredth update.
     config.checkpoint.every = config.evaluation.every = 100 // rl.inner_updates
 

@@ -10,6 +10,8 @@ from diffpo_jax.system.errors import UserError
 # Fields that may name a file, "@FILE".
 _TEMPLATES = (
     "task.prompt.template",
+    "task.jsonl.question",
+    "task.jsonl.answer",
     "pretrain.demonstrations.prompt",
     "pretrain.demonstrations.answer",
 )

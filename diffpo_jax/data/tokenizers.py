@@ -5,7 +5,7 @@ All tokenizers are fast tokenizers of transformers; only `make_tokenizer` distin
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import tokenizers
@@ -15,6 +15,7 @@ from tokenizers import decoders, models, pre_tokenizers
 from diffpo_jax.config import TokenizerConfig
 from diffpo_jax.system import hub_names
 from diffpo_jax.system.errors import UserError
+from diffpo_jax.tasks.task import Example
 
 Tokenizer = transformers.PreTrainedTokenizerFast
 PAD, MASK, END = "<|pad|>", "<|mask|>", "<|end|>"  # special tokens of the tokenizer "char"
@@ -36,13 +37,24 @@ def make_tokenizer(config: TokenizerConfig) -> Tokenizer:
     of `config.alphabet` in order.  It has no token for other characters: `encode_all` raises.
 
     Raises:
-      UserError: an alphabet that is empty or has a character twice; a tokenizer that cannot be
-        loaded, is not a fast one, or lacks a configured token.
+      UserError: an alphabet that is None or empty, or has a character twice; a tokenizer that
+        cannot be loaded, is not a fast one, or lacks a configured token.
     """
     return _build(config.alphabet) if config.name == "char" else _load(config)
 
 
-def _build(alphabet: str) -> Tokenizer:
+def alphabet_of(examples: Iterable[Example]) -> str:
+    """The characters of prompts, prefills and targets, in order: an alphabet that has them all."""
+    texts = (text for e in examples for text in (e.prompt, e.prefill, e.target))
+    return "".join(sorted({character for text in texts for character in text}))
+
+
+def _build(alphabet: str | None) -> Tokenizer:
+    if alphabet is None:
+        raise UserError(
+            "config.tokenizer.alphabet=None means the characters of the training examples, which "
+            "this command does not read. Give the characters themselves."
+        )
     if not alphabet:
         raise UserError("config.tokenizer.alphabet must not be empty.")
     if twice := [c for i, c in enumerate(alphabet) if c in alphabet[:i]]:
@@ -139,19 +151,23 @@ def closing_ids(tokenizer: Tokenizer) -> tuple[int, ...]:
 def encode_all(tokenizer: Tokenizer, texts: Sequence[str], names: Sequence[str]) -> list[list[int]]:
     """Encodes texts, without special tokens around them.
 
-    Raises `UserError` on a character that the tokenizer has no token for, with the text's name.
+    Raises `UserError` on characters that the tokenizer has no token for, with the name of the first
+    text that has one.
     """
     if not texts:
         return []
     rows = _encode(tokenizer, list(texts))
     if rows is None:
-        for name, text in zip(names, texts):
-            for character in text:
-                if _encode(tokenizer, [character]) is None:
-                    raise UserError(
-                        "The tokenizer of config.tokenizer has no token for the character "
-                        f"{character!r} in {name}."
-                    )
+        missing = {c for c in set("".join(texts)) if _encode(tokenizer, [c]) is None}
+        if missing:
+            where = next(name for name, text in zip(names, texts) if missing & set(text))
+            shown = ", ".join(map(repr, sorted(missing)))
+            raise UserError(
+                "The tokenizer of config.tokenizer has no token for the "
+                f"character{'s' * (len(missing) > 1)} {shown} in {where}"
+                f"{' and others' * (len(missing) > 1)}; extend config.tokenizer.alphabet, or name "
+                "another tokenizer."
+            )
         raise ValueError(f"the tokenizer cannot encode {texts!r}")
     return rows
 

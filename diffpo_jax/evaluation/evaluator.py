@@ -101,7 +101,8 @@ def choose(examples: Sequence[Example], config: EvaluationConfig) -> Sequence[Ex
 def point(
     graded: grading.Graded, rule: str, dial: float | None = None, samples: int = 1
 ) -> dict[str, float]:
-    """One point of a frontier: the rule's dial, accuracy, calls, and pass@k of several samples.
+    """One point of a frontier: the rule's dial, accuracy, calls, pass@k of several samples, and the
+    means of the metrics of the user's.
 
     Tokens that were filled in after the end of a text do not count as tokens.
 
@@ -119,6 +120,7 @@ def point(
         "tokens_per_call": float(np.sum(rollout.sampled) / nfe.sum()),
         "forced": float(np.mean(rollout.forced)),
         **{f"pass@{k}": value for k, value in by_prompt.items()},
+        **grading.means_of_metrics(graded),
     }
 
 

@@ -5,10 +5,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from diffpo_jax.analysis import summary
 from diffpo_jax.arrays.types import Metrics, Rollout
 from diffpo_jax.data import tokenizers
 from diffpo_jax.distributed import hosts
 from diffpo_jax.tasks.task import GIVEN_UP, Example, Reward, Task
+
+METRIC = summary.METRIC
 
 
 class Graded(NamedTuple):
@@ -90,9 +93,21 @@ def metrics_of(graded: Graded) -> Metrics:
         "entropy": (float(entropy[sampled].sum()), float(sampled.sum())),
         "forced": (float(np.sum(graded.rollout.forced)), rows),
     }
-    for name in graded.rewards[0].parts:
+    first = graded.rewards[0]
+    for name in first.parts:
         metrics[f"reward/{name}"] = (sum(r.parts[name] for r in graded.rewards), rows)
+    for name in first.metrics.keys() - first.parts.keys():
+        metrics[METRIC + name] = (sum(r.metrics[name] for r in graded.rewards), rows)
     return metrics
+
+
+def means_of_metrics(graded: Graded) -> dict[str, float]:
+    """The means of the metrics of the user's over a set, as "metric/NAME"."""
+    rewards = graded.rewards
+    return {
+        METRIC + name: float(np.mean([reward.metrics[name] for reward in rewards]))
+        for name in rewards[0].metrics
+    }
 
 
 def percentiles(graded: Graded, dial: str = "gamma") -> dict[str, float]:
@@ -116,6 +131,7 @@ def sample_rows(graded: Graded, advantage: np.ndarray | None, most: int) -> list
             "parsed": reward.parsed,
             "reward": reward.total,
             "parts": dict(reward.parts),
+            **({"metrics": dict(reward.metrics)} if reward.metrics else {}),
             "nfe": int(graded.rollout.nfe[i]),
             "gamma": float(graded.rollout.gamma[i]),
             "commit_call": np.asarray(graded.rollout.commit_call[i]).tolist(),

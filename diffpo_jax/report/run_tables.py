@@ -56,7 +56,7 @@ def frontier(run: Run) -> list[Table]:
     if not run.summary:
         return []
     dial = f"{GAMMA} (nats)" if run.summary["dial"] == "gamma" else run.summary["dial"]
-    compared = summary_lib.comparison(run.summary)
+    compared, metrics = summary_lib.comparison(run.summary), summary_lib.metrics_of(run.summary)
     rows = []
     for row in compared:
         name = "learned" if row.dial is None else f"{row.dial:g}"
@@ -65,9 +65,15 @@ def frontier(run: Run) -> list[Table]:
             for point in (row.base, row.trained)
         )
         at_calls = format_percent(row.base_accuracy) + "*" * row.extrapolated
-        rows.append((name, *base, *trained, at_calls, format_gain(row.gain)))
+        means = [
+            f"{point[summary_lib.METRIC + metric]:.3g}" if point else ""
+            for metric in metrics
+            for point in (row.base, row.trained)
+        ]
+        rows.append((name, *base, *trained, at_calls, format_gain(row.gain), *means))
     gain = f"gain, points ({INTERVAL})"
     columns = (dial, "base solves", "calls", "trained solves", "calls", "base at these calls", gain)
+    columns += tuple(f"{model} {metric}" for metric in metrics for model in ("base", "trained"))
     note = f"* {summary_lib.EXTRAPOLATED}" if any(row.extrapolated for row in compared) else ""
     return [Table("", columns, rows, note)]
 

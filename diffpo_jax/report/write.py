@@ -6,7 +6,7 @@ from typing import Any
 
 from diffpo_jax.analysis import bootstrap
 from diffpo_jax.analysis.bootstrap import Outcomes
-from diffpo_jax.analysis.summary import dial_of, frontier_rows
+from diffpo_jax.analysis.summary import METRIC, dial_of, frontier_rows, metrics_of
 from diffpo_jax.report.curves import plot_learning_curves
 from diffpo_jax.report.outcomes import plot_by_difficulty, plot_frontier
 from diffpo_jax.report.tables import csv_text
@@ -48,7 +48,9 @@ def frontier_csv(summary: Mapping[str, Any]) -> str:
     """Returns the points of both frontiers as CSV with a header.
 
     Columns: model, gamma (nats; under another commit rule, its dial), accuracy (share), nfe (calls
-    per sequence), tokens_per_call, forced (share of sequences that reached the cap on calls).
+    per sequence), tokens_per_call, forced (share of sequences that reached the cap on calls), and
+    the means of the user's metrics.
     """
     dials = dict.fromkeys(dial_of(summary, model) for model in ("base", "trained"))
-    return csv_text(("model", *dials, *_COLUMNS), frontier_rows(summary))
+    metrics = [METRIC + name for name in metrics_of(summary)]
+    return csv_text(("model", *dials, *_COLUMNS, *metrics), frontier_rows(summary))

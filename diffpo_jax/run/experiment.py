@@ -5,6 +5,7 @@ run is not touched any more: see `again`.
 """
 
 import contextlib
+import dataclasses
 import pathlib
 from typing import Any
 
@@ -58,6 +59,7 @@ def run(
         if summary is not None:
             return again.go_on(workdir, config, summary)
         run_setup = setup.prepare(config, workdir)
+        config = dataclasses.replace(config, tokenizer=run_setup.config.tokenizer)
         inputs.check(workdir, run_setup.inputs)
         if hosts.is_first():
             say(outline.describe(run_setup, base_only=base_only))

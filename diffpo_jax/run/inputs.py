@@ -1,8 +1,9 @@
 """Digests of what a run reads, and the check that it reads the same when it is resumed.
 
 Examples are compared as the model and the grader get them, whether they are generated or come from
-files, directories or the hub; tokenizers by their tokens; published weights by a part of every
-file; and the base model of another run by all its numbers.
+files, directories or the hub; functions of the user's by the files that define them; tokenizers by
+their tokens; published weights by a part of every file; and the base model of another run by all
+its numbers.
 """
 
 import hashlib
@@ -17,12 +18,16 @@ from diffpo_jax.distributed import hosts, sharding
 from diffpo_jax.models import huggingface
 from diffpo_jax.system.errors import UserError
 from diffpo_jax.system.progress import say
+from diffpo_jax.tasks import functions
 from diffpo_jax.tasks.generated import Generated
+from diffpo_jax.tasks.jsonl import Jsonl
+from diffpo_jax.tasks.own_reward import unwrap
 from diffpo_jax.tasks.task import SPLITS, Example, Task
 from diffpo_jax.workdir import checkpoints, inputs, layout
 from diffpo_jax.workdir.inputs import Input
 
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
+REWARD, GRADER = "reward", "grader"
 DEMONSTRATIONS, TOKENIZER, WEIGHTS, BASE = "demonstrations", "tokenizer", "weights", "base"
 
 # Tokenizers of equal tokens are told apart by how they divide this.
@@ -59,11 +64,24 @@ def of_examples(config: Config, task: Task, digests: Mapping[str, Digest]) -> di
     train = f"config.task.train_file={own.train_file}" if own.train_file else generated
     fields = {
         TRAIN: train,
-        VALIDATION: generated if isinstance(task, Generated) else train,
+        VALIDATION: generated if isinstance(unwrap(task), Generated) else train,
         TEST: f"config.task.test_file={own.test_file}" if own.test_file else generated,
     }
     words = {TRAIN: "training", VALIDATION: "validation", TEST: "test"}
     return {name: digests[name].as_input(fields[name], f"{words[name]} examples") for name in words}
+
+
+def of_functions(config: Config) -> dict[str, Input]:
+    """The inputs of the functions of the user's that grade: the files that define them."""
+    own, found = config.task, {}
+    specs = {REWARD: ("config.task.reward", own.reward)}
+    if own.name == Jsonl.name:
+        specs[GRADER] = ("config.task.jsonl.grader", own.jsonl.grader)
+    for name, (field, spec) in specs.items():
+        if functions.is_function(spec):
+            file, sha256 = functions.source(spec, field)
+            found[name] = Input(f"{field}={spec}", f"lines of {file}", sha256)
+    return found
 
 
 def of_demonstrations(config: Config, examples: Iterable[Example]) -> dict[str, Input]:
@@ -148,9 +166,9 @@ def _compare(workdir: layout.Workdir, new: Mapping[str, Input]) -> None:
         unknown = [value.what for name, value in new.items() if name not in old]
         if unknown:
             say(
-                f"note: {workdir.root} was begun by an older version, so that it cannot be checked "
-                f"whether its {', '.join(unknown)} have changed; {workdir.inputs.name} records "
-                "them now."
+                f"note: {workdir.inputs} does not record the run's {', '.join(unknown)}, as if it "
+                "was begun by an older version, so that it cannot be checked whether they have "
+                "changed; it records them now."
             )
     if old != (old | new):
         inputs.write(workdir.inputs, old | new)
@@ -164,6 +182,11 @@ def _refuse(differences: Mapping[str, str]) -> None:
         hint = (
             "To go on, put the old ones back, or give the new ones another name in "
             "config.task.test_file."
+        )
+    if differences.keys() <= {REWARD, GRADER}:
+        hint = (
+            f"To go on, put the old ones back, or delete {' and '.join(differences)} from "
+            "inputs.json in the workdir, and what follows is trained with the new ones."
         )
     raise UserError(f"{'; '.join(differences.values())}. {hint}")
 

@@ -7,12 +7,14 @@ from typing import Any
 
 from diffpo_jax.config import DIALS, Config, values
 from diffpo_jax.evaluation import evaluator, grading, threshold_choice
+from diffpo_jax.evaluation.grading import METRIC
 from diffpo_jax.models import huggingface
 from diffpo_jax.run import base_model, inputs
 from diffpo_jax.run import setup as run_setup
 from diffpo_jax.system import files
 from diffpo_jax.system.errors import UserError
 from diffpo_jax.system.progress import Progress, say
+from diffpo_jax.tasks import functions
 from diffpo_jax.workdir import checkpoints, layout, provenance
 from diffpo_jax.workdir import inputs as stored
 
@@ -63,6 +65,10 @@ def score(config: Config, out: str, *, run: str = "", which: str = "trained") ->
     test = setup.inputs[inputs.TEST]
     asked = {"model": model, "test_file": config.task.test_file or "", "test_sha256": test.sha256}
     asked |= values.former_values(config.evaluation)
+    asked["functions"] = {
+        spec: functions.source(spec, "config.evaluation.metrics")[1]
+        for spec in config.evaluation.metrics
+    }
     asked = json.loads(json.dumps(asked))
     if run:
         _compare_with_run(config, setup, run_config, run)
@@ -112,7 +118,8 @@ def _is_current(path: pathlib.Path, asked: dict[str, Any]) -> bool:
     """Whether a point has been evaluated as is asked."""
     if not path.exists():
         return False
-    before = json.loads(path.read_text())["asked"]
+    # Older versions knew no metrics.
+    before = {"metrics": [], "functions": {}} | json.loads(path.read_text())["asked"]
     now = asked["test_sha256"]
     former = before.setdefault("test_sha256", now)  # older versions did not record it
     if before != asked | {"test_sha256": former}:
@@ -147,7 +154,10 @@ def table(result: dict[str, Any]) -> str:
     lines = [f"{result['task']}, {result['prompts']} prompts, protocol {result['protocol']}"]
     for point in result["points"]:
         dial = LEARNED if point["learned"] else f"{point[name]:g}"
-        scores = ", ".join(f"{key} {100 * value:.1f} %" for key, value in point["scores"].items())
+        scores = ", ".join(
+            [f"{key} {100 * value:.1f} %" for key, value in point["scores"].items()]
+            + [f"{key} {value:.3g}" for key, value in point.items() if key.startswith(METRIC)]
+        )
         lines.append(
             f"  {name} {dial:>8}  {100 * point['accuracy']:5.1f} % in {point['nfe']:6.2f} calls, "
             f"{point['tokens_per_call']:.2f} tokens a call" + (f"; {scores}" if scores else "")

@@ -1,6 +1,7 @@
 """What every stage of a run uses: data, mesh, tokenizer, network, evaluator and metrics writer."""
 
 import dataclasses
+import itertools
 import json
 import os
 import pathlib
@@ -25,6 +26,7 @@ from diffpo_jax.system import files
 from diffpo_jax.system.errors import UserError
 from diffpo_jax.system.progress import say
 from diffpo_jax.tasks.datasets import demonstrations
+from diffpo_jax.tasks.own_reward import OwnReward
 from diffpo_jax.tasks.task import SPLITS, Example, Task
 from diffpo_jax.workdir import layout, metrics, provenance, trackers
 from diffpo_jax.workdir.inputs import Input
@@ -58,9 +60,12 @@ def prepare(config: Config, workdir: layout.Workdir) -> Setup:
     """
     mesh = mesh_lib.make_mesh(config.mesh)
     task = make_task(config, workdir)
+    config = with_alphabet(config, task)
     tokenizer = tokenizers.make_tokenizer(config.tokenizer)
     config = with_sizes(config, tokenizer, mesh)
     digests = check_examples(config, task, tokenizer)
+    if isinstance(task, OwnReward):
+        task.try_out()
     shown = sft_examples(config, task, tokenizer)
     policy = make_policy(config, tokenizer, mesh)
     return Setup(
@@ -75,6 +80,7 @@ def prepare(config: Config, workdir: layout.Workdir) -> Setup:
         evaluator=_make_evaluator(config, config.decoder, policy, task, tokenizer, mesh),
         inputs=inputs.of_examples(config, task, digests)
         | inputs.of_demonstrations(config, shown)
+        | inputs.of_functions(config)
         | inputs.of_tokenizer(config, tokenizer)
         | inputs.of_weights(config),
         parameters=sharding.leaves(trained.shapes(policy, mesh, config.model.quantized), mesh),
@@ -98,7 +104,8 @@ def make_task(config: Config, workdir: layout.Workdir) -> Task:
     """The task of a run.  Raises `UserError` for its settings and files."""
     data_dir = pathlib.Path(config.task.data_dir) if config.task.data_dir else workdir.data
     # The first process writes a generated data set; the others wait and read it.
-    return hosts.in_turn(lambda: tasks.make_task(config.task, data_dir))
+    metrics = config.evaluation.metrics
+    return hosts.in_turn(lambda: tasks.make_task(config.task, data_dir, metrics))
 
 
 def base_evaluator(setup: Setup) -> evaluator.Evaluator:
@@ -154,6 +161,20 @@ def with_weights(config: Config) -> Config:
     config = dataclasses.replace(config, model=huggingface.adopt_sizes(config.model))
     check.check(config)
     return config
+
+
+def with_alphabet(config: Config, task: Task) -> Config:
+    """A configuration with the characters of the training examples in place of an alphabet None.
+
+    Examples for evaluation count as well, but not those of a test file, which may change.
+    """
+    own = config.tokenizer
+    if own.name != "char" or own.alphabet is not None:
+        return config
+    splits = [split for split in SPLITS if split != "test" or not config.task.test_file]
+    examples = itertools.chain.from_iterable(map(task.examples, splits))
+    own = dataclasses.replace(own, alphabet=tokenizers.alphabet_of(examples))
+    return dataclasses.replace(config, tokenizer=own)
 
 
 def with_sizes(config: Config, tokenizer: Any, mesh: Mesh) -> Config:

@@ -1,13 +1,17 @@
 """The tasks by name (`config.task.name`).  A new task is one more line in `TASKS`."""
 
+import dataclasses
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from diffpo_jax.config import TaskConfig
 from diffpo_jax.system.errors import UserError
+from diffpo_jax.tasks import functions
 from diffpo_jax.tasks.countdown import Countdown
 from diffpo_jax.tasks.gsm8k import Gsm8k
+from diffpo_jax.tasks.jsonl import Jsonl
 from diffpo_jax.tasks.math500 import Math500
+from diffpo_jax.tasks.own_reward import OwnReward
 from diffpo_jax.tasks.sudoku import Sudoku
 from diffpo_jax.tasks.task import Task
 
@@ -16,19 +20,30 @@ TASKS: dict[str, Callable[[TaskConfig, pathlib.Path], Task]] = {
     "countdown": Countdown,
     "gsm8k": Gsm8k,
     "math500": Math500,
+    "jsonl": Jsonl,
 }
 
 
-def make_task(config: TaskConfig, data_dir: pathlib.Path) -> Task:
+def make_task(
+    config: TaskConfig, data_dir: pathlib.Path, metrics: Sequence[str] = ()
+) -> Task | OwnReward:
     """Makes the task that `config.name` names.
 
-    Raises `UserError` if there is no such task, or if it refuses its settings or files.
+    Raises `UserError` if there is no such task, if it refuses its settings or files, or if a
+    function of the user's cannot be imported.
 
     Args:
       data_dir: the directory of generated data.
+      metrics: functions of the user's, `config.evaluation.metrics`.
     """
     if config.name not in TASKS:
         raise UserError(
             f"config.task.name={config.name!r} is unknown; use one of: {', '.join(TASKS)}."
         )
-    return TASKS[config.name](config, data_dir)
+    own, limits = None, {"limit_s": config.grader_seconds, "processes": config.grader_processes}
+    if functions.is_function(config.reward):
+        own = functions.Function(config.reward, "config.task.reward", **limits)
+        config = dataclasses.replace(config, reward=None)
+    others = [functions.Function(x, "config.evaluation.metrics", **limits) for x in metrics]
+    task = TASKS[config.name](config, data_dir)
+    return OwnReward(task, own, others) if own or others else task

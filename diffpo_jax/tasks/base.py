@@ -1,8 +1,9 @@
-"""The part that all four tasks share: a protocol, a reward to train on, prompts, and grading."""
+"""The part that all tasks here share: a protocol, a reward to train on, prompts, and grading."""
 
 from collections.abc import Mapping, Sequence
 
 from diffpo_jax.config import TaskConfig
+from diffpo_jax.system.errors import UserError
 from diffpo_jax.tasks.answers import extract, special_tokens
 from diffpo_jax.tasks.protocol import Protocol, Verdict
 from diffpo_jax.tasks.task import Example, OneByOne, Reward, choose_reward
@@ -25,7 +26,12 @@ class BaseTask(OneByOne):
     FIELDS: Sequence[str] = ("question",)
 
     def __init__(self, config: TaskConfig):
-        """Raises `UserError` on an unknown reward, or a template that cannot be filled."""
+        """Raises `UserError` on an unknown protocol or reward, or a faulty template."""
+        if config.protocol not in self.PROTOCOLS:
+            raise UserError(
+                f"config.task.protocol={config.protocol!r} is unknown for the task {self.name}; "
+                f"use one of: {', '.join(self.PROTOCOLS)}."
+            )
         self._config = config
         self._protocol = self.PROTOCOLS[config.protocol]
         self._reward = choose_reward(config.reward, tuple(self.REWARDS), self._protocol.reward)

@@ -13,7 +13,6 @@ Protocol "default" counts an answer as right if it earns `correct`.  "d1" trains
 counts as right what d1's evaluation does.
 """
 
-from collections.abc import Mapping
 from typing import Any
 
 from diffpo_jax.system.errors import UserError
@@ -69,5 +68,5 @@ class Gsm8k(Published):
             )
         return number
 
-    def _meta(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        return {"calculations": values["answer"].count("<<")}
+    def _meta(self, row: hub.Row) -> dict[str, Any]:
+        return {"calculations": row.values["answer"].count("<<")}

@@ -16,7 +16,7 @@ counts as right what d1's evaluation does, which compares strings.
 
 import pathlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from diffpo_jax.config import TaskConfig
@@ -99,6 +99,6 @@ class Math500(Published):
             )
         return gold
 
-    def _meta(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        level = re.search("[0-9]", str(values.get("level", "")))
+    def _meta(self, row: hub.Row) -> dict[str, Any]:
+        level = re.search("[0-9]", str(row.values.get("level", "")))
         return {"level": int(level[0]) if level else 0}

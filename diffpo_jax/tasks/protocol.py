@@ -1,7 +1,7 @@
 """Protocols: which rules decide the verdicts of a task, its own or those published with d1.
 
-Each task has two records of type `Protocol`, "default" and "d1", and uses the one that
-`config.task.protocol` names.
+Each task has two records of type `Protocol`, "default" and "d1", or only the first.  It uses the
+one that `config.task.protocol` names.
 """
 
 from collections.abc import Callable, Sequence
@@ -53,6 +53,11 @@ def both(d1: Protocol, reward: str) -> dict[str, Protocol]:
     """The protocols by name: d1's, and one that keeps the task's own verdicts and `reward`."""
     own = d1._replace(reward=reward, verdict=keep_own, reads_special_tokens=False)
     return {"default": own, "d1": d1}
+
+
+def only_own(reward: str) -> dict[str, Protocol]:
+    """The only protocol of a task that d1 does not have, "default": the task's own verdicts."""
+    return {"default": Protocol(reward, lambda *_: {}, keep_own, lambda *_: {})}
 
 
 def keep_own(example: Example, completion: str, own: Verdict) -> Verdict:

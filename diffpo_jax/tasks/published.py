@@ -3,7 +3,7 @@
 import abc
 import hashlib
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from diffpo_jax.config import TaskConfig
@@ -15,7 +15,7 @@ from diffpo_jax.tasks.task import SPLITS, Example, Examples
 _ORDER = "held out"  # prefix of the questions whose hashes order the validation rows
 
 
-class _Row(NamedTuple):
+class Row(NamedTuple):
     """A row, and an id that it keeps in every split: "gsm8k/train/17-1a2b3c4d"."""
 
     id: str
@@ -41,7 +41,7 @@ class Published(BaseTask, abc.ABC):
         super().__init__(config)
         train, test = config.train_file or self.TRAIN, config.test_file or self.TEST
         self._sources = {"train": train, "test": test}
-        self._rows: dict[str, list[_Row]] = {}
+        self._rows: dict[str, list[Row]] = {}
         self._examples: dict[str, Examples] = {}
 
     def examples(self, split: str) -> Sequence[Example]:
@@ -69,26 +69,28 @@ class Published(BaseTask, abc.ABC):
         """The gold answer of a row, as the row writes it.  Raises `UserError` if it has none."""
 
     @abc.abstractmethod
-    def _meta(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """The entries of `Example.meta`, beside the answer, by the values of a row."""
+    def _meta(self, row: hub.Row) -> dict[str, Any]:
+        """The entries of `Example.meta` beside the answer.  Raises `UserError` on a faulty row."""
 
-    def _example(self, row: _Row, gold: str) -> Example:
+    def _example(self, row: Row, gold: str) -> Example:
         return self._wording.example(
             id=row.id,
             fields={"question": row.question},
             answer=gold,
-            meta={"answer": gold, **self._meta(row.row.values)},
+            meta={"answer": gold, **self._meta(row.row)},
         )
 
-    def _read(self, split: str) -> list[_Row]:
+    def _read(self, split: str) -> list[Row]:
         if split not in SPLITS:
             raise ValueError(f"split {split!r} must be one of {SPLITS}")
         if split not in self._rows:
-            rows = self._read_file("test" if split == "test" else "train")
-            self._rows |= {"test": rows} if split == "test" else self._hold_out(rows)
+            if split == "test" and self._sources["test"]:
+                self._rows["test"] = self._read_file("test")
+            else:
+                self._rows |= self._hold_out(self._read_file("train"))
         return self._rows[split]
 
-    def _hold_out(self, rows: list[_Row]) -> dict[str, list[_Row]]:
+    def _hold_out(self, rows: list[Row]) -> dict[str, list[Row]]:
         """Divides the rows of the training file into "train" and "validation"."""
         count = self._config.validation_examples
         if count >= len(rows):
@@ -96,19 +98,36 @@ class Published(BaseTask, abc.ABC):
                 f"config.task.validation_examples={count} leaves nothing to train on: "
                 f"{self._sources['train']} has {len(rows)} rows."
             )
-        order = sorted(rows, key=lambda row: _digest(f"{_ORDER}/{row.question}"))
+        order = sorted(rows, key=lambda row: held_out_order(row.question))
         last = {row.id for row in order[len(order) - count :]}
         return {
             "train": [row for row in rows if row.id not in last],
             "validation": [row for row in rows if row.id in last],
         }
 
-    def _read_file(self, split: str) -> list[_Row]:
+    def _read_file(self, split: str) -> list[Row]:
         field = f"config.task.{split}_file"
         rows = hub.load(self._sources[split], field, split=split, columns=self.COLUMNS)
-        questions = [row.values[self.COLUMNS[0]] for row in rows]
-        names = [f"{self.name}/{split}/{i}-{_digest(q)[:8]}" for i, q in enumerate(questions)]
-        return [_Row(*row) for row in zip(names, questions, rows)]
+        result = []
+        for position, row in enumerate(rows):
+            question = self._question(row)
+            name = f"{self.name}/{split}/{self._row_name(position, question, row)}"
+            result.append(Row(name, question, row))
+        return result
+
+    def _question(self, row: hub.Row) -> str:
+        """The question of a row."""
+        return row.values[self.COLUMNS[0]]
+
+    def _row_name(self, position: int, question: str, row: hub.Row) -> str:
+        """The last part of the id of a row, which no other row of the file has."""
+        del row
+        return f"{position}-{_digest(question)[:8]}"
+
+
+def held_out_order(question: str) -> str:
+    """What questions are ordered by when some are held out: the same everywhere."""
+    return _digest(f"{_ORDER}/{question}")
 
 
 def _digest(text: str) -> str:

@@ -67,6 +67,7 @@ class Reward(NamedTuple):
       correct: whether the completion counts as right in accuracies, by the protocol's evaluation.
       parsed: whether an answer could be read from the completion.
       answer: the answer that was read, for people, or None.
+      metrics: further numbers by name that evaluations report (`config.evaluation.metrics`).
     """
 
     total: float
@@ -74,6 +75,7 @@ class Reward(NamedTuple):
     correct: bool
     parsed: bool
     answer: str | None = None
+    metrics: Mapping[str, float] = {}
 
 
 class OneByOne:
@@ -138,6 +140,7 @@ def choose_reward(reward: str | None, rewards: Sequence[str], default: str) -> s
     reward = default if reward is None else reward
     if reward not in rewards:
         raise UserError(
-            f"config.task.reward={reward!r} is unknown; use one of: {', '.join(rewards)}."
+            f"config.task.reward={reward!r} is unknown; use one of: {', '.join(rewards)}; or a "
+            "function of your own, package.module:function."
         )
     return reward

@@ -30,6 +30,13 @@ def test_the_templates_of_s1k_are_filled(tmp_path):
     assert examples[0].chat and not examples[0].prefill
 
 
+def test_numbers_are_written_as_they_are(tmp_path):
+    rows = [{"question": 7, "n": n} for n in (3, 0.5, 2.0, 0.1 + 0.2, -1e20)]
+    examples = read(tmp_path, *rows, answer="{n}")
+    assert examples[0].prompt == "7"
+    assert [e.target for e in examples] == ["3", "0.5", "2", "0.3", "-1e+20"]
+
+
 def test_a_column_may_be_named_like_a_list_entry(tmp_path):
     assert read(tmp_path, {"question": "q", "a[0]": "it"}, answer="{a[0]}")[0].target == "it"
 
@@ -40,8 +47,8 @@ def test_a_column_may_be_named_like_a_list_entry(tmp_path):
         ({}, "{thought}", r"rows.jsonl: line 1 has no column 'thought'. Its columns: question, "),
         ({}, "{thinking_trajectories[2]}", "column 'thinking_trajectories' has no entry 2"),
         ({}, "{attempt[0]}", "column 'attempt' has no entry 0"),
-        ({}, "{n}", "'n' must be text; it is 3"),
-        ({}, "{thinking_trajectories}", r"must be text; it is \['One"),
+        ({"n": True}, "{n}", "'n' must be text or a number; it is True"),
+        ({}, "{thinking_trajectories}", r"must be text or a number; it is \['One"),
         ({"attempt": "  "}, "{attempt}", "gives an empty answer"),
         ({}, "always the same", "demonstrations.answer must name a column"),
         ({}, "{attempt!r}", r"config.pretrain.demonstrations.answer: \{attempt!r\} is not a field"),

@@ -1,0 +1,44 @@
+"""DiFFPO on rows of your own: no code, or a grader and a reward of your own.
+
+    python -m diffpo_jax.main --config=configs/jsonl.py --workdir=runs/mine \
+        --config.task.train_file=mine.jsonl --config.task.jsonl.grader=number
+
+Each row has a question and an answer; config.task.jsonl names their columns and the grader.
+docs/tasks.md goes through an example.  The alphabet is that of the rows.
+
+Hardware: one of two CPU cores (AMD EPYC), the other in use.
+Time: 5 minutes for the 4,500 training rows of docs/tasks.md.
+Score: docs/tasks.md has that of its example.
+
+Presets, as in --config=configs/jsonl.py:smoke ; several are separated by commas: smoke,d1
+  default   a character model that is trained from scratch, for short questions and answers
+  smoke     the same stages at a tiny size, to try things out; its numbers mean nothing
+  study     a run of at most about five minutes on a core, after the base model; for studies
+  llada_8b  LLaDA-8B-Instruct with published settings; needs accelerators, see docs/plan.md
+  dream_7b  the same for Dream-v0-Instruct-7B
+With any: lora, s1k, d1, dream, d2, gspo, justgrpo, prompt, paper, state; see
+diffpo_jax/config/presets.py.
+"""
+
+import ml_collections
+
+from diffpo_jax.config import Config, convert, presets
+
+
+def get_config(preset: str = "default") -> ml_collections.ConfigDict:
+    """Returns the configuration of a preset."""
+    config = convert.as_config_dict(Config())
+    config.task.name = "jsonl"
+    config.tokenizer.alphabet = None
+    # Short questions and answers; a longer one is refused with its length.
+    config.sampler.prompt_length = config.sampler.length = config.sampler.block_length = 16
+    config.sampler.steps = 16
+    config.sampler.stop_at_end = True
+    config.model.positions = config.sampler.prompt_length + config.sampler.length
+    config.pretrain.steps, config.pretrain.decay = 480, "linear"
+    presets.joint_by_state(config)
+    config.rl.steps = 60
+    return presets.apply(config, preset, SIZES, "configs/jsonl.py")
+
+
+SIZES = presets.any_task()
