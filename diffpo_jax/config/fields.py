@@ -115,13 +115,13 @@ class JsonlConfig:
     # Column of the questions, or a template with columns such as {title}: {text}; or @FILE
     question: str = "question"
     answer: str = "answer"  # Column of the right answers, or a template like that of questions
-    id: OptionalText = None  # Column that names the rows. None: they are numbered
+    id: str | None = None  # Column that names the rows. None: they are numbered
     # Column of numbers that grow with the difficulty. None: all rows are alike
-    difficulty: OptionalText = None
+    difficulty: str | None = None
     # What is right: exact, number, math, choice, regex, or a function package.module:function; see
     # diffpo_jax/tasks/graders.py
     grader: str = "exact"
-    regex: OptionalText = None  # Pattern of the grader "regex", whose first group is the answer
+    regex: str | None = None  # Pattern of the grader "regex", whose first group is the answer
     # Share of train_file's questions held out for validation, and without a test_file again as many
     # for the test
     held_out: Annotated[float, Bound("above 0 and below 0.5", lambda x: 0 < x < 0.5)] = 0.1

@@ -110,7 +110,7 @@ class Jsonl(Published):
             raise UserError(
                 f"config.task.train_file={self._sources['train']} has {len(questions)} different "
                 f"questions: with {count} held out for {' and '.join(parts)} each, none is left "
-                f"to train on. Give more rows, or lower {WHERE}.held_out={share:g}."
+                "to train on. Give more rows."
             )
         split = dict.fromkeys(questions, "train")
         for i, part in enumerate(parts):
