@@ -163,12 +163,14 @@ def _compare(workdir: layout.Workdir, new: Mapping[str, Input]) -> None:
     # Before its first checkpoint a run starts over, and mixes nothing.
     if any(checkpoints.latest_step(path) is not None for path in (workdir.base, workdir.rl)):
         _refuse(inputs.differences(old, new))
-        unknown = [value.what for name, value in new.items() if name not in old]
+        # Functions are as old as their record, which a user may delete to go on with others.
+        known = {*old, REWARD, GRADER}
+        unknown = [value.what for name, value in new.items() if name not in known]
         if unknown:
             say(
-                f"note: {workdir.inputs} does not record the run's {', '.join(unknown)}, as if it "
-                "was begun by an older version, so that it cannot be checked whether they have "
-                "changed; it records them now."
+                f"note: {workdir.root} was begun by an older version, so that it cannot be checked "
+                f"whether its {', '.join(unknown)} have changed; {workdir.inputs.name} records "
+                "them now."
             )
     if old != (old | new):
         inputs.write(workdir.inputs, old | new)

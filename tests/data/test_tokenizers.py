@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from diffpo_jax.config import TokenizerConfig
 from diffpo_jax.data import tokenizers
 from diffpo_jax.system.errors import UserError
+from diffpo_jax.tasks.task import Example
 
 
 @pytest.fixture(scope="module")
@@ -73,6 +74,22 @@ def test_unknown_characters_are_named(digits, character):
     assert f"no token for the character {character!r} in example 7" in str(error.value)
     with pytest.raises(UserError, match="in the text"):
         encode(digits, character)
+
+
+def test_all_unknown_characters_are_named_in_one_line(digits):
+    names = ["the prompt", "example 7", "example 8"]
+    with pytest.raises(
+        UserError, match="characters 'x', 'y', 'é' in example 7 and others"
+    ) as error:
+        tokenizers.encode_all(digits, ["01", "1y2", "éxy"], names)
+    assert "\n" not in str(error.value)
+
+
+def test_the_alphabet_of_examples_has_every_character_once():
+    examples = [Example("1", "2+1?", "3", prefill="="), Example("2", "2\n", "é")]
+    assert tokenizers.alphabet_of(examples) == "\n+123=?é"
+    with pytest.raises(UserError, match=r"alphabet=None means the characters of the training"):
+        tokenizers.make_tokenizer(TokenizerConfig(alphabet=None))
 
 
 def test_an_unknown_token_is_never_used_silently(digits):

@@ -240,6 +240,31 @@ def test_a_run_of_an_older_version_is_recorded_with_one_line(tmp_path, capsys):
         inputs.check(workdir, {"train": TRAIN._replace(sha256="cc")})
 
 
+def test_changed_functions_are_refused_until_their_record_is_deleted(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    file = tmp_path / "rewards_of_a_run.py"
+    file.write_text("def brief(example, completion): return 1 / (1 + len(completion))\n")
+    config, workdir = least(**{"task.reward": "rewards_of_a_run:brief"}), begun(tmp_path / "run")
+    first = inputs.of_functions(config)
+    assert list(first) == ["reward"]  # the task has no function as its grader
+    inputs.check(workdir, first)
+    file.write_text("def brief(example, completion): return -len(completion)\n")
+    with pytest.raises(UserError) as error:
+        inputs.check(workdir, inputs.of_functions(config))
+    assert str(error.value) == (
+        "config.task.reward=rewards_of_a_run:brief: the lines of rewards_of_a_run.py are not those "
+        "with which the run began. To go on, put the old ones back, or delete reward from "
+        "inputs.json in the workdir, and what follows is trained with the new ones."
+    )
+    workdir.inputs.write_text("{}")
+    inputs.check(workdir, inputs.of_functions(config))
+    assert not capsys.readouterr().err
+    assert stored.read(workdir.inputs)["reward"] != first["reward"]
+    own = {"task.name": "jsonl", "task.jsonl.grader": "rewards_of_a_run:brief"}
+    assert list(inputs.of_functions(least(**own))) == ["grader"]
+
+
 def test_processes_that_read_something_else_are_refused(tmp_path, monkeypatch):
     other = {"train": list(TRAIN._replace(sha256="cc"))}
     monkeypatch.setattr(inputs.hosts, "gather", lambda mine: [mine, other])
