@@ -20,7 +20,7 @@ from absl import flags
 
 from diffpo_jax import tasks
 from diffpo_jax.analysis import bootstrap
-from diffpo_jax.config import PromptConfig, TaskConfig, command
+from diffpo_jax.config import JsonlConfig, PromptConfig, TaskConfig, command
 from diffpo_jax.config.fields import AnswerFormat, ProtocolName
 from diffpo_jax.system import files
 from diffpo_jax.system.errors import UserError
@@ -29,7 +29,9 @@ from diffpo_jax.tasks.datasets.generations import Generation
 from diffpo_jax.tasks.task import Reward
 
 _FILE = flags.DEFINE_multi_string("file", [], "A file of completions; may be repeated.")
-_TASK = flags.DEFINE_enum("task", None, list(tasks.TASKS), "The task of the completions.")
+_TASK = flags.DEFINE_string("task", None, "The task of the completions, as config.task.name.")
+_GRADER = flags.DEFINE_string("grader", "exact", "Grader of the task jsonl.")
+_REGEX = flags.DEFINE_string("regex", None, "Pattern of its grader regex.")
 _PROTOCOL = flags.DEFINE_enum(
     "protocol", "default", typing.get_args(ProtocolName), "Whose rules decide the verdicts."
 )
@@ -45,10 +47,14 @@ def main(argv: Sequence[str]) -> None:
     if pathlib.Path(out).resolve() in [pathlib.Path(f).resolve() for f in _FILE.value]:
         raise UserError(f"--out={out} would overwrite a file of completions.")
     files.check_target(out, "--out")
-    records = [g for path in _FILE.value for g in generations.read(path, _TASK.value)]
-    prompt = PromptConfig(answer=_ANSWER.value)
-    config = TaskConfig(name=_TASK.value, protocol=_PROTOCOL.value, prompt=prompt)
+    config = TaskConfig(
+        name=_TASK.value,
+        protocol=_PROTOCOL.value,
+        prompt=PromptConfig(answer=_ANSWER.value),
+        jsonl=JsonlConfig(grader=_GRADER.value, regex=_REGEX.value),
+    )
     task = tasks.make_task(config, pathlib.Path())
+    records = [g for path in _FILE.value for g in generations.read(path, _TASK.value)]
     examples, completions = [g.example for g in records], [g.completion for g in records]
     rewards = task.rewards(examples, completions)
     scores = task.scores(examples, completions)

@@ -171,14 +171,13 @@ def _format_names() -> str:
 
 
 def _format_file(path: pathlib.Path, name: str) -> list[str]:
-    module = convert.load_module(path)
-    plain = module.get_config().to_dict()
+    plain = convert.dict_from_file(str(path)).to_dict()
     start = StudyConfig() if "run" in plain else Config()
     rows = [("`default`", _join(changes(plain, convert.as_config_dict(start).to_dict())))]
-    sizes = getattr(module, "SIZES", {})
+    sizes = getattr(convert.load_module(path), "SIZES", {})
     # The presets of a study are those of its run.
     for preset in [*sizes, *presets.ALGORITHMS] if sizes else []:
-        changed = module.get_config(preset).to_dict()
+        changed = convert.dict_from_file(f"{path}:{preset}").to_dict()
         rows.append((_code(preset), _join(changes(changed, plain))))
     return [f"### {name}\n", _table(("Preset", "What it changes"), rows)]
 
@@ -207,4 +206,8 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 if __name__ == "__main__":
     root = pathlib.Path(__file__).parents[1]
     os.chdir(root)
-    (root / "docs/config.md").write_text(page(root / "configs"), encoding="utf-8")
+    try:
+        text = page(root / "configs")
+    except UserError as fault:
+        sys.exit(f"error: {fault}")
+    (root / "docs/config.md").write_text(text, encoding="utf-8")

@@ -85,3 +85,35 @@ def test_choices_and_bounds_are_in_the_type_column():
     assert "| `clip` | ppo or unconditional | `'ppo'` |" in text
     assert "| `slots` | int (above 0), auto or None | `'auto'` |" in text
     assert "| `gammas` | list of float (finite and at least 0) (non-empty) |" in text
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        ("", "configs/mine.py: AttributeError: .*has no attribute 'get_config'"),
+        ("def get_config(): {}['reverse']", "mine.py, line 1: KeyError: 'reverse'"),
+        ("import nothing_like_it", "mine.py, line 1: ModuleNotFoundError: No module named 'noth"),
+    ],
+)
+def test_a_config_file_that_fails_is_named_in_one_line(tmp_path, code, message):
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs/mine.py").write_text(code)
+    with pytest.raises(UserError, match=message) as caught:
+        config_page.page(tmp_path / "configs")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_new_config_file_is_on_the_page(tmp_path):
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs/mine.py").write_text(
+        "from diffpo_jax.config import Config, convert, presets\n"
+        "SIZES = presets.any_task()\n"
+        "def get_config(preset='default'):\n"
+        "    config = convert.as_config_dict(Config())\n"
+        "    config.task.name = 'mine:Reverse'\n"
+        "    return presets.apply(config, preset, SIZES, 'mine.py')\n"
+    )
+    own = config_page.page(tmp_path / "configs").partition("### configs/mine.py")[2]
+    assert "| `default` | `task.name='mine:Reverse'` |" in own
+    for preset in ("smoke", "study", "llada_8b", "dream_7b", "lora", "d1", "gspo"):
+        assert f"| `{preset}` |" in own

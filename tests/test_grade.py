@@ -105,7 +105,7 @@ def test_a_wrong_way_of_marking_is_suspected_if_no_answer_is_found(tmp_path):
     ("words", "message"),
     [
         (["--file=a"], "--task is missing. Example: python -m diffpo_jax.grade --file="),
-        (["--file=a", "--task=chess"], "value should be one of <sudoku"),
+        (["--file=a", "--task=chess"], "config.task.name='chess' is unknown; use one of: sudoku, "),
         (["--file=/nowhere/a", "--task=gsm8k"], "--file=/nowhere/a cannot be read"),
     ],
 )
@@ -191,6 +191,17 @@ def test_files_of_d1_are_graded(tmp_path, graded, task, protocol, question, trut
     assert verdicts[0]["id"] == verdicts[1]["id"] != verdicts[2]["id"]
     assert verdicts[2]["place"] == f"{two}: generation 2"
     assert "completions            3 of 2 problems" in printed
+
+
+def test_samples_of_own_rows_are_graded_by_a_grader(tmp_path, graded):
+    path = write(tmp_path / "a.jsonl", sample("18.0"), sample("B", "b"))
+    for grader, right in (("exact", 0), ("number", 1), ("choice", 1)):
+        with flagsaver.flagsaver(grader=grader):
+            verdicts, _ = graded(path, task="jsonl", answer="text")
+        assert sum(v["correct"] for v in verdicts) == right
+    whole = write_d1(tmp_path / "0.json", ("?", "18", 18))
+    with pytest.raises(UserError, match="d1's form, which does not exist for task 'jsonl'"):
+        graded(whole, task="jsonl")
 
 
 def test_samples_of_sudoku_are_graded(tmp_path, graded):

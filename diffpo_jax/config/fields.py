@@ -139,7 +139,7 @@ class PromptConfig:
 
 @dataclasses.dataclass(frozen=True)
 class TaskConfig:
-    name: str = "sudoku"  # A key of diffpo_jax.tasks.TASKS
+    name: str = "sudoku"  # A key of diffpo_jax.tasks.TASKS, or a class package.module:Class
     protocol: ProtocolName = "default"  # Grading rules: our own, or those of d1 with their quirks
     # Reward to train on: the name of one of the task's, or a function package.module:function; see
     # docs/tasks.md. None: the protocol's

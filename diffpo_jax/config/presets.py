@@ -59,6 +59,7 @@ def smoke(config: ConfigDict) -> None:
     config.rl.steps, config.rl.prompts, config.rl.inner_updates = 8, 8, 2
     config.pretrain.decay = config.rl.optimizer.decay = "none"
     config.evaluation.batch, config.evaluation.every = 64, 4
+    config.evaluation.examples = config.evaluation.validation_examples = 64
     config.checkpoint.every, config.logging.samples_every = 3, 4
 
 

@@ -27,7 +27,7 @@ from diffpo_jax.workdir import checkpoints, inputs, layout
 from diffpo_jax.workdir.inputs import Input
 
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
-REWARD, GRADER = "reward", "grader"
+REWARD, GRADER, TASK = FUNCTIONS = "reward", "grader", "task"
 DEMONSTRATIONS, TOKENIZER, WEIGHTS, BASE = "demonstrations", "tokenizer", "weights", "base"
 
 # Tokenizers of equal tokens are told apart by how they divide this.
@@ -72,9 +72,9 @@ def of_examples(config: Config, task: Task, digests: Mapping[str, Digest]) -> di
 
 
 def of_functions(config: Config) -> dict[str, Input]:
-    """The inputs of the functions of the user's that grade: the files that define them."""
+    """The inputs of the user's own reward, grader and task: the files that define them."""
     own, found = config.task, {}
-    specs = {REWARD: ("config.task.reward", own.reward)}
+    specs = {REWARD: ("config.task.reward", own.reward), TASK: ("config.task.name", own.name)}
     if own.name == Jsonl.name:
         specs[GRADER] = ("config.task.jsonl.grader", own.jsonl.grader)
     for name, (field, spec) in specs.items():
@@ -164,7 +164,7 @@ def _compare(workdir: layout.Workdir, new: Mapping[str, Input]) -> None:
     if any(checkpoints.latest_step(path) is not None for path in (workdir.base, workdir.rl)):
         _refuse(inputs.differences(old, new))
         # Functions are as old as their record, which a user may delete to go on with others.
-        known = {*old, REWARD, GRADER}
+        known = {*old, *FUNCTIONS}
         unknown = [value.what for name, value in new.items() if name not in known]
         if unknown:
             say(
@@ -185,7 +185,7 @@ def _refuse(differences: Mapping[str, str]) -> None:
             "To go on, put the old ones back, or give the new ones another name in "
             "config.task.test_file."
         )
-    if differences.keys() <= {REWARD, GRADER}:
+    if differences.keys() <= set(FUNCTIONS):
         hint = (
             f"To go on, put the old ones back, or delete {' and '.join(differences)} from "
             "inputs.json in the workdir, and what follows is trained with the new ones."

@@ -1,4 +1,7 @@
-"""The tasks by name (`config.task.name`).  A new task is one more line in `TASKS`."""
+"""The tasks by name (`config.task.name`).
+
+A new task is one more line in `TASKS`, or a class of the user's, named package.module:Class.
+"""
 
 import dataclasses
 import pathlib
@@ -36,14 +39,25 @@ def make_task(
       data_dir: the directory of generated data.
       metrics: functions of the user's, `config.evaluation.metrics`.
     """
-    if config.name not in TASKS:
+    maker = TASKS.get(config.name)
+    if functions.is_function(config.name):
+        maker = functions.load(config.name, "config.task.name")
+    if maker is None:
         raise UserError(
-            f"config.task.name={config.name!r} is unknown; use one of: {', '.join(TASKS)}."
+            f"config.task.name={config.name!r} is unknown; use one of: {', '.join(TASKS)}; or a "
+            "class of your own, package.module:Class."
         )
     own, limits = None, {"limit_s": config.grader_seconds, "processes": config.grader_processes}
     if functions.is_function(config.reward):
         own = functions.Function(config.reward, "config.task.reward", **limits)
         config = dataclasses.replace(config, reward=None)
     others = [functions.Function(x, "config.evaluation.metrics", **limits) for x in metrics]
-    task = TASKS[config.name](config, data_dir)
+    task = maker(config, data_dir)
+    if not isinstance(task, Task):
+        members = [*Task.__annotations__, *(x for x in vars(Task) if not x.startswith("_"))]
+        missing = [name for name in members if not hasattr(task, name)]
+        raise UserError(
+            f"config.task.name={config.name}: the task has no {', '.join(missing)}; see "
+            "docs/tasks.md."
+        )
     return OwnReward(task, own, others) if own or others else task

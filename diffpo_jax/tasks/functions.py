@@ -146,19 +146,20 @@ def is_function(name: str | None) -> bool:
     return name is not None and ":" in name
 
 
-def load(spec: str, field: str) -> Callable[[Example, str], Any]:
-    """Imports the function "package.module:function".  Raises like `Function`."""
+def load(spec: str, field: str) -> Callable[..., Any]:
+    """Imports the function or class "package.module:name".  Raises like `Function`."""
     module, name = _module(spec, field), spec.rpartition(":")[2]
     function = getattr(module, name, None)
     if not callable(function):
         own = [
             key
             for key, value in vars(module).items()
-            if inspect.isfunction(value) and value.__module__ == module.__name__
+            if (inspect.isfunction(value) or inspect.isclass(value))
+            and value.__module__ == module.__name__
         ]
         raise UserError(
-            f"{field}={spec}: {getattr(module, '__file__', module.__name__)} has no function "
-            f"{name!r}. Its functions: {', '.join(own) or 'none'}."
+            f"{field}={spec}: {getattr(module, '__file__', module.__name__)} has no {name!r}. Its "
+            f"functions and classes: {', '.join(own) or 'none'}."
         )
     return function
 

@@ -40,11 +40,6 @@ class Jsonl(Published):
     def __init__(self, config: TaskConfig, data_dir: pathlib.Path):
         """See `Published`."""
         super().__init__(config, data_dir)
-        if not config.train_file:
-            raise UserError(
-                "config.task.train_file is missing: the task jsonl needs a file with your rows "
-                f"({', '.join(hub.SUFFIXES)}), or a data set on the hub."
-            )
         own = config.jsonl
         self._grader = graders.make(config)
         self._question_template = _template(own.question, f"{WHERE}.question")
@@ -121,6 +116,11 @@ class Jsonl(Published):
         }
 
     def _read_file(self, split: str) -> list[Row]:
+        if not self._sources[split]:
+            raise UserError(
+                "config.task.train_file is missing: the task jsonl needs a file with your rows "
+                f"({', '.join(hub.SUFFIXES)}), or a data set on the hub."
+            )
         rows = super()._read_file(split)
         seen: dict[str, str] = {}
         for row in rows:

@@ -1,7 +1,7 @@
 """The interface of a task: examples by split, and a reward per completion.  No jax.
 
-A new task is one file with a class that has the members of `Task`, and one line in
-`diffpo_jax.tasks.TASKS`.
+A new task is a class that has the members of `Task`, and one line in `diffpo_jax.tasks.TASKS`, or
+none if `config.task.name` is "package.module:Class".
 """
 
 import dataclasses

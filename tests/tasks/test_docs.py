@@ -91,7 +91,7 @@ def test_kinds_of_answers_to_gsm8k_are_as_written(graders, answer, read):
 
 
 def test_every_task_has_verdicts():
-    assert {name for name, *_ in verdicts()} == set(NAMES.values()) == set(tasks.TASKS)
+    assert {name for name, *_ in verdicts()} == set(NAMES.values()) == set(tasks.TASKS) - {"jsonl"}
     assert len(list(verdicts())) >= 25
     assert len(list(kinds_of_math())) >= 100
     assert len(list(readings_of_numbers())) >= 30

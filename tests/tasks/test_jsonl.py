@@ -249,7 +249,7 @@ def test_a_mistake_is_one_line(tmp_path, fields, message):
 
 def test_a_file_is_needed(tmp_path):
     with pytest.raises(UserError, match=r"config.task.train_file is missing"):
-        tasks.make_task(TaskConfig(name="jsonl"), tmp_path)
+        tasks.make_task(TaskConfig(name="jsonl"), tmp_path).examples("test")
 
 
 def test_an_answer_that_the_function_refuses_is_named(tmp_path, module):

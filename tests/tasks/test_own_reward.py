@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import pathlib
 import sys
 import textwrap
 
@@ -163,8 +164,8 @@ MISTAKES = [
     ("def f(c): return 1", "raised TypeError: f.. takes 1 positional argument but 2 were given"),
     ("def f(e, c): return 1\nf.reward_max = 0", "reward_max=0 must be a number above 0"),
     ("def f(e, c): return 1\nf.reward_max = 'x'", "reward_max='x' must be a number above 0"),
-    ("def g(e, c): return 1", r"own_functions.py has no function 'f'. Its functions: g\."),
-    ("f = 3", r"has no function 'f'. Its functions: none\."),
+    ("def g(e, c): return 1", r"own_functions.py has no 'f'. Its functions and classes: g\."),
+    ("f = 3", r"has no 'f'. Its functions and classes: none\."),
     ("import nothing_like_it", "cannot be imported: ModuleNotFoundError: No module named 'nothing"),
     ("def f(:", "cannot be imported: SyntaxError: "),
 ]
@@ -183,6 +184,16 @@ def test_a_mistake_is_one_line(tmp_path, define, code, message):
 def test_a_name_has_a_module_and_a_function(tmp_path, define, spec):
     with pytest.raises(UserError, match=r"must have the form package.module:function"):
         make(tmp_path, spec)
+
+
+def test_a_task_may_be_a_class_of_ones_own(tmp_path, define):
+    path = str(pathlib.Path(__file__).parent)
+    define(f"import sys; sys.path.append({path!r}); from test_own_reward import Echo")
+    task = tasks.make_task(TaskConfig(name="own_functions:Echo"), tmp_path)
+    assert task.reward(Example("x", "a", "aa"), "aa").correct
+    define("class Half:\n    def __init__(self, config, data_dir): self.name = 'half'")
+    with pytest.raises(UserError, match="the task has no reward_max, difficulty_unit, reads_spec"):
+        tasks.make_task(TaskConfig(name="own_functions:Half"), tmp_path)
 
 
 def test_two_metrics_need_two_names(tmp_path, define):

@@ -58,7 +58,7 @@ def read(path: str, task: str) -> list[Generation]:
 
 
 def _read_d1(rows: Any, where: str, task: str) -> list[Generation]:
-    if task not in _META:
+    if task not in _META or _META[task][1] is None:
         raise UserError(f"{where} has d1's form, which does not exist for task {task!r}.")
     if not isinstance(rows, list) or not rows:
         raise UserError(f"{where}: 'generations' must be a list of objects.")
@@ -122,10 +122,11 @@ def _instance(_: str, truth: Any) -> dict[str, Any]:
 
 
 # By task: the fields of `meta` that the grader needs, and a function that makes them from d1's
-# question and ground truth.
-_META: dict[str, tuple[dict[str, type], Callable[[str, Any], dict[str, Any]]]] = {
+# question and ground truth, or None if d1 does not have the task.
+_META: dict[str, tuple[dict[str, type], Callable[[str, Any], dict[str, Any]] | None]] = {
     "gsm8k": ({"answer": str}, _number),
     "math500": ({"answer": str}, _expression),
     "sudoku": ({"clues": str, "solution": str}, _grid),
     "countdown": ({"numbers": list, "target": int}, _instance),
+    "jsonl": ({"answer": str}, None),
 }
