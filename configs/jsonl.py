@@ -35,7 +35,7 @@ def get_config(preset: str = "default") -> ml_collections.ConfigDict:
     config.sampler.steps = 16
     config.sampler.stop_at_end = True
     config.model.positions = config.sampler.prompt_length + config.sampler.length
-    config.pretrain.steps, config.pretrain.decay = 480, "linear"
+    config.pretrain.steps, config.pretrain.decay = 240, "linear"
     presets.joint_by_state(config)
     config.rl.steps = 60
     return presets.apply(config, preset, SIZES, "configs/jsonl.py")

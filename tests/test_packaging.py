@@ -5,9 +5,7 @@ import dataclasses
 import functools
 import importlib
 import importlib.util
-import json
 import os
-import random
 import re
 import shutil
 import subprocess
@@ -17,11 +15,10 @@ from pathlib import Path
 
 import pytest
 
-from diffpo_jax.config import Config, StudyConfig, TaskConfig, convert, presets
+from diffpo_jax.config import Config, StudyConfig, convert, presets
 from diffpo_jax.models import families
 from diffpo_jax.system.errors import UserError
-from diffpo_jax.tasks.gsm8k import Gsm8k
-from diffpo_jax.tasks.task import Example, OneByOne, Reward
+from diffpo_jax.tasks.task import Example
 
 ROOT = Path(__file__).parent.parent
 # Packages of imports whose names differ by more than "-" and "_".
@@ -259,25 +256,14 @@ def test_the_readme_lists_every_command_and_folder():
     assert set(re.findall(r"\w+\.py", tree.partition("diffpo_jax/")[2].split("\n")[0])) == commands
 
 
-def test_the_code_in_the_readme_works(monkeypatch, tmp_path):
-    names = {"random": random, "Example": Example, "OneByOne": OneByOne, "Reward": Reward}
-    names |= {"Gsm8k": Gsm8k, "FAMILIES": dict(families.FAMILIES)}
+def test_the_code_in_the_readme_works():
+    names = {"FAMILIES": dict(families.FAMILIES)}
     for block in re.findall(r"```python\n(.*?)```", README, re.DOTALL):
         exec(compile(block, "README.md", "exec"), names)
 
-    sorting = names["Sorting"]()
-    examples = sorting.examples("test")
-    rewards = sorting.rewards(examples[:2], [examples[0].target, "x"])
-    assert [reward.total for reward in rewards] == [1.0, 0.0]
-    assert sorted(examples[0].prompt) == list(examples[0].target)
-
-    rows = tmp_path / "rows.jsonl"
-    row = {"question": "Two and two?", "answer": "It is four.\n#### 4"}
-    rows.write_text(f"{json.dumps(row)}\n" * 3)
-    config = TaskConfig(name="gsm8k", train_file=str(rows), test_file=str(rows))
-    task = names["ShortGsm8k"](dataclasses.replace(config, validation_examples=1), tmp_path)
-    (reward,) = task.rewards(task.examples("test")[:1], ["4"])
-    assert reward.correct and reward.total == pytest.approx(0.999)
+    example = Example("1", "12?", "12")
+    assert names["short"](example, "12") == pytest.approx(1 / 1.02)
+    assert names["short"](example, "13") == 0
 
     family = names["FAMILIES"]["mine"]
     assert family.weights == families.FAMILIES["llada"].weights

@@ -69,13 +69,18 @@ def describe(hint: Any) -> str:
 
 
 def parse(hint: Any, text: str) -> Any:
-    """A value that is given as text: a Python literal unless the field holds text only."""
+    """A value that is given as text: a Python literal unless the field holds text only.
+
+    One value stands for a list of one, as on the command line.
+    """
     if kinds(hint) - {_NONE} == {str}:
         return text
     try:
-        return ast.literal_eval(text)
+        value = ast.literal_eval(text)
     except (SyntaxError, ValueError):
-        return text  # a word, or a fault that `coerce` reports
+        value = text  # a word, or a fault that `coerce` reports
+    single = kinds(hint) == {tuple} and not isinstance(value, tuple | list)
+    return (value,) if single else value
 
 
 def current(hint: Any, value: Any) -> Any:

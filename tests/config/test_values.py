@@ -217,6 +217,8 @@ def test_text_is_parsed_by_the_field_it_is_for():
     assert parse("task.data_dir", "None") is None
     assert parse("rl.objective.weights", "none") == "none"
     assert parse("evaluation.steps", "(4, 8)") == (4, 8)
+    assert parse("evaluation.gammas", "0.5") == (0.5,)
+    assert parse("evaluation.metrics", "a:f") == ("a:f",)
 
 
 @pytest.mark.parametrize(

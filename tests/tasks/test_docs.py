@@ -1,14 +1,13 @@
-"""docs/tasks.md: its example task runs, and its tables of verdicts are true."""
+"""docs/tasks.md: its tables of verdicts are true."""
 
 import re
-import types
 from pathlib import Path
 
 import pytest
 
 from diffpo_jax import tasks
 from diffpo_jax.config import PromptConfig, TaskConfig
-from diffpo_jax.tasks.task import Example, Task
+from diffpo_jax.tasks.task import Example
 
 TEXT = (Path(__file__).parents[2] / "docs/tasks.md").read_text()
 NAMES = {"GSM8K": "gsm8k", "MATH": "math500", "Countdown": "countdown", "Sudoku": "sudoku"}
@@ -95,21 +94,3 @@ def test_every_task_has_verdicts():
     assert len(list(verdicts())) >= 25
     assert len(list(kinds_of_math())) >= 100
     assert len(list(readings_of_numbers())) >= 30
-
-
-def test_the_example_task_runs(monkeypatch, tmp_path):
-    (code,) = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
-    module = types.ModuleType("sorting")
-    exec(compile(code, "docs/tasks.md", "exec"), module.__dict__)
-    monkeypatch.setitem(tasks.TASKS, "sorting", module.Sorting)
-    prompt = PromptConfig(template="words", answer="tags")
-    task = tasks.make_task(TaskConfig(name="sorting", prompt=prompt), tmp_path)
-    assert isinstance(task, Task)
-    examples = task.examples("test")[:5]
-    targets = [e.target for e in examples]
-    assert all(r.correct for r in task.rewards(examples, targets))
-    assert not any(r.correct for r in task.rewards(examples, [*targets[::-1][:2], "", "x", "1"]))
-    assert re.fullmatch(r"<answer>[0-9]{6}</answer>", targets[0])
-    assert "in ascending order" in examples[0].prompt
-    assert 1 <= task.difficulty(examples[0]) <= 6
-    assert task.overlap() < 20
