@@ -79,7 +79,7 @@ class Jsonl(Published):
         return {GIVEN_UP: float(given_up)} if given_up else {}
 
     def difficulty(self, example: Example) -> float:
-        """The value of the column `config.task.jsonl.difficulty`, or 0."""
+        """The value of the column `config.task.jsonl.difficulty`, or 0 without one."""
         return float(example.meta.get("difficulty", 0.0))
 
     def _check_answers(self, examples: Sequence[Example], rows: Sequence[Row]) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 
 from diffpo_jax.config import TokenizerConfig
 from diffpo_jax.data import tokenizers
-from diffpo_jax.evaluation import grading
+from diffpo_jax.evaluation import evaluator, grading
 from diffpo_jax.tasks.task import Example, OneByOne, Reward
 
 
@@ -51,3 +51,34 @@ def test_only_given_up_answers_are_summed_over_hosts(monkeypatch):
     assert grading.scores(graded, Hard()) == {"d1_accuracy": 0.5, "given_up": 2.0}
     monkeypatch.setattr(grading.hosts, "gather", lambda mine: [mine, 5.0])
     assert grading.scores(graded, Hard()) == {"d1_accuracy": 0.5, "given_up": 7.0}
+
+
+def graded_with(*rewards):
+    """Graded rollouts of four tokens each, in two calls."""
+    rows = len(rewards)
+    rollout = types.SimpleNamespace(
+        gamma=np.full(rows, 0.5),
+        nfe=np.full(rows, 2),
+        sampled=np.ones((rows, 4), bool),
+        entropy=np.zeros((rows, 4)),
+        forced=np.zeros(rows, bool),
+    )
+    examples = [Example(str(i), str(i), "") for i in range(rows)]
+    return grading.Graded(rollout, examples, [""] * rows, list(rewards))
+
+
+def test_metrics_of_the_users_are_averaged():
+    """A reward that is a function counts once among a step's metrics, as a part of the reward."""
+    first = Reward(0.5, {"right": 1.0, "own": 0.5}, True, True, None, {"own": 0.5, "size": 3.0})
+    other = Reward(0.0, {"right": 0.0, "own": 0.0}, False, True, None, {"own": 0.0, "size": 6.0})
+    graded = graded_with(first, other, other)
+    point = evaluator.point(graded, "entropy_bounded", 0.5)
+    assert point["metric/size"] == 5.0 and point["metric/own"] == 0.5 / 3
+    step = grading.metrics_of(graded)
+    assert step["metric/size"] == (15.0, 3) and step["reward/own"] == (0.5, 3)
+    assert "metric/own" not in step
+
+
+def test_without_metrics_a_point_has_none():
+    plain = Reward(1.0, {"right": 1.0}, True, True)
+    assert not [x for x in evaluator.point(graded_with(plain), "entropy_bounded", 0.5) if "/" in x]
