@@ -1,6 +1,16 @@
 """Checks of a whole configuration: each field by its annotation, then rules between fields."""
 
-from diffpo_jax.config import AUTO, DIALS, RANKINGS, Config, SamplerConfig, StudyConfig
+from diffpo_jax.config import (
+    AUTO,
+    DIALS,
+    OPTIMIZERS,
+    RANKINGS,
+    Config,
+    OptimizerConfig,
+    PretrainConfig,
+    SamplerConfig,
+    StudyConfig,
+)
 from diffpo_jax.config.values import check_fields
 from diffpo_jax.system.errors import UserError
 
@@ -13,6 +23,9 @@ def check(config: Config) -> None:
     _check_model(config)
     _check_attention(config)
     _check_rl(config)
+    betas = ("beta1", "beta2") if config.trains_threshold else ()  # its Adam reads them too
+    _check_optimizer(config.rl.optimizer, "config.rl.optimizer", betas)
+    _check_optimizer(config.pretrain, "config.pretrain")
     _check_batches(config)
     rows = config.pretrain.demonstrations
     if rows.source and rows.difficulty:
@@ -230,6 +243,12 @@ def _check_rl(config: Config) -> None:
             f"config.rl.optimizer.warmup={rl.optimizer.warmup} leaves none of the "
             f"{updates} updates for config.rl.optimizer.decay='linear'."
         )
+    if rl.optimizer.kind == "schedule_free_adamw" and rl.guard.action == "lower":
+        raise UserError(
+            "config.rl.guard.action='lower' scales single steps down, which "
+            "config.rl.optimizer.kind='schedule_free_adamw' averages with all others. Use warn or "
+            "stop."
+        )
     if rl.objective.kl_in == "reward" and rl.objective.advantage == "decoupled":
         raise UserError(
             "config.rl.objective.kl_in='reward' subtracts the KL from one reward, which "
@@ -246,6 +265,30 @@ def _check_rl(config: Config) -> None:
             f"config.rl.speed.weight={rl.speed.weight}: the multiplicative form needs a "
             "weight in [0, 1], or a right answer could earn less than a wrong one."
         )
+
+
+def _check_optimizer(
+    own: OptimizerConfig | PretrainConfig, where: str, also: tuple[str, ...] = ()
+) -> None:
+    """No field is set that the optimiser does not read, apart from those in `also`."""
+    read, usual = OPTIMIZERS[own.kind], type(own)()
+    for name in dict.fromkeys(sum(OPTIMIZERS.values(), ())):
+        value = getattr(own, name)
+        if value != getattr(usual, name) and name not in (*read, *also):
+            others = f"it reads {', '.join(read)}" if read else "it reads no such field"
+            raise UserError(
+                f"{where}.{name}={value!r} is not for {where}.kind={own.kind!r}: {others}. "
+                "Leave it out, or choose another kind."
+            )
+    if own.kind != "schedule_free_adamw":
+        return
+    if own.decay != "none":
+        raise UserError(
+            f"{where}.kind='schedule_free_adamw' has an average in place of a decay. Use "
+            f"--{where}.decay=none with it."
+        )
+    if not own.beta1:
+        raise UserError(f"{where}.beta1=0: 'schedule_free_adamw' needs a beta1 above 0.")
 
 
 def _check_batches(config: Config) -> None:

@@ -181,6 +181,8 @@ def from_json(text: str) -> Config:
     for name in _REMOVED:
         *sections, field = name.split(".")
         functools.reduce(lambda found, key: found.get(key, {}), sections, given).pop(field, None)
+    if given.get("rl", {}).get("optimizer", {}).get("kind") == "adafactor":
+        _drop_unread(given)
     return from_config_dict(ml_collections.ConfigDict(given))
 
 
@@ -287,3 +289,10 @@ def _annotation(root: type, name: str) -> Any:
         section = f"config.{name} is a section, not a value; set its fields one by one."
         raise UserError(fault or section)
     return hint
+
+
+def _drop_unread(given: dict[str, Any]) -> None:
+    """Drops what Adafactor does not read from a saved configuration: older versions let it pass."""
+    head = given["mode"] != "model" and given["sampler"]["rule"] != "state"  # whose Adam reads both
+    for name in ("mu_dtype", *(() if head else ("beta1", "beta2"))):
+        given["rl"]["optimizer"].pop(name, None)

@@ -56,6 +56,18 @@ RANKINGS = {
     "state": ("entropy", "confidence", "margin"),
 }
 
+# Optimisers by their names in optax, and the fields that each reads besides rate, warm-up, weight
+# decay and gradient clip.
+OPTIMIZERS = {
+    "adamw": ("beta1", "beta2", "mu_dtype"),
+    "adafactor": (),
+    "lion": ("beta1", "beta2", "mu_dtype"),
+    "muon": ("momentum", "nesterov", "beta1", "beta2", "mu_dtype"),
+    "sgd": ("momentum", "nesterov", "mu_dtype"),
+    "schedule_free_adamw": ("beta1", "beta2"),
+}
+OptimizerName = Literal[*OPTIMIZERS]
+
 # The kernels of a block: the four of attention, and gate, up and down of the SwiGLU.
 Projection = Literal["q", "k", "v", "o", "gate", "up", "down"]
 PROJECTIONS = typing.get_args(Projection)
@@ -313,10 +325,16 @@ class PretrainConfig:
     batch: PositiveInt = 256  # Sequences per step
     # Sequences per micro-batch, over all devices. None: all. "auto": to suit the machine
     micro_batch: Size = AUTO
-    kind: Literal["adamw", "adafactor"] = "adamw"  # Optimiser; see rl.optimizer.kind
-    learning_rate: float = 2e-3  # Learning rate of either optimiser
+    # Optimiser; see rl.optimizer.kind. OPTIMIZERS has the fields that each reads
+    kind: OptimizerName = "adamw"
+    learning_rate: float = 2e-3  # Learning rate
     warmup: Count = 10  # Steps of linear warm-up
     decay: Decay = "none"  # Rate after the warm-up: constant, or falling to 0 after the last step
+    mu_dtype: FloatType = "float32"  # Type of the first moment
+    beta1: Share = 0.9  # Decay of the first moment; see rl.optimizer.beta1
+    beta2: Share | None = None  # Decay of the second moment. None: 0.999, and 0.99 of lion
+    momentum: Share = 0.95  # Momentum of sgd, and of muon for its kernels (our choice)
+    nesterov: bool = True  # Whether this momentum is Nesterov's
     weight_decay: float = 0.0  # Weight decay on every parameter
     max_grad_norm: float = 1.0  # Largest norm of a gradient; larger ones are scaled down to it
     t_min: float = 1e-3  # Smallest masking probability (LLaDA)
@@ -419,12 +437,22 @@ class OptimizerConfig:
     threshold_lr: float = 1e-2
     warmup: Count = 5  # Updates of linear warm-up of both learning rates
     decay: Decay = "none"  # Rates after warm-up: constant, or falling to 0 after the last update
-    # Optimiser of the denoiser. Adafactor stores no first moment and almost nothing of the second,
-    # its means over rows and columns; it has its own decay (arXiv 1804.04235), not beta2.
-    kind: Literal["adamw", "adafactor"] = "adamw"
+    # Optimiser of the denoiser or its adapter; OPTIMIZERS has the fields that each reads.
+    # "adafactor" stores no first moment and almost nothing of the second, its means over rows and
+    # columns, with a decay of its own (arXiv 1804.04235). "lion", "muon" and "sgd" have a first
+    # moment only; muon is for the kernels of blocks, layer by layer, with adamw for the rest.
+    # "schedule_free_adamw" averages in place of a decay: rollouts are made with the parameters at
+    # which gradients are taken, and their mean is evaluated, saved and exported
+    # (rl/schedule_free.py)
+    kind: OptimizerName = "adamw"
     mu_dtype: FloatType = "float32"  # Type of the denoiser's first moment
-    beta1: float = 0.9  # Decay of Adam's first moment
-    beta2: float = 0.99  # Decay of Adam's second moment
+    # Decay of the first moment, of the threshold head's Adam too; in schedule_free_adamw the share
+    # of the mean in the parameters at which gradients are taken
+    beta1: Share = 0.9
+    # Decay of the second moment, of the threshold head's Adam too; in lion, of its only one
+    beta2: Share = 0.99
+    momentum: Share = 0.95  # Momentum of sgd, and of muon for its kernels (our choice)
+    nesterov: bool = True  # Whether this momentum is Nesterov's
     weight_decay: float = 0.0  # Weight decay on the denoiser only
     max_grad_norm: float = 1.0  # Largest gradient norm of each group (denoiser, head)
 
@@ -611,6 +639,11 @@ class Config:
             begin, end = (int(share * last + 1e-6) for share in (own.alone_first, own.alone_last))
             first, last = first + begin, last - end
         return range(first, last + 1)
+
+    @property
+    def trains_threshold(self) -> bool:
+        """Whether RL trains the threshold head; the rule "state" has a head of its own."""
+        return self.mode != "model" and self.sampler.rule != "state"
 
     @property
     def base_rule(self) -> str:

@@ -42,7 +42,8 @@ RULES: tuple[tuple[str, PartitionSpec], ...] = (
     (r"adapter/blocks/(o|down)_a$", P(None, ("tensor", "fsdp"), None)),
     (r"adapter/blocks/(o|down)_b$", P(None, None, "fsdp")),
     (r"(threshold|state_head)/", P()),
-    (r"(^|/)(step|count)$", P()),  # counters of the state and of optimisers
+    # Counters and numbers of the state and of optimisers.
+    (r"(^|/)(step|count|ns_coeffs|b1|weight_sum|step_count|max_lr)$", P()),
 )
 
 BATCH = P(("data", "fsdp"))  # sequences

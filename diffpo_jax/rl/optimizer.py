@@ -1,10 +1,10 @@
 """Optimisers: one for the denoiser, and one with a much higher rate for the threshold head."""
 
-import jax.numpy as jnp
 import optax
 
 from diffpo_jax.arrays.types import Params
 from diffpo_jax.config import HeadUpdateConfig, OptimizerConfig, PretrainConfig
+from diffpo_jax.rl import update_rules
 
 # The groups of parameters that each mode trains; the others are frozen.
 TRAINED = {
@@ -30,7 +30,7 @@ def trained_groups(mode: str, adapts: bool, rule: str) -> tuple[str, ...]:
 def make_optimizer(
     config: OptimizerConfig, groups: tuple[str, ...], updates: int
 ) -> optax.GradientTransformation:
-    """AdamW or Adafactor for the denoiser or its adapter, Adam for the head.
+    """The optimiser `config.kind` for the denoiser or its adapter, Adam for the head.
 
     Each has its own rate and gradient clip: with one rate for both, the model sharpens faster than
     the threshold can follow.
@@ -46,11 +46,8 @@ def make_optimizer(
         schedule = _schedule(rate, config.warmup, config.decay, updates)
         if head:
             rule = optax.adam(schedule, config.beta1, config.beta2)
-        elif config.kind == "adafactor":
-            rule = _adafactor(schedule, config.weight_decay)
         else:
-            betas, dtype = (config.beta1, config.beta2), jnp.dtype(config.mu_dtype)
-            rule = optax.adamw(schedule, *betas, mu_dtype=dtype, weight_decay=config.weight_decay)
+            rule = update_rules.make_rule(config, schedule)
         return optax.chain(optax.clip_by_global_norm(config.max_grad_norm), rule)
 
     def labels(params: Params) -> dict[str, str]:
@@ -73,29 +70,15 @@ def make_head_optimizer(
 
 
 def make_pretrain_optimizer(config: PretrainConfig) -> optax.GradientTransformation:
-    """AdamW or Adafactor for the denoiser or its adapter in SFT; the head stays as it is."""
+    """The optimiser `config.kind` for the denoiser or its adapter; the head stays as it is."""
     schedule = _schedule(config.learning_rate, config.warmup, config.decay, config.steps)
-    if config.kind == "adafactor":
-        rule = _adafactor(schedule, config.weight_decay)
-    else:
-        rule = optax.adamw(schedule, weight_decay=config.weight_decay)
+    rule = update_rules.make_rule(config, schedule)
     whole = optax.chain(optax.clip_by_global_norm(config.max_grad_norm), rule)
 
     def labels(params: Params) -> dict[str, str]:
         return {name: "frozen" if name == "threshold" else "trained" for name in params}
 
     return optax.partition({"trained": whole, "frozen": optax.set_to_zero()}, labels)
-
-
-def _adafactor(schedule: optax.Schedule, weight_decay: float) -> optax.GradientTransformation:
-    # Not optax.adafactor, where the rate is relative to the parameters' size and does not scale
-    # the weight decay.  Here a rate means what it means for Adam.
-    return optax.chain(
-        optax.scale_by_factored_rms(),
-        optax.clip_by_block_rms(1.0),
-        optax.add_decayed_weights(weight_decay),
-        optax.scale_by_learning_rate(schedule),
-    )
 
 
 def _schedule(rate: float, warmup: int, decay: str, updates: int) -> optax.Schedule:

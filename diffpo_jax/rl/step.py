@@ -21,7 +21,14 @@ from diffpo_jax.distributed import chips, sharding
 from diffpo_jax.evaluation import grading
 from diffpo_jax.models import flops
 from diffpo_jax.models.policy import Policy
-from diffpo_jax.rl import diagnostics, head_update, prompt_sampling, rewards, update
+from diffpo_jax.rl import (
+    diagnostics,
+    head_update,
+    prompt_sampling,
+    rewards,
+    schedule_free,
+    update,
+)
 from diffpo_jax.workdir import metrics as metrics_lib
 
 
@@ -202,14 +209,14 @@ def run_step(
     repeated = jax.tree.map(lambda x: np.repeat(x, group, axis=0), encoded)
     # 2. Make rollouts with the true sampler.
     clock = _Clock()
-    params = context.frozen | state.params
+    learns = context.programs.update is not None and number in context.denoiser_steps
+    params = rollout_params(context, state, learns)
     prices = draw_prices(context, number)
     prompts, rollout, hidden = sample_rollouts(context, params, repeated, number, prices)
     choices, rollout = rollout.choices, rollout._replace(choices=None)
     on_host = sharding.to_host(rollout)
     clock.lap("rollout")
     # 3. Score them under θ_old and the reference.  The devices do so while the host grades.
-    learns = context.programs.update is not None and number in context.denoiser_steps
     nothing = Scores([], [], [], None, None)
     scores = (
         score_rollouts(context, params, prompts, rollout, number, hidden) if learns else nothing
@@ -268,6 +275,17 @@ def choose_prompts(
     difficulty = context.problems.difficulty(candidates.index)
     chosen = prompt_sampling.choose(difficulty, context.config.prompts, mixed, generator)
     return jax.tree.map(lambda x: x[chosen], candidates)
+
+
+def rollout_params(context: Context, state: TrainState, learns: bool) -> Params:
+    """All parameters that make the rollouts of a step, and score them as the old policy.
+
+    Args:
+      learns: whether a gradient of the denoiser follows, which must be at the parameters that made
+        the rollouts. The head by state alone learns on the model that is evaluated.
+    """
+    own = schedule_free.gradient_params(state) if learns else state.params
+    return context.frozen | own
 
 
 def sample_rollouts(

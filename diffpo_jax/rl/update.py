@@ -21,7 +21,7 @@ from diffpo_jax.config import LikelihoodConfig, ObjectiveConfig
 from diffpo_jax.diffusion import commit_likelihood, likelihood, thresholds
 from diffpo_jax.diffusion.settings import SamplerSettings
 from diffpo_jax.models.policy import Policy
-from diffpo_jax.rl import diagnostics, objective
+from diffpo_jax.rl import diagnostics, objective, schedule_free
 
 HEAD = "state_head"  # the group of parameters that `head_update` trains
 
@@ -178,9 +178,11 @@ def make_update(
     def update(
         state: TrainState, frozen: Params, batch: Batch, rate: Float[Array, ""] | float = 1.0
     ) -> tuple[TrainState, Metrics]:
+        at = schedule_free.gradient_params(state)
+
         # Differentiates the trained groups only: a frozen denoiser costs no backward pass.
         def gradient(part: Batch) -> tuple[Params, Metrics]:
-            return jax.grad(lambda p: loss(frozen | p, part), has_aux=True)(state.params)
+            return jax.grad(lambda p: loss(frozen | p, part), has_aux=True)(at)
 
         # 1. Order the rows for micro-batches.  The mean number of tokens is the whole batch's.
         rows = batch.advantage.shape[0]

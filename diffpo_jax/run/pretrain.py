@@ -12,6 +12,7 @@ from diffpo_jax.config import PretrainConfig
 from diffpo_jax.diffusion import sft_loss
 from diffpo_jax.distributed import sharding
 from diffpo_jax.models.policy import Policy
+from diffpo_jax.rl import schedule_free
 from diffpo_jax.run import setup as run_setup
 from diffpo_jax.run import stage, trained
 from diffpo_jax.run.setup import PRETRAIN, Setup
@@ -30,13 +31,14 @@ def make_step(
     def step(state: TrainState, frozen: Params, prompts: Prompts, target, key):
         masked, p = sft_loss.corrupt(key, target, config.t_min)
         name = "adapter" if "adapter" in state.params else "denoiser"
+        at = schedule_free.gradient_params(state)
 
         def gradient(batch):
             def loss(part):
-                params = frozen | state.params | {name: part}
+                params = frozen | at | {name: part}
                 return sft_loss.sft_loss(policy, params, *batch)
 
-            return jax.grad(loss, has_aux=True)(state.params[name])
+            return jax.grad(loss, has_aux=True)(at[name])
 
         batch = (prompts, target, masked, p)
         total, metrics = microbatch.accumulate(gradient, batch, config.micro_batch)

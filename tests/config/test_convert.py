@@ -14,6 +14,8 @@ from diffpo_jax.system.errors import UserError
 sys.path.insert(0, str(pathlib.Path(__file__).parents[2]))
 from configs import countdown, gsm8k, math500, sudoku
 
+AVERAGED = {"rl.optimizer.kind": "schedule_free_adamw"}
+
 
 def build(**overrides):
     values = convert.as_config_dict(Config())
@@ -205,6 +207,24 @@ RULE = {"mode": "model"}  # rules without a threshold need this mode
         ({"pretrain.demonstrations.difficulty": (7.0, 4.0)}, "must be rising"),
         ({"rl.optimizer.decay": "linear", "rl.steps": 3}, "leaves none of the 3 updates"),
         ({"pretrain.decay": "cosine"}, "none, linear"),
+        ({"rl.optimizer.kind": "adam"}, "adamw, adafactor, lion, muon, sgd, schedule_free_adamw"),
+        (
+            {"rl.optimizer.kind": "lion", "rl.optimizer.momentum": 0.5},
+            r"momentum=0\.5 is not for config\.rl\.optimizer\.kind='lion': it reads beta1, beta2, "
+            r"mu_dtype\. Leave it out",
+        ),
+        (
+            {"pretrain.kind": "adafactor", "pretrain.beta2": 0.9},
+            r"config\.pretrain\.beta2=0\.9 .* it reads no such field",
+        ),
+        (
+            {"mode": "model", "rl.optimizer.kind": "sgd", "rl.optimizer.beta1": 0.5},
+            "beta1=0.5 is not for",
+        ),
+        ({"pretrain.kind": "muon", "pretrain.momentum": 1.0}, "at least 0 and below 1"),
+        (AVERAGED | {"rl.optimizer.decay": "linear"}, "--config.rl.optimizer.decay=none with it"),
+        (AVERAGED | {"rl.optimizer.beta1": 0.0}, "needs a beta1 above 0"),
+        (AVERAGED | {"rl.guard.action": "lower"}, "Use warn or stop"),
         ({"evaluation.samples": 4}, "evaluation.temperature=0"),
         ({"sampler.rule": "magic"}, "config.sampler.rule='magic' is unknown; use one of: entropy"),
         (
@@ -268,6 +288,22 @@ def test_wrong_and_contradicting_values_are_named(overrides, message):
     with pytest.raises(UserError, match=message) as caught:
         build(**overrides)
     assert "\n" not in str(caught.value)
+
+
+def test_the_threshold_heads_adam_reads_its_decays_beside_any_optimiser():
+    fields = {"rl.optimizer.kind": "sgd", "rl.optimizer.beta1": 0.5, "rl.optimizer.beta2": 0.7}
+    config = build(**fields)
+    assert (config.rl.optimizer.beta1, config.rl.optimizer.beta2) == (0.5, 0.7)
+    with pytest.raises(UserError, match=r"beta1=0\.5 is not for"):
+        build(**fields, **{"sampler.rule": "state"})  # whose head has an update of its own
+
+
+@pytest.mark.parametrize(("mode", "beta1"), [("joint", 0.5), ("model", 0.9)])
+def test_a_saved_configuration_loses_what_adafactor_never_read(mode, beta1):
+    saved = json.loads(convert.to_json(build(mode=mode)))
+    saved["rl"]["optimizer"] |= {"kind": "adafactor", "mu_dtype": "bfloat16", "beta1": 0.5}
+    optimizer = convert.from_json(json.dumps(saved)).rl.optimizer
+    assert (optimizer.kind, optimizer.mu_dtype, optimizer.beta1) == ("adafactor", "float32", beta1)
 
 
 def test_batches_of_a_stage_without_steps_need_not_divide():

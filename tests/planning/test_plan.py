@@ -73,6 +73,28 @@ def test_with_an_adapter_only_adapter_and_head_have_moments():
     assert resident["reference"] == head  # the frozen denoiser is shared
 
 
+# Bytes per parameter: of the kernels of blocks, and of all else that is trained but the head.
+OPTIMISER_BYTES = {
+    "adamw": (8, 8),
+    "lion": (4, 4),
+    "muon": (4, 8),
+    "sgd": (4, 4),
+    "schedule_free_adamw": (12, 12),  # z, the second moment, and where gradients are taken
+}
+
+
+@pytest.mark.parametrize("kind", OPTIMISER_BYTES)
+def test_each_optimiser_has_its_bytes(kind):
+    changed = config(**SMALL | {"rl.optimizer.kind": kind})
+    step = programs.make_step(changed, topology.make_mesh(changed.mesh, topology.find("cpu:8")))
+    kernels, others = (4 * 32 * 32 + 3 * 32 * 64) / 4, (13 * 32 * 2 + 32 * 32) / 4 + 3 * 32
+    head = 2 * 4 * ((32 * 32 + 32) + (32 * 2 + 2))
+    of_kernels, of_others = OPTIMISER_BYTES[kind]
+    got = memory.resident_bytes(step)["optimiser"] - head
+    # Besides a few counters and coefficients.
+    assert 0 < got - kernels * of_kernels - others * of_others <= 4 * 12
+
+
 def test_the_reference_has_the_type_of_the_activations():
     changed = config(**SMALL | {"rl.objective.kl": 1, "model.dtype": "bfloat16"})
     step = programs.make_step(changed, topology.make_mesh(changed.mesh, topology.find("cpu:8")))

@@ -3,13 +3,15 @@
 import dataclasses
 import types
 
+import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from diffpo_jax.arrays.types import Rollout
 from diffpo_jax.config import LoRAConfig, ModelConfig, RLConfig, SamplerConfig
 from diffpo_jax.models import flops
-from diffpo_jax.rl import step
+from diffpo_jax.rl import schedule_free, step, update
 
 
 @pytest.mark.parametrize(
@@ -61,3 +63,19 @@ def test_mfu_counts_the_whole_step(groups, gradient):
 def test_rows_per_prompt_by_hand(prompts, group, micro, devices, expected):
     config = RLConfig(prompts=prompts, group=group, micro_batch=micro)
     assert step.rows_per_prompt(config, devices) == expected
+
+
+def test_rollouts_are_made_where_the_gradient_is_taken():
+    optimizer = schedule_free.with_average(optax.contrib.schedule_free_adamw(0.1, b1=0.5))
+    state = update.init_state({"denoiser": jnp.zeros(1)}, optimizer)
+    for number in (1, 2):
+        updates, own = optimizer.update({"denoiser": jnp.ones(1)}, state.opt_state, state.params)
+        state = update.TrainState(
+            jnp.asarray(number), optax.apply_updates(state.params, updates), own
+        )
+    # z = 0, -0.1, -0.2; x is the mean of the last two, and y halfway between z and x.
+    context = step.Context(*[None] * len(step.Context._fields))._replace(frozen={"threshold": 1})
+    learning, settled = (step.rollout_params(context, state, learns) for learns in (True, False))
+    assert learning["threshold"] == settled["threshold"] == 1
+    np.testing.assert_allclose(learning["denoiser"], [-0.175], rtol=1e-5)
+    np.testing.assert_allclose(settled["denoiser"], [-0.15], rtol=1e-5)

@@ -1,3 +1,4 @@
+import dataclasses
 import functools
 import math
 
@@ -247,6 +248,21 @@ def test_rows_that_share_a_prompt_give_the_same_update(batch, anchored, micro_ba
     assert_close(gradient_of(got), gradient_of(expected), atol=4e-6)
     assert_close(shared_metrics, metrics, atol=1e-4)
     np.testing.assert_allclose(scored(2, micro_batch), scored(1, None), atol=1e-5)
+
+
+def test_the_gradient_is_taken_at_y_whatever_the_mean_is(batch):
+    """Of schedule-free AdamW: y is PARAMS, at which `updated` takes its gradient."""
+    groups = MODES["joint"]
+    config = dataclasses.replace(OPTIMIZER, kind="schedule_free_adamw")
+    optimizer = keeping_gradients(make_optimizer(config, groups, 1))
+    step = update.make_update(
+        POLICY, optimizer, ANCHORED, OBJECTIVE, groups=groups, settings=SETTINGS
+    )
+    state = update.init_state(PARAMS, optimizer)
+    mean = jax.tree.map(lambda x: x + 1, PARAMS["denoiser"])
+    got, _ = jax.jit(step)(state._replace(params=PARAMS | {"denoiser": mean}), {}, batch)
+    expected, _ = updated("joint")
+    assert_close(gradient_of(got), gradient_of(expected), atol=1e-6)
 
 
 def test_first_gradient_is_weighted_reinforce(batch):
