@@ -221,7 +221,7 @@ def denoiser(params, tokens, mask, config):
     p = jax.tree.map(lambda x: np.asarray(x, np.float64), params["denoiser"])
     positions = np.maximum(np.cumsum(mask) - 1, 0)
     x = p["embed"][tokens] + (p["place"][positions] if "place" in p else 0)
-    size, eps = config.width // config.heads, config.norm_eps
+    size, eps = config.head_width, config.norm_eps
     for layer in range(config.layers):
         b = jax.tree.map(lambda leaf, layer=layer: leaf[layer], p["blocks"])
         h = rms_norm(x, b["attn_norm"]["scale"], eps)
@@ -230,8 +230,11 @@ def denoiser(params, tokens, mask, config):
             columns = slice(head * size, (head + 1) * size)
             kv = head // (config.heads // config.kv_heads)
             kv_columns = slice(kv * size, (kv + 1) * size)
-            q = rotated((h @ b["q"])[:, columns], positions, config.rope_theta)
-            k = rotated((h @ b["k"])[:, kv_columns], positions, config.rope_theta)
+            q, k = (h @ b["q"])[:, columns], (h @ b["k"])[:, kv_columns]
+            if config.qk_norm:
+                q = rms_norm(q, b["q_norm"]["scale"], eps)
+                k = rms_norm(k, b["k_norm"]["scale"], eps)
+            q, k = (rotated(x, positions, config.rope_theta) for x in (q, k))
             heads.append(attend(q, k, (h @ b["v"])[:, kv_columns], mask))
         x = x + np.concatenate(heads, axis=-1) @ b["o"]
         h = rms_norm(x, b["ff_norm"]["scale"], eps)

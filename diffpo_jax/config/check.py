@@ -193,10 +193,15 @@ def _check_model(config: Config) -> None:
                 f"tokens of config.{section}.prompt_length + length. Use at least that many, or "
                 "None for no position embeddings."
             )
-    if model.width % model.heads or (model.width // model.heads) % 2:
+    if model.head_dim and model.head_dim % 2:
+        raise UserError(
+            f"config.model.head_dim={model.head_dim} must be even (rotary embeddings turn pairs)."
+        )
+    if not model.head_dim and (model.width % model.heads or (model.width // model.heads) % 2):
         raise UserError(
             f"config.model.width={model.width} must be an even multiple of "
-            f"config.model.heads={model.heads} (rotary embeddings turn pairs)."
+            f"config.model.heads={model.heads} (rotary embeddings turn pairs), or set "
+            "config.model.head_dim."
         )
     _check_divides(("config.model.kv_heads", model.kv_heads), ("config.model.heads", model.heads))
 
@@ -204,7 +209,7 @@ def _check_model(config: Config) -> None:
 def _check_attention(config: Config) -> None:
     """A kernel that is asked for by name must take the whole rows of rollouts and updates."""
     model, tensor = config.model, config.mesh.tensor
-    length, head = config.sampler.prompt_length + config.sampler.length, model.width // model.heads
+    length, head = config.sampler.prompt_length + config.sampler.length, model.head_width
     unknown = model.weights is not None  # the sizes of published weights are read later
     divides = unknown or not (model.heads % tensor or model.kv_heads % tensor)
     cudnn = unknown or (head % 8 == 0 and head <= 128)

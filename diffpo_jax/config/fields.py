@@ -192,8 +192,10 @@ class ModelConfig:
     layers: PositiveInt = 3  # Transformer blocks
     heads: PositiveInt = 4  # Attention heads, H
     kv_heads: PositiveInt = 4  # Key/value heads, Hk; divides `heads`
+    head_dim: OptionalInt = None  # Width of a head, Dh. None: `width` divided by `heads`
     ff: PositiveInt = 192  # Hidden size of the SwiGLU, F
     qkv_bias: bool = False  # Whether queries, keys and values have biases, as in Dream
+    qk_norm: bool = False  # Whether queries and keys are normalised head by head, as in Qwen3
     tied: bool = False  # Whether the embedding also computes the logits, as in iLLaDA
     weights: OptionalText = None  # Published weights: a directory or OWNER/NAME[@REVISION]
     vocab: OptionalInt = None  # Rows of the embedding, V. None: as many as the tokenizer has tokens
@@ -215,6 +217,11 @@ class ModelConfig:
     # Blocks unrolled in the scan over layers; 1 compiles fastest. "auto": all of a small network, 1
     # of a large one
     scan_unroll: PositiveInt | Literal["auto"] = AUTO
+
+    @property
+    def head_width(self) -> int:
+        """Dh."""
+        return self.head_dim or self.width // self.heads
 
 
 @dataclasses.dataclass(frozen=True)

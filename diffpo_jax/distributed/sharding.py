@@ -32,7 +32,7 @@ RULES: tuple[tuple[str, PartitionSpec], ...] = (
     (r"denoiser/blocks/(q|k|v|gate|up)(/values|/scale)?$", P(None, "fsdp", "tensor")),
     (r"denoiser/blocks/(q|k|v)_bias$", P(None, "tensor")),
     (r"denoiser/blocks/(o|down)(/values|/scale)?$", P(None, "tensor", "fsdp")),
-    (r"denoiser/blocks/(attn|ff)_norm/scale$", P()),
+    (r"denoiser/blocks/(attn|ff|q|k)_norm/scale$", P()),
     (r"denoiser/norm/scale$", P()),
     # An adapter's factors are split like the kernel beside them, and not along the small rank. The
     # factor on the tensor side is split over fsdp too: otherwise every device would hold all of it

@@ -37,6 +37,8 @@ DREAM_SUPPORTED = TRANSFORMERS_SUPPORTED | {
     "use_sliding_window": (False, None),
 }
 
+QWEN3_SUPPORTED = DREAM_SUPPORTED | {"attention_bias": (False, None)}
+
 # Keys that change no logits, of any value.
 _NAMES = {
     "_commit_hash",
@@ -138,8 +140,10 @@ LLADA_IGNORED = TRANSFORMERS_IGNORED | {
     "vocab_size",  # embedding_size is read, the rows that there are
 }
 DREAM_IGNORED = TRANSFORMERS_IGNORED | {
-    "attention_bias",  # Dream's code ignores it, and biases are checked against the tensors
+    # The code of Dream and of Qwen2 ignores it, and biases are checked against the tensors.
+    "attention_bias",
     "max_position_embeddings",  # the length of tables of angles; there are none here
     "max_window_layers",  # without use_sliding_window
     "sliding_window",  # without use_sliding_window
 }
+QWEN3_IGNORED = DREAM_IGNORED - {"attention_bias"}

@@ -2,8 +2,9 @@
 
 A bidirectional pre-norm transformer: x += o(attention(rope(q), rope(k), v)), then
 x += down(silu(gate(h)) * up(h)), with an RMSNorm before each.  No biases, or those of q, k and v
-(Qwen).  `nn.scan` stacks the blocks' parameters on a leading axis.  A LoRA adapter is a
-collection of its own, "adapter", whose products are added to those of the kernels (see `lora`).
+(Qwen2); q and k as they are, or each head's normalised (Qwen3).  `nn.scan` stacks the blocks'
+parameters on a leading axis.  A LoRA adapter is a collection of its own, "adapter", whose products
+are added to those of the kernels (see `lora`).
 
 Only this file and `threshold_head` import flax.linen.
 """
@@ -165,7 +166,7 @@ class Block(nn.Module):
         self, x: Float[Array, "B q D"], context: RowContext, kv: tuple[Array, Array] | None
     ) -> tuple[Float[Array, "B q D"], tuple[Array, Array]]:
         s = self.shape
-        width = s.width // s.heads
+        width = s.head_width
 
         def split(name: str, heads: int) -> Float[Array, "B heads q Dh"]:
             y = self._linear(name, x, heads * width)
@@ -176,8 +177,10 @@ class Block(nn.Module):
                 y = y + bias.astype(s.dtype)
             return jnp.swapaxes(y.reshape(*y.shape[:-1], heads, width), 1, 2)
 
-        q = _rotate(split("q", s.heads), context.rope)
-        k, v = _rotate(split("k", s.kv_heads), context.rope), split("v", s.kv_heads)
+        q, k, v = split("q", s.heads), split("k", s.kv_heads), split("v", s.kv_heads)
+        if s.qk_norm:
+            q, k = RMSNorm(s, name="q_norm")(q), RMSNorm(s, name="k_norm")(k)
+        q, k = _rotate(q, context.rope), _rotate(k, context.rope)
         if kv is not None:
             put = jax.vmap(lambda all_, new, at: jax.lax.dynamic_update_slice(all_, new, at))
             at = jnp.zeros((x.shape[0], 3), jnp.int32).at[:, 1].set(context.start)
@@ -239,7 +242,7 @@ def _rotation(
     The tables are constants of the program.  XLA would put a computed cos and sin into each of the
     fusions that use them, and compute them again in every layer.
     """
-    half = shape.width // shape.heads // 2
+    half = shape.head_width // 2
     frequency = np.float32(shape.rope_theta) ** (-np.arange(half, dtype=np.float32) / half)
     angle = np.arange(length, dtype=np.float32)[:, None] * frequency
     return tuple(jnp.take(f(angle), positions, axis=0)[:, None] for f in (np.cos, np.sin))

@@ -30,6 +30,8 @@ class Family(NamedTuple):
     supported: Mapping[str, Sequence[Any]]  # further keys that change the network -> values we have
     ignored: Collection[str]  # keys of config.json that change no logits
     fixed: Mapping[str, Any]  # fields of ModelConfig that are equal in every checkpoint
+    # Whether config.model.family has to name it: other networks have the same model_type
+    named: bool = False
 
 
 _LLADA_BLOCK = "model.transformer.blocks.{i}"
@@ -68,15 +70,12 @@ _LLADA_MARKS = {
     "input_emb_norm": False,
 }
 _QWEN_BLOCK = "model.layers.{i}"
-_DREAM_WEIGHTS = {
+_QWEN_WEIGHTS = {
     "embed": "model.embed_tokens.weight",
     "blocks/attn_norm/scale": f"{_QWEN_BLOCK}.input_layernorm.weight",
     "blocks/q": f"{_QWEN_BLOCK}.self_attn.q_proj.weight",
-    "blocks/q_bias": f"{_QWEN_BLOCK}.self_attn.q_proj.bias",
     "blocks/k": f"{_QWEN_BLOCK}.self_attn.k_proj.weight",
-    "blocks/k_bias": f"{_QWEN_BLOCK}.self_attn.k_proj.bias",
     "blocks/v": f"{_QWEN_BLOCK}.self_attn.v_proj.weight",
-    "blocks/v_bias": f"{_QWEN_BLOCK}.self_attn.v_proj.bias",
     "blocks/o": f"{_QWEN_BLOCK}.self_attn.o_proj.weight",
     "blocks/ff_norm/scale": f"{_QWEN_BLOCK}.post_attention_layernorm.weight",
     "blocks/gate": f"{_QWEN_BLOCK}.mlp.gate_proj.weight",
@@ -85,7 +84,9 @@ _DREAM_WEIGHTS = {
     "norm/scale": "model.norm.weight",
     "unembed": "lm_head.weight",
 }
-_DREAM_SETTINGS = {
+_QWEN_BIASES = {f"blocks/{n}_bias": f"{_QWEN_BLOCK}.self_attn.{n}_proj.bias" for n in "qkv"}
+_QWEN_NORMS = {f"blocks/{n}_norm/scale": f"{_QWEN_BLOCK}.self_attn.{n}_norm.weight" for n in "qk"}
+_QWEN_SETTINGS = {
     "width": "hidden_size",
     "layers": "num_hidden_layers",
     "heads": "num_attention_heads",
@@ -97,13 +98,34 @@ _DREAM_SETTINGS = {
 }
 # Tiny models have no published form.  They take LLaDA's names.  LLaDA's code has no learned
 # positions, so tiny models have a model_type that it refuses.
-_TINY_EXTRA = {f"blocks/{n}_bias": f"{_LLADA_BLOCK}.{n}_proj.bias" for n in "qkv"}
+_TINY_EXTRA = {f"blocks/{n}_bias": f"{_LLADA_BLOCK}.{n}_proj.bias" for n in "qkv"} | {
+    f"blocks/{n}_norm/scale": f"{_LLADA_BLOCK}.{n}_norm.weight" for n in "qk"
+}
+_TINY_SETTINGS = {"qkv_bias": "include_qkv_bias", "positions": "positions"} | {
+    name: name for name in ("head_dim", "qk_norm")
+}
+
+
+def _qwen_marks(model_type: str) -> Mapping[str, Any]:
+    return {"model_type": model_type, "hidden_act": "silu"}
+
+
+_QWEN2 = Family(
+    logit_shift=0,
+    weights=_QWEN_WEIGHTS | _QWEN_BIASES,
+    settings=_QWEN_SETTINGS,
+    tying="tie_word_embeddings",
+    marks={},
+    supported=config_keys.DREAM_SUPPORTED,
+    ignored=config_keys.DREAM_IGNORED,
+    fixed={"qkv_bias": True, "positions": None},
+)
 
 FAMILIES = {
     "tiny": Family(
         logit_shift=0,
         weights=_LLADA_WEIGHTS | _TINY_EXTRA | {"place": "model.transformer.wpe.weight"},
-        settings=_LLADA_SETTINGS | {"qkv_bias": "include_qkv_bias", "positions": "positions"},
+        settings=_LLADA_SETTINGS | _TINY_SETTINGS,
         tying="weight_tying",
         marks={"model_type": "diffpo_jax_tiny"},
         supported=config_keys.LLADA_SUPPORTED,
@@ -120,16 +142,18 @@ FAMILIES = {
         ignored=config_keys.LLADA_IGNORED,
         fixed={"qkv_bias": False, "positions": None},
     ),
-    "dream": Family(
-        logit_shift=1,
-        weights=_DREAM_WEIGHTS,
-        settings=_DREAM_SETTINGS,
-        tying="tie_word_embeddings",
-        marks={"model_type": "Dream", "hidden_act": "silu"},
-        supported=config_keys.DREAM_SUPPORTED,
-        ignored=config_keys.DREAM_IGNORED,
-        fixed={"qkv_bias": True, "positions": None},
+    "dream": _QWEN2._replace(logit_shift=1, marks=_qwen_marks("Dream")),
+    # Qwen's networks with attention over the whole row, trained further as diffusion models.
+    "a2d_qwen2": _QWEN2._replace(marks=_qwen_marks("a2d-qwen2")),
+    "a2d_qwen3": _QWEN2._replace(
+        weights=_QWEN_WEIGHTS | _QWEN_NORMS,
+        settings=_QWEN_SETTINGS | {"head_dim": "head_dim"},
+        marks=_qwen_marks("a2d-qwen3"),
+        supported=config_keys.QWEN3_SUPPORTED,
+        ignored=config_keys.QWEN3_IGNORED,
+        fixed={"qkv_bias": False, "qk_norm": True, "positions": None},
     ),
+    "open_dcoder": _QWEN2._replace(logit_shift=1, marks=_qwen_marks("qwen2"), named=True),
 }
 
 _SMALL = 2**22  # entries of all blocks' kernels, up to which the scan over layers is unrolled

@@ -52,7 +52,7 @@ class Passes(NamedTuple):
 
 def kernel_shapes(model: ModelConfig) -> dict[str, tuple[int, int]]:
     """(inputs, outputs) of each kernel of a block."""
-    head = model.width // model.heads
+    head = model.head_width
     return {
         "q": (model.width, model.heads * head),
         "k": (model.width, model.kv_heads * head),

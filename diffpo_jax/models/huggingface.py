@@ -82,16 +82,30 @@ def adopt_sizes(model: ModelConfig) -> ModelConfig:
     if not model.weights:
         return model
     directory = locate(model.weights)
+    family = _family_of(directory, model.family)
+    fields = published_config.read_model_config(directory, family)
+    return dataclasses.replace(model, family=family, **fields)
+
+
+def _family_of(directory: pathlib.Path, given: str) -> str:
+    """The family of a checkpoint, by its model_type, or `given` if only that can tell."""
+    if given in FAMILIES and FAMILIES[given].named:
+        return given
     kind = published_config.read_json(directory / CONFIG).get("model_type")
-    named = [name for name, family in FAMILIES.items() if family.marks["model_type"] == kind]
-    if not named:
-        known = ", ".join(str(family.marks["model_type"]) for family in FAMILIES.values())
+    types = {name: family.marks["model_type"] for name, family in FAMILIES.items()}
+    found = [name for name, own in types.items() if own == kind]
+    if not found:
         raise UserError(
             f"{directory / CONFIG}: model_type {kind!r} belongs to no known family; use one of: "
-            f"{known}."
+            f"{', '.join(types.values())}."
         )
-    fields = published_config.read_model_config(directory, named[0])
-    return dataclasses.replace(model, family=named[0], **fields)
+    if FAMILIES[found[0]].named:
+        raise UserError(
+            f"{directory / CONFIG}: model_type {kind!r} is also that of networks that write from "
+            f"left to right, which are not supported. If this is a diffusion model of the family "
+            f"{found[0]!r}, set config.model.family={found[0]}."
+        )
+    return found[0]
 
 
 def read_weights(directory: pathlib.Path, denoiser: Params, family: str) -> Params:
@@ -323,6 +337,8 @@ def _config_json(model: ModelConfig, leaves: Mapping[str, Any], dtype: str) -> d
     values = {key: getattr(model, field) for field, key in family.settings.items()}
     if "positions" in values:
         values["positions"] = model.positions or 0
+    if "head_dim" in values:
+        values["head_dim"] = model.head_width
     values |= {family.tying: model.tied, family.settings["vocab"]: leaves["embed"].shape[0]}
     return {**family.marks, **values, "torch_dtype": str(_dtype(leaves["embed"], dtype))}
 

@@ -13,6 +13,8 @@ NAME = "config.json"
 
 # Larger sizes are mistakes, which would otherwise be found only after a long time.
 _MOST, _MOST_LAYERS = 10**7, 1_000
+# Settings that a file may leave out, and what that means.
+_DEFAULTS = {"head_dim": None, "qk_norm": False}
 _ROPE = ("rope_parameters", "rope_scaling")  # what transformers 5 and 4 call the kind of RoPE
 
 
@@ -34,6 +36,8 @@ def read_model_config(directory: pathlib.Path, family: str) -> dict[str, Any]:
                 f"family's is {value!r}. Set config.model.family to the checkpoint's family."
             )
     values = _with_theta(values, known.settings["rope_theta"], path)
+    absent = {key: _DEFAULTS[field] for field, key in known.settings.items() if field in _DEFAULTS}
+    values = absent | values
     missing = [key for key in known.settings.values() if key not in values]
     if missing:
         raise UserError(f"{path} lacks {', '.join(missing)}: is it the published config.json?")
@@ -45,7 +49,7 @@ def read_model_config(directory: pathlib.Path, family: str) -> dict[str, Any]:
     tied = _flag(known.tying, values.get(known.tying, False), path)
     _check_others(values, known, family, path)
     _check_shapes(values, sizes, path)
-    return sizes | {"positions": sizes.get("positions"), "tied": tied} | dict(known.fixed)
+    return _DEFAULTS | {"positions": None} | sizes | {"tied": tied} | dict(known.fixed)
 
 
 def read_json(path: pathlib.Path) -> dict[str, Any]:
@@ -65,9 +69,9 @@ def _setting(field: str, key: str, value: Any, path: pathlib.Path) -> Any:
     """A value that is read, of the type that its field of `ModelConfig` has."""
     if field in ("rope_theta", "norm_eps"):
         return _number(key, value, path)
-    if field == "qkv_bias":
+    if field in ("qkv_bias", "qk_norm"):
         return _flag(key, value, path)
-    if field == "positions" and value in (0, None):
+    if field in ("positions", "head_dim") and value in (0, None):
         return None  # files have 0 for None
     most = _MOST_LAYERS if field == "layers" else _MOST
     if type(value) is not int or not 1 <= value <= most:
@@ -144,7 +148,7 @@ def _check_others(
 def _check_shapes(values: Mapping[str, Any], sizes: Mapping[str, Any], path: pathlib.Path) -> None:
     """Raises `UserError` if heads or layers are others than the sizes give."""
     width, heads = sizes["width"], sizes["heads"]
-    head = values.get("head_dim")
+    head = None if "head_dim" in sizes else values.get("head_dim")
     if head is not None and head != width / heads:
         raise UserError(
             f"{path}: head_dim={json.dumps(head):.60} is not supported: only the width divided by "

@@ -20,8 +20,9 @@ from diffpo_jax.models import huggingface, published_config, quantization
 from diffpo_jax.models.families import make_policy
 from diffpo_jax.system.errors import UserError
 
-V, D, F, LAYERS, HEADS, DH = 24, 16, 32, 3, 4, 4
-KV = {"llada": 4, "dream": 2}
+V, D, F, LAYERS, HEADS = 24, 16, 32, 3, 4
+KV = {"llada": 4, "dream": 2, "a2d_qwen3": 2}
+DH = {"llada": 4, "dream": 4, "a2d_qwen3": 6}  # the last is not D / HEADS
 CONFIGS = {
     "llada": {
         "model_type": "llada",
@@ -47,6 +48,11 @@ CONFIGS = {
         "vocab_size": V,
     },
 }
+CONFIGS["a2d_qwen3"] = CONFIGS["dream"] | {
+    "model_type": "a2d-qwen3",
+    "head_dim": DH["a2d_qwen3"],
+    "attention_bias": False,
+}
 # (embedding, block, q, k, v, o, gate, up, down, norms of a block, last norm, head)
 NAMES = {
     "llada": (
@@ -69,19 +75,21 @@ NAMES = {
         "lm_head",
     ),
 }
+NAMES["a2d_qwen3"] = NAMES["dream"]
 TOKENS = np.array([[0, 0, 3, 1, 4, 2], [4, 0, 2, 5, 1, 3]], np.int32)
 MASK = np.array([[False, False, True, True, True, True], [True] * 6])
-FAMILY = pytest.mark.parametrize("family", ["llada", "dream"])
+FAMILY = pytest.mark.parametrize("family", CONFIGS)
 TIED = pytest.mark.parametrize("tied", [False, True], ids=["untied", "tied"])
-TYING = {"llada": "weight_tying", "dream": "tie_word_embeddings"}
+TYING = dict.fromkeys(CONFIGS, "tie_word_embeddings") | {"llada": "weight_tying"}
 
 
 def weights(family, dtype=np.float32):
     """Random values by published name."""
     rng = np.random.default_rng(0)
     embed, block, linear, norms, last, head = NAMES[family]
-    kv = KV[family] * DH
-    shapes = [(D, D), (kv, D), (kv, D), (D, D), (F, D), (F, D), (D, F)]
+    dh = DH[family]
+    q, kv = HEADS * dh, KV[family] * dh
+    shapes = [(q, D), (kv, D), (kv, D), (D, q), (F, D), (F, D), (D, F)]
     out = {f"{embed}.weight": rng.normal(size=(V, D))}
     for i in range(LAYERS):
         for name, shape in zip(linear, shapes):
@@ -91,6 +99,8 @@ def weights(family, dtype=np.float32):
                 out[f"{block}.{i}.{name}.bias"] = rng.normal(size=shape[0])
         for name in norms:
             out[f"{block}.{i}.{name}.weight"] = 1 + 0.2 * rng.normal(size=D)
+        for name in ("q_norm", "k_norm") if family == "a2d_qwen3" else ():
+            out[f"{block}.{i}.self_attn.{name}.weight"] = 1 + 0.2 * rng.normal(size=dh)
     out[f"{last}.weight"] = 1 + 0.2 * rng.normal(size=D)
     out[f"{head}.weight"] = rng.normal(size=(V, D)) * D**-0.5
     return {name: value.astype(dtype) for name, value in out.items()}
@@ -173,20 +183,24 @@ def torch_logits(family, values, tokens, mask):
     w = {name: torch.from_numpy(value) for name, value in values.items()}
     embed, block, linear, norms, last, head = NAMES[family]
     config = CONFIGS[family]
-    eps, kv_heads = config["rms_norm_eps"], KV[family]
+    eps, kv_heads, dh = config["rms_norm_eps"], KV[family], DH[family]
 
     def norm(x, name):
         return x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + eps) * w[f"{name}.weight"]
+
+    def norm_heads(x, name):
+        name = name.replace("_proj", "_norm")
+        return norm(x, name) if f"{name}.weight" in w else x
 
     def project(x, name):
         return torch.nn.functional.linear(x, w[f"{name}.weight"], w.get(f"{name}.bias"))
 
     position = torch.from_numpy(np.maximum(np.cumsum(mask) - 1, 0))
-    frequency = config["rope_theta"] ** (-torch.arange(0, DH, 2) / DH)
+    frequency = config["rope_theta"] ** (-torch.arange(0, dh, 2) / dh)
     angle = torch.outer(position.float(), frequency).repeat(1, 2)
 
     def rope(x):  # [H S Dh]
-        a, b = x[..., : DH // 2], x[..., DH // 2 :]
+        a, b = x[..., : dh // 2], x[..., dh // 2 :]
         return x * angle.cos() + torch.cat([-b, a], -1) * angle.sin()
 
     x = w[f"{embed}.weight"][torch.from_numpy(tokens).long()]
@@ -194,12 +208,13 @@ def torch_logits(family, values, tokens, mask):
         q_, k_, v_, o_, gate, up, down = (f"{block}.{i}.{name}" for name in linear)
         h = norm(x, f"{block}.{i}.{norms[0]}")
         q, k, v = (
-            project(h, name).view(len(tokens), -1, DH).transpose(0, 1) for name in (q_, k_, v_)
+            project(h, name).view(len(tokens), -1, dh).transpose(0, 1) for name in (q_, k_, v_)
         )
+        q, k = norm_heads(q, q_), norm_heads(k, k_)
         k, v = (
             y.repeat_interleave(HEADS // kv_heads, 0) for y in (rope(k), v)
         )  # head h reads group h // (H / Hk)
-        scores = rope(q) @ k.transpose(1, 2) / math.sqrt(DH)
+        scores = rope(q) @ k.transpose(1, 2) / math.sqrt(dh)
         scores = scores.masked_fill(~torch.from_numpy(mask), -torch.inf)
         y = (scores.softmax(-1) @ v).transpose(0, 1).reshape(len(tokens), -1)
         x = x + project(y, o_)
@@ -296,6 +311,10 @@ def test_family_and_sizes_come_from_the_checkpoint(tmp_path, family):
         model_of(source, family), weights=str(source), dtype="bfloat16", scan_unroll="auto"
     )
     assert (got.family, got.width, got.ff, got.kv_heads) == (family, D, F, KV[family])
+    assert (got.head_width, got.qk_norm) == (DH[family], family == "a2d_qwen3")
+    # What a preset of another family has set does not stay.
+    preset = ModelConfig(weights=str(source), head_dim=8, qk_norm=True, qkv_bias=True, tied=True)
+    assert dataclasses.replace(huggingface.adopt_sizes(preset), dtype="bfloat16") == got
     assert huggingface.adopt_sizes(ModelConfig(ff=7)) == ModelConfig(ff=7)
     (source / "config.json").write_text('{"model_type": "bert"}')
     with pytest.raises(

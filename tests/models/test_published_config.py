@@ -89,7 +89,38 @@ DREAM = {
     "use_sliding_window": False,
     "vocab_size": 152064,
 }
-WHOLE = {"llada": LLADA, "dream": DREAM}
+# Of a conversion of Qwen3-0.6B; head_dim is not the width divided by the heads.
+QWEN3 = DREAM | {
+    "model_type": "a2d-qwen3",
+    "attention_bias": False,
+    "head_dim": 128,
+    "hidden_size": 1024,
+    "intermediate_size": 3072,
+    "layer_types": ["full_attention"] * 28,
+    "num_attention_heads": 16,
+    "num_key_value_heads": 8,
+    "tie_word_embeddings": True,
+    "vocab_size": 151936,
+}
+del QWEN3["use_mrope"]
+# Of a conversion of Qwen2.5-Coder-0.5B.
+QWEN2 = DREAM | {
+    "model_type": "a2d-qwen2",
+    "hidden_size": 896,
+    "intermediate_size": 4864,
+    "num_attention_heads": 14,
+    "num_hidden_layers": 24,
+    "num_key_value_heads": 2,
+    "tie_word_embeddings": True,
+    "vocab_size": 151936,
+}
+WHOLE = {
+    "llada": LLADA,
+    "dream": DREAM,
+    "a2d_qwen3": QWEN3,
+    "a2d_qwen2": QWEN2,
+    "open_dcoder": QWEN2 | {"model_type": "qwen2"},
+}
 READ = {
     "llada": {
         "width": 4096,
@@ -118,7 +149,28 @@ READ = {
         "positions": None,
     },
 }
-FAMILY = pytest.mark.parametrize("family", ["llada", "dream"])
+READ = {family: sizes | {"head_dim": None, "qk_norm": False} for family, sizes in READ.items()}
+READ["a2d_qwen3"] = READ["dream"] | {
+    "width": 1024,
+    "heads": 16,
+    "kv_heads": 8,
+    "head_dim": 128,
+    "ff": 3072,
+    "vocab": 151936,
+    "tied": True,
+    "qkv_bias": False,
+    "qk_norm": True,
+}
+READ["a2d_qwen2"] = READ["open_dcoder"] = READ["dream"] | {
+    "width": 896,
+    "layers": 24,
+    "heads": 14,
+    "kv_heads": 2,
+    "ff": 4864,
+    "vocab": 151936,
+    "tied": True,
+}
+FAMILY = pytest.mark.parametrize("family", WHOLE)
 DEFAULT = {"rope_theta": 1e6, "rope_type": "default"}
 
 
@@ -155,6 +207,16 @@ def test_files_of_this_version_of_transformers_are_read(tmp_path, kind, whole):
     assert read(tmp_path, "dream", values) == READ["dream"]
 
 
+@pytest.mark.parametrize("whole", [False, True], ids=["saved", "whole"])
+def test_files_of_qwen3_are_read(tmp_path, whole):
+    sizes = {name: QWEN3[name] for name in FAMILIES["a2d_qwen3"].settings.values()}
+    config = transformers.Qwen3Config(**sizes, tie_word_embeddings=True, dtype="bfloat16")
+    config.save_pretrained(tmp_path)
+    saved = json.loads((tmp_path / "config.json").read_text())
+    values = (config.to_dict() if whole else saved) | {"model_type": "a2d-qwen3"}
+    assert read(tmp_path, "a2d_qwen3", values) == READ["a2d_qwen3"]
+
+
 @FAMILY
 def test_keys_that_do_not_matter_are_ignored(tmp_path, family):
     own = {"use_cache": "?", "_name_or_path": "a/b", "attention_dropout": 0.5, "temperature": 0.3}
@@ -185,6 +247,11 @@ def test_settings_of_a_window_that_is_not_used_are_ignored(tmp_path):
         ("dream", "use_mrope", True),
         ("dream", "use_sliding_window", True),
         ("dream", "head_dim", 64),
+        ("a2d_qwen2", "head_dim", 128),
+        ("a2d_qwen2", "use_sliding_window", True),
+        ("a2d_qwen3", "use_sliding_window", True),
+        ("a2d_qwen3", "attention_bias", True),
+        ("a2d_qwen3", "rope_scaling", {"rope_type": "yarn", "factor": 4.0}),
         ("dream", "layer_types", ["full_attention"] * 27 + ["sliding_attention"]),
         ("llada", "rope_scaling", {"rope_type": "linear", "factor": 2.0}),
         ("dream", "rope_scaling", {"type": "yarn", "factor": 4.0}),
