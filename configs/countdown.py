@@ -17,6 +17,9 @@ Presets, as in --config=configs/countdown.py:smoke ; several are separated by co
   study     a run of at most about five minutes on a core, after the base model; for studies
   llada_8b  LLaDA-8B-Instruct with published settings; needs accelerators, see docs/plan.md
   dream_7b  the same for Dream-v0-Instruct-7B
+  qwen3_0_6b  the same for a conversion of Qwen3-0.6B, on one GPU; see docs/models.md
+  qwen2_5_coder_0_5b  of Qwen2.5-Coder-0.5B-Instruct
+  open_dcoder_0_5b  Open-dCoder
 With any: lora, s1k, d1, dream, d2, gspo, justgrpo, prompt, paper, state; see
 diffpo_jax/config/presets.py.
 """

@@ -17,6 +17,9 @@ Presets, as in --config=configs/math500.py:tiny ; several are separated by comma
             way from file to report in minutes on a CPU; its numbers mean nothing
   llada_8b  LLaDA-8B-Instruct with published settings
   dream_7b  the same for Dream-v0-Instruct-7B
+  qwen3_0_6b  the same for a conversion of Qwen3-0.6B, on one GPU; see docs/models.md
+  qwen2_5_coder_0_5b  of Qwen2.5-Coder-0.5B-Instruct
+  open_dcoder_0_5b  Open-dCoder
 With any: lora, s1k, d1, dream, d2, gspo, justgrpo, prompt, paper, state; see
 diffpo_jax/config/presets.py.
 d1's whole published protocol is llada_8b,d1 with its prompt text given by

@@ -180,9 +180,14 @@ class TokenizerConfig:
     # some name a class of their own, whose code is never run
     kind: OptionalText = None
     mask: OptionalText = None  # Mask token, for loaded tokenizers that do not name one
+    # Id that the mask token must have. A mask token that the tokenizer lacks is added if that gives
+    # it this id. None: any id, and the tokenizer must have it
+    mask_id: Count | None = None
     pad: OptionalText = None  # Token that fills up prompts, for loaded tokenizers without one
     ends: tuple[str, ...] = ()  # End tokens; the first fills the rest. Empty: the tokenizer's own
     closing: OptionalText = None  # Token that closes chat answers in SFT, before the rest is filled
+    # Arguments "name=value" of the chat template, such as "enable_thinking=False"
+    chat_arguments: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -192,7 +197,7 @@ class ModelConfig:
     layers: PositiveInt = 3  # Transformer blocks
     heads: PositiveInt = 4  # Attention heads, H
     kv_heads: PositiveInt = 4  # Key/value heads, Hk; divides `heads`
-    head_dim: OptionalInt = None  # Width of a head, Dh. None: `width` divided by `heads`
+    head_dim: PositiveInt | None = None  # Width of a head, Dh. None: `width` divided by `heads`
     ff: PositiveInt = 192  # Hidden size of the SwiGLU, F
     qkv_bias: bool = False  # Whether queries, keys and values have biases, as in Dream
     qk_norm: bool = False  # Whether queries and keys are normalised head by head, as in Qwen3

@@ -115,7 +115,8 @@ def published(*, answer: str, prompt_length: int) -> dict[str, Change]:
       prompt_length: the most tokens of its prompts.
     """
     change = functools.partial(_published, answer=answer, prompt_length=prompt_length)
-    return {shape.__name__: functools.partial(change, shape) for shape in (llada_8b, dream_7b)}
+    shapes = (llada_8b, dream_7b, qwen3_0_6b, qwen2_5_coder_0_5b, open_dcoder_0_5b)
+    return {shape.__name__: functools.partial(change, shape) for shape in shapes}
 
 
 def llada_8b(config: ConfigDict) -> None:
@@ -141,15 +142,58 @@ def dream_7b(config: ConfigDict) -> None:
     model.vocab, model.rope_theta, model.norm_eps = 152_064, 1_000_000.0, 1e-6
 
 
+def qwen3_0_6b(config: ConfigDict) -> None:
+    """A conversion of Qwen3-0.6B, 0.60e9 parameters, for a single GPU."""
+    model, tokenizer = config.model, config.tokenizer
+    _qwen(config, "dllm-hub/Qwen3-0.6B-diffusion-mdlm-v0.1", family="a2d_qwen3")
+    tokenizer.mask, tokenizer.mask_id = "<|mask|>", 151_669
+    tokenizer.chat_arguments = ("enable_thinking=False",)
+    model.qk_norm, model.head_dim = True, 128
+    model.width, model.layers, model.heads, model.kv_heads, model.ff = 1024, 28, 16, 8, 3072
+
+
+def qwen2_5_coder_0_5b(config: ConfigDict) -> None:
+    """A conversion of Qwen2.5-Coder-0.5B-Instruct, 0.49e9 parameters, for a single GPU."""
+    _qwen(config, "dllm-hub/Qwen2.5-Coder-0.5B-Instruct-diffusion-mdlm", family="a2d_qwen2")
+    config.tokenizer.mask, config.tokenizer.mask_id = "<|mask|>", 151_665
+    _qwen2_5_0_5b(config)
+
+
+def open_dcoder_0_5b(config: ConfigDict) -> None:
+    """Open-dCoder, 0.49e9 parameters, for a single GPU; its tokenizer names the mask token."""
+    _qwen(config, "fredzzp/open-dcoder-0.5B", family="open_dcoder")
+    _qwen2_5_0_5b(config)
+
+
+def _qwen(config: ConfigDict, name: str, *, family: str) -> None:
+    """What small conversions of Qwen share."""
+    model, tokenizer = config.model, config.tokenizer
+    model.family, model.weights, tokenizer.name = family, name, name
+    # transformers does not know the conversions' model_type, by which it would find the class.
+    tokenizer.kind, tokenizer.pad = "Qwen2Tokenizer", "<|endoftext|>"
+    tokenizer.ends, tokenizer.closing = ("<|endoftext|>", "<|im_end|>"), "<|im_end|>"
+    model.tied, model.vocab = True, 151_936
+    model.rope_theta, model.norm_eps = 1_000_000.0, 1e-6
+
+
+def _qwen2_5_0_5b(config: ConfigDict) -> None:
+    model = config.model
+    model.qkv_bias = True
+    model.width, model.layers, model.heads, model.kv_heads, model.ff = 896, 24, 14, 2, 4864
+
+
 def _published(shape: Change, config: ConfigDict, *, answer: str, prompt_length: int) -> None:
-    """Settings of all published models: bfloat16, 8 devices, 96 rollouts of 256 tokens a step."""
+    """Settings of all published models: bfloat16, 96 rollouts of 256 tokens a step.
+
+    The large ones take 8 devices.
+    """
     shape(config)
     model, rl = config.model, config.rl
     model.dtype, model.remat, model.positions = "bfloat16", True, None
     model.embedding_std = 0.02
     prompt(config)
     _show_all(config)
-    config.mesh.fsdp = 8
+    config.mesh.fsdp = 8 if shape in (llada_8b, dream_7b) else 1
     config.pretrain.steps = 0
     wording, sampler = config.task.prompt, config.sampler
     wording.template, wording.chat, wording.answer = "words", True, answer

@@ -6,13 +6,14 @@ All tokenizers are fast tokenizers of transformers; only `make_tokenizer` distin
 import contextlib
 import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import tokenizers
 import transformers
 from tokenizers import decoders, models, pre_tokenizers
 
-from diffpo_jax.config import TokenizerConfig
+from diffpo_jax.config import TokenizerConfig, values
 from diffpo_jax.system import hub_names
 from diffpo_jax.system.errors import UserError
 from diffpo_jax.tasks.task import Example
@@ -92,6 +93,8 @@ def _load(config: TokenizerConfig) -> Tokenizer:
         ) from error
     if not tokenizer.is_fast:
         raise UserError(f"{where} is not a fast tokenizer: only those are supported.")
+    if config.mask and config.mask_id is not None and config.mask not in tokenizer.get_vocab():
+        tokenizer.add_special_tokens({"mask_token": config.mask})
     known = tokenizer.get_vocab()
     named = [("mask", config.mask), ("pad", config.pad), ("closing", config.closing)]
     for field, token in named + [("ends", token) for token in config.ends]:
@@ -106,8 +109,28 @@ def _load(config: TokenizerConfig) -> Tokenizer:
         # transformers knows one end token, so the others become an attribute.
         tokenizer.further_ends = tuple(known[token] for token in config.ends[1:])
     tokenizer.closing = (known[config.closing],) if config.closing else ()
-    special_ids(tokenizer)
+    tokenizer.chat_arguments = _chat_arguments(config.chat_arguments)
+    mask = special_ids(tokenizer).mask
+    if config.mask_id not in (None, mask):
+        raise UserError(
+            f"config.tokenizer.mask_id={config.mask_id}, but the mask token "
+            f"{tokenizer.mask_token!r} of {where} has the id {mask}: the model was trained with "
+            "another tokenizer."
+        )
     return tokenizer
+
+
+def _chat_arguments(given: Sequence[str]) -> dict[str, Any]:
+    """The arguments of a chat template by name; values are Python literals, or else texts."""
+    result = {}
+    for text in given:
+        name, equals, value = text.partition("=")
+        if not equals or not name.isidentifier():
+            raise UserError(
+                f"config.tokenizer.chat_arguments: {text!r} must have the form name=value."
+            )
+        result[name] = values.parse(object, value)
+    return result
 
 
 @contextlib.contextmanager
@@ -186,7 +209,10 @@ def format_chat(tokenizer: Tokenizer, texts: Sequence[str]) -> list[str]:
         )
     turns = [[{"role": "user", "content": text}] for text in texts]
     try:
-        return tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
+        arguments = getattr(tokenizer, "chat_arguments", {})
+        return tokenizer.apply_chat_template(
+            turns, add_generation_prompt=True, tokenize=False, **arguments
+        )
     except Exception as error:  # a template may raise anything
         raise UserError(
             f"config.task.prompt.chat=True: the tokenizer's chat template fails ({error})."

@@ -167,6 +167,7 @@ def make_policy(
     *,
     places: int = 1,
     vocab: int,
+    tokens: int | None = None,
     mask_id: int,
     platform: str,
     rows: NamedSharding | None = None,
@@ -177,6 +178,8 @@ def make_policy(
       lora: the adapter that is trained, if any.
       places: positions of a block, for the head by state.
       vocab: V of the tokenizer, or of published weights, which may have more rows.
+      tokens: how many tokens the tokenizer has, if that is known. Rows of published weights beyond
+        them belong to no token, and their logits are -inf.
       mask_id: the tokenizer's mask token.
       platform: the platform to compile for, as `distributed.chips.platform` names it.
       rows: sharding of sequences over devices; None for one device.
@@ -205,10 +208,10 @@ def make_policy(
     head = ThresholdHead(threshold)
 
     def init(key):
-        tokens, mask = jnp.zeros((1, 2), jnp.int32), jnp.ones((1, 2), bool)
+        row, mask = jnp.zeros((1, 2), jnp.int32), jnp.ones((1, 2), bool)
         features = jnp.zeros((1, model.width), jnp.float32)
         return {
-            "denoiser": denoiser.init(key, tokens, mask, method="initialise")["params"],
+            "denoiser": denoiser.init(key, row, mask, method="initialise")["params"],
             "threshold": head.init(key, features)["params"],
         }
 
@@ -243,7 +246,10 @@ def make_policy(
         )
 
     def logits(params: Params, states):
-        return denoiser.apply({"params": params["denoiser"]}, states, method="logits")
+        found = denoiser.apply({"params": params["denoiser"]}, states, method="logits")
+        if tokens is None or tokens == vocab:
+            return found
+        return jnp.where(jnp.arange(vocab) < tokens, found, -jnp.inf)
 
     def gamma_distribution(params: Params, features):
         return head.apply({"params": params["threshold"]}, features)

@@ -19,7 +19,8 @@ class Policy(NamedTuple):
       init_adapter: key -> params["adapter"], if an adapter (LoRA) is trained.  All functions of
         params use the adapter if params have one.
       hidden: (params, tokens [B S], mask [B S]) -> hidden states [B S D].
-      logits: (params, hidden [... D]) -> logits [... V], float32 or wider; linear in `hidden`.
+      logits: (params, hidden [... D]) -> logits [... V], float32 or wider; linear in `hidden`,
+        except that rows of the embedding that belong to no token have -inf.
       hidden_and_kv: (params, tokens [B S], mask [B S]) -> (hidden states, kv): `hidden`, and every
         layer's keys and values, arrays [layers B ...], for `hidden_within`.
       hidden_within: (params, kv, tokens [B S], mask [B S], start [B], span) -> hidden states

@@ -197,11 +197,19 @@ def make_policy(config: Config, tokenizer: Any, mesh: Mesh) -> Policy:
             "they do not belong together."
         )
     mask = tokenizers.special_ids(tokenizer).mask
-    return policy_of_vocabulary(config, vocab=rows or tokens, mask_id=mask, mesh=mesh)
+    return policy_of_vocabulary(
+        config, vocab=rows or tokens, tokens=tokens, mask_id=mask, mesh=mesh
+    )
 
 
-def policy_of_vocabulary(config: Config, *, vocab: int, mask_id: int, mesh: Mesh) -> Policy:
-    """The network of a configuration for a vocabulary of V tokens; nothing is allocated."""
+def policy_of_vocabulary(
+    config: Config, *, vocab: int, tokens: int | None = None, mask_id: int, mesh: Mesh
+) -> Policy:
+    """The network of a configuration for a vocabulary of V tokens; nothing is allocated.
+
+    Args:
+      tokens: how many of them the tokenizer has, if that is known.
+    """
     return families.make_policy(
         config.model,
         config.threshold,
@@ -209,6 +217,7 @@ def policy_of_vocabulary(config: Config, *, vocab: int, mask_id: int, mesh: Mesh
         config.state_head,
         places=config.largest_block,
         vocab=vocab,
+        tokens=tokens,
         mask_id=mask_id,
         platform=chips.platform(mesh.devices.flat[0]),
         rows=sharding.batch_sharding(mesh) if mesh.size > 1 else None,

@@ -96,7 +96,8 @@ def _rows_that_fit(config: Config, vocab: int, memory: float | None) -> float:
         resident = parameters * (stored + 12 + (item if config.rl.objective.kl else 0))
     free = _MEMORY_SHARE * memory - resident / (mesh.fsdp * mesh.tensor)
     sequence = sampler.prompt_length + sampler.length
-    per_token = item * (12 * width + 5 * ff) + 8 * model.heads * sequence
+    heads = model.heads * model.head_width
+    per_token = item * (8 * width + 4 * heads + 5 * ff) + 8 * model.heads * sequence
     kept = model.layers * item * width + per_token if model.remat else model.layers * per_token
     read = 12 * vocab * (sampler.vocabulary_chunk or sampler.length)
     return max(1.0, free / (sequence * kept / mesh.tensor + read))

@@ -117,6 +117,17 @@ def test_lengths_that_do_not_follow_from_the_task_must_be_set(fields):
     assert build(**fields, **{"sampler.prompt_length": 8, "sampler.length": 8}).sampler.steps == 8
 
 
+@pytest.mark.parametrize("module", [sudoku, countdown, gsm8k, math500])
+@pytest.mark.parametrize("preset", ["qwen3_0_6b", "qwen2_5_coder_0_5b", "open_dcoder_0_5b"])
+def test_presets_of_small_models_are_for_one_device(module, preset):
+    config = convert.from_config_dict(module.get_config(preset))
+    check.check_training(config)
+    assert config.mesh.batch_devices == config.mesh.tensor == 1
+    assert config.task.prompt.chat
+    for words in ("lora", "d1", "lora,d1"):
+        check.check_training(convert.from_config_dict(module.get_config(f"{preset},{words}")))
+
+
 @pytest.mark.parametrize("module", [sudoku, countdown])
 def test_preset_d1_commits_by_the_probability_of_the_drawn_token(module):
     sampler = convert.from_config_dict(module.get_config("d1")).sampler

@@ -191,6 +191,53 @@ def test_missing_special_tokens_are_refused(saved, named, message):
         tokenizers.make_tokenizer(TokenizerConfig(name=saved, **named))
 
 
+def test_a_mask_token_that_is_lacking_is_added_under_its_id(saved):
+    plain = tokenizers.make_tokenizer(TokenizerConfig(name=saved, **NAMED))
+    free = len(plain)
+    config = TokenizerConfig(name=saved, **NAMED | {"mask": "<|mask|>", "mask_id": free})
+    tokenizer = tokenizers.make_tokenizer(config)
+    assert (tokenizers.special_ids(tokenizer).mask, len(tokenizer)) == (free, free + 1)
+    assert tokenizers.decode(tokenizer, [free]) == "<|mask|>"
+    assert encode(tokenizer, "the answer é\n") == encode(plain, "the answer é\n")
+    named = tokenizers.make_tokenizer(TokenizerConfig(name=saved, **NAMED, mask_id=1))
+    assert (tokenizers.special_ids(named).mask, len(named)) == (1, free)
+
+
+@pytest.mark.parametrize(
+    ("named", "message"),
+    [
+        ({"mask_id": 7}, r"mask_id=7, but the mask token '<\|hide\|>' of .* has the id 1"),
+        (
+            {"mask": "<|mask|>", "mask_id": 7},
+            r"the mask token '<\|mask\|>' of .* has the id \d+: the",
+        ),
+    ],
+)
+def test_another_id_of_the_mask_token_is_refused(saved, named, message):
+    with pytest.raises(UserError, match=message) as caught:
+        tokenizers.make_tokenizer(TokenizerConfig(name=saved, **NAMED | named))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_chat_template_gets_its_arguments(saved, tmp_path):
+    fast = transformers.AutoTokenizer.from_pretrained(saved)
+    fast.chat_template = (
+        "{{ messages[0].content }}{% if thinks is defined and thinks is false %}!{% endif %}"
+        "{{ style | default('') }}"
+    )
+    fast.save_pretrained(tmp_path)
+
+    def chat(*arguments):
+        config = TokenizerConfig(name=str(tmp_path), **NAMED, chat_arguments=arguments)
+        return tokenizers.format_chat(tokenizers.make_tokenizer(config), ["12"])
+
+    assert chat() == ["12"]
+    assert chat("thinks=True") == ["12"]
+    assert chat("thinks=False", "style=brief") == ["12!brief"]
+    with pytest.raises(UserError, match=r"chat_arguments: 'thinks' must have the form name=value"):
+        chat("thinks")
+
+
 def test_a_hub_name_may_have_a_revision(monkeypatch):
     asked = []
 

@@ -9,8 +9,10 @@ import pytest
 import reference
 from scipy import stats
 
+from diffpo_jax.config import ModelConfig, ThresholdConfig
 from diffpo_jax.diffusion import token_distribution
 from diffpo_jax.diffusion.settings import Rule, SamplerSettings
+from diffpo_jax.models.families import make_policy
 
 MASK_ID = 2
 LOGITS = np.random.default_rng(0).normal(scale=2, size=(3, 4, 5)).astype(np.float32)
@@ -296,3 +298,33 @@ def test_chunks_avoid_an_array_of_all_distributions():
     one_array = 4 * rows * length * vocab
     assert memory(0) > one_array
     assert memory(chunk) < one_array / 4  # a few arrays of 1/32 the size
+
+
+def test_rows_of_the_embedding_without_a_token_are_never_drawn():
+    """Of eight rows, six belong to tokens; the others would have all of the probability."""
+    model, threshold = (
+        ModelConfig(width=16, layers=1, heads=2, kv_heads=2, ff=16),
+        ThresholdConfig(),
+    )
+    sizes = {"vocab": 8, "mask_id": 5, "platform": "cpu"}
+    policy = make_policy(model, threshold, tokens=6, **sizes)
+    params = reference.random_params(policy, 0)
+    unembed = params["denoiser"]["unembed"].at[:, 6:].multiply(50.0)
+    params["denoiser"]["unembed"] = unembed
+    states = jax.random.normal(jax.random.key(0), (2, 3, 16))
+    logits = policy.logits(params, states)
+    assert np.all(np.asarray(logits)[..., 6:] == -np.inf)
+    whole = make_policy(model, threshold, **sizes).logits(params, states)
+    np.testing.assert_array_equal(logits[..., :6], whole[..., :6])
+    drawn = token_distribution.log_probs(logits, 5, 0.7)
+    u = jnp.linspace(0, 1, 12, endpoint=False).reshape(2, 3, 2)
+    assert token_distribution.sample(drawn, u, 0.7).max() < 5
+
+    def value(x):
+        own = params | {"denoiser": params["denoiser"] | {"unembed": x}}
+        known = token_distribution.log_probs(policy.logits(own, states), 5, 1.0)
+        return jnp.sum(token_distribution.entropy(known)) + jnp.sum(known[..., 0])
+
+    gradient = jax.grad(value)(unembed)
+    assert np.isfinite(gradient).all()
+    assert not gradient[:, 6:].any()
