@@ -12,10 +12,13 @@ Score: docs/tasks.md has that of its example.
 
 Presets, as in --config=configs/jsonl.py:smoke ; several are separated by commas: smoke,d1
   default   a character model that is trained from scratch, for short questions and answers
-  smoke     the same stages at a tiny size, to try things out; its numbers mean nothing
+  smoke     the same stages with a tiny model, in about a minute; to try things out
   study     a run of at most about five minutes on a core, after the base model; for studies
   llada_8b  LLaDA-8B-Instruct with published settings; needs accelerators, see docs/plan.md
   dream_7b  the same for Dream-v0-Instruct-7B
+  qwen3_0_6b  the same for a conversion of Qwen3-0.6B, on one GPU; see docs/models.md
+  qwen2_5_coder_0_5b  of Qwen2.5-Coder-0.5B-Instruct
+  open_dcoder_0_5b  Open-dCoder
 With any: lora, s1k, d1, dream, d2, gspo, justgrpo, prompt, paper, state; see
 diffpo_jax/config/presets.py.
 """
@@ -31,10 +34,8 @@ def get_config(preset: str = "default") -> ml_collections.ConfigDict:
     config.task.name = "jsonl"
     config.tokenizer.alphabet = None
     # Short questions and answers; a longer one is refused with its length.
-    config.sampler.prompt_length = config.sampler.length = config.sampler.block_length = 16
-    config.sampler.steps = 16
-    config.sampler.stop_at_end = True
-    config.model.positions = config.sampler.prompt_length + config.sampler.length
+    config.sampler.prompt_length = config.sampler.length = 16
+    config.sampler.stop_at_end, config.model.positions = True, "auto"
     config.pretrain.steps, config.pretrain.decay = 240, "linear"
     presets.joint_by_state(config)
     config.rl.steps = 60

@@ -1,4 +1,4 @@
-"""The smallest run that has all stages, as overrides of configs/sudoku.py:smoke."""
+"""Small runs that have all stages, as overrides of configs/sudoku.py:smoke."""
 
 import pathlib
 import sys
@@ -8,7 +8,24 @@ from diffpo_jax.config import convert
 sys.path.insert(0, str(pathlib.Path(__file__).parent.parent))
 from configs import sudoku
 
-LEAST = {
+# A few steps of each stage.
+SHORT = {
+    "task.sudoku.blanks_min": 4,
+    "task.sudoku.blanks_max": 14,
+    "task.sudoku.train_examples": 512,
+    "task.sudoku.validation_examples": 64,
+    "task.sudoku.test_examples": 64,
+    "pretrain.steps": 12,
+    "pretrain.batch": 32,
+    "rl.steps": 8,
+    "rl.prompts": 8,
+    "evaluation.batch": 64,
+    "evaluation.every": 4,
+    "checkpoint.every": 3,
+    "logging.samples_every": 4,
+}
+# The smallest run.
+LEAST = SHORT | {
     "model.width": 16,
     "model.layers": 1,
     "model.ff": 16,

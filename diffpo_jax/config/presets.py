@@ -48,19 +48,20 @@ def any_task(*, answer: str = "tags", prompt_length: int = 512) -> dict[str, Cha
 
 
 def smoke(config: ConfigDict) -> None:
-    """All stages of a task in about a minute; the numbers mean nothing."""
+    """All stages of a small task in about a minute on a core: enough to see a tiny model learn."""
     _shrink(config)
     examples = config.task.get(config.task.name, {})
-    for split, count in (("train", 512), ("validation", 64), ("test", 64)):
+    for split, count in (("train", 2_000), ("validation", 128), ("test", 256)):
         if f"{split}_examples" in examples:  # a generated task
             examples[f"{split}_examples"] = count
-    config.pretrain.steps, config.pretrain.batch = 12, 32
+    config.pretrain.steps, config.pretrain.batch = 120, 64
     _show_all(config)
-    config.rl.steps, config.rl.prompts, config.rl.inner_updates = 8, 8, 2
+    config.rl.steps, config.rl.prompts, config.rl.inner_updates = 100, 32, 2
+    config.rl.optimizer.denoiser_lr = 1e-3
     config.pretrain.decay = config.rl.optimizer.decay = "none"
-    config.evaluation.batch, config.evaluation.every = 64, 4
-    config.evaluation.examples = config.evaluation.validation_examples = 64
-    config.checkpoint.every, config.logging.samples_every = 3, 4
+    config.evaluation.batch, config.evaluation.every = 256, 25
+    config.evaluation.examples = config.evaluation.validation_examples = 256
+    config.checkpoint.every = config.logging.samples_every = 50
 
 
 def study(steps: int, pretraining: int) -> Change:

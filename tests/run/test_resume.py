@@ -16,11 +16,13 @@ import time
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
+from least import SHORT
 
 from diffpo_jax.system.errors import STOPPED
 
 ROOT = pathlib.Path(__file__).parents[2]
 STEPS = {"pretrain": 200, "rl": 8}
+RUN = SHORT | {f"{stage}.steps": steps for stage, steps in STEPS.items()}
 
 
 def start(workdir: pathlib.Path, cache: pathlib.Path, log) -> subprocess.Popen:
@@ -35,7 +37,7 @@ def start(workdir: pathlib.Path, cache: pathlib.Path, log) -> subprocess.Popen:
             "-m",
             "diffpo_jax.main",
             "--config=configs/sudoku.py:smoke",
-            f"--config.pretrain.steps={STEPS['pretrain']}",
+            *(f"--config.{name}={value}" for name, value in RUN.items()),
             "--config.model.layers=1",  # every restart compiles every layer again
             "--config.rl.candidates=2",  # so that its state must be restored too
             f"--workdir={workdir}",

@@ -116,7 +116,7 @@ def test_the_functions_of_the_example_judge_as_the_page_says():
 def test_the_example_task_and_its_configuration_work(tmp_path):
     (command,) = [c for c in COMMANDS if "sorting" in c]
     config, _ = config_of(shlex.split(command))
-    assert config.rl.steps == 8  # the preset smoke
+    assert config.model.width == 32  # the preset smoke
     given = convert.dict_from_file("sorting.py")
     given.update_from_flattened_dict(
         {"task.prompt.template": "words", "task.prompt.answer": "tags"}

@@ -7,6 +7,7 @@ import sys
 
 import numpy as np
 import pytest
+from least import SHORT
 
 from diffpo_jax.analysis.bootstrap import Outcomes
 from diffpo_jax.analysis.headroom import choose_dials
@@ -15,6 +16,7 @@ from diffpo_jax.report import headroom as report
 from diffpo_jax.studies import headroom
 
 ROOT = pathlib.Path(__file__).parents[2]
+RUN = SHORT | {"task.sudoku.train_examples": 64, "pretrain.steps": 2, "rl.steps": 2}
 
 
 def examined(rng, count):
@@ -84,8 +86,7 @@ def test_the_command_writes_the_page(tmp_path):
             *(sys.executable, "-m", "diffpo_jax.study", f"--workdir={tmp_path}"),
             "--config=configs/studies/headroom.py:smoke",
             *("--config.headroom.prompts=40", "--config.headroom.steps=150"),
-            *("--config.run.task.sudoku.train_examples=64", "--config.run.pretrain.steps=2"),
-            *("--config.run.rl.steps=2", "--config.run.rl.optimizer.decay=none"),
+            *(f"--config.run.{name}={value}" for name, value in RUN.items()),
         ],
         cwd=ROOT,
         capture_output=True,
