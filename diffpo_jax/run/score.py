@@ -94,7 +94,7 @@ def score(config: Config, out: str, *, run: str = "", which: str = "trained") ->
                 files.write_jsonl(path.with_suffix(".jsonl"), rows)
                 whole = {"learned": dial == LEARNED, "asked": asked, **point}
                 files.write_json(path, whole)  # last, so that it stands for a complete point
-            points.append(json.loads(path.read_text()))
+            points.append(json.loads(path.read_text("utf-8")))
             del points[-1]["asked"]
             progress.update(accuracy=points[-1]["accuracy"], nfe=points[-1]["nfe"])
     result = {
@@ -108,18 +108,19 @@ def score(config: Config, out: str, *, run: str = "", which: str = "trained") ->
         "seed": config.seed,
         "commit": provenance.commit(),
         "versions": provenance.versions(),
-        "run_info": json.loads(workdir.run_info.read_text()),
+        "run_info": json.loads(workdir.run_info.read_text("utf-8")),
     }
     files.write_json(workdir.root / "evaluation.json", result)
     return result
 
 
 def _is_current(path: pathlib.Path, asked: dict[str, Any]) -> bool:
-    """Whether a point has been evaluated as is asked."""
-    if not path.exists():
+    """Whether a point has been evaluated as is asked; a damaged file counts as none."""
+    try:
+        before = json.loads(path.read_text("utf-8"))["asked"]
+    except (FileNotFoundError, ValueError, TypeError, KeyError):
         return False
-    # Older versions knew no metrics.
-    before = {"metrics": [], "functions": {}} | json.loads(path.read_text())["asked"]
+    before = {"metrics": [], "functions": {}} | before  # older versions knew no metrics
     now = asked["test_sha256"]
     former = before.setdefault("test_sha256", now)  # older versions did not record it
     if before != asked | {"test_sha256": former}:

@@ -159,7 +159,7 @@ def _command(job: Job, store: str, kind: str) -> str:
 def _known_failures(root: pathlib.Path) -> dict[str, State]:
     """Returns the runs that had failed when the study last wrote study.json."""
     try:
-        runs = json.loads((root / "study.json").read_text())["runs"]
+        runs = json.loads((root / "study.json").read_text("utf-8"))["runs"]
     except FileNotFoundError:
         return {}
     return {run["id"]: State("failed", run["error"]) for run in runs if run["state"] == "failed"}

@@ -174,7 +174,7 @@ def _data_state(directory: pathlib.Path) -> dict[str, Any]:
     files = sorted(directory.glob("process_*-of-*.json"))
     if not files:
         raise FileNotFoundError(f"no file process_*-of-*.json in {directory}")
-    return json.loads(files[0].read_text())
+    return json.loads(files[0].read_text("utf-8"))
 
 
 def _check_same_shapes(saved: Any, wanted: Any, path: pathlib.Path) -> None:

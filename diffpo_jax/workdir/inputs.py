@@ -37,7 +37,7 @@ def read(path: pathlib.Path) -> dict[str, Input]:
     if not path.exists():
         return {}
     try:
-        return {name: Input(**value) for name, value in json.loads(path.read_text()).items()}
+        return {name: Input(**value) for name, value in json.loads(path.read_text("utf-8")).items()}
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise UserError(
             f"{path} cannot be read ({error}). If the run's data have not changed, delete it."

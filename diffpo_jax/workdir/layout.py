@@ -95,7 +95,7 @@ def record(workdir: Workdir, config: Config) -> None:
     """Writes the configuration of a run that begins, or goes on: from now on the workdir is its."""
     new = convert.to_json(config)
     # Of several processes the first has written it already.
-    if not workdir.config.exists() or workdir.config.read_text() != new:
+    if not workdir.config.exists() or workdir.config.read_text("utf-8") != new:
         files.write_atomic(workdir.config, new)
 
 

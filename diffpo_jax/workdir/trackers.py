@@ -122,10 +122,19 @@ class RunTracker:
 
 
 def run_id(root: pathlib.Path) -> str:
-    """The id of a workdir's run for trackers, created once and kept in trackers.json."""
+    """The id of a workdir's run for trackers, created once and kept in trackers.json.
+
+    Raises:
+      UserError: the file is damaged.
+    """
     path = root / "trackers.json"
     if path.exists():
-        return json.loads(path.read_text())["id"]
+        try:
+            return json.loads(path.read_text("utf-8"))["id"]
+        except (ValueError, TypeError, KeyError) as error:
+            raise UserError(
+                f"{path} has no id of a run ({error}). Delete it to begin a new one there."
+            ) from error
     new = uuid.uuid4().hex[:12]
     write_json(path, {"id": new})
     return new

@@ -142,6 +142,16 @@ def test_evaluation_resumes_after_the_last_complete_point(weights, tmp_path, mon
     assert made == ["published-1.0.jsonl"]
 
 
+@pytest.mark.parametrize("text", [None, "", "[]", "{}", "x"])
+def test_a_point_that_is_missing_or_damaged_is_evaluated(tmp_path, text):
+    path = tmp_path / "trained-1.0.json"
+    if text is not None:
+        path.write_text(text)
+    assert not score._is_current(path, {"test_sha256": ""})
+    path.write_text('{"asked": {"test_sha256": ""}}')
+    assert score._is_current(path, {"test_sha256": ""})
+
+
 def test_another_number_of_prompts_is_another_evaluation(weights, tmp_path):
     """With another number of test prompts all points are computed again."""
     fields = {"model.weights": str(weights), "evaluation.gammas": (0.1,)}

@@ -184,3 +184,10 @@ def test_the_real_packages_work_without_a_network(tmp_path, field):
         rows = sqlite3.connect(base).execute("SELECT run_name, step FROM metrics").fetchall()
         assert {name for name, _ in rows} == {f"{tmp_path.name}-{kept}"}
         assert sorted(step for _, step in rows) == [1, 2, 5, 5]
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[]"])
+def test_a_damaged_id_is_one_line(tmp_path, text):
+    (tmp_path / "trackers.json").write_text(text)
+    with pytest.raises(UserError, match=r"trackers\.json has no id of a run"):
+        trackers.run_id(tmp_path)
