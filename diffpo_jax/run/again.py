@@ -12,7 +12,7 @@ from diffpo_jax.config import Config, convert
 from diffpo_jax.distributed import hosts
 from diffpo_jax.report import build
 from diffpo_jax.report import write as report_lib
-from diffpo_jax.run import base_model, frontiers, inputs, setup
+from diffpo_jax.run import base_model, frontiers, inputs, points, setup
 from diffpo_jax.system.progress import say
 from diffpo_jax.workdir import checkpoints, evaluations, layout, metrics
 from diffpo_jax.workdir import inputs as stored
@@ -86,6 +86,7 @@ def _evaluate(
     # 3. Report.
     if hosts.is_first():
         report_lib.write_report(own.report, summary, metrics.read(own.metrics), outcomes)
+        points.remove(own)
         build.redraw(run.root)
     return summary
 

@@ -14,7 +14,16 @@ from diffpo_jax.arrays.types import Params
 from diffpo_jax.config import Config, check, convert
 from diffpo_jax.distributed import hosts, sharding
 from diffpo_jax.report import write as report_lib
-from diffpo_jax.run import again, base_model, frontiers, inputs, outline, setup, train_rl
+from diffpo_jax.run import (
+    again,
+    base_model,
+    frontiers,
+    inputs,
+    outline,
+    points,
+    setup,
+    train_rl,
+)
 from diffpo_jax.system.progress import say
 from diffpo_jax.workdir import layout, lock, metrics, provenance
 
@@ -84,6 +93,7 @@ def _run(run_setup: setup.Setup, config: Config, base_only: bool) -> dict[str, A
     if hosts.is_first():
         lines = metrics.read(workdir.metrics)
         report_lib.write_report(workdir.report, summary, lines, outcomes)
+        points.remove(workdir)
         print(summary_lib.final_table(summary))
         print(f"report: {workdir.report}")
     return summary

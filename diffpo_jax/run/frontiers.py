@@ -14,7 +14,7 @@ from diffpo_jax.distributed import hosts
 from diffpo_jax.evaluation import evaluator, grading, threshold_choice
 from diffpo_jax.models import flops
 from diffpo_jax.rl import rewards
-from diffpo_jax.run import base_model
+from diffpo_jax.run import base_model, points
 from diffpo_jax.run import setup as run_setup
 from diffpo_jax.run.setup import RL, Setup
 from diffpo_jax.system.progress import Progress
@@ -42,7 +42,7 @@ def final_evaluation(
     graded: dict[str, grading.Graded] = {}
     frontiers: dict[str, list[dict[str, float]]] = {}
     base_rule = config.base_rule
-    own = run_setup.base_evaluator(setup)
+    own, kept = run_setup.base_evaluator(setup), points.Points(setup, examples)
     others = [name for name in config.evaluation.base_rules if name not in (rule, base_rule)]
     began = time.perf_counter()
     passes = len(config.dials) + len(config.dials_of(base_rule)) + learns + len(factors)
@@ -56,18 +56,23 @@ def final_evaluation(
         curves += [(x, base, x, run_setup.evaluator_of_rule(setup, x)) for x in others]
         for name, params, its_rule, its_evaluator in curves:
             for dial in config.dials_of(its_rule):
-                graded[f"{name}/{dial}"] = its_evaluator.fixed(params, dial, examples)
-                one = evaluator.point(graded[f"{name}/{dial}"], its_rule, dial, samples)
+                place = f"{name}/{dial}"
+                evaluate = functools.partial(its_evaluator.fixed, params, dial, examples)
+                graded[place] = kept.get(place, evaluate)
+                one = evaluator.point(graded[place], its_rule, dial, samples)
                 frontiers.setdefault(name, []).append(one)
                 _show(progress, one)
         # 2. The trained model at factors on its learned thresholds, and at these themselves.
         learned, scaled = None, []
         for factor in factors:
-            graded[f"learned/{factor:g}"] = setup.evaluator.median(trained, factor, examples)
-            scaled.append({"factor": factor} | point(graded[f"learned/{factor:g}"]))
+            place = f"learned/{factor:g}"
+            evaluate = functools.partial(setup.evaluator.median, trained, factor, examples)
+            graded[place] = kept.get(place, evaluate)
+            scaled.append({"factor": factor} | point(graded[place]))
             _show(progress, scaled[-1])
         if learns:
-            graded["learned"] = setup.evaluator.median(trained, 1.0, examples)
+            evaluate = functools.partial(setup.evaluator.median, trained, 1.0, examples)
+            graded["learned"] = kept.get("learned", evaluate)
             learned = point(graded["learned"])
             spread = grading.percentiles(graded["learned"])
             learned |= {f"gamma_p{q}": spread[f"gamma/p{q}"] for q in (5, 50, 95)}

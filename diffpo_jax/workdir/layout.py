@@ -1,7 +1,8 @@
 """The directory of a run: the paths in it, and whether a run may use it.
 
-config.json  inputs.json  run_info.json  metrics.jsonl  checkpoints/{base,rl}/  samples/  report/
-evaluations/NAME/  profile/  data/  .lock, and for trackers: trackers.json  tensorboard/  wandb/
+config.json  inputs.json  run_info.json  metrics.jsonl  checkpoints/{base,rl}/  samples/  points/
+report/  evaluations/NAME/  profile/  data/  .lock, and for trackers: trackers.json  tensorboard/
+wandb/
 """
 
 import pathlib
@@ -21,6 +22,7 @@ CONTENT = (
     "checkpoints",
     "samples",
     "report",
+    "points",
     "evaluations",
     "profile",
     "tensorboard",
@@ -41,6 +43,7 @@ class Workdir:
         self.rl = root / "checkpoints" / "rl"
         self.samples = root / "samples"
         self.report = root / "report"
+        self.points = root / "points"
         self.evaluations = root / "evaluations"
         self.profile = root / "profile"
         self.data = root / "data"

@@ -17,9 +17,10 @@ from least import LEAST, least
 
 from diffpo_jax import tasks
 from diffpo_jax.config import DIALS, convert, presets
+from diffpo_jax.evaluation import evaluator
 from diffpo_jax.report import build
 from diffpo_jax.rl import collapse_guard
-from diffpo_jax.run import again, complete, experiment, export, setup, trained
+from diffpo_jax.run import again, complete, experiment, export, points, setup, trained
 from diffpo_jax.system.errors import UserError
 from diffpo_jax.workdir import layout, lock, metrics
 
@@ -199,9 +200,43 @@ def test_other_settings_of_the_evaluation_leave_the_runs_report_alone(base, tmp_
     second, _, lines = evaluate()
     assert len(lines) > 1
     assert second["trained"] == summary["trained"]
+    assert not (own / "points").exists()
     third, _, lines = evaluate("0000341221434321,1234341221434321")
     assert "the test examples have changed; it is evaluated again" in lines[1]
     assert third["prompts"] == 2
+
+
+def test_an_evaluation_that_was_ended_keeps_its_points(base, tmp_path, monkeypatch):
+    run = tmp_path / "run"
+    shutil.copytree(base, run)
+    few = least(**BASE | {"evaluation.base_rules": (), "evaluation.examples": 8})
+    with monkeypatch.context() as patch:
+        made = []
+
+        def end(graded, rule, dial=None, samples=1):
+            made.append(dial)
+            if len(made) == 3:
+                raise KeyboardInterrupt
+            return point(graded, rule, dial, samples)
+
+        point = evaluator.point
+        patch.setattr(evaluator, "point", end)
+        with pytest.raises(KeyboardInterrupt):
+            experiment.run(few, str(run))
+    (own,) = (run / "evaluations").iterdir()
+    kept = sorted(path.name for path in (own / "points").iterdir())
+    assert kept == ["base-0.1.npz", "base-1.0.npz", "trained-0.1.npz"]
+    (own / "points" / kept[1]).write_bytes(b"damaged")
+    made.clear()
+    with monkeypatch.context() as patch:
+        patch.setattr(points.Points, "_write", lambda self, path, rollout: made.append(path.name))
+        summary = experiment.run(few, str(run))
+    assert made == ["base-1.0.npz", "trained-1.0.npz", "learned.npz"]
+    shutil.rmtree(run / "evaluations")
+    whole = experiment.run(few, str(run))
+    for one in (summary, whole):
+        del one["wall_seconds"]
+    assert summary == whole
 
 
 def test_more_steps_train_on_and_then_write_the_runs_own_report(base, tmp_path):
