@@ -110,12 +110,14 @@ def _load(config: TokenizerConfig) -> Tokenizer:
         tokenizer.further_ends = tuple(known[token] for token in config.ends[1:])
     tokenizer.closing = (known[config.closing],) if config.closing else ()
     tokenizer.chat_arguments = _chat_arguments(config.chat_arguments)
-    mask = special_ids(tokenizer).mask
-    if config.mask_id not in (None, mask):
+    mask, wanted = special_ids(tokenizer).mask, config.mask_id
+    if wanted not in (None, mask):
+        other = tokenizer.convert_ids_to_tokens(wanted) if wanted < len(tokenizer) else None
         raise UserError(
-            f"config.tokenizer.mask_id={config.mask_id}, but the mask token "
-            f"{tokenizer.mask_token!r} of {where} has the id {mask}: the model was trained with "
-            "another tokenizer."
+            f"config.tokenizer.mask_id={wanted}, but the mask token {tokenizer.mask_token!r} of "
+            f"{where} has the id {mask}"
+            + (f", and {wanted} is {other!r}. If that" if other else ". If another token")
+            + " is the model's mask, name it in config.tokenizer.mask."
         )
     return tokenizer
 

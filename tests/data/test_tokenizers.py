@@ -206,17 +206,26 @@ def test_a_mask_token_that_is_lacking_is_added_under_its_id(saved):
 @pytest.mark.parametrize(
     ("named", "message"),
     [
-        ({"mask_id": 7}, r"mask_id=7, but the mask token '<\|hide\|>' of .* has the id 1"),
         (
-            {"mask": "<|mask|>", "mask_id": 7},
-            r"the mask token '<\|mask\|>' of .* has the id \d+: the",
+            {"mask_id": 2},
+            "token '<|hide|>' of PLACE has the id 1, and 2 is '<|text_end|>'. If that",
+        ),
+        (
+            {"mask": "<|mask|>", "mask_id": 999},
+            "token '<|mask|>' of PLACE has the id FREE. If another token",
         ),
     ],
 )
 def test_another_id_of_the_mask_token_is_refused(saved, named, message):
-    with pytest.raises(UserError, match=message) as caught:
+    free = len(tokenizers.make_tokenizer(TokenizerConfig(name=saved, **NAMED)))
+    with pytest.raises(UserError) as caught:
         tokenizers.make_tokenizer(TokenizerConfig(name=saved, **NAMED | named))
-    assert "\n" not in str(caught.value)
+    place = f"config.tokenizer.name={saved!r}"
+    assert str(caught.value) == (
+        f"config.tokenizer.mask_id={named['mask_id']}, but the mask "
+        + message.replace("PLACE", place).replace("FREE", str(free))
+        + " is the model's mask, name it in config.tokenizer.mask."
+    )
 
 
 def test_a_chat_template_gets_its_arguments(saved, tmp_path):
