@@ -174,7 +174,7 @@ class TaskConfig:
 class TokenizerConfig:
     # "char" (a token per character), or a tokenizer to load: a directory or OWNER/NAME[@REVISION]
     name: str = "char"
-    # Characters of the "char" tokenizer. None: those of the training examples
+    # Characters of the "char" tokenizer. None: those of init_from, or of the training examples
     alphabet: str | None = "0123456789"
     # Class name in transformers, for loaded tokenizers whose config does not name a usable one:
     # some name a class of their own, whose code is never run

@@ -131,12 +131,13 @@ def _is_current(path: pathlib.Path, asked: dict[str, Any]) -> bool:
 
 
 def _compare_with_run(config: Config, setup: run_setup.Setup, run_config: Config, run: str) -> None:
-    """Says if the run's own results are on other test examples of the same name."""
+    """Says if the run's own results are on other test examples, or by other code, of that name."""
     places = [dataclasses.replace(x.task, data_dir=None) for x in (config, run_config)]
     if places[0] != places[1]:
         return
     recorded = stored.read(layout.Workdir(pathlib.Path(run)).inputs)
-    new = {inputs.TEST: setup.inputs[inputs.TEST]}
+    names = {inputs.TEST, *inputs.FUNCTIONS} & setup.inputs.keys()
+    new = {name: setup.inputs[name] for name in names}
     for text in stored.differences(recorded, new).values():
         say(f"warning: {text}; the results in {run} are on the old ones.")
 

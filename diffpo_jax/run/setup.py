@@ -166,11 +166,18 @@ def with_weights(config: Config) -> Config:
 def with_alphabet(config: Config, task: Task) -> Config:
     """A configuration with the characters of the training examples in place of an alphabet None.
 
-    Examples for evaluation count as well, but not those of a test file, which may change.
+    Examples for evaluation count as well, but not those of a test file, which may change.  A run
+    that starts from another's base model has the alphabet of that.
+
+    Raises:
+      UserError: `config.init_from` holds no run.
     """
     own = config.tokenizer
     if own.name != "char" or own.alphabet is not None:
         return config
+    if config.init_from:
+        other = layout.read_config(layout.Workdir(pathlib.Path(config.init_from)))
+        return dataclasses.replace(config, tokenizer=other.tokenizer)
     splits = [split for split in SPLITS if split != "test" or not config.task.test_file]
     examples = itertools.chain.from_iterable(map(task.examples, splits))
     own = dataclasses.replace(own, alphabet=tokenizers.alphabet_of(examples))

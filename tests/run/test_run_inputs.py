@@ -265,6 +265,25 @@ def test_changed_functions_are_refused_until_their_record_is_deleted(tmp_path, m
     assert list(inputs.of_functions(least(**own))) == ["grader"]
 
 
+def test_an_alphabet_of_none_is_that_of_the_examples_or_of_the_base(sums, tmp_path):
+    given = dataclasses.replace(sums.tokenizer, alphabet=None)
+    config = dataclasses.replace(sums, tokenizer=given)
+    task = tasks.make_task(config.task, tmp_path)
+    found = setup.with_alphabet(config, task)
+    assert found.tokenizer.alphabet == " 0123456789?adn"
+    assert setup.with_alphabet(sums, task) == sums
+    (tmp_path / "base").mkdir()
+    layout.record(layout.Workdir(tmp_path / "base"), sums)
+    other = dataclasses.replace(config, init_from=str(tmp_path / "base"))
+    assert setup.with_alphabet(other, task).tokenizer == sums.tokenizer
+    # A workdir that has recorded the characters may be opened again without them.
+    layout.open_workdir(str(tmp_path / "base"), config, overwrite=False)
+    with pytest.raises(UserError, match=r"config.tokenizer.alphabet: '.*' -> 'ab'"):
+        changed = dataclasses.replace(given, alphabet="ab")
+        changed = dataclasses.replace(sums, tokenizer=changed)
+        layout.open_workdir(str(tmp_path / "base"), changed, overwrite=False)
+
+
 def test_processes_that_read_something_else_are_refused(tmp_path, monkeypatch):
     other = {"train": list(TRAIN._replace(sha256="cc"))}
     monkeypatch.setattr(inputs.hosts, "gather", lambda mine: [mine, other])

@@ -97,7 +97,7 @@ def test_other_files_than_json_lines_are_read(tmp_path):
 # --- splits
 
 
-def test_questions_are_held_out_together_and_are_the_same_for_more_rows(tmp_path):
+def test_questions_are_held_out_together_however_often_they_occur(tmp_path):
     rows = [*SUMS, *SUMS[::-1], *SUMS[:5]]
     task = make(tmp_path, rows)
     parts = [questions(task, split) for split in ("train", "validation", "test")]
