@@ -209,5 +209,6 @@ if __name__ == "__main__":
     try:
         text = page(root / "configs")
     except UserError as fault:
-        sys.exit(f"error: {fault}")
+        print(f"error: {fault}", file=sys.stderr)
+        sys.exit(2)
     (root / "docs/config.md").write_text(text, encoding="utf-8")

@@ -105,3 +105,12 @@ def test_missing_or_wrong_flags(flags, message):
     assert out.returncode == 2, out.stderr
     assert message in out.stderr.strip().splitlines()[-1]
     assert "Traceback" not in out.stderr
+
+
+def test_the_line_of_a_config_file_that_fails_is_named(tmp_path):
+    code = "def get_config(preset='default'):\n    return {}['reverse']\n"
+    (tmp_path / "mine.py").write_text(code)
+    out = run(f"--config={tmp_path / 'mine.py'}:smoke", "--workdir=x")
+    assert out.returncode == 2, out.stderr
+    last = f"error: {tmp_path / 'mine.py'}, line 2: KeyError: reverse."
+    assert out.stderr.strip().splitlines()[-1] == last
