@@ -264,7 +264,8 @@ def test_any_completion_is_read_back(tmp_path_factory, text):
 
 
 def test_the_samples_of_a_run_can_be_graded_again(tmp_path):
-    rollout = types.SimpleNamespace(nfe=[3], gamma=[0.1], commit_call=[[1, 2]])
+    tokens = {"commit_call": [[1, 2]], "logprob": [[0.0, -1.0]], "entropy": [[0.0, 0.5]]}
+    rollout = types.SimpleNamespace(nfe=[3], gamma=[0.1], forced=[False], **tokens)
     reward = Reward(1.0, {"correct": 1.0}, True, True)
     graded = grading.Graded(rollout, [Example("a", "?", "18", {"answer": "18"})], ["18"], [reward])
     path = write(tmp_path / "a.jsonl", *grading.sample_rows(graded, None, 9))

@@ -13,24 +13,28 @@ def by_difficulty(
     correct: Sequence[bool],
     *,
     gamma: Sequence[float] | None = None,
-    base_correct: Sequence[bool] | None = None,
+    compared: Mapping[str, tuple[Sequence[float], Sequence[bool]]] | None = None,
     samples: int = 1,
 ) -> dict[str, Any]:
     """Summarises completions by the task's difficulty; every sequence has one entry each, [B].
 
     Args:
       gamma: learned thresholds in nats, above 0; None if none is learned.
-      base_correct: of the base on the same prompts, to compare with.
+      compared: calls and correctness of others on the same prompts, by name.
       samples: completions per prompt.
 
     Returns:
       `levels`, sorted by difficulty: {"difficulty", "prompts", "nfe", "accuracy"}, with
-      "base_accuracy" and "gamma_p5", "gamma_p50", "gamma_p95" if they are given; `calls` and
-      `log_gamma`, Pearson's correlation of the difficulty with the calls and with log γ, None if
-      one of the two is constant or not given.
+      "gamma_p5", "gamma_p50", "gamma_p95" if γ is given, and "NAME_nfe", "NAME_accuracy" of each
+      that it is compared with; `calls` and `log_gamma`, Pearson's correlation of the difficulty
+      with the calls and with log γ, None if one of the two is constant or not given.
     """
     hard, nfe, correct = (np.asarray(x, np.float64) for x in (difficulty, nfe, correct))
-    base = None if base_correct is None else np.asarray(base_correct, np.float64)
+    others = {
+        f"{name}_{field}": np.asarray(values, np.float64)
+        for name, both in (compared or {}).items()
+        for field, values in zip(("nfe", "accuracy"), both)
+    }
     gamma = None if gamma is None else np.asarray(gamma, np.float64)
     levels = []
     for level in np.unique(hard):
@@ -41,8 +45,7 @@ def by_difficulty(
             "nfe": float(nfe[rows].mean()),
             "accuracy": float(correct[rows].mean()),
         }
-        if base is not None:
-            found["base_accuracy"] = float(base[rows].mean())
+        found |= {name: float(values[rows].mean()) for name, values in others.items()}
         if gamma is not None:
             spread = np.percentile(gamma[rows], (5, 50, 95)).tolist()
             found |= dict(zip(("gamma_p5", "gamma_p50", "gamma_p95"), spread))

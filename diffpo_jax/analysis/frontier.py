@@ -48,6 +48,22 @@ def calls_for(frontier: Frontier, accuracy: float) -> float | None:
     return None
 
 
+def best_within(frontier: Frontier, nfe: float) -> int:
+    """Returns the place of the most accurate point of at most `nfe` calls.
+
+    If all take more, it is the point with the fewest.
+
+    Raises:
+      ValueError: the frontier is empty.
+    """
+    if not frontier:
+        raise ValueError("a frontier needs at least one point.")
+    within = [i for i, point in enumerate(frontier) if point["nfe"] <= nfe]
+    if within:
+        return max(within, key=lambda i: frontier[i]["accuracy"])
+    return min(range(len(frontier)), key=lambda i: frontier[i]["nfe"])
+
+
 def area_under(frontier: Frontier, lo: float, hi: float) -> float:
     """Returns the area under `interpolate` from `lo` to `hi` calls, in accuracy times calls.
 

@@ -1,6 +1,6 @@
 """From token ids to texts, rewards and metrics, on the host."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -9,7 +9,9 @@ from diffpo_jax.analysis import summary
 from diffpo_jax.arrays.types import Metrics, Rollout
 from diffpo_jax.data import tokenizers
 from diffpo_jax.distributed import hosts
-from diffpo_jax.tasks.task import GIVEN_UP, Example, Reward, Task
+from diffpo_jax.tasks.task import GIVEN_UP, Example, Layout, OneByOne, Reward, Task
+
+_DIGITS = 4  # after the point, of numbers of tokens in samples/
 
 METRIC = summary.METRIC
 
@@ -21,6 +23,7 @@ class Graded(NamedTuple):
     examples: list[Example]
     texts: list[str]  # whole completions: the prefill and what was written
     rewards: list[Reward]
+    lay_out: Callable[[str, str], Layout] = OneByOne.lay_out  # the task's
 
     @property
     def total(self) -> np.ndarray:
@@ -67,7 +70,7 @@ def grade(rollout: Rollout, examples: Sequence[Example], task: Task, tokenizer: 
         return [list(reward) for reward in task.rewards(examples, texts)]
 
     shared = hosts.spread(pairs, rewards)  # as plain lists, which can travel between hosts
-    return Graded(rollout, list(examples), texts, [Reward(*r) for r in shared])
+    return Graded(rollout, list(examples), texts, [Reward(*r) for r in shared], task.lay_out)
 
 
 def scores(graded: Graded, task: Task) -> dict[str, float]:
@@ -119,7 +122,7 @@ def percentiles(graded: Graded, dial: str = "gamma") -> dict[str, float]:
 
 def sample_rows(graded: Graded, advantage: np.ndarray | None, most: int) -> list[dict[str, Any]]:
     """The first `most` rollouts as rows for samples/: prompt, completion, verdict, calls."""
-    rows = []
+    rows, rollout = [], graded.rollout
     for i in range(min(most, len(graded.texts))):
         example, reward = graded.examples[i], graded.rewards[i]
         row = {
@@ -132,9 +135,13 @@ def sample_rows(graded: Graded, advantage: np.ndarray | None, most: int) -> list
             "reward": reward.total,
             "parts": dict(reward.parts),
             **({"metrics": dict(reward.metrics)} if reward.metrics else {}),
-            "nfe": int(graded.rollout.nfe[i]),
-            "gamma": float(graded.rollout.gamma[i]),
-            "commit_call": np.asarray(graded.rollout.commit_call[i]).tolist(),
+            "nfe": int(rollout.nfe[i]),
+            "gamma": float(rollout.gamma[i]),
+            "forced": bool(rollout.forced[i]),
+            "commit_call": np.asarray(rollout.commit_call[i]).tolist(),
+            "probability": np.exp(rollout.logprob[i]).round(_DIGITS).tolist(),
+            "entropy": np.asarray(rollout.entropy[i]).round(_DIGITS).tolist(),
+            "layout": graded.lay_out(example.prompt, graded.texts[i])._asdict(),
         }
         if advantage is not None:
             row["advantage"] = float(advantage[i])

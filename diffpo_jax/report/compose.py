@@ -3,9 +3,19 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from diffpo_jax.analysis.groups import Group, by_arm, by_settings, by_task, only_run
+from diffpo_jax.analysis.groups import Group, by_arm, by_settings, by_task, keep_runs, only_run
 from diffpo_jax.analysis.runs import Run, Study
-from diffpo_jax.report import curves, examples, outcomes, run_tables, tables, words
+from diffpo_jax.report import (
+    curves,
+    decode_order,
+    examples,
+    outcomes,
+    run_tables,
+    study_figures,
+    tables,
+    verdict,
+    words,
+)
 from diffpo_jax.report.examples import Example
 from diffpo_jax.report.picture import Picture
 from diffpo_jax.report.tables import Table
@@ -19,12 +29,10 @@ class Section(NamedTuple):
     tables: Sequence[Table] = ()
     pictures: Sequence[Picture] = ()
     examples: Sequence[Example] = ()
-    columns: int = 0  # tokens per line of the examples; 0 for running text
-    images: Sequence[tuple[str, bytes]] = ()  # name and content of figures that exist as files
 
     @property
     def is_empty(self) -> bool:
-        return not (self.paragraphs or self.tables or self.pictures or self.examples or self.images)
+        return not (self.paragraphs or self.tables or self.pictures or self.examples)
 
 
 class Report(NamedTuple):
@@ -68,21 +76,15 @@ def report_study(study: Study) -> Report:
     working = [entry.run for entry in shown if entry.state != "failed"]
     arms = by_arm(working, [entry.arm for entry in study.runs])
     several = len({entry.task for entry in study.runs}) > 1
-    sections = [_study_results(study), _study_runs(study), *_tasks(arms, several)]
+    sections = [_study_results(study, arms), _study_runs(study), *_tasks(arms, several)]
     return Report(study.title, subtitle, [*sections, *_end([entry.run for entry in shown])])
 
 
-def _study_results(study: Study) -> Section:
-    images, missing = [], []
-    for name in study.results.get("figures", []):
-        file = study.path / "report" / str(name)
-        is_inside = file.parent == study.path / "report" and file.suffix in (".svg", ".png")
-        if is_inside and file.is_file():
-            images.append((file.name, file.read_bytes()))
-        else:
-            missing.append(f"The figure {name} is not in the study's report directory.")
+def _study_results(study: Study, arms: Sequence[Group]) -> Section:
     own = [tables.from_json(table) for table in study.results.get("tables", [])]
-    return Section(str(study.results.get("title") or "Results"), missing, own, images=images)
+    finished = keep_runs(arms, lambda run: run.summary)
+    pictures = [study_figures.final(finished)] if finished else []
+    return Section("Results", (), own, pictures)
 
 
 def _study_runs(study: Study) -> Section:
@@ -120,17 +122,16 @@ def _figures(groups: Sequence[Group]) -> list[Section]:
     shown = examples.choose_examples(single) if single else examples.choose_common_example(groups)
     frontier_table = run_tables.frontier(single) if single else ()
     order = _describe_order(runs, shown)
-    columns = examples.grid_columns(runs[0])
     return [
         Section("Learning curves", pictures=curves.learning(groups)),
-        Section("Warning signs", pictures=curves.warning_signs(groups)),
+        Section("Signs of trouble", verdict.describe(runs), pictures=curves.warning_signs(groups)),
         Section("Frontier", (), frontier_table, outcomes.frontiers(groups)),
         Section("Difficulty of the prompt", pictures=outcomes.by_difficulty(groups)),
         Section("Calls per prompt", pictures=outcomes.calls_histogram(groups)),
         Section(
             "Surrogate against sampler", _describe_weights(runs), pictures=curves.by_call(groups)
         ),
-        Section("Decode order", order, examples=shown, columns=columns),
+        Section("Decode order", order, examples=shown),
     ]
 
 
@@ -151,10 +152,7 @@ def _describe_order(runs: Sequence[Run], shown: Sequence[Example]) -> list[str]:
         ]
     name = runs[0].samples_name
     source = "Test answers" if name == "test" else f"Rollouts ({name})"
-    text = (
-        f"{source}. Blue tokens were committed by early calls of the denoiser, red ones by late "
-        "calls; the slider goes back to the state after a call."
-    )
+    text = f"{source}. {decode_order.HELP}"
     if len(runs) > 1:
         text += " Each setting's first run answers the same prompt, of a median number of calls."
     return [text]

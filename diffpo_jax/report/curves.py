@@ -62,7 +62,8 @@ _CAPTIONS = {
     "rollouts. The estimate is heavy-tailed: single steps can be far off.",
     "pretrain_loss": "Masked-diffusion training of the base model.",
 }
-_SMOOTH = 30  # the running median's window is a 30th of the steps
+_STEP = {"rl": "RL step", "pretrain": "step of the base model's training"}
+_SMOOTH = 12  # lines are smoothed over a 12th of the steps
 _MARKED = 40  # points; a longer line has no markers
 
 
@@ -82,10 +83,9 @@ def plot_learning_curves(metrics: Sequence[Mapping[str, Any]], path: str | os.Pa
     for i, quantity in enumerate(panels):
         axes = figure.add_subplot(height, columns, i + 1)
         _draw_run(axes, quantity, rows)
-        axes.set_xlabel("RL step")
+        axes.set_xlabel(_STEP["rl"])
         figures.quiet(axes, quantity.title)
-        if axes.get_legend_handles_labels()[0]:
-            axes.legend(frameon=False, loc="best", fontsize=8)
+        figures.draw_legend(axes, fontsize=8)
     figures.save(figure, path)
 
 
@@ -109,12 +109,10 @@ def _pictures(
 def _picture(groups: Sequence[Group], quantity: Quantity, stage: str) -> Picture:
     figure, axes = picture.new()
     if run := only_run(groups):
-        rows = run.lines(stage)
-        window = sum(quantity.line in row for row in rows) // _SMOOTH
-        drawn = _draw_run(axes, quantity, rows, window)
+        drawn = _draw_run(axes, quantity, run.lines(stage))
     else:
         drawn = draw_groups(axes, groups, quantity, stage)
-    axes.set_xlabel("step of the base model" if stage == "pretrain" else "RL step")
+    axes.set_xlabel(_STEP[stage])
     picture.finish(figure, axes)
     fields = ("step", *quantity.fields)
     rows = picture.run_rows(groups, fields, lambda run: filter(quantity.is_in, run.lines(stage)))
@@ -122,37 +120,36 @@ def _picture(groups: Sequence[Group], quantity: Quantity, stage: str) -> Picture
     return Picture(quantity.name, figure, rows, quantity.title, caption)
 
 
-def _draw_run(
-    axes: Axes, quantity: Quantity, rows: Sequence[Mapping[str, Any]], window: int = 0
-) -> str:
-    """Draws the panel of one run, and returns a sentence about what is drawn.
-
-    Args:
-      window: of a running median through noisy values, below 2 for none.
-    """
+def _draw_run(axes: Axes, quantity: Quantity, rows: Sequence[Mapping[str, Any]]) -> str:
+    """Draws the panel of one run, and returns a sentence about what is drawn."""
+    window = _window(sum(quantity.line in row for row in rows))
     label = "median" if quantity.low else "training" if quantity.points else None
-    thick = window > 1 and not quantity.low
-    look = {"color": figures.TRAINED, "marker": "", "linewidth": 1.2, "label": label}
-    look |= {"band_label": "5 to 95 %", "alpha": 0.35 if thick else None}
-    figures.draw_quantity(axes, quantity, rows, **look)
+    look = {"color": figures.TRAINED, "marker": "", "linewidth": 1.6, "window": window}
+    figures.draw_quantity(axes, quantity, rows, label=label, band_label="5 to 95 %", **look)
     validated = [row for row in rows if quantity.points in row]
     if validated:
         x, y = ([row[name] for row in validated] for name in ("step", quantity.points))
-        look = {"linestyle": "none", "marker": "D", "markersize": 5, "label": "validation"}
-        axes.plot(x, [quantity.scale * value for value in y], color=figures.BASE, **look)
+        y = [quantity.scale * value for value in y]
+        look = {"linestyle": "none", "marker": "D", "markersize": 5, "color": figures.BASE}
+        (drawn,) = axes.plot(x, y, **look)
+        figures.add_series(axes, drawn, "validation", map(figures.Point, x, y))
+    text = []
     if quantity.low:
-        return "Median over the prompts of a step, with the band from 5 to 95 %."
-    text = ["Diamonds: validation prompts, decoded as in the final evaluation."]
-    text = text if quantity.points else []
-    if thick:
-        look = {"color": figures.TRAINED, "marker": "", "linewidth": 1.6}
-        figures.draw_quantity(axes, quantity, rows, window=window, **look)
-        text.append(f"Thick: {_median(window)}.")
+        text.append("The line is the median over the prompts of a step, the band 5 to 95 %.")
+    if quantity.points:
+        text.append("Diamonds: validation prompts, decoded as in the final evaluation.")
+    if window > 1:
+        text.append(f"{_smoothing(window).capitalize()}; the faint line is not.")
     return " ".join(text)
 
 
-def _median(window: int) -> str:
-    return f"running median over {2 * (window // 2) + 1} steps"
+def _window(steps: int) -> int:
+    """The steps that a line of so many is smoothed over; 1 for no smoothing."""
+    return max(1, 2 * (steps // _SMOOTH // 2) + 1)
+
+
+def _smoothing(window: int) -> str:
+    return f"smoothed over {window} logged steps"
 
 
 def draw_groups(
@@ -172,7 +169,7 @@ def draw_groups(
         steps, calls, spreads = comparison.curve_by_step(group.runs, quantity.line, stage)
         if not steps:
             continue
-        window, band = max(1, len(steps) // _SMOOTH), None
+        window, band = _window(len(steps)), None
         values = [[quantity.scale * v for v in spread.values] for spread in spreads]
         if len(values[0]) > 1:
             banded, band = True, (list(map(min, values)), list(map(max, values)))
@@ -185,7 +182,8 @@ def draw_groups(
         figures.log_scale(axes)
     axes.set_ylabel(quantity.unit)
     parts = ["lines are means over seeds, bands their range"] if banded else []
-    parts += [_median(widest).replace("over", "over up to")] if widest > 1 else []
+    if widest > 1:
+        parts.append(f"{_smoothing(widest)} at most; faint lines are not")
     return ", ".join(parts).capitalize() + "." * bool(parts)
 
 
@@ -211,12 +209,13 @@ def _picture_by_call(groups: Sequence[Group], quantity: Quantity, fields: Sequen
     ranges = [field.rpartition("_")[2].replace("-", " to ") for field in fields]
     drawn = "By the call that committed the token"
     if run := only_run(groups):
-        window = max(1, len(run.rl) // _SMOOTH)
+        window = _window(len(run.rl))
         for i, (field, calls) in enumerate(zip(fields, ranges)):
             look = figures.style(i) | {"marker": "", "window": window, "label": f"call {calls}"}
+            look |= {"raw": False}  # too many lines
             figures.draw_quantity(axes, quantity._replace(line=field), run.rl, **look)
-        axes.set_xlabel("RL step")
-        drawn += f"; {_median(window)}" if window > 1 else ""
+        axes.set_xlabel(_STEP["rl"])
+        drawn += f"; {_smoothing(window)}" if window > 1 else ""
     else:
         for group in groups:
             _draw_means(axes, group, quantity, fields)

@@ -1,7 +1,15 @@
 """The order in which a completion was written: its record, and its form for a terminal."""
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
+
+# What a page says about completions to step through.
+HELP = (
+    "Each token was committed by a call of the denoiser. The slider and Play go from call to call: "
+    "what a call wrote stands out, and what earlier calls wrote is the darker, the later it came. "
+    "Arrow keys move between tokens, and the line below says how probable each was."
+)
 
 
 class Completion(NamedTuple):
@@ -18,11 +26,57 @@ class Completion(NamedTuple):
     dial: str  # name of the commit rule's number
     value: float
     forced: bool  # the cap on calls was reached
+    # How the task shows it (tasks.task.Layout); positions are those of tokens.
+    columns: int = 0
+    box: int = 0
+    given: Sequence[int] = ()
+    wrong: Sequence[int] = ()
+    verdict: str = ""
 
     @property
     def last_call(self) -> int:
         """The call that committed the last token; with guidance `nfe` is twice as large."""
         return max((c for c, sampled in zip(self.calls, self.sampled) if sampled), default=1)
+
+
+def with_layout(
+    completion: Completion,
+    start: int,
+    *,
+    columns: int,
+    box: int,
+    given: Sequence[int],
+    wrong: Sequence[int],
+    verdict: str,
+) -> Completion:
+    """Returns a completion with the layout of its task, whose positions are those of characters.
+
+    The tokens that hold these characters are marked, if the tokens spell the text after `start`,
+    the length of its prefill. A board needs a token for each character.
+    """
+    rest, spelled, owners = completion.text[start:], "", []  # owners: the token of each character
+    for i, piece in enumerate(completion.pieces):
+        if len(spelled) >= len(rest):
+            break
+        spelled += piece
+        owners += [i] * len(piece)
+    completion = completion._replace(verdict=verdict)
+    if spelled != rest:
+        return completion
+    tokens = len(completion.pieces)
+    is_board = columns > 0 and start == 0 and owners == [*range(len(owners))]
+    if is_board:
+        owners = [*range(tokens)]  # cells that a text cut short lacks are cells too
+
+    def marked(characters: Sequence[int]) -> list[int]:
+        return sorted({owners[c - start] for c in characters if start <= c < start + len(owners)})
+
+    return completion._replace(
+        columns=columns if is_board else 0,
+        box=box if is_board else 0,
+        given=marked(given),
+        wrong=marked(wrong),
+    )
 
 
 def as_text(completion: Completion, *, colour: bool) -> str:

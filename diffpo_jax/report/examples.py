@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 from diffpo_jax.analysis.groups import Group
 from diffpo_jax.analysis.runs import Run
 from diffpo_jax.config import DIALS
+from diffpo_jax.report import decode_order
 from diffpo_jax.report.decode_order import Completion
 
 _WRONG = 2  # wrong answers that are shown
@@ -30,11 +31,11 @@ def choose_examples(run: Run) -> list[Example]:
         return []
     ordered = sorted(rows, key=lambda row: row["nfe"])  # stable: the first of equal ones
     chosen = [
-        ("fewest calls", ordered[0]),
-        ("median calls", ordered[(len(ordered) - 1) // 2]),
-        ("most calls", next(row for row in ordered if row["nfe"] == ordered[-1]["nfe"])),
+        ("Fewest calls", ordered[0]),
+        ("Median calls", ordered[(len(ordered) - 1) // 2]),
+        ("Most calls", next(row for row in ordered if row["nfe"] == ordered[-1]["nfe"])),
     ]
-    chosen += [("wrong answer", row) for row in rows if not row["correct"]][:_WRONG]
+    chosen += [("Further answer", row) for row in rows if not row["correct"]][:_WRONG]
     unique: dict[int, tuple[str, dict[str, Any]]] = {}
     for why, row in chosen:
         unique.setdefault(id(row), (why, row))
@@ -62,11 +63,6 @@ def choose_common_example(groups: Sequence[Group]) -> list[Example]:
     return [_example(f"{label} ({run.name})", rows[prompt], run) for label, run, rows in answers]
 
 
-def grid_columns(run: Run) -> int:
-    """Returns the tokens per line if the answer is a grid, 0 if it is text."""
-    return int(run.config["task.sudoku.size"]) if run.config["task.name"] == "sudoku" else 0
-
-
 def _example(why: str, row: Mapping[str, Any], run: Run) -> Example:
     calls, pieces = row["commit_call"], _pieces(row, run)
     written = len(pieces)
@@ -75,14 +71,17 @@ def _example(why: str, row: Mapping[str, Any], run: Run) -> Example:
         pieces=[*pieces, *[_FILLED] * (len(calls) - written)],
         calls=calls,
         sampled=[i < written for i in range(len(calls))],
-        probabilities=[],  # samples/ does not keep them, nor entropies
-        entropies=[],
+        probabilities=row.get("probability", []),  # older versions did not keep these
+        entropies=row.get("entropy", []),
         text=row["completion"],
         nfe=row["nfe"],
         dial=DIALS[run.config["sampler.rule"]],
         value=row["gamma"],
-        forced=False,
+        forced=row.get("forced", False),
     )
+    if "layout" in row:
+        start = len(run.config["task.prompt.prefill"])
+        completion = decode_order.with_layout(completion, start, **row["layout"])
     return Example(why, bool(row["correct"]), completion)
 
 

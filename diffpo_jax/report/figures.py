@@ -4,14 +4,17 @@ import io
 import math
 import os
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from matplotlib.axes import Axes
+from matplotlib.backend_bases import RendererBase
 from matplotlib.figure import Figure
+from matplotlib.text import Annotation, Text
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
 from diffpo_jax.analysis.summary import dial_of
+from diffpo_jax.config import DIALS
 from diffpo_jax.system.files import write_atomic
 
 # The palette of Okabe and Ito, which colour-blind readers can tell apart. Markers differ too, for
@@ -24,6 +27,7 @@ GREY, GRID = "#555555", "#E5E5E5"
 GAMMA = "\N{GREEK SMALL LETTER GAMMA}"
 NFE = "NFE (denoiser calls per sequence)"
 ACCURACY = "% of test prompts solved"
+_TAG_WIDTH, _TAG_HEIGHT = 17, 8  # points: tags that are nearer overlap
 
 
 class Quantity(NamedTuple):
@@ -49,10 +53,80 @@ class Quantity(NamedTuple):
         return any(name in row for name in self.fields)
 
 
-def new(width: float, height: float) -> Figure:
+class Point(NamedTuple):
+    """A point whose values a reader may ask for."""
+
+    x: float
+    y: float
+    note: str = ""  # what else to say about it
+    height: float | None = None  # of a bar that stands on another: its value, in place of y
+
+
+class Series(NamedTuple):
+    """A line, a row of points or of bars, with what a reader may ask about it."""
+
+    axes: Axes
+    name: str  # in the legend; empty for none
+    artist: Any  # that the legend shows
+    points: list[Point]
+
+
+class Plot(Figure):
+    """A figure that knows its series, for legends and for the values that pages show.
+
+    Matplotlib leaves a label that begins with "_" out of legends, and takes text between dollar
+    signs for mathematics. Labels here are a user's words, so neither is done.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        self.series: list[Series] = []
+        self.tags: list[Annotation] = []  # small print at points
+
+    def draw(self, renderer: RendererBase) -> None:
+        """Draws the figure: all text as it is, and of tags that would overlap only the first."""
+        for text in self.findobj(Text):
+            text.set_parse_math(False)
+        self._choose_tags()
+        super().draw(renderer)
+
+    def _choose_tags(self) -> None:
+        taken: list[tuple[float, float]] = []
+        for tag in self.tags:
+            x, y = tag.axes.transData.transform(tag.xy) * 72 / self.dpi + tag.xyann
+            is_free = all(abs(x - a) > _TAG_WIDTH or abs(y - b) > _TAG_HEIGHT for a, b in taken)
+            tag.set_visible(is_free)
+            taken += [(x, y)] * is_free
+
+
+def new(width: float, height: float) -> Plot:
     """Returns an empty figure; sizes are in inches."""
     # A Figure made without pyplot needs no display and leaves no global state.
-    return Figure(figsize=(width, height), dpi=150, layout="constrained")
+    return Plot(figsize=(width, height), dpi=150, layout="constrained")
+
+
+def add_series(
+    axes: Axes,
+    artist: Any,
+    name: str | None = None,
+    points: Iterable[Point] = (),
+) -> None:
+    """Notes a drawn series in its figure; without a name it is not in the legend."""
+    artist.set_label(name or "_nolegend_")
+    axes.get_figure().series.append(Series(axes, name or "", artist, list(points)))
+
+
+def legend_entries(figure: Plot, axes: Axes | None = None) -> tuple[list[Any], list[str]]:
+    """Returns the artists and names of a figure's legend, or of one panel's."""
+    named = [x for x in figure.series if x.name and axes in (None, x.axes)]
+    return [x.artist for x in named], [x.name for x in named]
+
+
+def draw_legend(axes: Axes, **look: Any) -> None:
+    """Draws the legend of a panel within it, where there is most room, if it has named series."""
+    artists, names = legend_entries(axes.get_figure(), axes)
+    if artists:
+        axes.legend(artists, names, **{"frameon": False, "loc": "best", "fontsize": 8.5} | look)
 
 
 def style(place: int) -> dict[str, Any]:
@@ -71,6 +145,7 @@ def draw_frontier(
     prompts: int = 0,
     dial: str = "",
     above: bool = True,
+    label: str | None = None,
     **line: Any,
 ) -> None:
     """Draws accuracy (percent) against denoiser calls per sequence.
@@ -83,11 +158,23 @@ def draw_frontier(
     accuracy = [100 * p["accuracy"] for p in points]
     errors = [math.sqrt(y * (100 - y) / prompts) for y in accuracy] if prompts else None
     line = {"linewidth": 1.5, "markersize": 5, "elinewidth": 1} | line
-    axes.errorbar([p["nfe"] for p in points], accuracy, yerr=errors, **line)
+    calls = [p["nfe"] for p in points]
+    drawn = axes.errorbar(calls, accuracy, yerr=errors, **line)
+    add_series(axes, drawn, label, map(Point, calls, accuracy, map(_dial_note, points)))
     place = {"xytext": (-5, 7), "ha": "right"} if above else {"xytext": (5, -7), "ha": "left"}
     look = {"textcoords": "offset points", "va": "center", "fontsize": 7.5, "color": line["color"]}
     for point, y in zip(points if dial else (), accuracy):
-        axes.annotate(f"{point[dial]:g}", (point["nfe"], y), **place, **look)
+        tag = axes.annotate(f"{point[dial]:g}", (point["nfe"], y), **place, **look)
+        axes.get_figure().tags.append(tag)
+
+
+def _dial_note(point: Mapping[str, float]) -> str:
+    """The dial of a point of a frontier, in words; empty if it has none."""
+    names = [name for name in dict.fromkeys(DIALS.values()) if name in point]
+    return ", ".join(
+        f"{GAMMA} {point[name]:g} nats" if name == "gamma" else f"{name} {point[name]:g}"
+        for name in names
+    )
 
 
 def draw_star(axes: Axes, point: Mapping[str, float], **line: Any) -> None:
@@ -128,14 +215,31 @@ def draw_curve(
     band: Sequence[Sequence[float]] | None = None,
     *,
     window: int = 1,
+    raw: bool = True,
+    label: str | None = None,
     band_label: str | None = None,
     **line: Any,
 ) -> None:
-    """Draws a line, with a band around it, both smoothed by a running median over `window`."""
+    """Draws a line, with a band around it, both smoothed over a `window` of points.
+
+    If it is smoothed, the line is also drawn as it is, faintly, unless `raw` is False.
+    """
+    line = {"linewidth": 1.4, "markersize": 4} | line
+    smoothed = smooth(y, window)
+    notes = [[] for _ in y]
+    (drawn,) = axes.plot(x, smoothed, **line)
+    if window > 1:
+        notes = [[f"{value:.4g} before smoothing"] for value in y]
+    if window > 1 and raw:
+        axes.plot(x, y, color=line["color"], linewidth=0.8, alpha=0.3, zorder=1.5)
     if band is not None:
-        ends = (running_median(end, window) for end in band)
-        axes.fill_between(x, *ends, color=line["color"], alpha=0.18, linewidth=0, label=band_label)
-    axes.plot(x, running_median(y, window), **{"linewidth": 1.4, "markersize": 4} | line)
+        low, high = (smooth(end, window) for end in band)
+        for note, a, b in zip(notes, low, high):
+            note.append(f"{band_label or 'range'}: {a:.4g} to {b:.4g}")
+    add_series(axes, drawn, label, map(Point, x, smoothed, map(", ".join, notes)))
+    if band is not None:
+        filled = axes.fill_between(x, low, high, color=line["color"], alpha=0.18, linewidth=0)
+        add_series(axes, filled, band_label)
 
 
 def draw_quantity(
@@ -157,13 +261,21 @@ def draw_quantity(
         log_scale(axes)
 
 
-def running_median(values: Sequence[float], window: int) -> list[float]:
-    """Returns the median over a window around each value; the window is cut off at the ends.
+def smooth(values: Sequence[float], window: int) -> list[float]:
+    """Returns the mean, over a window around each value, of running medians over as many.
 
-    A mean would not do: estimates of a KL have single values that dominate any mean.
+    A mean alone would not do: estimates of a KL have single values that dominate any mean.
     """
+    medians = _running(statistics.median, values, window)
+    return _running(statistics.fmean, medians, window)
+
+
+def _running(
+    average: Callable[[Sequence[float]], float], values: Sequence[float], window: int
+) -> list[float]:
+    """Averages over a window around each value; it is cut off at the ends."""
     half = window // 2
-    return [statistics.median(values[max(0, i - half) : i + half + 1]) for i in range(len(values))]
+    return [average(values[max(0, i - half) : i + half + 1]) for i in range(len(values))]
 
 
 def log_scale(axes: Axes) -> None:
@@ -177,6 +289,12 @@ def log_scale(axes: Axes) -> None:
     axes.yaxis.set_major_locator(MaxNLocator(5) if few else LogLocator(subs=(1.0, 2.0, 5.0)))
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
     axes.yaxis.set_minor_locator(NullLocator())
+
+
+def draw_level(axes: Axes, y: float, label: str, **line: Any) -> None:
+    """Draws a horizontal line across the panel."""
+    drawn = axes.axhline(y, **{"linewidth": 1.2, "linestyle": "--", "marker": ""} | line)
+    add_series(axes, drawn, label)
 
 
 def quiet(axes: Axes, title: str = "", note: str = "") -> None:

@@ -27,7 +27,7 @@ def draw(result: Mapping[str, Any]) -> Picture:
         f"{settings['training_prompts']} training prompts."
     )
     figures.quiet(axes, note=note)
-    axes.legend(frameon=False, loc="best", fontsize=8.5)
+    figures.draw_legend(axes)
     rows = [{"choice": name} | dict(p) for name, points in _lines(result).items() for p in points]
     return Picture("headroom", figure, rows)
 

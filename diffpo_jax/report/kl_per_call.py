@@ -24,7 +24,8 @@ def draw(result: Mapping[str, Any]) -> Picture:
         calls, kl, errors = ([p[n] for p in points] for n in ("call", "kl", "standard_error"))
         label = f"K = {count} ({one['kl_token']:.3f} per token, {one['kl_sequence']:.2f} in all)"
         look = figures.style(i) | {"markersize": 4, "linewidth": 1.5, "elinewidth": 1}
-        axes.errorbar(calls, kl, yerr=errors, label=label, **look)
+        drawn = axes.errorbar(calls, kl, yerr=errors, **look)
+        figures.add_series(axes, drawn, label)
     axes.set_xlabel("denoiser call that committed the token")
     axes.set_ylabel("KL(sampler || surrogate), nats per token")
     note = (
@@ -33,7 +34,7 @@ def draw(result: Mapping[str, Any]) -> Picture:
         "Bars: ±1 standard error over prompts."
     )
     figures.quiet(axes, note=note)
-    axes.legend(frameon=False, loc="best", fontsize=8.5)
+    figures.draw_legend(axes)
     rows = [{"anchors": k} | point for k, one in surrogates.items() for point in one["by_call"]]
     return Picture("figure2", figure, rows)
 

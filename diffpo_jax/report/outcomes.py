@@ -11,7 +11,7 @@ from diffpo_jax.analysis import comparison, difficulty
 from diffpo_jax.analysis.groups import Group, keep_runs, only_run
 from diffpo_jax.analysis.summary import dial_of, frontier_rows
 from diffpo_jax.report import figures, picture
-from diffpo_jax.report.figures import GAMMA, Quantity
+from diffpo_jax.report.figures import GAMMA, Point, Quantity
 from diffpo_jax.report.picture import Picture
 
 _GAMMAS = ("gamma_p50", "gamma_p5", "gamma_p95")
@@ -20,7 +20,15 @@ DIFFICULTY = (
     Quantity("difficulty_calls", "NFE", "calls per sequence", "nfe"),
     Quantity("difficulty_accuracy", "Accuracy", "% solved", "accuracy", scale=100.0),
 )
-_LEVEL = ("difficulty", "prompts", *_GAMMAS, "nfe", "accuracy", "base_accuracy")
+_COMPARED = ("base", "fixed")  # what else the levels hold: "base_nfe", "base_accuracy", ...
+_FIELDS = ("nfe", "accuracy")
+_LEVEL = ("difficulty", "prompts", *_GAMMAS, *_FIELDS)
+_LEVEL += tuple(f"{name}_{field}" for name in _COMPARED for field in _FIELDS)
+
+_COMPARED_CAPTION = (
+    " Beside it: the base at its most accurate dial, and the most accurate fixed dial that takes "
+    "no more calls, which shows what choosing by prompt adds."
+)
 
 
 def plot_frontier(summary: Mapping[str, Any], path: str | os.PathLike) -> None:
@@ -35,7 +43,7 @@ def plot_frontier(summary: Mapping[str, Any], path: str | os.PathLike) -> None:
     axes.set(xlabel=figures.NFE, ylabel=figures.ACCURACY)
     bars = f"Bars: ±1 standard error, {summary['prompts']} prompts."
     figures.quiet(axes, note=f"Numbers at points: {_dial(summary)}. {bars}")
-    axes.legend(frameon=False, loc="best", fontsize=9)
+    figures.draw_legend(axes, fontsize=9)
     figures.save(figure, path)
 
 
@@ -43,15 +51,17 @@ def plot_by_difficulty(by_difficulty: Mapping[str, Any], path: str | os.PathLike
     """Draws calls and accuracy against the difficulty of the prompt as a PNG.
 
     Learned thresholds are drawn too, with a band that holds 90 % of the prompts of a difficulty.
-    Accuracy is drawn beside that of the base at its most accurate dial.
+    Beside them are the base at its most accurate dial, and the best fixed dial that takes no more
+    calls, as far as they were measured.
     """
     levels = by_difficulty["levels"]
     shown = [q for q in DIFFICULTY if any(q.is_in(level) for level in levels)]
     figure = figures.new(3.2 * len(shown), 3.2)
     for axes, quantity in zip(figure.subplots(1, len(shown)), shown):
-        _draw_levels(axes, quantity, levels, by_difficulty.get("base_nfe"))
+        _draw_levels(axes, quantity, by_difficulty, levels)
         axes.set_xlabel(by_difficulty.get("unit", "difficulty"))
         figures.quiet(axes, quantity.title)
+        figures.draw_legend(axes, fontsize=8)
     prompts = sum(level["prompts"] for level in levels)
     title = f"{prompts} test prompts at {_point_in_use(by_difficulty)}"
     figure.suptitle(title, fontsize=8.5, color=figures.GREY)
@@ -59,21 +69,39 @@ def plot_by_difficulty(by_difficulty: Mapping[str, Any], path: str | os.PathLike
 
 
 def _draw_levels(
-    axes: Axes, quantity: Quantity, levels: Sequence[Mapping[str, Any]], base_nfe: float | None
+    axes: Axes,
+    quantity: Quantity,
+    found: Mapping[str, Any],
+    levels: Sequence[Mapping[str, Any]],
 ) -> None:
-    """Draws a quantity of a single run, and the base's accuracy beside the trained model's."""
-    look = {"color": figures.TRAINED, "marker": "o"}
-    compared = quantity.line == "accuracy" and all("base_accuracy" in level for level in levels)
-    if compared:
-        base = quantity._replace(line="base_accuracy")
-        label = "base" if base_nfe is None else f"base, {base_nfe:.1f} calls"
-        figures.draw_quantity(
-            axes, base, levels, "difficulty", color=figures.BASE, marker="s", label=label
-        )
-        look["label"] = "trained"
-    figures.draw_quantity(axes, quantity, levels, "difficulty", **look)
-    if compared:
-        axes.legend(frameon=False, fontsize=8)
+    """Draws a quantity of a single run by level, beside the base and the best fixed dial."""
+    learned = found.get("place", "learned") == "learned"
+    for name in _COMPARED:
+        field = f"{name}_{quantity.line}"
+        if all(field in level for level in levels):
+            look = _compared_look(found, name)
+            figures.draw_quantity(axes, quantity._replace(line=field), levels, "difficulty", **look)
+    fixed = found.get("fixed", {})
+    if quantity.low and fixed.get("dial") == "gamma":
+        look = _compared_look(found, "fixed") | {"marker": ""}
+        figures.draw_level(axes, fixed["value"], **look)
+    own = {"color": figures.LEARNED, "marker": "D", "label": f"trained, learned {GAMMA}"}
+    if not learned:
+        own = {"color": figures.TRAINED, "marker": "o", "label": f"trained, {found['place']}"}
+    figures.draw_quantity(axes, quantity, levels, "difficulty", **own)
+
+
+def _compared_look(found: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """How what the trained model is compared with is drawn."""
+    if name == "base":
+        calls = f", {found['base_nfe']:.1f} calls" if "base_nfe" in found else ""
+        return {"color": figures.BASE, "marker": "s", "label": f"base at its best{calls}"}
+    fixed = found["fixed"]
+    dial = GAMMA if fixed["dial"] == "gamma" else fixed["dial"]
+    label = f"{fixed['model']}, fixed {dial} {fixed['value']:g}, {fixed['nfe']:.1f} calls"
+    if fixed["model"] == "base":
+        return {"color": figures.GREY, "marker": "^", "label": label}
+    return {"color": figures.TRAINED, "marker": "o", "label": label}
 
 
 def _point_in_use(by_difficulty: Mapping[str, Any]) -> str:
@@ -88,27 +116,30 @@ def frontiers(groups: Sequence[Group]) -> list[Picture]:
     if not groups:
         return []
     figure, axes = picture.new()
+    sizes = (picture.LARGE, picture.SIZE)
     if run := only_run(groups):
         figures.draw_run_frontier(axes, run.summary)
+        learned = run.summary["trained"]["learned"] is not None
         caption = (
-            f"Accuracy against calls. Lines: fixed {_dial(run.summary)}, the number at each point. "
-            "Star: the learned threshold. Bars: one standard error either way."
+            f"The number at a point is its dial: {_dial(run.summary)}. "
+            f"{'The star is the learned threshold. ' * learned}"
+            "Bars are one standard error either way. Up and left is better."
         )
     else:
         for group in groups:
             _draw_group(axes, group)
         caption = (
-            "Accuracy against calls. Lines: means over the seeds at each threshold of the grid. "
-            "Thin lines: single runs. Stars: means at learned thresholds. Dotted: the base model "
-            "of the same colour."
+            "Lines are means over the seeds at each dial of the grid, thin lines single runs, "
+            "stars means at learned thresholds. Dotted lines of the same colour are the base "
+            "model's. Up and left is better."
         )
     axes.set(xlabel=figures.NFE, ylabel=figures.ACCURACY)
-    picture.finish(figure, axes)
+    picture.finish(figure, axes, picture.LARGE)
     summaries = [run.summary for group in groups for run in group.runs]
     dials = dict.fromkeys(dial_of(x, model) for x in summaries for model in ("base", "trained"))
     fields = ("model", *dials, "accuracy", "nfe", "tokens_per_call", "forced")
     rows = picture.run_rows(groups, fields, lambda run: frontier_rows(run.summary))
-    return [Picture("frontier", figure, rows, "Frontier", caption)]
+    return [Picture("frontier", figure, rows, "Accuracy against denoiser calls", caption, sizes)]
 
 
 def _draw_group(axes: Axes, group: Group) -> None:
@@ -146,7 +177,7 @@ def by_difficulty(groups: Sequence[Group]) -> list[Picture]:
         for group in groups:
             levels = difficulty.mean_levels([run.summary["by_difficulty"] for run in group.runs])
             if single:
-                _draw_levels(axes, quantity, levels, found[0].get("base_nfe"))
+                _draw_levels(axes, quantity, found[0], levels)
             else:
                 look = figures.style(group.place) | {"label": group.label}
                 figures.draw_quantity(axes, quantity, levels, "difficulty", **look)
@@ -156,6 +187,7 @@ def by_difficulty(groups: Sequence[Group]) -> list[Picture]:
         title = f"{GAMMA if quantity.log else quantity.title} by difficulty"
         caption = f"{title}, test prompts at {' or '.join(places)}."
         caption += " Median, with a band that holds 90 % of the prompts." if quantity.low else ""
+        caption += _COMPARED_CAPTION if single and "fixed" in found[0] else ""
         caption += "" if single else " Means over the seeds."
         pictures.append(Picture(quantity.name, figure, rows, title, caption))
     return pictures
@@ -170,8 +202,14 @@ def calls_histogram(groups: Sequence[Group]) -> list[Picture]:
     if run := only_run(groups):
         counts = _count(run.samples)
         calls, right, wrong = ([row[n] for row in counts] for n in ("calls", "right", "wrong"))
-        axes.bar(calls, right, color=figures.TRAINED, label="right")
-        axes.bar(calls, wrong, bottom=right, color=figures.BASE, label="wrong")
+        tops = [a + b for a, b in zip(right, wrong)]
+        for name, heights, bottom, top, colour in (
+            ("right", right, 0, right, figures.TRAINED),
+            ("wrong", wrong, right, tops, figures.BASE),
+        ):
+            bars = axes.bar(calls, heights, bottom=bottom, color=colour)
+            points = (Point(x, y, height=h) for x, y, h in zip(calls, top, heights))
+            figures.add_series(axes, bars, name, points)
         axes.set_ylabel("test answers")
         caption = "Test answers by the denoiser calls they took, right and wrong."
     else:

@@ -1,10 +1,9 @@
 """HTML pages from the templates beside this module: a report, and completions to step through.
 
-A page is one file that loads nothing. Templates escape all values (autoescape); a study's own
-figures are shown as images, in which a browser runs no scripts.
+A page is one file that loads nothing. Templates escape all values (autoescape) but figures, which
+matplotlib writes.
 """
 
-import base64
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -16,7 +15,6 @@ from diffpo_jax.report.compose import Report
 from diffpo_jax.report.decode_order import Completion
 
 _NUMBER = re.compile(r"[-+]?[\d.,]+( ?%| nats| s| min| h)?\*?( \([^()]*\))?")
-_IMAGE_TYPES = {"svg": "image/svg+xml", "png": "image/png"}
 
 
 def report_page(report: Report) -> str:
@@ -37,9 +35,10 @@ def _cell_text(value: Any) -> str:
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
-def _image_url(name: str, content: bytes) -> str:
-    kind = _IMAGE_TYPES[name.rpartition(".")[2]]
-    return f"data:{kind};base64,{base64.b64encode(content).decode('ascii')}"
+def _lateness(completion: Completion, call: int) -> float:
+    """From 0 for the first call to 1 for the last."""
+    last = completion.last_call
+    return round((min(call, last) - 1) / max(last - 1, 1), 3)
 
 
 def _render(template: str, **values: Any) -> str:
@@ -52,11 +51,13 @@ def _render(template: str, **values: Any) -> str:
     )
     environment.policies["json.dumps_kwargs"] = {}  # keep the order of fields
     environment.tests["number_text"] = _NUMBER.fullmatch
+    # A number and its percent sign stay on one line.
+    environment.filters["tie"] = lambda text: text.replace(" %", "\N{NO-BREAK SPACE}%")
     environment.globals |= {
-        "svg_parts": picture.svg_parts,
+        "drawings": picture.drawings,
         "cell_text": _cell_text,
-        "image_url": _image_url,
         "describe": decode_order.describe,
-        "colour": decode_order.token_colour,
+        "help": decode_order.HELP,
+        "lateness": _lateness,
     }
     return environment.get_template(template).render(values)

@@ -73,6 +73,8 @@ def frontier(run: Run) -> list[Table]:
         rows.append((name, *base, *trained, at_calls, format_gain(row.gain), *means))
     gain = f"gain, points ({INTERVAL})"
     columns = (dial, "base solves", "calls", "trained solves", "calls", "base at these calls", gain)
+    if not any(row.base for row in compared):  # the base has another dial
+        columns, rows = (dial, *columns[3:]), [(row[0], *row[3:]) for row in rows]
     columns += tuple(f"{model} {metric}" for metric in metrics for model in ("base", "trained"))
     note = f"* {summary_lib.EXTRAPOLATED}" if any(row.extrapolated for row in compared) else ""
     return [Table("", columns, rows, note)]

@@ -9,8 +9,11 @@ from matplotlib.axes import Axes
 from diffpo_jax.analysis import comparison
 from diffpo_jax.analysis.groups import Group, by_task
 from diffpo_jax.report import curves, figures, picture
+from diffpo_jax.report.figures import Point
 from diffpo_jax.report.picture import Picture
 from diffpo_jax.report.tables import file_part
+
+_WIDTH = 7.2  # inches
 
 
 def write(directory: pathlib.Path, groups: Sequence[Group]) -> list[str]:
@@ -26,7 +29,8 @@ def write(directory: pathlib.Path, groups: Sequence[Group]) -> list[str]:
 def final(groups: Sequence[Group]) -> Picture:
     """Draws the accuracy of every arm on every task, one dot per seed, and its calls (figure 1)."""
     tasks = by_task(groups)
-    figure = figures.new(7.2, 1.2 + 0.32 * (len(groups) + 1) * len(tasks))
+    height = 0.4 + (0.8 + 0.32 * len(groups)) * len(tasks)
+    figure = figures.new(_WIDTH, height)
     rows = []
     for i, (task, arms) in enumerate(tasks.items()):
         axes = figure.add_subplot(len(tasks), 1, i + 1)
@@ -34,7 +38,10 @@ def final(groups: Sequence[Group]) -> Picture:
             points = [comparison.reported_point(run) for run in arm.runs]
             accuracies = [100 * p["accuracy"] for p in points]
             colour = figures.style(arm.place)["color"]
-            axes.plot(accuracies, [y] * len(points), "o", color=colour)
+            (dots,) = axes.plot(accuracies, [y] * len(points), "o", color=colour)
+            notes = [f"seed {r.seed}, {p['nfe']:.2f} calls" for r, p in zip(arm.runs, points)]
+            places = map(Point, accuracies, [y] * len(points), notes)
+            figures.add_series(axes, dots, points=places)
             mean = comparison.spread(accuracies).mean
             axes.plot([mean], [y], "|", color=colour, markersize=16)
             calls = comparison.spread([p["nfe"] for p in points]).mean
@@ -49,13 +56,19 @@ def final(groups: Sequence[Group]) -> Picture:
         axes.set_ylim(len(arms) - 0.4, -0.6)
         figures.quiet(axes, task)
         axes.grid(axis="x", color=figures.GRID, linewidth=0.8)
-        axes.set_xlabel("Accuracy (% of test prompts); a dot is a seed, the bar their mean")
-    return Picture("final", figure, rows)
+        axes.set_xlabel("Accuracy (% of test prompts)")
+    caption = (
+        "Accuracy on test prompts at the end, at the learned threshold or, without one, at the "
+        "best fixed dial. A dot is a seed, the bar the mean over the seeds, with its denoiser "
+        "calls."
+    )
+    sizes = ((_WIDTH, height), (picture.SIZE[0], height))
+    return Picture("final", figure, rows, "Final accuracy", caption, sizes)
 
 
 def frontiers(arms: Sequence[Group], task: str) -> Picture:
     """Draws accuracy against calls on one task: mean frontiers and learned points (figure 4)."""
-    figure = figures.new(7.2, 4.8)
+    figure = figures.new(_WIDTH, 4.8)
     axes = figure.add_subplot()
     rows: list[dict[str, Any]] = []
     bases = comparison.base_groups([run for arm in arms for run in arm.runs])
@@ -75,7 +88,7 @@ def frontiers(arms: Sequence[Group], task: str) -> Picture:
                 rows += _draw_learned(axes, group, look["color"])
     axes.set(xlabel=figures.NFE, ylabel=figures.ACCURACY)
     figures.quiet(axes, note=f"{task}: means over seeds; a star is a seed's learned threshold")
-    axes.legend(frameon=False, fontsize=8.5)
+    figures.draw_legend(axes)
     return Picture(f"frontier-{file_part(task)}", figure, rows)
 
 
@@ -90,7 +103,7 @@ def _draw_learned(axes: Axes, arm: Group, colour: str) -> list[dict[str, Any]]:
         for factor, point in points:
             figures.draw_star(axes, point, color=colour, **cross if factor != 1 else {})
             rows.append(
-                {"arm": arm.label, "point": f"learned x {factor:g}", "dial": run.seed, "runs": 1}
+                {"arm": arm.label, "point": f"learned x {factor:g}", "seed": run.seed, "runs": 1}
                 | {name: point[name] for name in ("nfe", "accuracy")}
             )
     return rows
@@ -110,8 +123,7 @@ def learning(arms: Sequence[Group], task: str) -> Picture:
         by_step.set_xlabel("RL step")
         by_calls.set_xlabel("denoiser calls of rollouts and updates")
     figure.suptitle(notes[0], fontsize=8.5, color=figures.GREY)
-    if grid[0][0].get_legend_handles_labels()[0]:
-        grid[0][0].legend(frameon=False, fontsize=8)
+    figures.draw_legend(grid[0][0], fontsize=8)
     rows = [
         {"arm": arm.label, "metric": quantity.line, "step": step, "denoiser_calls": calls}
         | {"mean": value.mean, "deviation": value.deviation, "seeds": len(value.values)}

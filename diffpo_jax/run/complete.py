@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from diffpo_jax import tasks
 from diffpo_jax.arrays import rng
 from diffpo_jax.arrays.types import Prompts
 from diffpo_jax.config import DIALS, Config
@@ -15,6 +16,7 @@ from diffpo_jax.data import tokenizers
 from diffpo_jax.diffusion import sampler
 from diffpo_jax.distributed import mesh as mesh_lib
 from diffpo_jax.evaluation import threshold_choice
+from diffpo_jax.report import decode_order
 from diffpo_jax.report.decode_order import Completion
 from diffpo_jax.run import base_model, early, setup
 from diffpo_jax.workdir import layout
@@ -38,6 +40,7 @@ def complete(
     """
     # 1. Read the run's model and encode the prompts.
     early.check_dial(config, dial)
+    task = tasks.find_class(config.task.name)
     run_config = layout.read_config(layout.Workdir(pathlib.Path(workdir)))
     config = setup.with_network_of(config, run_config)
     tokenizer = tokenizers.make_tokenizer(config.tokenizer)
@@ -56,8 +59,10 @@ def complete(
     keys = rng.row_keys(rng.key_for(config.seed, "evaluate"), jnp.arange(len(texts)))
     prompts = Prompts(jnp.asarray(tokens), jnp.asarray(mask))
     rollout = jax.device_get(generate(params, prompts, jnp.float32(number), keys))
-    return [
-        Completion(
+    # 3. Lay the completions out as the task shows them.
+    written = []
+    for i, text in enumerate(texts):
+        one = Completion(
             prompt=text,
             pieces=[tokenizers.token_text(tokenizer, int(t)) for t in rollout.tokens[i]],
             calls=rollout.commit_call[i].tolist(),
@@ -70,5 +75,6 @@ def complete(
             value=float(rollout.gamma[i]),
             forced=bool(rollout.forced[i]),
         )
-        for i, text in enumerate(texts)
-    ]
+        shown = task.lay_out(text, one.text)
+        written.append(decode_order.with_layout(one, len(prompt.prefill), **shown._asdict()))
+    return written

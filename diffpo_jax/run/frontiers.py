@@ -8,6 +8,7 @@ import numpy as np
 
 from diffpo_jax.analysis import bootstrap, headroom, summary
 from diffpo_jax.analysis.difficulty import by_difficulty
+from diffpo_jax.analysis.frontier import best_within
 from diffpo_jax.arrays.types import Params
 from diffpo_jax.config import DIALS, Config
 from diffpo_jax.distributed import hosts
@@ -139,24 +140,57 @@ def _place_in_use(config: Config) -> str:
 def _by_difficulty(
     setup: Setup, frontiers: dict[str, Any], graded: dict[str, grading.Graded]
 ) -> dict[str, Any]:
-    """The point in use by difficulty, beside the base at its most accurate dial."""
+    """The point in use by difficulty, beside the base at its best and the best fixed dial."""
     config, place = setup.config, _place_in_use(setup.config)
     own = graded[place]
     best = max(frontiers["base"], key=lambda point: point["accuracy"])
     dial = float(best[DIALS[config.base_rule]])
+    compared, fixed = {"base": graded[f"base/{dial}"]}, _fixed(config, frontiers, own, place)
+    if fixed is not None:
+        compared["fixed"] = graded[fixed.pop("key")]
     return by_difficulty(
         [setup.task.difficulty(example) for example in own.examples],
         own.rollout.nfe,
         own.correct,
         gamma=own.rollout.gamma if place == "learned" else None,
-        base_correct=graded[f"base/{dial}"].correct,
+        compared={name: (other.rollout.nfe, other.correct) for name, other in compared.items()},
         samples=config.evaluation.samples,
     ) | {
         "place": place
         if place == "learned"
         else f"{DIALS[config.sampler.rule]} {place.removeprefix(_TRAINED)}",
         "base_nfe": best["nfe"],
+        "fixed": fixed or {},
         "unit": setup.task.difficulty_unit,
+    }
+
+
+def _fixed(
+    config: Config, frontiers: dict[str, Any], own: grading.Graded, place: str
+) -> dict[str, Any] | None:
+    """The most accurate fixed dial of no more calls than the point in use; None without a head.
+
+    It is the trained model's own γ, which shows what choosing γ by prompt adds. A head by state is
+    not evaluated at fixed dials, so it is the base's then, under whichever rule does best.
+    """
+    if place == "learned":
+        curves = {"trained": config.sampler.rule}
+    elif DIALS[config.sampler.rule] == "price":
+        curves = {"base": config.base_rule} | {x: x for x in frontiers if x in DIALS}
+    else:
+        return None
+    points = [
+        point | {"key": f"{curve}/{point[DIALS[rule]]}", "dial": DIALS[rule]}
+        for curve, rule in curves.items()
+        for point in frontiers[curve]
+    ]
+    best = points[best_within(points, float(np.mean(own.rollout.nfe)))]
+    return {
+        "model": "trained" if place == "learned" else "base",
+        "dial": best["dial"],
+        "value": best[best["dial"]],
+        "nfe": best["nfe"],
+        "key": best["key"],
     }
 
 

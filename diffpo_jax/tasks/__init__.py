@@ -18,13 +18,28 @@ from diffpo_jax.tasks.own_reward import OwnReward
 from diffpo_jax.tasks.sudoku import Sudoku
 from diffpo_jax.tasks.task import Task
 
-TASKS: dict[str, Callable[[TaskConfig, pathlib.Path], Task]] = {
+TASKS: dict[str, type[Task]] = {
     "sudoku": Sudoku,
     "countdown": Countdown,
     "gsm8k": Gsm8k,
     "math500": Math500,
     "jsonl": Jsonl,
 }
+
+
+def find_class(name: str) -> type[Task]:
+    """Returns the class of the task of this name.
+
+    Raises `UserError` if there is none, or if the user's own cannot be imported.
+    """
+    if functions.is_function(name):
+        return functions.load(name, "config.task.name")
+    if name not in TASKS:
+        raise UserError(
+            f"config.task.name={name!r} is unknown; use one of: {', '.join(TASKS)}; or a class of "
+            "your own, package.module:Class."
+        )
+    return TASKS[name]
 
 
 def make_task(
@@ -39,20 +54,12 @@ def make_task(
       data_dir: the directory of generated data.
       metrics: functions of the user's, `config.evaluation.metrics`.
     """
-    maker = TASKS.get(config.name)
-    if functions.is_function(config.name):
-        maker = functions.load(config.name, "config.task.name")
-    if maker is None:
-        raise UserError(
-            f"config.task.name={config.name!r} is unknown; use one of: {', '.join(TASKS)}; or a "
-            "class of your own, package.module:Class."
-        )
     own, limits = None, {"limit_s": config.grader_seconds, "processes": config.grader_processes}
     if functions.is_function(config.reward):
         own = functions.Function(config.reward, "config.task.reward", **limits)
         config = dataclasses.replace(config, reward=None)
     others = [functions.Function(x, "config.evaluation.metrics", **limits) for x in metrics]
-    task = maker(config, data_dir)
+    task = find_class(config.name)(config, data_dir)
     if not isinstance(task, Task):
         members = [*Task.__annotations__, *(x for x in vars(Task) if not x.startswith("_"))]
         missing = [name for name in members if not hasattr(task, name)]

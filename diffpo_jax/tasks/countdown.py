@@ -19,6 +19,7 @@ as right what d1's evaluation does.
 
 import hashlib
 import re
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -28,7 +29,7 @@ from diffpo_jax.tasks.answers import arithmetic, dress
 from diffpo_jax.tasks.d1 import countdown as d1
 from diffpo_jax.tasks.datasets import expressions, hub
 from diffpo_jax.tasks.generated import Generated
-from diffpo_jax.tasks.task import Example, Reward
+from diffpo_jax.tasks.task import Example, Layout, Reward
 
 Instance = tuple[str, str, str | None]  # numbers, separated by commas; target; a solution
 
@@ -54,6 +55,16 @@ class Countdown(Generated):
         "divide, with brackets where they are needed, and use each of these numbers exactly once. "
         "The answer is the expression alone, without an equals sign, as in (8-2)*5. {format}"
     )
+
+    @staticmethod
+    def lay_out(prompt: str, completion: str) -> Layout:
+        """Text, with the numbers that are not those of the prompt's question, if it has one."""
+        found = re.findall(r"([0-9][0-9,\s]*)=\s*([0-9]+)", prompt)
+        if not found:
+            return Layout()
+        numbers, target = [int(n) for n in re.findall("[0-9]+", found[-1][0])], int(found[-1][1])
+        wrong = _wrong_numbers(completion, numbers)
+        return Layout(wrong=wrong, verdict=_describe(completion, numbers, target))
 
     def reward(self, example: Example, completion: str) -> Reward:
         """Grades one completion (see the module's docstring).  Never raises, whatever the text."""
@@ -112,6 +123,32 @@ def judge(answer: str | None, numbers: Sequence[int], target: int) -> tuple[bool
         return False, False
     reached = all(side.value == target for side in sides)
     return reached and any(sorted(side.numbers) == sorted(numbers) for side in sides), True
+
+
+def _wrong_numbers(expression: str, numbers: Sequence[int]) -> list[int]:
+    """The positions of digits of numbers that are not given, or not as often."""
+    left, wrong = Counter(numbers), []
+    for found in re.finditer("[0-9]+", expression.partition("=")[0]):
+        number = int(found[0][: arithmetic.MOST_DIGITS + 1])
+        left[number] -= 1
+        if left[number] < 0:
+            wrong += range(*found.span())
+    return wrong
+
+
+def _describe(expression: str, numbers: Sequence[int], target: int) -> str:
+    """What an expression comes to, beside its target."""
+    right, parsed = judge(expression, numbers, target)
+    if right:
+        return f"This is {target}, the target."
+    try:
+        value = arithmetic.evaluate(expression).value
+    except arithmetic.ExpressionError:  # it may be an equation
+        kind = "equation that holds" if parsed else "expression"
+        return f"This is no {kind}. The target is {target}."
+    if value == target:
+        return f"This is {target}, the target, but it does not use every number once."
+    return f"This is {value}, and the target is {target}."
 
 
 def read_instances(source: str, field: str, split: str) -> list[Instance]:

@@ -23,7 +23,7 @@ class OwnReward:
         """`reward` is None for the task's own; `metrics` are numbers for reports."""
         self.task, self._reward, self._metrics = task, reward, tuple(metrics)
         self.name, self.difficulty_unit = task.name, task.difficulty_unit
-        self.reads_special_tokens = task.reads_special_tokens
+        self.reads_special_tokens, self.lay_out = task.reads_special_tokens, task.lay_out
         self.reward_max = task.reward_max if reward is None else reward.largest
 
     def examples(self, split: str) -> Sequence[Example]:

@@ -29,7 +29,7 @@ from diffpo_jax.tasks.answers import extract
 from diffpo_jax.tasks.d1 import sudoku as d1
 from diffpo_jax.tasks.datasets import hub, sudoku_grid
 from diffpo_jax.tasks.generated import Generated
-from diffpo_jax.tasks.task import Example, Reward
+from diffpo_jax.tasks.task import Example, Layout, Reward
 
 COLUMNS = ("Puzzle", "Solution")
 WORDS = (
@@ -60,6 +60,24 @@ class Sudoku(Generated):
         side = math.isqrt(abs(size))  # a size that is not a square is refused below
         self.WORDS = WORDS.format(size=size, side=side, cells=size**2)
         super().__init__(config, data_dir)
+
+    @staticmethod
+    def lay_out(prompt: str, completion: str) -> Layout:
+        """A board if the prompt has a puzzle and the completion only digits, else text."""
+        grids = (read_grid(prompt, size**2) for size in sorted(sudoku_grid.SIZES, reverse=True))
+        clues = next(filter(None, grids), "")
+        if not re.fullmatch(f"[0-9]{{0,{len(clues)}}}", completion) or not clues:
+            return Layout()
+        size = math.isqrt(len(clues))
+        wrong = _wrong_cells(completion, clues)
+        verdict = ""
+        if wrong:
+            cells = "1 cell breaks" if len(wrong) == 1 else f"{len(wrong)} cells break"
+            verdict = f"{cells} a rule of the puzzle."
+        elif len(completion) == len(clues):
+            verdict = "Every row, column and box has each digit once."
+        given = [i for i, clue in enumerate(clues) if clue != "0"]
+        return Layout(size, math.isqrt(size), given, wrong, verdict)
 
     def reward(self, example: Example, completion: str) -> Reward:
         """Grades one completion (see the module's docstring).  Never raises, whatever the text."""
@@ -145,6 +163,26 @@ def _faults_of_grids(rows: list[tuple[str, str]], size: int) -> Iterator[tuple[i
         }
         for i in np.nonzero(~np.all(list(checks.values()), axis=0))[0].tolist():
             yield start + i, next(fault for fault, fine in checks.items() if not fine[i])
+
+
+def _wrong_cells(answer: str, clues: str) -> list[int]:
+    """The cells of an answer, which may lack some, that break a rule, in order.
+
+    They change a clue, are no digit of the puzzle, or have the digit of another cell of their row,
+    column or box; a clue that is kept is not to blame for that.
+    """
+    size = math.isqrt(len(clues))
+    kept = [clue == digit for clue, digit in zip(clues, answer)]
+    wrong = {
+        i
+        for i, (clue, digit) in enumerate(zip(clues, answer))
+        if not kept[i] and (clue != "0" or not "1" <= digit <= str(size))
+    }
+    for unit in sudoku_grid.units(size).tolist():
+        digits = [answer[i] for i in unit if i < len(answer)]
+        twice = (i for i in unit if i < len(answer) and digits.count(answer[i]) > 1)
+        wrong |= {i for i in twice if not kept[i]}
+    return sorted(wrong)
 
 
 def _solves(answer: str, clues: str) -> bool:

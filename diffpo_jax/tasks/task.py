@@ -78,11 +78,35 @@ class Reward(NamedTuple):
     metrics: Mapping[str, float] = {}
 
 
+class Layout(NamedTuple):
+    """How a completion is shown to people.  Positions are those of its characters.
+
+    Attributes:
+      columns: cells per line if it is a board with a character in each cell, 0 if it is text.
+      box: cells along a side of the boxes that the board is divided into, 0 for none.
+      given: positions that the prompt decides, such as the clues of a puzzle.
+      wrong: positions that cannot be right.
+      verdict: what to say about the whole of it; may be empty.
+    """
+
+    columns: int = 0
+    box: int = 0
+    given: Sequence[int] = ()
+    wrong: Sequence[int] = ()
+    verdict: str = ""
+
+
 class OneByOne:
     """Grades many completions one after the other, for tasks that grade quickly."""
 
     difficulty_unit = "difficulty"
     reads_special_tokens = False
+
+    @staticmethod
+    def lay_out(prompt: str, completion: str) -> Layout:
+        """Completions are text."""
+        del prompt, completion
+        return Layout()
 
     def rewards(self, examples: Sequence[Example], completions: Sequence[str]) -> list[Reward]:
         """Grades each completion as `reward` does."""
@@ -103,6 +127,11 @@ class Task(Protocol):
     # Whether completions are whole, with end tokens and all that follows, as d1's evaluation reads
     # them.  Otherwise they end before the first end token.
     reads_special_tokens: bool
+
+    @staticmethod
+    def lay_out(prompt: str, completion: str) -> Layout:
+        """How a completion, with its prefill, is shown.  Never raises, whatever the texts."""
+        ...
 
     def examples(self, split: str) -> Sequence[Example]:
         """The examples of "train", "validation" or "test", in a fixed order."""

@@ -23,13 +23,21 @@ def test_levels_match_numbers_worked_by_hand():
     assert (hard["gamma_p5"], hard["gamma_p95"]) == pytest.approx((0.11, 0.29))
 
 
-def test_the_base_stands_beside_the_trained_model_and_thresholds_may_be_absent():
-    got = difficulty.by_difficulty([4, 2, 4], [8, 2, 6], [1, 1, 0], base_correct=[0, 1, 0])
+def test_others_stand_beside_the_trained_model_and_thresholds_may_be_absent():
+    others = {"base": ([16, 16, 12], [0, 1, 0])}
+    got = difficulty.by_difficulty([4, 2, 4], [8, 2, 6], [1, 1, 0], compared=others)
     assert got["log_gamma"] is None
-    assert got["levels"] == [
-        {"difficulty": 2.0, "prompts": 1, "nfe": 2.0, "accuracy": 1.0, "base_accuracy": 1.0},
-        {"difficulty": 4.0, "prompts": 2, "nfe": 7.0, "accuracy": 0.5, "base_accuracy": 0.0},
-    ]
+    easy, hard = got["levels"]
+    assert easy == {
+        "difficulty": 2.0,
+        "prompts": 1,
+        "nfe": 2.0,
+        "accuracy": 1.0,
+        "base_nfe": 16.0,
+        "base_accuracy": 1.0,
+    }
+    assert (hard["nfe"], hard["accuracy"]) == (7.0, 0.5)
+    assert (hard["base_nfe"], hard["base_accuracy"]) == (14.0, 0.0)
 
 
 def test_correlations_are_pearsons():

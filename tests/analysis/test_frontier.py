@@ -4,7 +4,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from diffpo_jax.analysis.frontier import area_under, aup, calls_for, interpolate, shared_range
+from diffpo_jax.analysis.frontier import (
+    area_under,
+    aup,
+    best_within,
+    calls_for,
+    interpolate,
+    shared_range,
+)
 
 
 def frontier(*points):
@@ -48,6 +55,11 @@ def test_a_single_point_covers_only_its_own_calls():
 def test_an_empty_frontier_is_refused():
     with pytest.raises(ValueError, match="at least one point"):
         interpolate([], 4.0)
+
+
+@pytest.mark.parametrize("nfe, place", [(9.0, 0), (8.0, 0), (7.9, 1), (2.0, 2), (1.0, 2)])
+def test_the_best_point_within_some_calls(nfe, place):
+    assert best_within(LINE, nfe) == place
 
 
 @given(

@@ -52,27 +52,30 @@ def test_colours_do_not_change_if_each_call_made_two_passes():
     plain, other = (as_text(x, colour=True).splitlines()[-3:] for x in (ONE, guided))
     assert plain == other
     assert "3 tokens in 4 calls" in as_text(guided, colour=False)
-    tokens = [re.findall(r"rgb\([^)]*\)", completions_page([x])) for x in (ONE, guided)]
-    assert tokens[0] == tokens[1] != []
+    tokens = [re.findall(r"--late: ([\d.]+)", completions_page([x])) for x in (ONE, guided)]
+    assert tokens[0] == tokens[1] == ["1.0", "0.0", "1.0", "1.0"]
 
 
 def test_the_page_escapes_completions_and_holds_them_as_json():
     page = completions_page([ONE, ONE._replace(prompt="second")])
     assert "<script>&" not in page
     assert "what &lt;b&gt;?" in page
-    assert page.count("<section>") == 2
-    calls = re.findall(r'<span data-call="(\d)"', page)
+    assert page.count("<section") == 2
+    calls = re.findall(r'<span role="option"[^>]* data-call="(\d)"', page)
     assert calls == ["2", "1", "2", "3"] * 2
-    assert 'title="call 1, p = 0.250, H = 1.100 nats"' in page
-    assert 'title="filled in after the end"' in page
-    assert re.search(r"(src|href)=", page) is None  # loads nothing
-    assert "><span" in page and "</span> " not in page  # no spaces between tokens
+    label = "“&lt;script&gt;”, probability 0.250, entropy 1.100 nats"
+    assert f'aria-label="{label}"' in page
+    assert 'aria-label="filled in after the end"' in page
+    assert set(re.findall(r'(?:src|href)="(.*?)"', page)) == {"data:,"}  # loads nothing
+    assert "</span></span><span" in page  # no spaces between tokens
+    assert "</span></span> " not in page
     data = re.search(r'<script type="application/json"[^>]*>(.*?)</script>', page, re.S)[1]
-    assert json.loads(data)[0] == {**ONE._asdict()}
+    assert json.loads(data)[0] == json.loads(json.dumps(ONE._asdict()))
 
 
 @pytest.mark.parametrize("calls", [1, 2, 7, 500])
 def test_every_number_of_calls_has_colours(calls):
     one = ONE._replace(calls=[1, calls, max(calls // 2, 1), calls + 1], nfe=calls)
     assert f"[{calls}]" in as_text(one, colour=False)
-    assert "rgb(" in completions_page([one])
+    shares = re.findall(r"--late: ([\d.]+)", completions_page([one]))
+    assert float(shares[0]) == 0 and all(0 <= float(x) <= 1 for x in shares)

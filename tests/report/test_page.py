@@ -10,6 +10,7 @@ import pytest
 
 from diffpo_jax.analysis import runs
 from diffpo_jax.report import build, page, run_tables
+from diffpo_jax.report.picture import drawings
 from diffpo_jax.system.errors import UserError
 
 LOADS = {"src", "href", "xlink:href", "action", "data", "poster", "srcset"}
@@ -77,7 +78,7 @@ def test_a_finished_run_has_every_part_in_order(one):
     assert one[2].headings == [
         "Summary",
         "Learning curves",
-        "Warning signs",
+        "Signs of trouble",
         "Frontier",
         "Difficulty of the prompt",
         "Calls per prompt",
@@ -97,9 +98,11 @@ def test_a_finished_run_has_every_part_in_order(one):
 
 def test_page_is_self_contained_and_ids_are_unique(one, several):
     for _, text, found in (one, several):
-        assert all(value.startswith("#") for value in found.loaded)
+        assert "data:," in found.loaded  # an icon of its own
+        links = [value for value in found.loaded if value != "data:,"]
+        assert all(value.startswith("#") for value in links)
         assert len(found.ids) == len(set(found.ids))
-        assert {value[1:] for value in found.loaded} <= set(found.ids)
+        assert {value[1:] for value in links} <= set(found.ids)
         for used in re.findall(r"url\((.*?)\)", text):
             assert used[1:] in found.ids
         assert "@import" not in text
@@ -116,18 +119,23 @@ def test_data_is_escaped(one):
 def test_every_figure_has_a_description_and_the_pages_colours(one):
     report, text, _ = one
     for picture in report.pictures:
-        assert f'<title id="{picture.name}-title">' in text
-        assert picture.caption
-    assert "#000000" not in text and "var(--ink)" in text
+        for drawing in drawings(picture):
+            assert f'<title id="{drawing.id}-title">' in text
+        assert picture.caption.endswith(".") and " " in picture.caption
+    assert len(drawings(pictures(report)["frontier"])) == 2  # for wide and for narrow windows
+    drawn = "".join(re.findall(r'<svg class="figure".*?</svg>', text, re.S))
+    assert re.findall(r"#[0-9a-fA-F]{6}", drawn) == []
+    for variable in ("--ink", "--page", "--grid", "--series-0"):
+        assert f"var({variable})" in drawn and f"{variable}:" in text
 
 
 def test_decode_orders_are_shown_for_few_median_and_many_calls_and_wrong_answers(one):
     (section,) = [s for s in one[0].sections if s.examples]
     shown = [(e.why, e.completion.nfe, e.right) for e in section.examples]
     assert shown == [
-        ("fewest calls", 1, True),
-        ("median calls", 2, False),
-        ("most calls", 3, True),
+        ("Fewest calls", 1, True),
+        ("Median calls", 2, False),
+        ("Most calls", 3, True),
     ]
     assert section.examples[0].completion.pieces == ["<", "1", "&", ">", "\N{MIDDLE DOT}"]
     assert section.examples[0].completion.sampled == [True, True, True, True, False]
@@ -236,12 +244,7 @@ def test_the_page_of_a_run_without_a_learned_threshold(tmp_path):
 
 
 def test_the_page_of_a_study_has_its_tables_first_and_lists_failures(tmp_path):
-    svg = '<svg xmlns="http://www.w3.org/2000/svg"><script>alert(1)</script></svg>'
-    results = {
-        "title": "What came of it",
-        "tables": [{"title": "Gains", "columns": ["arm", "gain"], "rows": [["<a>", 1.5]]}],
-        "figures": ["own.svg", "gone.svg", "../study.json"],
-    }
+    results = {"tables": [{"title": "Gains", "columns": ["arm", "gain"], "rows": [["<a>", 1.5]]}]}
     path = made_runs.study(
         tmp_path,
         ("x", 0, "done"),
@@ -252,19 +255,30 @@ def test_the_page_of_a_study_has_its_tables_first_and_lists_failures(tmp_path):
     )
     for name in ("x-0", "x-1", "y-0"):
         made_runs.run(tmp_path / "runs" / name, int(name[-1]), finished=name != "x-1")
-    (tmp_path / "report" / "own.svg").write_text(svg)
     report, text, found = made(path)
     assert report.title == "Weights <or> none"
-    assert found.headings[:3] == ["What came of it", "The study's runs", "Summary"]
+    assert found.headings[:3] == ["Results", "The study's runs", "Summary"]
     assert "&lt;a&gt;" in text and "the loss is &lt;NaN&gt;" in text
     assert "1 failed: they are listed here, and are in no figure and no mean." in found.text
-    assert "alert(1)" not in text and "data:image/svg+xml;base64," in text
-    for name in ("gone.svg", "../study.json"):
-        assert f"The figure {name} is not in the study's report directory." in found.text
+    assert [row["arm"] for row in pictures(report)["final"].rows] == ["x", "y"]
     drawn = {row["run"] for row in pictures(report)["reward"].rows}
     assert drawn == {"x-0", "y-0"}
     labels = pictures(report)["reward"].figure.get_axes()[0].get_legend_handles_labels()[1]
     assert labels == ["x", "y"]
+
+
+def test_labels_of_arms_are_shown_as_they_are(tmp_path):
+    arms = (r"$\boxed{x}$", "_none", "<i>")
+    path = made_runs.study(tmp_path, *((arm, 0, "done") for arm in arms))
+    for arm in arms:
+        made_runs.run(tmp_path / "runs" / f"{arm}-0")
+    report, text, _ = made(path)
+    for name in ("reward", "frontier"):
+        (legend,) = pictures(report)[name].figure.legends
+        assert [label.get_text() for label in legend.get_texts()] == [*arms]
+        drawn = text[text.index(f'<title id="{name}') :]
+        for label in (r"$\boxed{x}$", "_none", "&lt;i&gt;"):
+            assert f">{label}</text>" in drawn[: drawn.index("</svg>")]
 
 
 def test_each_task_of_a_study_has_its_own_figures(tmp_path):

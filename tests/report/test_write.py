@@ -168,16 +168,33 @@ def test_a_threshold_of_zero_is_drawn_on_a_linear_scale(tmp_path, drawn):
     assert drawn[0][0].get_yscale() == "linear"
 
 
-def test_the_difficulty_figure_draws_the_base_beside_the_trained_model(tmp_path, drawn):
-    found = difficulty.by_difficulty([1, 2, 2], [2, 4, 6], [1, 1, 0], base_correct=[1, 0, 0])
-    found |= {"place": "price 1.0", "base_nfe": 16.0, "unit": "empty cells"}
+def test_the_difficulty_figure_draws_the_base_and_a_fixed_dial_beside_the_trained_model(
+    tmp_path, drawn
+):
+    others = {"base": ([16, 16, 16], [1, 0, 0]), "fixed": ([3, 3, 5], [1, 1, 0])}
+    found = difficulty.by_difficulty([1, 2, 2], [2, 4, 6], [1, 1, 0], compared=others)
+    fixed = {"model": "base", "dial": "confidence", "value": 0.9, "nfe": 11 / 3}
+    found |= {"place": "price 1.0", "base_nfe": 16.0, "unit": "empty cells", "fixed": fixed}
     outcomes.plot_by_difficulty(found, tmp_path / "d.png")
     calls, accuracy = drawn[0]  # no thresholds
     assert calls.get_xlabel() == "empty cells"
-    base, trained = (line.get_xydata().tolist() for line in accuracy.get_lines())
-    assert (base, trained) == ([[1, 100], [2, 0]], [[1, 100], [2, 50]])
-    assert accuracy.get_legend_handles_labels()[1] == ["base, 16.0 calls", "trained"]
+    lines = [line.get_xydata().tolist() for line in accuracy.get_lines()]
+    assert lines == [[[1, 100], [2, 0]], [[1, 100], [2, 50]], [[1, 100], [2, 50]]]
+    lines = [line.get_xydata().tolist() for line in calls.get_lines()]
+    assert lines == [[[1, 16], [2, 16]], [[1, 3], [2, 4]], [[1, 2], [2, 5]]]
+    names = ["base at its best, 16.0 calls", "base, fixed confidence 0.9, 3.7 calls"]
+    assert accuracy.get_legend_handles_labels()[1] == [*names, "trained, price 1.0"]
     assert calls.figure.get_suptitle() == "3 test prompts at the price 1.0"
+
+
+def test_a_fixed_threshold_is_a_level_beside_learned_ones(tmp_path, drawn):
+    others = {"fixed": ([2, 4], [1, 1])}
+    found = difficulty.by_difficulty([1, 2], [2, 4], [1, 1], gamma=[0.4, 0.2], compared=others)
+    found["fixed"] = {"model": "trained", "dial": "gamma", "value": 0.3, "nfe": 3.0}
+    outcomes.plot_by_difficulty(found, tmp_path / "d.png")
+    level, learned = drawn[0][0].get_lines()
+    assert level.get_ydata() == [0.3, 0.3]
+    assert learned.get_xydata().tolist() == [[1, 0.4], [2, 0.2]]
 
 
 def test_the_difficulty_figure_draws_every_level(tmp_path, drawn):
@@ -191,7 +208,28 @@ def test_the_difficulty_figure_draws_every_level(tmp_path, drawn):
     assert (tmp_path / "d.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_the_running_median_is_cut_off_at_the_ends():
+def test_smoothing_takes_the_mean_of_medians_over_windows_that_are_cut_off_at_the_ends():
     values = [1.0, 2.0, 90.0, 3.0, 4.0]
-    assert figures.running_median(values, 1) == values
-    assert figures.running_median(values, 3) == [1.5, 2.0, 3.0, 4.0, 3.5]
+    assert figures.smooth(values, 1) == values
+    # Medians: 1.5, 2, 3, 4, 3.5.
+    assert figures.smooth(values, 3) == pytest.approx([1.75, 6.5 / 3, 3, 3.5, 3.75])
+
+
+def test_a_smoothed_curve_is_also_drawn_as_it_is():
+    axes = figures.new(4, 3).add_subplot()
+    figures.draw_curve(axes, [1, 2, 3], [1.0, 5.0, 2.0], window=3, color="red", label="_a")
+    smoothed, raw = axes.get_lines()
+    assert raw.get_ydata().tolist() == [1.0, 5.0, 2.0]
+    assert smoothed.get_ydata().tolist() == pytest.approx([2.5, 8.5 / 3, 2.75])
+    (series,) = axes.figure.series
+    assert (series.name, series.points[1].note) == ("_a", "5 before smoothing")
+
+
+def test_of_tags_that_would_overlap_only_the_first_is_drawn():
+    figure = figures.new(4, 3)
+    axes = figure.add_subplot()
+    points = [{"nfe": nfe, "accuracy": 0.5, "gamma": nfe} for nfe in (1.0, 1.01, 9.0)]
+    figures.draw_frontier(axes, points, dial="gamma", color="red")
+    figure.draw_without_rendering()
+    shown = {tag.get_text(): tag.get_visible() for tag in axes.texts}
+    assert shown == {"1": True, "1.01": False, "9": True}

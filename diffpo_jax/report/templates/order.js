@@ -1,0 +1,71 @@
+// Steps through a completion: what the call wrote stands out, what later calls write is hidden.
+for (const order of document.querySelectorAll(".order")) {
+  const play = order.querySelector(".play"), slider = order.querySelector("input");
+  const list = order.querySelector(".tokens"), told = order.querySelector(".told");
+  const tokens = [...list.querySelectorAll(".token")];
+  const last = Number(order.dataset.last), columns = Number(list.dataset.columns || 0);
+  const callOf = token => Number(token.dataset.call);
+  const most = 8;  // tokens that are named after a call
+  let timer = 0;
+  order.classList.add("live");
+  const tell = token => {
+    const later = token.classList.contains("later"), call = callOf(token);
+    told.textContent = later ? `Not written yet: call ${call} writes it.`
+      : `Call ${call}: ${token.getAttribute("aria-label")}.`;
+  };
+  const show = call => {
+    slider.value = call;
+    slider.setAttribute("aria-valuetext", `call ${call} of ${last}`);
+    order.querySelector(".reached").textContent = call;
+    for (const token of tokens) {
+      token.classList.toggle("later", callOf(token) > call);
+      token.classList.toggle("now", callOf(token) === call);
+    }
+    const names = tokens.filter(token => callOf(token) === call)
+      .map(token => token.getAttribute("aria-label"));
+    const rest = names.length > most ? `; and ${names.length - most} more` : "";
+    const count = names.length === 1 ? "1 token" : `${names.length} tokens`;
+    told.textContent = `Call ${call} wrote ${count}: ${names.slice(0, most).join("; ")}${rest}.`;
+  };
+  const stop = () => { clearInterval(timer); timer = 0; play.textContent = "Play"; };
+  const toggle = () => {
+    if (timer) return stop();
+    if (Number(slider.value) >= last) show(1);
+    play.textContent = "Pause";
+    timer = setInterval(() => {
+      if (Number(slider.value) < last) show(Number(slider.value) + 1);
+      if (Number(slider.value) >= last) stop();
+    }, 700);
+  };
+  play.addEventListener("click", toggle);
+  slider.addEventListener("input", () => { stop(); show(Number(slider.value)); });
+  // One token can be reached by Tab, the others from it by the arrow keys.
+  const choose = token => {
+    for (const one of tokens) {
+      one.tabIndex = one === token ? 0 : -1;
+      one.setAttribute("aria-selected", one === token);
+    }
+  };
+  list.addEventListener("focusin", event => { choose(event.target); tell(event.target); });
+  list.addEventListener("pointerover", event => {
+    const token = event.target.closest(".token");
+    if (token) tell(token);
+  });
+  list.addEventListener("click", event => event.target.closest(".token")?.focus());
+  list.addEventListener("keydown", event => {
+    const steps = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -columns || -1, ArrowDown: columns || 1,
+                    Home: -tokens.length, End: tokens.length };
+    if (!(event.key in steps)) return;
+    event.preventDefault();
+    const place = tokens.indexOf(event.target) + steps[event.key];
+    const kept = event.key === "Home" || event.key === "End";
+    if (kept || tokens[place]) tokens[Math.max(0, Math.min(place, tokens.length - 1))].focus();
+  });
+  order.addEventListener("keydown", event => {
+    if (event.target === play || (event.key !== " " && event.key !== "Enter")) return;
+    event.preventDefault();
+    toggle();
+  });
+  if (tokens.length) choose(tokens[0]);
+  show(1);
+}
