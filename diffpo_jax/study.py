@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from absl import flags
 from ml_collections import config_flags
 
-from diffpo_jax.config import StudyConfig, command, convert
+from diffpo_jax.config import GridConfig, StudyConfig, command, convert
 from diffpo_jax.system.errors import UserError
 
 config_flags.DEFINE_config_file("config", None, "The study, configs/studies/NAME.py[:preset].")
@@ -37,7 +37,7 @@ def main(argv: Sequence[str]) -> None:
     required = ("config",) if _EMIT.value and _STORE.value else ("config", "workdir")
     config = command.read_config(argv, required, example, build=build)
     if config.grid.arms:
-        _compare(config)
+        _compare(config.grid)
         return
     if _COLLECT.value or _EMIT.value or _STORE.value:
         raise UserError("--store, --collect and --emit are for studies with arms.")
@@ -54,16 +54,17 @@ def main(argv: Sequence[str]) -> None:
         study.run(config, _WORKDIR.value)
 
 
-def _compare(config: StudyConfig) -> None:
-    from diffpo_jax.studies import compare
+def _compare(config: GridConfig) -> None:
+    from diffpo_jax.studies import compare, grid
     from diffpo_jax.workdir import lock
 
+    config = grid.retitle(config, config_flags.get_override_values(flags.FLAGS["config"]))
     store = _STORE.value or os.path.join(os.path.dirname(os.path.abspath(_WORKDIR.value)), "store")
     if _EMIT.value:
-        print(compare.script(config.grid, store, _EMIT.value), end="")
+        print(compare.script(config, store, _EMIT.value), end="")
         return
     with lock.hold(_WORKDIR.value):
-        compare.run(config.grid, _WORKDIR.value, store, collect=_COLLECT.value)
+        compare.run(config, _WORKDIR.value, store, collect=_COLLECT.value)
 
 
 if __name__ == "__main__":

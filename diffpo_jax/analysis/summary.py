@@ -17,7 +17,8 @@
   scaled           the trained model at multiples of its learned thresholds, if evaluated
   by_difficulty    see `difficulty`: the trained model at its learned threshold, or at the dial
                    nearest to the run's own (`place`), beside the base at its most accurate dial,
-                   and the most accurate dial of no more calls that is the same for all (`fixed`)
+                   and the most accurate dial of about as many calls that is the same for all
+                   (`fixed`)
   shown            demonstrations that the base was trained on; null for published weights
   scores, train_test_overlap      the task's own metrics by point; what its splits share
 """

@@ -61,7 +61,11 @@ _CAPTIONS = {
     "kl_sequence": "How far the surrogate likelihood is from the policy that generated the "
     "rollouts. The estimate is heavy-tailed: single steps can be far off.",
     "pretrain_loss": "Masked-diffusion training of the base model.",
+    "kl_by_call": "How far the surrogate likelihood is from the sampler.",
+    "weights_ess": "100 % if all tokens weigh the same, near 0 if a few outweigh the others.",
+    "weights_truncated": "Tokens whose importance weight is cut off at the cap.",
 }
+COST = "denoiser calls of rollouts and updates"
 _STEP = {"rl": "RL step", "pretrain": "step of the base model's training"}
 _SMOOTH = 12  # lines are smoothed over a 12th of the steps
 _MARKED = 40  # points; a longer line has no markers
@@ -91,7 +95,9 @@ def plot_learning_curves(metrics: Sequence[Mapping[str, Any]], path: str | os.Pa
 
 def learning(groups: Sequence[Group]) -> list[Picture]:
     """Returns figures of reward, accuracy, calls and thresholds in training and validation."""
-    return _pictures(groups, LEARNING if only_run(groups) else (*LEARNING, *VALIDATION))
+    if only_run(groups):
+        return _pictures(groups, LEARNING)
+    return _pictures(groups, (*LEARNING, *VALIDATION)) + _pictures_by_cost(groups)
 
 
 def warning_signs(groups: Sequence[Group]) -> list[Picture]:
@@ -104,6 +110,26 @@ def _pictures(
 ) -> list[Picture]:
     rows = [row for group in groups for run in group.runs for row in run.lines(stage)]
     return [_picture(groups, q, stage) for q in quantities if any(map(q.is_in, rows))]
+
+
+def _pictures_by_cost(groups: Sequence[Group]) -> list[Picture]:
+    """Returns figures against the denoiser calls spent, which differ between methods by step."""
+    logged = [row for group in groups for run in group.runs for row in run.rl]
+    quantities = [q for q in (LEARNING[0], *VALIDATION) if any(map(q.is_in, logged))]
+    if not all("calls/rollout" in row for row in logged if row["step"] > 0):
+        return []
+    pictures = []
+    for quantity in quantities:
+        figure, axes = picture.new()
+        drawn = draw_groups(axes, groups, quantity, against_calls=True)
+        axes.set_xlabel(COST)
+        picture.finish(figure, axes)
+        fields = ("step", "calls/rollout", "calls/update", quantity.line)
+        rows = picture.run_rows(groups, fields, lambda run, q=quantity: filter(q.is_in, run.rl))
+        caption = f"Against the denoiser calls that training had spent. {drawn}".strip()
+        title = f"{quantity.title}, by calls spent"
+        pictures.append(Picture(f"{quantity.name}_by_cost", figure, rows, title, caption))
+    return pictures
 
 
 def _picture(groups: Sequence[Group], quantity: Quantity, stage: str) -> Picture:
@@ -208,6 +234,7 @@ def _picture_by_call(groups: Sequence[Group], quantity: Quantity, fields: Sequen
     figure, axes = picture.new()
     ranges = [field.rpartition("_")[2].replace("-", " to ") for field in fields]
     drawn = "By the call that committed the token"
+    caption = _CAPTIONS[quantity.name]
     if run := only_run(groups):
         window = _window(len(run.rl))
         for i, (field, calls) in enumerate(zip(fields, ranges)):
@@ -226,7 +253,7 @@ def _picture_by_call(groups: Sequence[Group], quantity: Quantity, fields: Sequen
     rows = picture.run_rows(
         groups, ("step", *fields), lambda run: (row for row in run.rl if {*fields} & row.keys())
     )
-    return Picture(quantity.name, figure, rows, quantity.title, f"{quantity.title}. {drawn}.")
+    return Picture(quantity.name, figure, rows, quantity.title, f"{caption} {drawn}.")
 
 
 def _draw_means(axes: Axes, group: Group, quantity: Quantity, fields: Sequence[str]) -> None:

@@ -6,9 +6,10 @@ from typing import NamedTuple
 
 # What a page says about completions to step through.
 HELP = (
-    "Each token was committed by a call of the denoiser. The slider and Play go from call to call: "
-    "what a call wrote stands out, and what earlier calls wrote is the darker, the later it came. "
-    "Arrow keys move between tokens, and the line below says how probable each was."
+    "Each token was committed by a call of the denoiser; the small number is the call. The slider "
+    "and Play go from call to call: what the call wrote stands out, and what earlier calls wrote "
+    "is the stronger, the later it came. Grey is what the prompt gives, a red frame what cannot "
+    "be right. Arrow keys move between tokens, and the line below says how probable each was."
 )
 
 

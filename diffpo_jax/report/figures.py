@@ -191,8 +191,9 @@ def draw_run_frontier(axes: Axes, summary: Mapping[str, Any]) -> None:
         kind = (
             "by state, price" if dial == "price" else f"fixed {GAMMA if dial == 'gamma' else dial}"
         )
-        rule = summary.get("base_rule", "")
-        named = model == "base" and rule != summary.get("rule", rule)  # not the run's own
+        own = summary.get("rule", "")
+        rule = summary.get("base_rule", own)
+        named = model == "base" and rule != own
         label = f"{model}, {rule}, {kind}" if named else f"{model}, {kind}"
         look = {"color": colour, "marker": marker, "label": label, "above": model == "trained"}
         draw_frontier(axes, summary[model]["frontier"], prompts=prompts, dial=dial, **look)

@@ -26,8 +26,8 @@ _LEVEL = ("difficulty", "prompts", *_GAMMAS, *_FIELDS)
 _LEVEL += tuple(f"{name}_{field}" for name in _COMPARED for field in _FIELDS)
 
 _COMPARED_CAPTION = (
-    " Beside it: the base at its most accurate dial, and the most accurate fixed dial that takes "
-    "no more calls, which shows what choosing by prompt adds."
+    " Beside it: the base at its most accurate dial, and the most accurate fixed dial of about as "
+    "many calls, which shows what choosing by prompt adds."
 )
 
 
@@ -51,7 +51,7 @@ def plot_by_difficulty(by_difficulty: Mapping[str, Any], path: str | os.PathLike
     """Draws calls and accuracy against the difficulty of the prompt as a PNG.
 
     Learned thresholds are drawn too, with a band that holds 90 % of the prompts of a difficulty.
-    Beside them are the base at its most accurate dial, and the best fixed dial that takes no more
+    Beside them are the base at its most accurate dial, and the best fixed dial of about as many
     calls, as far as they were measured.
     """
     levels = by_difficulty["levels"]

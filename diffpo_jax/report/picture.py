@@ -21,7 +21,7 @@ from diffpo_jax.system.files import write_atomic
 
 # In inches, without the legend. A page shows small figures side by side or, on a phone, one below
 # the other; text stays readable.
-SIZE, LARGE = (4.2, 2.9), (7.4, 4.2)
+SIZE, LARGE = (4.2, 2.9), (9.2, 4.4)
 _LEGEND_ROW = 0.19  # inches
 _LEGEND_SIZE = 8.5  # points, of its letters
 _KEY = 0.6  # inches of a column of the legend that its lines and gaps take

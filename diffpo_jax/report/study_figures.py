@@ -13,8 +13,6 @@ from diffpo_jax.report.figures import Point
 from diffpo_jax.report.picture import Picture
 from diffpo_jax.report.tables import file_part
 
-_WIDTH = 7.2  # inches
-
 
 def write(directory: pathlib.Path, groups: Sequence[Group]) -> list[str]:
     """Writes final, frontier-TASK and learning-TASK of finished arms; returns the SVGs' names."""
@@ -30,7 +28,7 @@ def final(groups: Sequence[Group]) -> Picture:
     """Draws the accuracy of every arm on every task, one dot per seed, and its calls (figure 1)."""
     tasks = by_task(groups)
     height = 0.4 + (0.8 + 0.32 * len(groups)) * len(tasks)
-    figure = figures.new(_WIDTH, height)
+    figure = figures.new(picture.LARGE[0], height)
     rows = []
     for i, (task, arms) in enumerate(tasks.items()):
         axes = figure.add_subplot(len(tasks), 1, i + 1)
@@ -62,13 +60,13 @@ def final(groups: Sequence[Group]) -> Picture:
         "best fixed dial. A dot is a seed, the bar the mean over the seeds, with its denoiser "
         "calls."
     )
-    sizes = ((_WIDTH, height), (picture.SIZE[0], height))
+    sizes = ((picture.LARGE[0], height), (picture.SIZE[0], height))
     return Picture("final", figure, rows, "Final accuracy", caption, sizes)
 
 
 def frontiers(arms: Sequence[Group], task: str) -> Picture:
     """Draws accuracy against calls on one task: mean frontiers and learned points (figure 4)."""
-    figure = figures.new(_WIDTH, 4.8)
+    figure = figures.new(7.2, 4.8)
     axes = figure.add_subplot()
     rows: list[dict[str, Any]] = []
     bases = comparison.base_groups([run for arm in arms for run in arm.runs])
@@ -121,7 +119,7 @@ def learning(arms: Sequence[Group], task: str) -> Picture:
         figures.quiet(by_step, f"{quantity.title}, {task}")
         figures.quiet(by_calls)
         by_step.set_xlabel("RL step")
-        by_calls.set_xlabel("denoiser calls of rollouts and updates")
+        by_calls.set_xlabel(curves.COST)
     figure.suptitle(notes[0], fontsize=8.5, color=figures.GREY)
     figures.draw_legend(grid[0][0], fontsize=8)
     rows = [

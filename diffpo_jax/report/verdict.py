@@ -11,11 +11,11 @@ from diffpo_jax.analysis.trouble import Sign
 _WORDS = {
     "reward": (
         "the reward of rollouts ended at {end}, its best was {other}",
-        "the reward of rollouts ended near its best ({end}, {other})",
+        "the reward of rollouts did not clearly fall (at the end {end}, at best {other})",
     ),
     "validation": (
         "{end} of the validation prompts were solved at the end, {other} at best",
-        "validation accuracy ended near its best ({end}, {other})",
+        "{end} of the validation prompts were solved at the end, {other} at best",
     ),
     "entropy": (
         "tokens have become nearly certain: their entropy fell from {other} to {end} nats, so "

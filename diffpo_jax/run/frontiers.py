@@ -21,6 +21,7 @@ from diffpo_jax.run.setup import RL, Setup
 from diffpo_jax.system.progress import Progress
 from diffpo_jax.workdir import metrics, provenance
 
+_EQUAL_CALLS = 1.05  # times as many calls count as no more
 _TRAINED = "trained/"  # before the dial, in the key of a point of the trained model
 
 
@@ -168,7 +169,7 @@ def _by_difficulty(
 def _fixed(
     config: Config, frontiers: dict[str, Any], own: grading.Graded, place: str
 ) -> dict[str, Any] | None:
-    """The most accurate fixed dial of no more calls than the point in use; None without a head.
+    """The most accurate fixed dial of about as many calls as the point in use; None without a head.
 
     It is the trained model's own γ, which shows what choosing γ by prompt adds. A head by state is
     not evaluated at fixed dials, so it is the base's then, under whichever rule does best.
@@ -184,7 +185,7 @@ def _fixed(
         for curve, rule in curves.items()
         for point in frontiers[curve]
     ]
-    best = points[best_within(points, float(np.mean(own.rollout.nfe)))]
+    best = points[best_within(points, _EQUAL_CALLS * float(np.mean(own.rollout.nfe)))]
     return {
         "model": "trained" if place == "learned" else "base",
         "dial": best["dial"],

@@ -4,11 +4,12 @@ Arms of one task and seed start from one base model, which is a separate job. Th
 directory is a hash of what the job computes, so that studies with the same store share their runs.
 """
 
+import dataclasses
 import hashlib
 import json
 import pathlib
 import shlex
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
 from diffpo_jax.config import Config, GridConfig, convert, values
@@ -72,6 +73,17 @@ def arms(config: GridConfig) -> dict[str, tuple[str, ...]]:
             f"{', '.join(result)}."
         )
     return result
+
+
+def retitle(config: GridConfig, changed: Collection[str]) -> GridConfig:
+    """Returns a grid that is titled by its arms, if these were changed and the title was not.
+
+    Args:
+      changed: the fields that the command line sets, such as "grid.arms".
+    """
+    if "grid.arms" not in changed or "grid.title" in changed:
+        return config
+    return dataclasses.replace(config, title=f"Comparison of {', '.join(arms(config))}")
 
 
 def task_name(spec: str) -> str:

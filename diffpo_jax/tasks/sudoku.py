@@ -172,7 +172,7 @@ def _wrong_cells(answer: str, clues: str) -> list[int]:
     column or box; a clue that is kept is not to blame for that.
     """
     size = math.isqrt(len(clues))
-    kept = [clue == digit for clue, digit in zip(clues, answer)]
+    kept = [clue == digit != "0" for clue, digit in zip(clues, answer)]
     wrong = {
         i
         for i, (clue, digit) in enumerate(zip(clues, answer))

@@ -3,9 +3,11 @@ import re
 
 import pytest
 
+from diffpo_jax.report import decode_order
 from diffpo_jax.report.decode_order import Completion, as_text
 from diffpo_jax.report.page import completions_page
 
+END = "<|end|>"
 ONE = Completion(
     prompt="what <b>?",
     pieces=["a", "<script>", "&", "<|end|>"],
@@ -19,6 +21,45 @@ ONE = Completion(
     value=0.125,
     forced=False,
 )
+
+
+BOARD = {"columns": 2, "box": 0, "given": [0], "wrong": [1, 3], "verdict": "2 are wrong."}
+
+
+def laid_out(pieces, text, start=0, **layout):
+    one = ONE._replace(pieces=pieces, text=text)
+    found = decode_order.with_layout(one, start, **BOARD | layout)
+    return found.columns, found.given, found.wrong, found.verdict
+
+
+def test_a_board_has_a_cell_for_every_token():
+    assert laid_out(list("1221"), "1221") == (2, [0], [1, 3], "2 are wrong.")
+    # A text that was cut short lacks cells, which are marked all the same.
+    assert laid_out([*"12", END, "."], "12") == (2, [0], [1, 3], "2 are wrong.")
+
+
+def test_marks_fall_on_the_tokens_that_hold_the_characters():
+    assert laid_out(["12", "2", "1", END], "1221") == (0, [0], [0, 2], "2 are wrong.")
+    # The prefill is in the text, but no token; its characters are not marked.
+    assert laid_out(list("221"), "1221", start=1) == (0, [], [0, 2], "2 are wrong.")
+
+
+def test_tokens_that_do_not_spell_the_text_have_no_marks():
+    assert laid_out(["1", "\N{REPLACEMENT CHARACTER}"], "1é") == (0, (), (), "2 are wrong.")
+
+
+def test_a_page_marks_what_is_given_and_what_is_wrong():
+    one = ONE._replace(pieces=list("1221"), text="1221", sampled=[True] * 4)
+    page = completions_page([decode_order.with_layout(one, 0, **BOARD)])
+    assert re.findall(r'class="token ([a-z ]*)" data-call', page) == [
+        "given ",
+        "wrong ",
+        "",
+        "wrong ",
+    ]
+    assert 'class="tokens board"' in page and 'data-columns="2"' in page
+    assert "“2”, probability 0.250, entropy 1.100 nats, wrong" in page
+    assert "2 are wrong." in page
 
 
 def test_plain_text_gives_the_call_of_every_token_that_was_sampled():

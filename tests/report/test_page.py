@@ -10,6 +10,7 @@ import pytest
 
 from diffpo_jax.analysis import runs
 from diffpo_jax.report import build, page, run_tables
+from diffpo_jax.report.figures import GAMMA
 from diffpo_jax.report.picture import drawings
 from diffpo_jax.system.errors import UserError
 
@@ -167,6 +168,30 @@ def test_a_curve_draws_the_numbers_of_its_csv(one):
         [100 * row["accuracy"] for row in picture.rows if row["accuracy"] is not None]
     )
     assert validation.get_xdata().tolist() == [0, 3, 6]
+
+
+def test_a_figure_says_the_values_of_its_points(one):
+    def said(name):
+        (drawing, *_) = drawings(pictures(one[0])[name])
+        return {series["name"]: series["points"] for series in drawing.values}
+
+    training, validation = said("accuracy").values()
+    assert [text for _, _, text in validation] == [
+        "RL step 0: 50 % solved",
+        "RL step 3: 55.27 % solved",
+        "RL step 6: 59.96 % solved",
+    ]
+    assert training[0][2] == "RL step 1: 4.297 % solved"
+    x, y = ([point[i] for point in training] for i in (0, 1))
+    assert x == sorted(x) and y == sorted(y, reverse=True)  # shares from the left and the top
+    assert 0 < x[0] < x[-1] < 1 and 0 < y[-1] < y[0] < 1
+    texts = [text for _, _, text in said("gamma")["median"]]
+    assert texts[0] == (f"RL step 1: {GAMMA} 0.01375 nats (5 to 95 %: 0.01074 to 0.0275)")
+    assert [text for _, _, text in said("calls_histogram")["wrong"]] == [
+        "denoiser calls 1: 0 test answers",
+        "denoiser calls 2: 1 test answers",
+        "denoiser calls 3: 0 test answers",
+    ]
 
 
 def test_the_calls_of_test_answers_are_counted(one):

@@ -50,6 +50,7 @@ def test_a_completion_of_every_prompt(workdir):
     for one in written:
         assert sorted(set(one.calls)) == list(range(1, one.nfe + 1))
         assert len(one.pieces) == 16
+        assert (one.columns, one.box) == ((4, 2) if len(one.prompt) == 16 else (0, 0))
         assert one.dial == "gamma"
         assert all(0 < p <= 1 for p in one.probabilities)
     alone = complete(workdir, PUZZLES[1:2])[0]

@@ -88,6 +88,12 @@ def test_a_run_writes_everything_it_should(base):
     assert len(samples) == 8
     row = json.loads(samples[0])
     assert row["nfe"] == max(row["commit_call"])
+    assert row["forced"] is False and row["layout"]["columns"] == 4
+    assert len(row["probability"]) == len(row["entropy"]) == 16
+    assert all(0 <= p <= 1 for p in row["probability"])
+    found = summary["by_difficulty"]
+    assert (found["fixed"]["model"], found["fixed"]["dial"]) == ("trained", "gamma")
+    assert all({"base_nfe", "fixed_accuracy"} <= level.keys() for level in found["levels"])
 
 
 def test_several_completions_of_a_prompt(base, tmp_path):

@@ -73,7 +73,8 @@ def test_a_run_of_the_head_alone(alone):
     found = summary["by_difficulty"]
     assert (found["place"], found["unit"], found["log_gamma"]) == ("price 0.5", "empty cells", None)
     assert sum(level["prompts"] for level in found["levels"]) == 16
-    assert all({"base_accuracy"} <= level.keys() for level in found["levels"])
+    assert found["fixed"]["model"] == "base"
+    assert all({"base_accuracy", "fixed_nfe"} <= level.keys() for level in found["levels"])
     assert not any("gamma_p50" in level for level in found["levels"])
     assert summary["shown"] == {
         "steps": 3,

@@ -57,6 +57,13 @@ def test_another_study_shares_the_same_runs():
     }.items()
 
 
+def test_changed_arms_give_a_study_another_title():
+    titled = dataclasses.replace(GRID, title="Figure 3")
+    assert grid.retitle(titled, {"grid.seeds"}).title == "Figure 3"
+    assert grid.retitle(titled, {"grid.arms"}).title == "Comparison of d1, joint"
+    assert grid.retitle(titled, {"grid.arms", "grid.title"}).title == "Figure 3"
+
+
 def test_fields_of_the_base_model_make_another_base_model():
     jobs = make(seeds=(0,), arms=("a: model.width=64", "b: rl.steps=4", "c: pretrain.steps=0"))
     of = {j.arm: j for j in jobs if j.kind == "run"}

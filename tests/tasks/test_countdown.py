@@ -13,7 +13,7 @@ from diffpo_jax.system.errors import UserError
 from diffpo_jax.tasks import countdown
 from diffpo_jax.tasks.d1 import countdown as d1_countdown
 from diffpo_jax.tasks.protocol import Verdict
-from diffpo_jax.tasks.task import Example
+from diffpo_jax.tasks.task import Example, Layout
 
 SMALL = CountdownConfig(train_examples=60, validation_examples=11, test_examples=25)
 CLOSED = "<answer>3*(5-2)</answer>"
@@ -307,3 +307,24 @@ def test_files_without_an_instance_are_refused(tmp_path):
 def test_d1s_evaluation_returns_the_expression_it_read():
     verdict = d1_countdown.evaluate(example((1, 2), 9), r"\boxed{ 1 \div 2 = 3 }")
     assert verdict == Verdict(correct=False, parsed=True, answer="1 / 2")
+
+
+@pytest.mark.parametrize(
+    ("completion", "wrong", "verdict"),
+    [
+        ("3*(5-2)", [], "This is 9, the target."),
+        ("3*(5-2)=9", [], "This is 9, the target."),
+        ("3*5-22", [4, 5], "This is -7, and the target is 9."),
+        ("3/2", [], "This is 3/2, and the target is 9."),
+        ("3+3+3", [2, 4], "This is 9, the target, but it does not use every number once."),
+        ("3*(5-", [], "This is no expression. The target is 9."),
+        ("3*(5-2)=8", [], "This is no equation that holds. The target is 9."),
+    ],
+)
+def test_an_expression_is_laid_out_with_its_value_and_numbers_that_are_not_given(
+    completion, wrong, verdict
+):
+    for prompt in ("3,5,2=9", "Solve 1,1=2 like this: 3, 5, 2=9."):
+        found = countdown.Countdown.lay_out(prompt, completion)
+        assert found == Layout(wrong=wrong, verdict=verdict)
+    assert countdown.Countdown.lay_out("Reach 9 with 3, 5, 2.", completion) == Layout()

@@ -15,7 +15,7 @@ from diffpo_jax.tasks import sudoku
 from diffpo_jax.tasks.d1 import sudoku as d1_sudoku
 from diffpo_jax.tasks.datasets import sudoku_grid
 from diffpo_jax.tasks.datasets.sudoku import SudokuPuzzles
-from diffpo_jax.tasks.task import Example
+from diffpo_jax.tasks.task import Example, Layout
 
 SOLVED = "1234341221434321"
 # Rows 1 and 3 begin with two empty cells: 1 2 and 2 1, which may be exchanged.
@@ -360,3 +360,45 @@ def test_any_text_is_graded_by_d1(text, kind):
     reward = task.reward(example(), text)
     assert 0.0 <= reward.total <= 1.0
     assert task.scores([example()], [text])["cell_accuracy"] <= 1.0
+
+
+PUZZLE = "1034341200434321"
+
+
+@pytest.mark.parametrize(
+    ("completion", "wrong", "verdict"),
+    [
+        ("1234341221434321", [], "Every row, column and box has each digit once."),
+        ("1434341221434321", [1], "1 cell breaks a rule of the puzzle."),  # 4 is in its row
+        ("1234341221434322", [15], "1 cell breaks a rule of the puzzle."),  # a clue is changed
+        ("1234341201434321", [8], "1 cell breaks a rule of the puzzle."),  # 0 is no digit here
+        ("1234341221", [], ""),
+        ("1", [], ""),
+    ],
+)
+def test_a_grid_is_laid_out_as_a_board_with_its_faults(completion, wrong, verdict):
+    given = [0, 2, 3, 4, 5, 6, 7, 10, 11, 12, 13, 14, 15]
+    words = f"Solve this, row by row:\n{PUZZLE}\nas 16 digits."
+    for prompt in (PUZZLE, words):
+        found = sudoku.Sudoku.lay_out(prompt, completion)
+        assert found == Layout(4, 2, given, wrong, verdict)
+
+
+def test_two_equal_digits_in_a_unit_are_both_wrong():
+    assert sudoku.Sudoku.lay_out("0" * 16, "1100")[3] == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("completion", ["12a4", "1" * 17, "<answer>1</answer>", "²"])
+def test_what_is_no_grid_is_laid_out_as_text(completion):
+    assert sudoku.Sudoku.lay_out(PUZZLE, completion) == Layout()
+    assert sudoku.Sudoku.lay_out("no puzzle", completion) == Layout()
+
+
+def test_a_9x9_grid_has_boxes_of_three():
+    assert sudoku.Sudoku.lay_out("0" * 81, "1")[:2] == (9, 3)
+
+
+@given(st.text(), st.text())
+def test_any_texts_are_laid_out(prompt, completion):
+    for task in tasks.TASKS.values():
+        assert isinstance(task.lay_out(prompt, completion), Layout)

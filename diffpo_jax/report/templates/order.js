@@ -5,7 +5,7 @@ for (const order of document.querySelectorAll(".order")) {
   const tokens = [...list.querySelectorAll(".token")];
   const last = Number(order.dataset.last), columns = Number(list.dataset.columns || 0);
   const callOf = token => Number(token.dataset.call);
-  const most = 8;  // tokens that are named after a call
+  const most = 3;  // tokens that are named after a call
   let timer = 0;
   order.classList.add("live");
   const tell = token => {
@@ -21,11 +21,20 @@ for (const order of document.querySelectorAll(".order")) {
       token.classList.toggle("later", callOf(token) > call);
       token.classList.toggle("now", callOf(token) === call);
     }
-    const names = tokens.filter(token => callOf(token) === call)
-      .map(token => token.getAttribute("aria-label"));
-    const rest = names.length > most ? `; and ${names.length - most} more` : "";
-    const count = names.length === 1 ? "1 token" : `${names.length} tokens`;
-    told.textContent = `Call ${call} wrote ${count}: ${names.slice(0, most).join("; ")}${rest}.`;
+    told.textContent = summary(call);
+  };
+  // All tokens of a call, or if there are many, the one that was least probable.
+  const summary = call => {
+    const written = tokens.filter(token => callOf(token) === call
+      && !token.classList.contains("filled"));
+    const label = token => token.getAttribute("aria-label");
+    const count = written.length === 1 ? "1 token" : `${written.length} tokens`;
+    if (written.length > 0 && written.length <= most)
+      return `Call ${call} wrote ${count}: ${written.map(label).join("; ")}.`;
+    const known = written.filter(token => token.dataset.probability);
+    const least = known.reduce((a, b) => a.dataset.probability <= b.dataset.probability ? a : b,
+                               known[0]);
+    return `Call ${call} wrote ${count}` + (least ? `; the least probable is ${label(least)}.` : ".");
   };
   const stop = () => { clearInterval(timer); timer = 0; play.textContent = "Play"; };
   const toggle = () => {
