@@ -15,7 +15,9 @@ _PART = 10  # the first and the last tenth of the steps are looked at
 _FALL = 0.15  # of its best: a reward that ended further below it has fallen,
 _ERRORS = 3  # unless the difference is within as many standard errors
 _VALIDATION = 0.05  # a share of prompts: as much below its best is a loss
-_CERTAIN = 0.1  # of its beginning: an entropy that ended below it has vanished
+# Of its beginning: an entropy that ended below it has vanished. A model that solves most prompts is
+# rightly certain, so that the limit is low.
+_CERTAIN = 0.02
 _EQUAL = 0.9  # of the groups
 _UNEVEN = 0.1  # of the tokens: a smaller effective sample size is one of few tokens
 _UNREAD, _CUT = 0.2, 0.2  # of the rollouts

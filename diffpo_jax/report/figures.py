@@ -162,7 +162,8 @@ def draw_frontier(
     drawn = axes.errorbar(calls, accuracy, yerr=errors, **line)
     add_series(axes, drawn, label, map(Point, calls, accuracy, map(_dial_note, points)))
     place = {"xytext": (-5, 7), "ha": "right"} if above else {"xytext": (5, -7), "ha": "left"}
-    look = {"textcoords": "offset points", "va": "center", "fontsize": 7.5, "color": line["color"]}
+    look = {"textcoords": "offset points", "va": "center", "fontsize": 7.5, "zorder": 6}
+    look["color"] = line["color"]
     for point, y in zip(points if dial else (), accuracy):
         tag = axes.annotate(f"{point[dial]:g}", (point["nfe"], y), **place, **look)
         axes.get_figure().tags.append(tag)

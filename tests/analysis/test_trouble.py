@@ -16,10 +16,10 @@ def signs(tmp_path, made, **fields):
 
 def test_tenths_of_the_steps_are_compared(tmp_path):
     # 21 values in tenths of two; the first is left over.
-    entropy = [9.0, 1.0, 3.0, *[5.0] * 16, 0.1, 0.2]
+    entropy = [9.0, 1.0, 3.0, *[5.0] * 16, 0.02, 0.04]
     found = signs(tmp_path, [{"entropy": x} for x in entropy])["entropy"]
-    assert (found.other, found.end) == (2.0, pytest.approx(0.15))
-    assert found.is_trouble  # below a tenth of 2
+    assert (found.other, found.end) == (2.0, pytest.approx(0.03))
+    assert found.is_trouble  # below 2 % of 2
 
 
 def test_a_reward_has_fallen_if_noise_does_not_explain_it(tmp_path):
@@ -60,12 +60,12 @@ def test_the_verdict_is_a_sentence(tmp_path):
         "best; tokens stay uncertain enough to explore (entropy 0.5 nats, at first 0.5); 25.0 % "
         "of the groups have equal rewards and teach nothing."
     )
-    bad = [*good[:2], {"entropy": 0.01, "groups/equal": 0.25, "guard/sliding": 1.0}]
+    bad = [*good[:2], {"entropy": 0.009, "groups/equal": 0.25, "guard/sliding": 1.0}]
     first, second = verdict.describe([run(tmp_path, bad, "b")])
     assert first == (
         "Signs of trouble: at step 3 the guard against collapse found that more tokens were "
         "committed at once while accuracy fell; tokens have become nearly certain: their entropy "
-        "fell from 0.5 to 0.01 nats, so that little new is explored."
+        "fell from 0.5 to 0.009 nats, so that little new is explored."
     )
     assert second.startswith("As it should be: 75.0 % of the validation prompts")
     both = [run(tmp_path, good, "c"), run(tmp_path, bad, "d")]
