@@ -16,7 +16,7 @@ from diffpo_jax.report.picture import Picture
 _ESS, _SHARE = "Effective sample size of the importance weights", "% of the tokens"
 _GAMMAS = ("gamma/p50", "gamma/p5", "gamma/p95")
 LEARNING = (
-    Quantity("reward", "Training reward", "mean reward", "reward"),
+    Quantity("reward", "Training reward", "reward (mean per rollout)", "reward"),
     Quantity("accuracy", "Accuracy", "% solved", "accuracy", points="eval/accuracy", scale=100.0),
     Quantity("calls", "NFE", "calls per sequence", "nfe", points="eval/nfe"),
     Quantity("gamma", "Threshold", f"{GAMMA} (nats)", *_GAMMAS, log=True),
@@ -29,7 +29,7 @@ VALIDATION = (
 # These show a collapse, or a surrogate far from the sampler, before the reward does.
 WARNINGS = (
     Quantity("entropy", "Entropy of tokens when committed", "nats", "entropy"),
-    Quantity("tokens_per_call", "Tokens per call", "tokens", "tokens_per_call"),
+    Quantity("tokens_per_call", "Tokens per call", "tokens per call", "tokens_per_call"),
     Quantity("equal_groups", "Groups without a signal", "% of groups", "groups/equal", scale=100.0),
     Quantity("head_entropy", "Entropy of the head by state", "nats per call", "head/entropy"),
     Quantity("head_right", "Head by state: loss in hindsight", "nats", "head/right_loss"),

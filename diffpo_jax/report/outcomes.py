@@ -56,12 +56,15 @@ def plot_by_difficulty(by_difficulty: Mapping[str, Any], path: str | os.PathLike
     """
     levels = by_difficulty["levels"]
     shown = [q for q in DIFFICULTY if any(q.is_in(level) for level in levels)]
-    figure = figures.new(3.2 * len(shown), 3.2)
+    figure = figures.new(3.2 * len(shown), 3.5)
     for axes, quantity in zip(figure.subplots(1, len(shown)), shown):
         _draw_levels(axes, quantity, by_difficulty, levels)
-        axes.set_xlabel(by_difficulty.get("unit", "difficulty"))
+        axes.set_xlabel(_difficulty(by_difficulty))
         figures.quiet(axes, quantity.title)
-        figures.draw_legend(axes, fontsize=8)
+    artists, names = figures.legend_entries(figure)
+    named = dict(zip(names, artists))  # the panels have the same lines
+    look = {"loc": "outside lower center", "ncols": len(named), "frameon": False, "fontsize": 8}
+    figure.legend(named.values(), named.keys(), **look)
     prompts = sum(level["prompts"] for level in levels)
     title = f"{prompts} test prompts at {_point_in_use(by_difficulty)}"
     figure.suptitle(title, fontsize=8.5, color=figures.GREY)
@@ -102,6 +105,12 @@ def _compared_look(found: Mapping[str, Any], name: str) -> dict[str, Any]:
     if fixed["model"] == "base":
         return {"color": figures.GREY, "marker": "^", "label": label}
     return {"color": figures.TRAINED, "marker": "o", "label": label}
+
+
+def _difficulty(by_difficulty: Mapping[str, Any]) -> str:
+    """The label of the axis: what counts as difficulty."""
+    unit = by_difficulty.get("unit", "")
+    return f"difficulty ({unit})" if unit else "difficulty"
 
 
 def _point_in_use(by_difficulty: Mapping[str, Any]) -> str:
@@ -181,13 +190,13 @@ def by_difficulty(groups: Sequence[Group]) -> list[Picture]:
             else:
                 look = figures.style(group.place) | {"label": group.label}
                 figures.draw_quantity(axes, quantity, levels, "difficulty", **look)
-        units = dict.fromkeys(one.get("unit", "difficulty") for one in found)
+        units = dict.fromkeys(map(_difficulty, found))
         axes.set_xlabel(" or ".join(units))
         picture.finish(figure, axes)
         title = f"{GAMMA if quantity.log else quantity.title} by difficulty"
         caption = f"{title}, test prompts at {' or '.join(places)}."
         caption += " Median, with a band that holds 90 % of the prompts." if quantity.low else ""
-        caption += _COMPARED_CAPTION if single and "fixed" in found[0] else ""
+        caption += _COMPARED_CAPTION if single and found[0].get("fixed") else ""
         caption += "" if single else " Means over the seeds."
         pictures.append(Picture(quantity.name, figure, rows, title, caption))
     return pictures
@@ -210,7 +219,7 @@ def calls_histogram(groups: Sequence[Group]) -> list[Picture]:
             bars = axes.bar(calls, heights, bottom=bottom, color=colour)
             points = (Point(x, y, height=h) for x, y, h in zip(calls, top, heights))
             figures.add_series(axes, bars, name, points)
-        axes.set_ylabel("test answers")
+        axes.set_ylabel("count (test answers)")
         caption = "Test answers by the denoiser calls they took, right and wrong."
     else:
         for group in groups:

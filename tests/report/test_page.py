@@ -188,9 +188,9 @@ def test_a_figure_says_the_values_of_its_points(one):
     texts = [text for _, _, text in said("gamma")["median"]]
     assert texts[0] == (f"RL step 1: {GAMMA} 0.01375 nats (5 to 95 %: 0.01074 to 0.0275)")
     assert [text for _, _, text in said("calls_histogram")["wrong"]] == [
-        "denoiser calls 1: 0 test answers",
-        "denoiser calls 2: 1 test answers",
-        "denoiser calls 3: 0 test answers",
+        "denoiser calls 1: count 0 test answers",
+        "denoiser calls 2: count 1 test answers",
+        "denoiser calls 3: count 0 test answers",
     ]
 
 

@@ -177,7 +177,7 @@ def test_the_difficulty_figure_draws_the_base_and_a_fixed_dial_beside_the_traine
     found |= {"place": "price 1.0", "base_nfe": 16.0, "unit": "empty cells", "fixed": fixed}
     outcomes.plot_by_difficulty(found, tmp_path / "d.png")
     calls, accuracy = drawn[0]  # no thresholds
-    assert calls.get_xlabel() == "empty cells"
+    assert calls.get_xlabel() == "difficulty (empty cells)"
     lines = [line.get_xydata().tolist() for line in accuracy.get_lines()]
     assert lines == [[[1, 100], [2, 0]], [[1, 100], [2, 50]], [[1, 100], [2, 50]]]
     lines = [line.get_xydata().tolist() for line in calls.get_lines()]
