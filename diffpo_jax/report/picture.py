@@ -126,8 +126,9 @@ def _drawing(picture: Picture, id: str) -> Drawing:
     svg = svg[svg.index(">", svg.index("<svg")) + 1 : svg.rindex("</svg>")]
     svg = re.sub(r"\s*<metadata>.*?</metadata>", "", svg, flags=re.S)
     svg = re.sub(r"\s*<style.*?</style>", "", svg, flags=re.S)  # it would apply to the whole page
-    for colour, variable in _PAGE_COLOURS.items():
-        svg = svg.replace(colour, variable)
+    # In styles alone, as a label may hold any text.
+    colour = r"(?<=: )#[0-9a-f]{6}(?=[;\"])"
+    svg = re.sub(colour, lambda found: _PAGE_COLOURS.get(found[0], found[0]), svg)
     for prefix in (' id="', "url(#", 'href="#'):
         svg = svg.replace(prefix, f"{prefix}{id}-")
     values = [_values(series) for series in picture.figure.series if series.points]

@@ -293,7 +293,7 @@ def test_the_page_of_a_study_has_its_tables_first_and_lists_failures(tmp_path):
 
 
 def test_labels_of_arms_are_shown_as_they_are(tmp_path):
-    arms = (r"$\boxed{x}$", "_none", "<i>")
+    arms = (r"$\boxed{x}$", "_none", "<i>", "#000000")
     path = made_runs.study(tmp_path, *((arm, 0, "done") for arm in arms))
     for arm in arms:
         made_runs.run(tmp_path / "runs" / f"{arm}-0")
@@ -302,7 +302,7 @@ def test_labels_of_arms_are_shown_as_they_are(tmp_path):
         (legend,) = pictures(report)[name].figure.legends
         assert [label.get_text() for label in legend.get_texts()] == [*arms]
         drawn = text[text.index(f'<title id="{name}') :]
-        for label in (r"$\boxed{x}$", "_none", "&lt;i&gt;"):
+        for label in (r"$\boxed{x}$", "_none", "&lt;i&gt;", "#000000"):
             assert f">{label}</text>" in drawn[: drawn.index("</svg>")]
 
 
