@@ -66,9 +66,10 @@ class Series(NamedTuple):
     """A line, a row of points or of bars, with what a reader may ask about it."""
 
     axes: Axes
-    name: str  # in the legend; empty for none
+    name: str  # empty for none
     artist: Any  # that the legend shows
     points: list[Point]
+    in_legend: bool
 
 
 class Plot(Figure):
@@ -110,15 +111,17 @@ def add_series(
     artist: Any,
     name: str | None = None,
     points: Iterable[Point] = (),
+    in_legend: bool = True,
 ) -> None:
-    """Notes a drawn series in its figure; without a name it is not in the legend."""
-    artist.set_label(name or "_nolegend_")
-    axes.get_figure().series.append(Series(axes, name or "", artist, list(points)))
+    """Notes a drawn series in its figure; without a name it is in no legend."""
+    in_legend = in_legend and bool(name)
+    artist.set_label(name if in_legend else "_nolegend_")
+    axes.get_figure().series.append(Series(axes, name or "", artist, list(points), in_legend))
 
 
 def legend_entries(figure: Plot, axes: Axes | None = None) -> tuple[list[Any], list[str]]:
     """Returns the artists and names of a figure's legend, or of one panel's."""
-    named = [x for x in figure.series if x.name and axes in (None, x.axes)]
+    named = [x for x in figure.series if x.in_legend and axes in (None, x.axes)]
     return [x.artist for x in named], [x.name for x in named]
 
 
@@ -138,6 +141,11 @@ def style(place: int) -> dict[str, Any]:
     }
 
 
+def base_style(place: int) -> dict[str, Any]:
+    """Returns how base models are drawn beside several arms, by their place."""
+    return {"color": GREY, "marker": "x+1234"[place % 6], "linestyle": "--"}
+
+
 def draw_frontier(
     axes: Axes,
     points: Sequence[Mapping[str, float]],
@@ -146,6 +154,7 @@ def draw_frontier(
     dial: str = "",
     above: bool = True,
     label: str | None = None,
+    in_legend: bool = True,
     **line: Any,
 ) -> None:
     """Draws accuracy (percent) against denoiser calls per sequence.
@@ -160,7 +169,8 @@ def draw_frontier(
     line = {"linewidth": 1.5, "markersize": 5, "elinewidth": 1} | line
     calls = [p["nfe"] for p in points]
     drawn = axes.errorbar(calls, accuracy, yerr=errors, **line)
-    add_series(axes, drawn, label, map(Point, calls, accuracy, map(_dial_note, points)))
+    places = map(Point, calls, accuracy, map(_dial_note, points))
+    add_series(axes, drawn, label, places, in_legend)
     place = {"xytext": (-5, 7), "ha": "right"} if above else {"xytext": (5, -7), "ha": "left"}
     look = {"textcoords": "offset points", "va": "center", "fontsize": 7.5, "zorder": 6}
     look["color"] = line["color"]
@@ -171,7 +181,7 @@ def draw_frontier(
 
 def _dial_note(point: Mapping[str, float]) -> str:
     """The dial of a point of a frontier, in words; empty if it has none."""
-    names = [name for name in dict.fromkeys(DIALS.values()) if name in point]
+    names = [name for name in dict.fromkeys((*DIALS.values(), "dial")) if name in point]
     return ", ".join(
         f"{GAMMA} {point[name]:g} nats" if name == "gamma" else f"{name} {point[name]:g}"
         for name in names

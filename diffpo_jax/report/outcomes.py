@@ -135,12 +135,16 @@ def frontiers(groups: Sequence[Group]) -> list[Picture]:
             "Bars are one standard error either way. Up and left is better."
         )
     else:
+        runs = [run for group in groups for run in group.runs]
+        for base in comparison.base_groups(runs):
+            points = comparison.mean_frontier(base.runs, "base")
+            look = figures.base_style(base.place)
+            figures.draw_frontier(axes, points, label=base.label, markersize=4, **look)
         for group in groups:
             _draw_group(axes, group)
         caption = (
             "Lines are means over the seeds at each dial of the grid, thin lines single runs, "
-            "stars means at learned thresholds. Dotted lines of the same colour are the base "
-            "model's. Up and left is better."
+            "stars means at learned thresholds. Up and left is better."
         )
     axes.set(xlabel=figures.NFE, ylabel=figures.ACCURACY)
     picture.finish(figure, axes, picture.LARGE)
@@ -155,14 +159,15 @@ def _draw_group(axes: Axes, group: Group) -> None:
     look = figures.style(group.place)
     thin = {"color": look["color"], "marker": "", "linewidth": 0.7, "alpha": 0.35}
     for run in group.runs if len(group.runs) > 1 else ():
-        figures.draw_frontier(axes, run.summary["trained"]["frontier"], **thin)
-    base, trained = (comparison.mean_frontier(group.runs, m) for m in ("base", "trained"))
-    figures.draw_frontier(axes, base, color=look["color"], marker="", linewidth=1, linestyle=":")
+        points = run.summary["trained"]["frontier"]
+        figures.draw_frontier(axes, points, label=run.name, in_legend=False, **thin)
+    trained = comparison.mean_frontier(group.runs, "trained")
     figures.draw_frontier(axes, trained, label=group.label, markersize=4, **look)
     learned = [run.summary["trained"]["learned"] for run in group.runs]
     if all(learned):
         mean = {n: sum(p[n] for p in learned) / len(learned) for n in ("nfe", "accuracy")}
-        figures.draw_star(axes, mean, color=look["color"])
+        label = f"{group.label}, learned {GAMMA}"
+        figures.draw_star(axes, mean, color=look["color"], label=label, in_legend=False)
 
 
 def _dial(summary: Mapping[str, Any]) -> str:

@@ -75,7 +75,7 @@ def frontiers(arms: Sequence[Group], task: str) -> Picture:
         for group in groups:
             look = figures.style(group.place)
             if model == "base":
-                look = {"color": figures.GREY, "marker": "x+1234"[group.place], "linestyle": "--"}
+                look = figures.base_style(group.place)
             # Seeds differ more than arms do, so means over different seeds say how many.
             seeds = f"{len(group.runs)} seed{'s' * (len(group.runs) > 1)}"
             label = f"{group.label} ({seeds})" if uneven else group.label

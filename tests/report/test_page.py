@@ -241,6 +241,16 @@ def test_a_frontier_of_several_runs_holds_the_points_of_each(several):
     assert [row["run"] for row in rows].count("b") == 7  # three of each model, and the learned
     learned = [row["accuracy"] for row in rows if row["model"] == "trained-learned"]
     assert learned == [0.91, 0.911, 0.91]
+    drawn = [(x.name, x.in_legend) for x in pictures(several[0])["frontier"].figure.series]
+    assert drawn == [
+        ("base model", True),
+        ("a", False),
+        ("b", False),
+        ("method diffpo", True),
+        (f"method diffpo, learned {GAMMA}", False),
+        ("method d1", True),
+        (f"method d1, learned {GAMMA}", False),
+    ]
 
 
 def test_the_page_of_an_unfinished_run_says_how_far_it_is(tmp_path):
@@ -298,9 +308,9 @@ def test_labels_of_arms_are_shown_as_they_are(tmp_path):
     for arm in arms:
         made_runs.run(tmp_path / "runs" / f"{arm}-0")
     report, text, _ = made(path)
-    for name in ("reward", "frontier"):
+    for name, first in {"reward": [], "frontier": ["base model"]}.items():
         (legend,) = pictures(report)[name].figure.legends
-        assert [label.get_text() for label in legend.get_texts()] == [*arms]
+        assert [label.get_text() for label in legend.get_texts()] == [*first, *arms]
         drawn = text[text.index(f'<title id="{name}') :]
         for label in (r"$\boxed{x}$", "_none", "&lt;i&gt;", "#000000"):
             assert f">{label}</text>" in drawn[: drawn.index("</svg>")]
