@@ -4,7 +4,7 @@
 # make lint        checks style, format and the direction of imports
 # make clean-venv  removes .venv, for example to make it again with another Python
 #
-# The first four create .venv, and update it if requirements.txt or pyproject.toml is newer.
+# The first four install diffpo_jax into .venv, again if requirements.txt or pyproject.toml is newer.
 # PYTHON chooses the interpreter of .venv: make test PYTHON=python3.12
 # TORCH=1 also installs PyTorch; without it the tests that need it are skipped.
 
@@ -58,8 +58,8 @@ $(MADE):
 	@touch $@
 
 $(RUN): requirements.txt pyproject.toml | $(MADE)
-	@echo "Installing requirements.txt into $(VENV); this takes some minutes the first time."
-	@$(INSTALL) -r requirements.txt
+	@echo "Installing diffpo_jax into $(VENV); this takes some minutes the first time."
+	@$(INSTALL) -e .
 	@touch $@
 
 $(TEST): requirements.txt pyproject.toml | $(RUN)

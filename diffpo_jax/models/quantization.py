@@ -81,8 +81,8 @@ def quantize(kernel: Float[Array, "*N in out"], kind: str) -> Quantized:
         import qwix  # takes seconds to import, and few runs need it
     except ImportError as error:
         raise UserError(
-            f"config.model.quantized={kind!r} needs qwix: pip install qwix, or install this "
-            "package with the extra `quantized`."
+            f"config.model.quantized={kind!r} needs qwix: pip install -e '.[quantized]' in this "
+            "checkout."
         ) from error
     inputs = kernel.ndim - 2
     others = [axis for axis in range(kernel.ndim) if axis != inputs]

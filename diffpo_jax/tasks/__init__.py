@@ -5,7 +5,7 @@ A new task is one more line in `TASKS`, or a class of the user's, named package.
 
 import dataclasses
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from diffpo_jax.config import TaskConfig
 from diffpo_jax.system.errors import UserError

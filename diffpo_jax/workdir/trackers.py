@@ -145,6 +145,6 @@ def _package(name: str, field: str) -> Any:
         return importlib.import_module(name)
     except ImportError as error:
         raise UserError(
-            f"config.logging.{field} needs the package {name}: pip install "
-            f"'diffpo-jax[{field}]', or leave the field empty."
+            f"config.logging.{field} needs the package {name}: pip install -e '.[{field}]' in this "
+            "checkout, or leave the field empty."
         ) from error

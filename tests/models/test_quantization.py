@@ -191,5 +191,5 @@ def test_training_quantized_kernels_is_refused():
 
 def test_missing_qwix_raises_with_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "qwix", None)
-    with pytest.raises(UserError, match="pip install qwix"):
+    with pytest.raises(UserError, match="needs qwix: pip install -e"):
         quantization.quantize(jnp.ones((64, 1)), "nf4")

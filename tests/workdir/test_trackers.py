@@ -26,7 +26,7 @@ def writer(root, configuration=None, **logging):
 @pytest.mark.parametrize("field", PACKAGES)
 def test_a_missing_package_names_the_extra(tmp_path, monkeypatch, field):
     monkeypatch.setitem(sys.modules, PACKAGES[field], None)
-    with pytest.raises(UserError, match=rf"logging\.{field} .*'diffpo-jax\[{field}\]'"):
+    with pytest.raises(UserError, match=rf"logging\.{field} .*-e '\.\[{field}\]'"):
         writer(tmp_path, **{field: ASKED[field]})
     assert os.listdir(tmp_path) == []
 
