@@ -140,6 +140,10 @@ def test_decode_orders_are_shown_for_few_median_and_many_calls_and_wrong_answers
     ]
     assert section.examples[0].completion.pieces == ["<", "1", "&", ">", "\N{MIDDLE DOT}"]
     assert section.examples[0].completion.sampled == [True, True, True, True, False]
+    new, old = (section.examples[i].completion for i in (0, 1))
+    assert (new.forced, new.wrong, new.verdict) == (True, [2], "& is wrong.")
+    assert (new.probabilities, new.entropies) == ([0.75] * 5, [0.5] * 5)
+    assert (old.forced, old.wrong, old.probabilities) == (False, (), [])
 
 
 def test_the_numbers_of_curves_are_those_of_the_metrics_file(one):

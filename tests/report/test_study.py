@@ -6,7 +6,7 @@ from made_studies import A, B, finished
 
 from diffpo_jax.analysis import comparison
 from diffpo_jax.analysis.groups import by_arm
-from diffpo_jax.report import figures, kl_per_call, study_figures, study_tables, tables
+from diffpo_jax.report import curves, figures, kl_per_call, study_figures, study_tables, tables
 
 ARMS = by_arm([*A, *B])
 
@@ -131,3 +131,16 @@ def test_kl_per_call_is_a_table_and_a_line_for_each_surrogate():
     for i, line in enumerate(picture.figure.axes[0].containers):
         assert line.lines[0].get_color() == figures.style(i)["color"]
         assert line.lines[0].get_xdata().tolist() == [1, 2]  # fewer than 20 tokens: not drawn
+
+
+def test_arms_are_also_drawn_against_the_calls_spent():
+    drawn = {picture.name: picture for picture in curves.learning(ARMS)}
+    assert [name for name in drawn if name.endswith("_by_cost")] == [
+        "reward_by_cost",
+        "validation_accuracy_by_cost",
+        "validation_calls_by_cost",
+    ]
+    (line, _) = drawn["reward_by_cost"].figure.axes[0].get_lines()
+    # A step of seed s has 100 (1 + s) calls of rollouts and 10 of updates; seeds 0, 1, 2.
+    assert line.get_xdata().tolist() == [210, 420, 630, 840]
+    assert line.get_ydata().tolist() == pytest.approx([1.1, 1.2, 1.3, 1.4])
