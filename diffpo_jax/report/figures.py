@@ -84,20 +84,21 @@ class Plot(Figure):
         self.series: list[Series] = []
         self.tags: list[Annotation] = []  # small print at points
 
-    def draw(self, renderer: RendererBase) -> None:
-        """Draws the figure: all text as it is, and of tags that would overlap only the first."""
+    def savefig(self, *args: Any, **kwargs: Any) -> None:
+        """Writes the figure with all its text as it is."""
         for text in self.findobj(Text):
             text.set_parse_math(False)
-        self._choose_tags()
-        super().draw(renderer)
+        super().savefig(*args, **kwargs)
 
-    def _choose_tags(self) -> None:
+    def draw(self, renderer: RendererBase) -> None:
+        """Draws the figure; of tags that would overlap only the first."""
         taken: list[tuple[float, float]] = []
         for tag in self.tags:
             x, y = tag.axes.transData.transform(tag.xy) * 72 / self.dpi + tag.xyann
             is_free = all(abs(x - a) > _TAG_WIDTH or abs(y - b) > _TAG_HEIGHT for a, b in taken)
             tag.set_visible(is_free)
             taken += [(x, y)] * is_free
+        super().draw(renderer)
 
 
 def new(width: float, height: float) -> Plot:
