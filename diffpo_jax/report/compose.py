@@ -123,10 +123,10 @@ def _figures(groups: Sequence[Group]) -> list[Section]:
     frontier_table = run_tables.frontier(single) if single else ()
     order = _describe_order(runs, shown)
     return [
-        Section("Learning curves", pictures=curves.learning(groups)),
-        Section("Signs of trouble", verdict.describe(runs), pictures=curves.warning_signs(groups)),
         Section("Frontier", (), frontier_table, outcomes.frontiers(groups)),
         Section("Difficulty of the prompt", pictures=outcomes.by_difficulty(groups)),
+        Section("Learning curves", pictures=curves.learning(groups)),
+        Section("Signs of trouble", verdict.describe(runs), pictures=curves.warning_signs(groups)),
         Section("Calls per prompt", pictures=outcomes.calls_histogram(groups)),
         Section(
             "Surrogate against sampler", _describe_weights(runs), pictures=curves.by_call(groups)
