@@ -32,7 +32,8 @@ class Function:
     Attributes:
       name: the function's name, without its module.
       largest: the largest result: the function's attribute `reward_max`, or 1.
-      given_up: the number of calls so far that took too long or killed their worker.
+      given_up: the number of calls so far that took too long or killed their worker; None if no
+        call has a time limit.
     """
 
     def __init__(self, spec: str, field: str, *, limit_s: float, processes: int | None):
@@ -57,12 +58,13 @@ class Function:
                 f"{self._where}: its attribute reward_max={self.largest!r} must be a number above "
                 "0, the largest value that it returns."
             )
-        self.given_up = 0
+        self.given_up: int | None = None
         self._names: tuple[str, ...] | None = None  # of the results, which all must have
         self._call, self._pool = call, None
         if getattr(call, "parallel", False):
             cores = min(len(os.sched_getaffinity(0)), _MOST_WORKERS)
             self._pool = workers.Pool(spec, workers=processes or cores, limit_s=limit_s)
+            self.given_up = 0
 
     def values(self, examples: Sequence[Example], texts: Sequence[str]) -> list[dict[str, float]]:
         """The results by name: first the sum under the function's own name, then its parts.

@@ -29,9 +29,9 @@ _CHOICE = re.compile(r"[(\[]?([A-Ea-e])(?:[)\].:]{0,2}|[)\].:]{1,2}\s.*)", re.DO
 
 
 class Grader(Protocol):
-    """Grades answers; `given_up` counts those that took too long so far."""
+    """Grades answers; `given_up` counts those that took too long so far, or is None if none can."""
 
-    given_up: int
+    given_up: int | None
 
     def grade(
         self, examples: Sequence[Example], answers: Sequence[str | None]
@@ -43,7 +43,7 @@ class Grader(Protocol):
 class _ByReading:
     """Reads the answer and the gold answer, `Example.meta["answer"]`, and compares the two."""
 
-    given_up = 0
+    given_up = None
 
     def __init__(self, read: Callable[[str], object]):
         """`read` returns None for a text that it cannot read."""
@@ -84,7 +84,7 @@ class _ByFunction:
         self._function = function
 
     @property
-    def given_up(self) -> int:
+    def given_up(self) -> int | None:
         return self._function.given_up
 
     def grade(

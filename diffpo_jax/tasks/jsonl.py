@@ -74,9 +74,9 @@ class Jsonl(Published):
         return rewards
 
     def scores(self, examples: Sequence[Example], completions: Sequence[str]) -> dict[str, float]:
-        """The answers of this process so far that the grader gave up, if there are any."""
+        """The answers of this process so far that the grader gave up, if it can do so."""
         given_up = self._grader.given_up
-        return {GIVEN_UP: float(given_up)} if given_up else {}
+        return {} if given_up is None else {GIVEN_UP: float(given_up)}
 
     def difficulty(self, example: Example) -> float:
         """The value of the column `config.task.jsonl.difficulty`, or 0 without one."""

@@ -49,10 +49,9 @@ class OwnReward:
     def scores(self, examples: Sequence[Example], completions: Sequence[str]) -> dict[str, float]:
         """The task's own scores; the answers that functions gave up count too."""
         scores = self.task.scores(examples, completions)
-        given_up = sum(f.given_up for f in (self._reward, *self._metrics) if f)
-        if given_up:
-            scores = scores | {GIVEN_UP: scores.get(GIVEN_UP, 0.0) + given_up}
-        return scores
+        own = [f.given_up for f in (self._reward, *self._metrics) if f and f.given_up is not None]
+        # All processes of a run must have the same scores, also those that gave up nothing.
+        return scores | ({GIVEN_UP: scores.get(GIVEN_UP, 0.0) + sum(own)} if own else {})
 
     def overlap(self) -> int:
         """That of the task."""

@@ -206,7 +206,8 @@ def test_answers_that_take_too_long_are_counted(tmp_path, module):
     )
     task = make(tmp_path, grader="grade_slowly:slow", grader_seconds=0.5)
     example = task.examples("train")[0]
-    assert task.scores([], []) == {}
+    assert task.scores([], []) == {"given_up": 0.0}
+    assert make(tmp_path).scores([], []) == {}
     rewards = task.rewards([example] * 2, ["long", "short"])
     assert [reward.correct for reward in rewards] == [False, True]
     assert task.scores([], []) == {"given_up": 1.0}
