@@ -42,9 +42,7 @@ def find_class(name: str) -> type[Task]:
     return TASKS[name]
 
 
-def make_task(
-    config: TaskConfig, data_dir: pathlib.Path, metrics: Sequence[str] = ()
-) -> Task | OwnReward:
+def make_task(config: TaskConfig, data_dir: pathlib.Path, metrics: Sequence[str] = ()) -> Task:
     """Makes the task that `config.name` names.
 
     Raises `UserError` if there is no such task, if it refuses its settings or files, or if a
