@@ -260,7 +260,7 @@ def shell(line, **env):
         capture_output=True,
         text=True,
         timeout=100,
-        env=os.environ | env,
+        env=os.environ | {"PYTHONUNBUFFERED": ""} | env,
     )
 
 
@@ -274,8 +274,9 @@ def test_output_that_nobody_can_read():
     gone = shell("generate --help | true")
     assert (gone.returncode, gone.stderr) == (1, "")
     full = shell("generate --help > /dev/full")
-    assert full.returncode == 2
-    assert full.stderr == "error: no space left for standard output. Make room and start again.\n"
+    assert full.returncode == 1
+    text = "error: cannot write to standard output: No space left on device.\n"
+    assert full.stderr == text
 
 
 def test_devices_that_are_not_there_are_one_line(monkeypatch):
