@@ -25,6 +25,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from diffpo_jax.config import command, convert
+from diffpo_jax.evaluation import threshold_choice
 from diffpo_jax.run import early
 from diffpo_jax.system import files
 from diffpo_jax.system.errors import UserError
@@ -52,7 +53,9 @@ def main(argv: Sequence[str]) -> None:
     out, asked = _OUT.value, None
     if _RUN.value:
         run = layout.Workdir(pathlib.Path(_RUN.value))
-        changes = convert.evaluation_changes(layout.read_config(run), config)
+        recorded = layout.read_config(run)
+        threshold_choice.check_head(recorded, config.sampler.rule, _WHICH.value)
+        changes = convert.evaluation_changes(recorded, config)
         asked = evaluations.settings(changes, _WHICH.value)
     if not out:
         own = evaluations.paths(run, asked)

@@ -38,8 +38,9 @@ def main(argv: Sequence[str]) -> None:
     config = command.read_config(
         argv, ("workdir", "prompt", "config"), __doc__.splitlines()[2].strip()
     )
-    early.check_dial(config, _DIAL.value)
-    early.check_completions(_WORKDIR.value, _PROMPT.value)
+    early.check_completions(
+        config, _WORKDIR.value, _PROMPT.value, model=_MODEL.value, dial=_DIAL.value
+    )
     if _HTML.value:
         files.check_target(_HTML.value, "--html")
     # Imported after these checks, because importing jax takes seconds.

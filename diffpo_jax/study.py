@@ -14,12 +14,15 @@ The same command resumes a study. Results are printed and written to WORKDIR/rep
 """
 
 import os
+import pathlib
 from collections.abc import Sequence
 
 from absl import flags
 from ml_collections import config_flags
 
 from diffpo_jax.config import GridConfig, StudyConfig, command, convert
+from diffpo_jax.run import early
+from diffpo_jax.system import files
 from diffpo_jax.system.errors import UserError
 
 config_flags.DEFINE_config_file("config", None, "The study, configs/studies/NAME.py[:preset].")
@@ -41,7 +44,9 @@ def main(argv: Sequence[str]) -> None:
         return
     if _COLLECT.value or _EMIT.value or _STORE.value:
         raise UserError("--store, --collect and --emit are for studies with arms.")
-    # Imported after the flags are checked, as importing jax takes seconds.
+    files.check_target(_WORKDIR.value, "--workdir", directory=True)
+    early.check_inputs(config.run, pathlib.Path(_WORKDIR.value) / "run" / "data")
+    # Imported after these checks, as importing jax takes seconds.
     from diffpo_jax.distributed import chips
     from diffpo_jax.studies import headroom, surrogate_kl
     from diffpo_jax.system import compilation

@@ -22,6 +22,7 @@ from diffpo_jax.workdir import evaluations, layout
 
 ROOT = pathlib.Path(__file__).parent.parent
 SMOKE = f"--config={ROOT}/configs/sudoku.py:smoke"
+FIGURE2 = f"--config={ROOT}/configs/studies/figure2.py:smoke"
 PROMPT = "--prompt=0431034232004123"
 
 
@@ -43,6 +44,7 @@ def without_jax(monkeypatch):
         late = {f"{name}.{x}" for x in fromlist or ()} & {
             *("diffpo_jax.run.experiment", "diffpo_jax.run.score", "diffpo_jax.run.complete"),
             *("diffpo_jax.run.export", "diffpo_jax.planning.planner", "diffpo_jax.report.build"),
+            *("diffpo_jax.studies.headroom", "diffpo_jax.studies.surrogate_kl"),
         }
         assert not late, f"{late} is imported before the check"
         return real(name, globals, locals, fromlist, level)
@@ -92,6 +94,11 @@ def refused(capsys, *words):
         ("generate --workdir={run} {prompt} --html=/dev/null/x", "/dev/null is not a directory"),
         ("generate --workdir={run} {prompt} --html=/dev/null", "is no regular file"),
         ("generate --workdir={run} {prompt} --html={run}", "is a directory: name a file in it"),
+        ("generate --workdir={run} {prompt} --model=base {state}", "needs a head that RL trained"),
+        ("evaluate --run={run} --which=base {state}", "needs a head that RL trained"),
+        ("study {figure2} --workdir={new} --config.run.init_from=nowhere", "nowhere holds no run"),
+        ("study {figure2} --workdir={new} --config.run.task.reward=best", "'best' is unknown"),
+        ("study {figure2} --workdir=/dev/null/x", "/dev/null is not a directory"),
         ("export --workdir={new} --out={new}", "holds no run"),
         ("export --workdir={run} --out={run}", "exists already"),
         ("export --workdir={run} --out=/dev/null/x", "--out=/dev/null/x cannot be written"),
@@ -108,8 +115,9 @@ def test_a_mistake_is_one_line_before_jax_is_imported(
 ):
     (tmp_path / "binary").write_bytes(bytes(range(256)))
     (tmp_path / "empty").write_bytes(b"")
-    names = {x: tmp_path / x for x in ("new", "empty", "binary")}
-    given = [x.format(smoke=SMOKE, prompt=PROMPT, run=run, **names) for x in words.split()]
+    names = {x: tmp_path / x for x in ("new", "empty", "binary")} | {"run": run}
+    names |= {"smoke": SMOKE, "figure2": FIGURE2, "prompt": PROMPT}
+    given = [x.format(state="--config.sampler.rule=state", **names) for x in words.split()]
     assert message in refused(capsys, *given)
     assert not (tmp_path / "new").exists()
 
@@ -158,12 +166,12 @@ def test_generate_takes_the_configuration_of_the_run(run, monkeypatch):
     changes = ["--config.sampler.rule=top_k", "--config.sampler.steps=8", "--config.mode=model"]
     assert commands.run("generate", f"--workdir={run}", PROMPT, *changes) == 0
     assert commands.run("generate", f"--workdir={run}", PROMPT) == 0
-    assert commands.run("generate", SMOKE, f"--workdir={run}", PROMPT) == 0
+    assert commands.run("generate", f"{SMOKE},prompt", f"--workdir={run}", PROMPT) == 0
     top_k, own, smoke = [config for config, _, _ in calls]
     rule = (top_k.sampler.rule, top_k.sampler.steps, top_k.sampler.ranking)
     assert rule == ("top_k", 8, "confidence")
     assert own == least()
-    assert smoke == convert.from_file(SMOKE.partition("=")[2])
+    assert smoke == convert.from_file(SMOKE.partition("=")[2] + ",prompt")
 
 
 def test_evaluate_writes_beside_the_run_that_it_takes(run, monkeypatch, capsys):

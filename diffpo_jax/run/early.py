@@ -7,6 +7,7 @@ import math
 import pathlib
 
 from diffpo_jax.config import DIALS, Config, TaskConfig, check
+from diffpo_jax.evaluation import threshold_choice
 from diffpo_jax.system import files
 from diffpo_jax.system.errors import UserError
 from diffpo_jax.workdir import layout
@@ -21,9 +22,14 @@ def check_run(config: Config, path: str, *, overwrite: bool = False) -> None:
         check.check_training(config)
         if not overwrite:
             layout.check_same_run(workdir, config)
+    check_inputs(config, workdir.data)
+
+
+def check_inputs(config: Config, data: pathlib.Path) -> None:
+    """Raises `UserError` if there is no run in `config.init_from`, or for the task."""
     if config.init_from:
         layout.read_config(layout.Workdir(pathlib.Path(config.init_from)))
-    check_task(config.task, workdir.data)
+    check_task(config.task, data)
 
 
 def check_task(config: TaskConfig, data: pathlib.Path) -> None:
@@ -43,9 +49,17 @@ def check_export(workdir: str, out: str) -> None:
     files.check_target(out, "--out", directory=True)
 
 
-def check_completions(workdir: str, texts: list[str]) -> None:
-    """Raises `UserError` if a workdir holds no run, or a prompt is empty."""
-    layout.read_config(layout.Workdir(pathlib.Path(workdir)))
+def check_completions(
+    config: Config, workdir: str, texts: list[str], model: str, dial: float | None
+) -> None:
+    """Raises `UserError` if a run cannot complete these prompts with this sampler.
+
+    Args:
+      model: "trained" or "base".
+    """
+    check_dial(config, dial)
+    run = layout.read_config(layout.Workdir(pathlib.Path(workdir)))
+    threshold_choice.check_head(run, config.sampler.rule, model)
     for number, text in enumerate(texts, 1):
         if not text:
             raise UserError(f"--prompt: prompt {number} is empty.")

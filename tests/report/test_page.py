@@ -78,10 +78,10 @@ def pictures(report):
 def test_a_finished_run_has_every_part_in_order(one):
     assert one[2].headings == [
         "Summary",
-        "Learning curves",
-        "Signs of trouble",
         "Frontier",
         "Difficulty of the prompt",
+        "Learning curves",
+        "Signs of trouble",
         "Calls per prompt",
         "Surrogate against sampler",
         "Decode order",
