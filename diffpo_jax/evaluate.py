@@ -50,16 +50,17 @@ def main(argv: Sequence[str]) -> None:
     if _WEIGHTS.value:
         model = dataclasses.replace(config.model, weights=_WEIGHTS.value)
         config = dataclasses.replace(config, model=model)
-    out, asked = _OUT.value, None
-    if _RUN.value:
-        run = layout.Workdir(pathlib.Path(_RUN.value))
+    out, asked, source = _OUT.value, None, _RUN.value or ""
+    if source:
+        run = layout.Workdir(pathlib.Path(source))
         recorded = layout.read_config(run)
         threshold_choice.check_head(recorded, config.sampler.rule, _WHICH.value)
         changes = convert.evaluation_changes(recorded, config)
         asked = evaluations.settings(changes, _WHICH.value)
     if not out:
         own = evaluations.paths(run, asked)
-        out, task = str(own.root), config.task
+        # The name stands for the settings, however the run is called this time.
+        source, out, task = str(run.root.resolve()), str(own.root), config.task
         data_dir = task.data_dir or str(own.data)
         config = dataclasses.replace(config, task=dataclasses.replace(task, data_dir=data_dir))
     files.check_target(out, "--out", directory=True)
@@ -73,7 +74,9 @@ def main(argv: Sequence[str]) -> None:
     compilation.enable_cache()
     chips.check_devices()
     with lock.hold(out, "--out"):
-        result = score.score(config, out, run=_RUN.value or "", which=_WHICH.value)
+        if not _OUT.value:
+            own.config.unlink(missing_ok=True)
+        result = score.score(config, out, run=source, which=_WHICH.value)
         if not _OUT.value:
             evaluations.record(own, asked)
     print(score.table(result))

@@ -179,10 +179,11 @@ def test_evaluate_writes_beside_the_run_that_it_takes(run, monkeypatch, capsys):
     result = {"task": "sudoku", "prompts": 2, "protocol": "default", "rule": "confidence"}
     monkeypatch.setattr(score, "score", recorded(calls, result | {"points": []}))
     rule = ["--config.sampler.rule=confidence", "--config.evaluation.confidences=0.9,"]
-    for _ in range(2):
-        assert commands.run("evaluate", f"--run={run}", "--which=base", *rule) == 0
-    (config, (out,), named), again = calls
-    assert again == (config, (out,), named)
+    monkeypatch.chdir(run.parent)
+    for path in (run, run.name):
+        assert commands.run("evaluate", f"--run={path}", "--which=base", *rule) == 0
+    (config, (out,), named), (_, (other,), again) = calls
+    assert (str(run.parent / other), again) == (out, named)
     assert named == {"run": str(run), "which": "base"}
     assert (config.sampler.rule, config.evaluation.confidences) == ("confidence", (0.9,))
     assert config.task.data_dir == str(run / "data")
