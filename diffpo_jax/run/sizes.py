@@ -92,8 +92,10 @@ def _rows_that_fit(config: Config, vocab: int, memory: float | None) -> float:
     stored = 2 if model.param_dtype == "bfloat16" else 4
     if config.lora.rank:
         resident = parameters * stored
-    else:  # gradient and two moments in float32, and the reference
-        resident = parameters * (stored + 12 + (item if config.rl.objective.kl else 0))
+    else:  # the gradient and what the optimiser keeps, in float32, and the reference
+        averaged = config.rl.optimizer.kind == "schedule_free_adamw"
+        held = 4 + (12 if averaged else 8)  # the other optimisers keep as much as AdamW, or less
+        resident = parameters * (stored + held + (item if config.rl.objective.kl else 0))
     free = _MEMORY_SHARE * memory - resident / (mesh.fsdp * mesh.tensor)
     sequence = sampler.prompt_length + sampler.length
     heads = model.heads * model.head_width

@@ -59,6 +59,15 @@ def test_accelerators_take_more_tokens_and_mind_their_memory():
     assert resolved("gpu", 126_464, 10 * GIB, large)[2] == 1
 
 
+def test_the_arrays_of_an_average_take_memory():
+    # Four layers of 0.27e9 parameters and 0.13e9 of the vocabulary each way.
+    whole = {"model.width": 4096, "model.ff": 16_384, "model.layers": 4, "model.heads": 32}
+    whole |= {"model.kv_heads": 32, "sampler.prompt_length": 496, "rl.prompts": 64}
+    averaged = whole | {"rl.optimizer.kind": "schedule_free_adamw"}
+    of_two, of_three = (resolved("gpu", 32_000, 40 * GIB, x)[2] for x in (whole, averaged))
+    assert 1 < of_three < of_two
+
+
 def test_devices_share_a_micro_batch_evenly():
     # 32 rows on each of 4 devices.
     assert resolved(changes={"mesh.data": 2, "mesh.fsdp": 2})[2:] == (128, 128)
