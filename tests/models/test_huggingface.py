@@ -438,7 +438,7 @@ def test_failed_write_leaves_no_directory(tmp_path, monkeypatch):
     def full(*args, **kwargs):
         raise OSError("no space left")
 
-    monkeypatch.setattr(huggingface, "save_file", full)
+    monkeypatch.setattr(huggingface.tensor_files, "save", full)
     with pytest.raises(OSError, match="no space left"):
         huggingface.write(tmp_path / "out", params, model, lineage={})
     assert [path.name for path in tmp_path.iterdir()] == ["in"]

@@ -28,7 +28,7 @@ def test_mfu_counts_the_whole_step(groups, gradient):
     likelihood = dataclasses.replace(config.likelihood, anchors=2)
     context = step.Context(*[None] * len(step.Context._fields))._replace(
         config=dataclasses.replace(config, likelihood=likelihood),
-        sampler=SamplerConfig(length=3, vocabulary_chunk=None),
+        sampler=SamplerConfig(prompt_length=16, length=3, block_length=3, vocabulary_chunk=None),
         groups=groups,
         network=network,
         rows_per_prompt=2,
