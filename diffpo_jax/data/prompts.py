@@ -21,6 +21,10 @@ from diffpo_jax.system.errors import UserError
 from diffpo_jax.tasks.task import Example
 
 
+class TooLong(UserError):
+    """A prompt or a target has more tokens than there is room for."""
+
+
 class EncodedBatch(NamedTuple):
     """B examples as token ids.
 
@@ -57,23 +61,28 @@ def encode_examples(
       where: the section of the configuration that has P and L, for messages.
 
     Raises:
-      UserError: a prompt longer than P tokens, a target longer than L without `truncate`, a
-        character that the tokenizer does not know, the tokenizer's mask token in a text, or an
-        example with `chat` if the tokenizer has no chat template.
+      TooLong: a prompt longer than P tokens, or a target longer than L without `truncate`.
+      UserError: a character that the tokenizer does not know, the tokenizer's mask token in a text,
+        or an example with `chat` if the tokenizer has no chat template.
     """
     special = tokenizers.special_ids(tokenizer)
     names = [f"the prompt of example {example.id}" for example in examples]
     tokens, mask = _prompt_side(examples, names, tokenizer, prompt_length, where)
     target = np.full((len(examples), length), special.end, np.int32)
     names = [f"the target of example {example.id}" for example in examples]
-    texts = [example.target.removeprefix(example.prefill) for example in examples]
-    closing = tokenizers.closing_ids(tokenizer)
-    for row, ids in enumerate(tokenizers.encode_all(tokenizer, texts, names)):
-        ids = [*ids, *closing] if examples[row].chat else ids
+    for row, ids in enumerate(_target_ids(examples, names, tokenizer)):
         ids = ids[:length] if truncate else ids
         _check(names[row], ids, special.mask, f"{where}.length", length)
         target[row, : len(ids)] = ids
     return EncodedBatch(np.array(indices, np.int64), tokens, mask, target)
+
+
+def longest(examples: Sequence[Example], tokenizer: Tokenizer) -> tuple[int, int]:
+    """The tokens of the longest prompt, with its prefill, and of the longest target."""
+    names = [f"example {example.id}" for example in examples]
+    sides = _prompt_ids(examples, names, tokenizer), _target_ids(examples, names, tokenizer)
+    prompt, target = (max(map(len, ids), default=0) for ids in sides)
+    return prompt, target
 
 
 def encode_prompts(
@@ -164,11 +173,9 @@ def _prompt_side(
 ) -> tuple[np.ndarray, np.ndarray]:
     """The tokens that the model reads, padded on the left, and their mask: [B, P]."""
     special = tokenizers.special_ids(tokenizer)
-    turns = iter(tokenizers.format_chat(tokenizer, [e.prompt for e in examples if e.chat]))
-    texts = [(next(turns) if e.chat else e.prompt) + e.prefill for e in examples]
     tokens = np.full((len(examples), prompt_length), special.pad, np.int32)
     mask = np.zeros(tokens.shape, bool)
-    for row, ids in enumerate(tokenizers.encode_all(tokenizer, texts, names)):
+    for row, ids in enumerate(_prompt_ids(examples, names, tokenizer)):
         _check(names[row], ids, special.mask, f"{where}.prompt_length", prompt_length)
         start = prompt_length - len(ids)
         tokens[row, start:] = ids
@@ -176,10 +183,29 @@ def _prompt_side(
     return tokens, mask
 
 
+def _prompt_ids(
+    examples: Sequence[Example], names: Sequence[str], tokenizer: Tokenizer
+) -> list[list[int]]:
+    """The tokens of each prompt, as a user's turn if it is one, with its prefill."""
+    turns = iter(tokenizers.format_chat(tokenizer, [e.prompt for e in examples if e.chat]))
+    texts = [(next(turns) if e.chat else e.prompt) + e.prefill for e in examples]
+    return tokenizers.encode_all(tokenizer, texts, names)
+
+
+def _target_ids(
+    examples: Sequence[Example], names: Sequence[str], tokenizer: Tokenizer
+) -> list[list[int]]:
+    """The tokens of each target without its prefill; an answer to a turn has its closing token."""
+    texts = [example.target.removeprefix(example.prefill) for example in examples]
+    encoded = tokenizers.encode_all(tokenizer, texts, names)
+    closing = tokenizers.closing_ids(tokenizer)
+    return [[*ids, *closing] if e.chat else list(ids) for e, ids in zip(examples, encoded)]
+
+
 def _check(name: str, ids: list[int], mask: int, field: str, most: int) -> None:
     name = name[0].upper() + name[1:]
     if len(ids) > most:
-        raise UserError(
+        raise TooLong(
             f"{name} has {len(ids)} tokens, more than {field}={most}. Shorten it, or raise "
             f"{field}: nothing is cut off silently."
         )

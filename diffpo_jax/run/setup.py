@@ -247,10 +247,21 @@ def check_examples(config: Config, task: Task, tokenizer: Any) -> dict[str, inpu
     """Encodes every example once, so that one that does not fit cannot stop a run days later.
 
     Returns the digest of each split.
+
+    Raises:
+      UserError: an example does not fit; the message says how long the longest are.
     """
     digests = {split: inputs.Digest() for split in SPLITS}
-    for split, digest in digests.items():
-        _encode_all(task.examples(split), tokenizer, _lengths(config), digest)
+    try:
+        for split, digest in digests.items():
+            _encode_all(task.examples(split), tokenizer, _lengths(config), digest)
+    except prompts.TooLong as error:
+        sizes_of = [prompts.longest(list(task.examples(x)), tokenizer) for x in SPLITS]
+        prompt, target = map(max, zip(*sizes_of))
+        raise UserError(
+            f"{error} Of all examples, the longest prompt has {prompt} tokens and the longest "
+            f"target {target}."
+        ) from error
     if task.overlap():
         say(f"note: {task.overlap()} test prompts are training prompts too.")
     return digests

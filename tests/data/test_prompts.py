@@ -168,6 +168,12 @@ def test_examples_that_do_not_fit_are_refused(example, message):
         )
 
 
+def test_the_longest_prompt_and_target():
+    examples = [Example("a", "123", "4"), Example("b", "1", "2345", prefill="23"), EXAMPLES[0]]
+    assert prompts.longest(examples[:2], TOKENIZER) == (3, 2)  # the prefill is the prompt's
+    assert prompts.longest([], TOKENIZER) == (0, 0)
+
+
 def test_a_stream_needs_examples():
     with pytest.raises(UserError, match="no training examples"):
         prompts.make_iterator([], TOKENIZER, prompt_length=6, length=3, batch=2, seed=0)

@@ -76,6 +76,16 @@ def test_files_of_equal_content_are_equal_inputs(sums, tmp_path):
     assert read_by(sums, tmp_path) == before
 
 
+def test_rows_that_are_too_long_are_refused_with_the_longest_of_all(sums, tmp_path):
+    rows = [*SUMS, {"question": "100 and 100?", "answer": "It is.\n#### 200"}]
+    write_jsonl(tmp_path / "test.jsonl", rows)
+    short = dataclasses.replace(sums.sampler, prompt_length=6)
+    with pytest.raises(UserError, match="more than config.sampler.prompt_length=6") as caught:
+        read_by(dataclasses.replace(sums, sampler=short), tmp_path)
+    # "100 and 100?" and the bare answer, "200".
+    assert str(caught.value).endswith("longest prompt has 12 tokens and the longest target 3.")
+
+
 def changed_row(rows):
     return [*rows[:5], rows[5] | {"answer": "It is.\n#### 7"}, *rows[6:]]
 
