@@ -48,8 +48,8 @@ class Published(BaseTask, abc.ABC):
         """Examples of a split, in the order of the file.  The first call reads the data set.
 
         "validation" holds `config.validation_examples` rows of the training file, the last ones
-        in a fixed random order, and "train" the others.  Hashes of the questions give that order,
-        so it is the same everywhere, and rows with the same question stay together.
+        in a fixed random order and those with the same questions, and "train" the others.  Hashes
+        of the questions give that order, so it is the same everywhere.
 
         Raises `UserError` if rows cannot be read, have no gold answer, or if there are fewer
         training rows than are to be held out.
@@ -93,17 +93,15 @@ class Published(BaseTask, abc.ABC):
     def _hold_out(self, rows: list[Row]) -> dict[str, list[Row]]:
         """Divides the rows of the training file into "train" and "validation"."""
         count = self._config.validation_examples
-        if count >= len(rows):
+        order = sorted(rows, key=lambda row: held_out_order(row.question))
+        last = {row.question for row in order[max(0, len(order) - count) :]}
+        train = [row for row in rows if row.question not in last]
+        if not train:
             raise UserError(
                 f"config.task.validation_examples={count} leaves nothing to train on: "
                 f"{self._sources['train']} has {len(rows)} rows."
             )
-        order = sorted(rows, key=lambda row: held_out_order(row.question))
-        last = {row.id for row in order[len(order) - count :]}
-        return {
-            "train": [row for row in rows if row.id not in last],
-            "validation": [row for row in rows if row.id in last],
-        }
+        return {"train": train, "validation": [row for row in rows if row.question in last]}
 
     def _read_file(self, split: str) -> list[Row]:
         field = f"config.task.{split}_file"

@@ -244,6 +244,15 @@ def test_validation_is_held_out_of_train(tmp_path):
     assert len(make(tmp_path, validation_examples=0).examples("train")) == 12
 
 
+def test_rows_of_one_question_are_held_out_together(tmp_path):
+    for count in range(1, 6):
+        task = make(tmp_path, rows=[*ROWS, *ROWS], validation_examples=count)
+        train, validation = task.examples("train"), task.examples("validation")
+        assert not {e.prompt for e in train} & {e.prompt for e in validation}
+        assert len(validation) == 2 * -(-count // 2)  # whole questions, at least as many as asked
+        assert len(train) + len(validation) == 24
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
