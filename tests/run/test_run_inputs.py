@@ -80,7 +80,7 @@ def test_rows_that_are_too_long_are_refused_with_the_longest_of_all(sums, tmp_pa
     rows = [*SUMS, {"question": "100 and 100?", "answer": "It is.\n#### 200"}]
     write_jsonl(tmp_path / "test.jsonl", rows)
     short = dataclasses.replace(sums.sampler, prompt_length=6)
-    with pytest.raises(UserError, match="more than config.sampler.prompt_length=6") as caught:
+    with pytest.raises(UserError, match=r"config\.sampler\.prompt_length=6") as caught:
         read_by(dataclasses.replace(sums, sampler=short), tmp_path)
     # "100 and 100?" and the bare answer, "200".
     assert str(caught.value).endswith("longest prompt has 12 tokens and the longest target 3.")
