@@ -40,7 +40,8 @@ _VERBOSE = flags.DEFINE_bool("verbose", False, "Also print every parameter's sha
 
 def main(argv: Sequence[str]) -> None:
     config = command.read_config(argv, ("config", "workdir"), __doc__.splitlines()[2].strip())
-    early.check_run(config, _WORKDIR.value, overwrite=_OVERWRITE.value)
+    if join_flags.is_alone():  # several processes check together, so that all of them end
+        early.check_run(config, _WORKDIR.value, overwrite=_OVERWRITE.value)
     # Imported after these checks, because importing jax takes seconds.
     from diffpo_jax.distributed import chips
     from diffpo_jax.run import experiment

@@ -159,6 +159,16 @@ def test_a_run_is_resumed_by_its_workdir_alone(run, monkeypatch):
     assert (second.logging.every, second.evaluation) == (5, least().evaluation)
 
 
+def test_several_processes_check_together(run, monkeypatch, capsys):
+    """One that ended before it joins the others would let them wait for minutes."""
+    monkeypatch.setattr(join_flags, "join", failing(UserError("joined")))
+    words = SMOKE, f"--workdir={run}"
+    assert "another configuration" in refused(capsys, "main", *words)
+    assert refused(capsys, "main", *words, "--coordinator=localhost:1") == "error: joined"
+    monkeypatch.setenv("SLURM_JOB_ID", "1")
+    assert refused(capsys, "main", *words) == "error: joined"
+
+
 def test_generate_takes_the_configuration_of_the_run(run, monkeypatch):
     """A rule of a flag decides what the run's own rule had decided, the ranking."""
     calls = []

@@ -1,5 +1,7 @@
 """The flags that tell a process how to join the others of its run, see `distributed.hosts`."""
 
+import os
+
 from absl import flags
 
 _COORDINATOR = flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0.")
@@ -9,6 +11,20 @@ _START = flags.DEFINE_integer("start_seconds", 300, "How long processes wait for
 _HEARTBEAT = flags.DEFINE_integer(
     "heartbeat_seconds", 100, "A process without a sign of life for so long counts as dead."
 )
+
+
+# Set where JAX finds the other processes by itself.
+_CLUSTERS = (
+    "SLURM_JOB_ID",
+    "TPU_WORKER_HOSTNAMES",
+    "OMPI_MCA_orte_hnp_uri",
+    "MEGASCALE_NUM_SLICES",
+)
+
+
+def is_alone() -> bool:
+    """Whether nothing says that there are other processes, which would wait if this one ended."""
+    return _COORDINATOR.value is None and not any(name in os.environ for name in _CLUSTERS)
 
 
 def join() -> None:
