@@ -79,8 +79,11 @@ need_program() {
 }
 
 # parse WORD...: sets COMMAND, and FLAGS of python -m diffpo_jax.main; prints the help for --help.
+# --overwrite is not in FLAGS but in OVERWRITE, because only the first start of a run may have it: at
+# a restart it would remove what the run has done.
 parse() {
-  COMMAND='' FLAGS=()
+  local flag kept=()
+  COMMAND='' FLAGS=() OVERWRITE=''
   while (($#)); do
     case $1 in
       --help | -h) usage && exit 0 ;;
@@ -95,6 +98,10 @@ parse() {
     shift
   done
   [[ $COMMAND ]] || die 2 "no command given. See launch/$SCRIPT --help."
+  for flag in "${FLAGS[@]}"; do
+    if [[ $flag =~ ^--?overwrite(=[Tt]rue|=1)?$ ]]; then OVERWRITE=--overwrite; else kept+=("$flag"); fi
+  done
+  FLAGS=("${kept[@]}")
 }
 
 # dispatch CHECK NAME... -- NAME...: runs COMMAND if it is one of the names.  For the names before

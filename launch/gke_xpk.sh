@@ -126,5 +126,7 @@ check_workdir() {
   [[ $WORKDIR == gs://* ]] ||
     die 2 "WORKDIR=$WORKDIR is not a gs:// path; the nodes of the cluster share no other disk."
   workdir_under . >/dev/null
+  [[ ! $OVERWRITE ]] || die 2 "--overwrite would remove the run again at every restart of the" \
+    "workload; give another WORKDIR, or remove the old run first."
 }
 dispatch check_workdir up run start follow -- stop down

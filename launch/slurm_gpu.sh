@@ -37,8 +37,12 @@ LAG=20 # how many polls the accounting may lag behind the queue
 # Prints the job's script, which Slurm runs on the first node at each start of the job.
 script() {
   local run mount
-  run="$(quoted "$PYTHON" -m diffpo_jax.main --config="$CONFIG" "${FLAGS[@]}") --workdir"
+  run="$(quoted "$PYTHON" -m diffpo_jax.main --config="$CONFIG" "${FLAGS[@]}")"
+  run+="${OVERWRITE:+ \$OVERWRITE} --workdir"
   printf '%s\n' '#!/bin/bash' 'set -uo pipefail'
+  # shellcheck disable=SC2016
+  [[ ! $OVERWRITE ]] || printf '%s\n' 'export OVERWRITE=' \
+    '((${SLURM_RESTART_COUNT:-0})) || OVERWRITE=--overwrite'
   if [[ $WORKDIR != gs://* ]]; then
     printf 'srun --kill-on-bad-exit=1 %s=%q\n' "$run" "$WORKDIR"
     again

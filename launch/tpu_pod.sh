@@ -116,7 +116,7 @@ up() {
 start() {
   local flags run around
   # The path is relative to the home directory, because that of the workers is not known here.
-  flags=$(quoted --config="$CONFIG" "${FLAGS[@]}")
+  flags="$(quoted --config="$CONFIG" "${FLAGS[@]}")${OVERWRITE:+ $OVERWRITE}"
   run=".venv/bin/python -m diffpo_jax.main --workdir=../$(quoted "$(workdir_under bucket)") $flags"
   # The shell survives SIGTERM, so that it can write the run's status.  File descriptor 9 keeps the
   # mount in use: on the SIGTERM that stops the run, gcsfuse unmounts a bucket that nothing uses.
@@ -129,7 +129,8 @@ if test -e diffpo.pid && kill -0 \$(cat diffpo.pid) 2>/dev/null; then
 fi
 cd diffpo_jax && rm -f ../diffpo.status ../diffpo.stopped
 nohup setsid bash -c $(quoted "$around; $run; echo \$? > ../diffpo.status") \
-  > ../diffpo.log 2>&1 < /dev/null & echo \$! > ../diffpo.pid"
+  > ../diffpo.log 2>&1 < /dev/null & echo \$! > ../diffpo.pid" || return
+  OVERWRITE='' # of the first start alone
 }
 
 # Prints "exit=N" if the run has ended, "exit=stopped" if `stop` ended it, "exit=running" if it

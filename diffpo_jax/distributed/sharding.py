@@ -4,8 +4,6 @@ One table serves parameters and optimiser state, as the path of a moment ends in
 path. A path that no rule matches raises an error, so nothing is replicated by accident.
 """
 
-import hashlib
-import json
 import math
 import re
 from collections.abc import Sequence
@@ -124,23 +122,6 @@ def to_host(tree: Any) -> Any:
     if jax.process_count() == 1:
         return jax.device_get(tree)
     return multihost_utils.process_allgather(tree, tiled=True)
-
-
-def fingerprint(tree: Any) -> str:
-    """A hexadecimal hash of the values in a tree; the same on every mesh.
-
-    The bit patterns of each array are summed modulo 2^32, which is exact in any order.
-    """
-
-    def total(x: jax.Array) -> jax.Array:
-        if x.dtype == jnp.uint4:
-            x = x.astype(jnp.uint8)
-        width = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32}[x.dtype.itemsize]
-        return jnp.sum(jax.lax.bitcast_convert_type(x, width).astype(jnp.uint32))
-
-    sums = jax.jit(lambda t: jax.tree.map(total, t))(tree)
-    named = {path_name(path): int(x) for path, x in jax.tree_util.tree_leaves_with_path(sums)}
-    return hashlib.sha256(json.dumps(named, sort_keys=True).encode()).hexdigest() if named else ""
 
 
 def element_bytes(dtype: Any) -> float:

@@ -24,8 +24,9 @@ from diffpo_jax.run import (
     setup,
     train_rl,
 )
+from diffpo_jax.system.errors import UserError
 from diffpo_jax.system.progress import say
-from diffpo_jax.workdir import layout, lock, metrics, provenance
+from diffpo_jax.workdir import checkpoints, layout, lock, metrics, provenance
 
 _PREFLIGHT_SECONDS = 300.0  # hosts of a large slice start at different speeds
 
@@ -67,6 +68,7 @@ def run(
         summary = None if base_only else again.finished(workdir, config)
         if summary is not None:
             return again.go_on(workdir, config, summary)
+        _check_parts(workdir, config)
         run_setup = setup.prepare(config, workdir)
         config = dataclasses.replace(config, tokenizer=run_setup.config.tokenizer)
         inputs.check(workdir, run_setup.inputs)
@@ -91,12 +93,38 @@ def _run(run_setup: setup.Setup, config: Config, base_only: bool) -> dict[str, A
     summary, outcomes = frontiers.final_evaluation(run_setup, base, trained)
     # 4. Report.
     if hosts.is_first():
-        lines = metrics.read(workdir.metrics)
+        lines = _lines(workdir)
         report_lib.write_report(workdir.report, summary, lines, outcomes)
         points.remove(workdir)
         print(summary_lib.final_table(summary))
         print(f"report: {workdir.report}")
     return summary
+
+
+def _lines(workdir: layout.Workdir) -> list[dict[str, Any]]:
+    return metrics.read(workdir.metrics) if workdir.metrics.exists() else []
+
+
+def _check_parts(workdir: layout.Workdir, config: Config) -> None:
+    """Raises `UserError` if a run has lost a part that it cannot go on, or end, without."""
+    rl, last = checkpoints.latest_step(workdir.rl), config.pretrain.steps
+    base = checkpoints.latest_step(workdir.base)
+    if rl is None and base is None:
+        return
+    if rl is not None and last and not config.init_from and (base is None or base < last):
+        raise UserError(
+            f"{workdir.base} has no step {last}, the base model from which {workdir.rl} went on to "
+            f"step {rl}. Put it back, or start over with --overwrite."
+        )
+    lines = _lines(workdir)
+    if rl == config.rl.steps and not any(line["stage"] == setup.RL for line in lines):
+        raise UserError(
+            f"{workdir.metrics} has no line of RL, from which the report takes calls and times, "
+            f"though {workdir.rl} is at its last step. Put the file back, or start over with "
+            "--overwrite."
+        )
+    if not lines:
+        say(f"warning: {workdir.metrics} is empty or missing; curves and times begin here.")
 
 
 def _make_base(own: setup.Setup, config: Config) -> Params:

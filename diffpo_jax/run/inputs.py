@@ -11,10 +11,11 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from diffpo_jax.arrays.fingerprint import fingerprint
 from diffpo_jax.arrays.types import Params
 from diffpo_jax.config import Config
 from diffpo_jax.data import tokenizers
-from diffpo_jax.distributed import hosts, sharding
+from diffpo_jax.distributed import hosts
 from diffpo_jax.models import huggingface
 from diffpo_jax.system.errors import UserError
 from diffpo_jax.system.progress import say
@@ -125,7 +126,7 @@ def of_base(config: Config, base: Params) -> dict[str, Input]:
     if not config.init_from:
         return {}
     field = f"config.init_from={config.init_from}"
-    return {BASE: Input(field, "parameters of the base model", sharding.fingerprint(base))}
+    return {BASE: Input(field, "parameters of the base model", fingerprint(base))}
 
 
 def check(workdir: layout.Workdir, new: Mapping[str, Input]) -> None:

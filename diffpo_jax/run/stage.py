@@ -14,6 +14,7 @@ A stage enters `start`, loops over `Loop.steps`, and calls the other methods of 
 
 import contextlib
 import dataclasses
+import json
 import math
 import pathlib
 import time
@@ -21,6 +22,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from diffpo_jax.arrays.types import TrainState
+from diffpo_jax.config import Config, convert
 from diffpo_jax.distributed import preemption
 from diffpo_jax.run.setup import STAGES, Setup
 from diffpo_jax.system.errors import Stopped, UserError
@@ -129,13 +131,15 @@ def start(
     Raises:
       UserError: a checkpoint cannot be read or written.
     """
-    with Checkpoints(directory, setup.config.checkpoint, last) as saved:
-        # 1. Take the newest complete checkpoint, or a fresh state.
-        first, meta = saved.latest(), {}
-        if first is None:
-            state = fresh()
+    made_by = json.loads(convert.to_json(setup.config))
+    with Checkpoints(directory, setup.config.checkpoint, last, made_by) as saved:
+        # 1. Take the newest whole checkpoint, or a fresh state.
+        found = saved.restore_newest(shapes, data)
+        if found is None:
+            first, state, meta = None, fresh(), {}
         else:
-            state, meta = saved.restore(first, shapes, data)
+            first, state, meta = found
+            _check_made_by(saved, first, setup.config)
             say(f"{name}: resuming after step {first}")
 
         # 2. Drop the metrics of later steps, and of later stages unless this one is complete.
@@ -150,3 +154,15 @@ def start(
         with Progress(name, last, initial=done) as progress, preemption.Notice() as notice:
             yield Loop(setup, name, last, data, saved, progress, notice, done, state, meta)
             saved.wait()  # before signals have their usual actions again
+
+
+def _check_made_by(saved: Checkpoints, step: int, config: Config) -> None:
+    """Raises `UserError` if a step was made with another configuration."""
+    recorded = saved.made_by(step)
+    if recorded is None:
+        return
+    if lines := convert.differences(convert.from_json(json.dumps(recorded)), config):
+        raise UserError(
+            f"step {step} of {saved.directory} was made with another configuration "
+            f"({'; '.join(lines)}). Choose another --workdir, or start over with --overwrite."
+        )

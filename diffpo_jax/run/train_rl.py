@@ -7,9 +7,9 @@ from typing import Any
 
 import jax
 
+from diffpo_jax.arrays.fingerprint import fingerprint
 from diffpo_jax.arrays.types import Params, TrainState
 from diffpo_jax.data import tokenizers
-from diffpo_jax.distributed import sharding
 from diffpo_jax.evaluation import grading
 from diffpo_jax.rl import collapse_guard
 from diffpo_jax.rl import step as rl_step
@@ -64,15 +64,15 @@ def train(setup: Setup, base: Params) -> Params:
 
     # 2. Build the programs of a step.
     context = _make_context(setup, rl, frozen, reference)
-    fingerprint = sharding.fingerprint(frozen)
+    frozen_digest = fingerprint(frozen)
     data = run_setup.iterator(setup, config.rl.prompts * config.rl.candidates, RL)
     if checkpoints.latest_step(setup.workdir.rl) is not None:
         start_params.clear()  # before the state is restored: the devices need not hold both
     # 3. Train.
     directory, last = setup.workdir.rl, config.rl.steps
     with stage.start(setup, RL, last, directory, data, rl.state, fresh) as loop:
-        _check_frozen(loop, fingerprint)
-        state = _run_steps(setup, loop, context, fingerprint)
+        _check_frozen(loop, frozen_digest)
+        state = _run_steps(setup, loop, context, frozen_digest)
     return frozen | state.params
 
 
@@ -102,7 +102,7 @@ def _make_context(
 
 
 def _run_steps(
-    setup: Setup, loop: stage.Loop, context: rl_step.Context, fingerprint: str
+    setup: Setup, loop: stage.Loop, context: rl_step.Context, frozen_digest: str
 ) -> TrainState:
     """The steps that are left, each followed by what is due: evaluation, samples, checkpoint."""
     config, state = setup.config, loop.state
@@ -137,7 +137,7 @@ def _run_steps(
         values |= {"rate": guard.rate} | {f"guard/{name}": 1.0 for name in met}
         loop.log(number, values, result.times, due=evaluated or bool(met))
         meta = {"calls": calls, "guard": collapse_guard.to_meta(guard), "mixed": mixed}
-        loop.save(number, state, meta | {"frozen": fingerprint}, due=bool(met))
+        loop.save(number, state, meta | {"frozen": frozen_digest}, due=bool(met))
         _stop_if_guarded(setup, loop, list(met.values()), number)
         for warning in met.values():
             loop.progress.say(f"warning: {RL} step {number}: {warning}.")
@@ -154,9 +154,9 @@ def _profiled(setup: Setup, number: int) -> contextlib.AbstractContextManager[An
     return jax.profiler.trace(setup.workdir.profile / f"step-{number:06d}")
 
 
-def _check_frozen(loop: stage.Loop, fingerprint: str) -> None:
+def _check_frozen(loop: stage.Loop, frozen_digest: str) -> None:
     """Raises `UserError` if a resumed checkpoint was trained over other frozen parameters."""
-    if loop.first and loop.meta.get("frozen", "") != fingerprint:
+    if loop.first and loop.meta.get("frozen", "") != frozen_digest:
         raise UserError(
             f"{loop.saved.directory}: step {loop.first} was trained from another base model: "
             "what config.init_from or config.model.weights names has changed. Restore it, or use a "

@@ -1,10 +1,13 @@
 """Checkpoints by orbax: parameters, optimiser, data iterator and meta in one atomic step.
 
 A step is written to a temporary directory and then renamed, so a kill or a full disk leaves all
-earlier steps whole.
+earlier steps whole.  Each has a record of the configuration that made it and of the digests of its
+parts, so that no reader takes a damaged step for a whole one, or that of another run for its own.
+Steps of older versions have none, and are read without it.
 """
 
 import contextlib
+import hashlib
 import json
 import pathlib
 from collections.abc import Iterator
@@ -15,20 +18,30 @@ import jax
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
+from diffpo_jax.arrays.fingerprint import bit_sums
 from diffpo_jax.arrays.types import Params, TrainState
 from diffpo_jax.config import CheckpointConfig
 from diffpo_jax.system.errors import UserError
+from diffpo_jax.system.progress import say
 
 
 class Checkpoints:
     """The checkpoints of one stage in one directory. Leaving its `with` block waits for writes."""
 
-    def __init__(self, directory: pathlib.Path, config: CheckpointConfig, last_step: int):
+    def __init__(
+        self,
+        directory: pathlib.Path,
+        config: CheckpointConfig,
+        last_step: int,
+        made_by: dict[str, Any] | None = None,
+    ):
         """
         Args:
           last_step: the last step of the stage, which is always saved.
+          made_by: the configuration of the run, a JSON-like value that is kept with each step.
         """
         self.directory = directory.absolute()
+        self._made_by = made_by
         self._every, self._last = config.every, last_step
         keep: list[Any] = [checkpoint_managers.LatestN(config.keep)]
         if config.keep_every:
@@ -68,14 +81,55 @@ class Checkpoints:
         """
         if step % self._every and step != self._last and not due:
             return
+        optimizer = {"step": state.step, "state": state.opt_state}
+        digests = _digests(state.params, optimizer, data.get_state(), meta)
         items = {
             "params": ocp.args.StandardSave(state.params),
-            "opt": ocp.args.StandardSave({"step": state.step, "state": state.opt_state}),
+            "opt": ocp.args.StandardSave(optimizer),
             "data": grain.checkpoint.CheckpointSave(data),
             "meta": ocp.args.JsonSave(meta),
+            "record": ocp.args.JsonSave({"config": self._made_by, "digests": digests}),
         }
         with self._explained(f"the checkpoint of step {step}"):
             self._manager.save(step, args=ocp.args.Composite(**items))
+
+    def made_by(self, step: int) -> dict[str, Any] | None:
+        """The configuration that made a step; None if an older version did.
+
+        Raises `UserError` if the step is damaged.
+        """
+        return _read_record(self.directory / str(step)).get("config")
+
+    def restore_newest(
+        self, state: TrainState, data: Any
+    ) -> tuple[int, TrainState, dict[str, Any]] | None:
+        """Restores the newest whole step as (step, state, meta); None if there is no step.
+
+        Damaged steps after it are set aside under another name, and named.  If no step is whole,
+        all stay where they are.
+
+        Raises:
+          UserError: none of the steps can be read as such a state.
+        """
+        damaged: dict[int, UserError] = {}
+        for step in sorted(self._manager.all_steps(), reverse=True):
+            try:
+                found, meta = self.restore(step, state, data)
+            except UserError as error:
+                damaged[step] = error
+                continue
+            for number, error in damaged.items():
+                aside = self.directory / f"{number}.damaged"
+                # Of several processes one is the first.
+                with contextlib.suppress(FileNotFoundError):
+                    (self.directory / str(number)).rename(aside)
+                say(f"warning: {error} It is now {aside}; going on from step {step}.")
+            if damaged:
+                self._manager.reload()
+            return step, found, meta
+        if damaged:
+            raise damaged[max(damaged)]
+        return None
 
     def restore(self, step: int, state: TrainState, data: Any) -> tuple[TrainState, dict[str, Any]]:
         """Restores the state and meta of a step, and sets `data` to its position.
@@ -85,7 +139,7 @@ class Checkpoints:
             processes may differ from those at the time of saving.
 
         Raises:
-          UserError: the checkpoint cannot be read as such a state.
+          UserError: the checkpoint cannot be read as such a state, or is damaged.
         """
         abstract = jax.tree.map(_abstract, state)
         items = {
@@ -95,10 +149,14 @@ class Checkpoints:
         }
         try:
             out = self._manager.restore(step, args=ocp.args.Composite(**items))
-            data.set_state(_data_state(self.directory / str(step) / "data"))
+            position = _data_state(self.directory / str(step) / "data")
+            data.set_state(position)
         except Exception as error:
-            raise UserError(f"cannot restore step {step} of {self.directory}: {error}") from error
+            reason = (str(error).strip() or repr(error)).splitlines()[0]
+            raise UserError(f"cannot restore step {step} of {self.directory}: {reason}.") from error
         opt = out["opt"]
+        digests = _digests(out["params"], opt, position, out["meta"])
+        _check_digests(digests, self.directory / str(step))
         return TrainState(opt["step"], out["params"], opt["state"]), out["meta"]
 
     def wait(self) -> None:
@@ -154,7 +212,13 @@ def restore_params(directory: pathlib.Path, params: Params, step: int | None = N
             raise UserError(f"cannot read the checkpoint {path}: {error}") from error
         _check_same_shapes(saved, params, path)
         abstract = jax.tree.map(_abstract, params)
-        return reader.restore(path, args=ocp.args.StandardRestore(abstract))
+        try:
+            restored = reader.restore(path, args=ocp.args.StandardRestore(abstract))
+        except Exception as error:
+            reason = (str(error).strip() or repr(error)).splitlines()[0]
+            raise UserError(f"cannot read the checkpoint {path}: {reason}.") from error
+    _check_digests({"params": _array_digests(restored)}, path.parent)
+    return restored
 
 
 def latest_step(directory: pathlib.Path) -> int | None:
@@ -175,6 +239,63 @@ def _data_state(directory: pathlib.Path) -> dict[str, Any]:
     if not files:
         raise FileNotFoundError(f"no file process_*-of-*.json in {directory}")
     return json.loads(files[0].read_text("utf-8"))
+
+
+def _digests(params: Any, optimizer: Any, position: Any, meta: Any) -> dict[str, dict[str, str]]:
+    """The digests of each part of a step: of every array, or of the whole."""
+
+    def of_json(value: Any) -> dict[str, str]:
+        text = json.dumps(value, sort_keys=True)
+        # As it is read again: keys are texts, and tuples lists.
+        text = json.dumps(json.loads(text), sort_keys=True)
+        return {"all": hashlib.sha256(text.encode()).hexdigest()}
+
+    return {
+        "params": _array_digests(params),
+        "opt": _array_digests(optimizer),
+        "data": of_json(position),
+        "meta": of_json(meta),
+    }
+
+
+def _array_digests(tree: Any) -> dict[str, str]:
+    """The type and the sum of the bits of each array, by its path."""
+    kinds = jax.tree_util.tree_leaves_with_path(tree)
+    dtypes = {jax.tree_util.keystr(k, simple=True, separator="/"): x.dtype for k, x in kinds}
+    return {name: f"{dtypes[name]} {total:08x}" for name, total in bit_sums(tree).items()}
+
+
+def _read_record(step: pathlib.Path) -> dict[str, Any]:
+    """The record of a step's directory; empty if an older version wrote the step."""
+    folder = step / "record"
+    if not folder.is_dir():
+        return {}
+    try:
+        record = json.loads((folder / "metadata").read_text("utf-8"))
+        return {"config": record["config"], "digests": dict(record["digests"])}
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise UserError(f"step {step.name} of {step.parent} is damaged: its record is.") from error
+
+
+def _check_digests(found: dict[str, dict[str, str]], step: pathlib.Path) -> None:
+    """Raises `UserError` if parts of a step are not what was saved.
+
+    Arrays that are read as another type, as the base of an adapter may be, cannot be compared.
+    """
+    saved = _read_record(step).get("digests", found)
+
+    def differs(part: str, name: str) -> bool:
+        now, then = found[part].get(name, ""), saved.get(part, {}).get(name, "")
+        cast = " " in now and " " in then and now.split()[0] != then.split()[0]
+        return now != then and not cast
+
+    names = [(part, x) for part in found for x in {**found[part], **saved.get(part, {})}]
+    if wrong := [f"{part}/{name}" for part, name in names if differs(part, name)]:
+        more = f" and {len(wrong) - 1} more" if len(wrong) > 1 else ""
+        raise UserError(
+            f"step {step.name} of {step.parent} is damaged: {wrong[0]}{more} changed after it was "
+            "saved."
+        )
 
 
 def _check_same_shapes(saved: Any, wanted: Any, path: pathlib.Path) -> None:

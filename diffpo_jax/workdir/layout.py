@@ -30,6 +30,9 @@ CONTENT = (
 )
 
 
+_OVERWRITTEN = ".overwritten"  # what is about to be removed
+
+
 class Workdir:
     """The paths of a run. `open_workdir` checks the directory as well."""
 
@@ -123,9 +126,15 @@ def check_same_run(workdir: Workdir, config: Config) -> None:
 
 
 def _remove_run(root: pathlib.Path) -> None:
-    for name in CONTENT:
-        path = root / name
-        if path.is_dir():
-            shutil.rmtree(path)
-        elif path.exists():
-            path.unlink()
+    """Removes a run: its checkpoints first, in one move, and its configuration last.
+
+    A process that is killed in between leaves no checkpoints that another configuration might take
+    for its own.
+    """
+    away = root / _OVERWRITTEN
+    shutil.rmtree(away, ignore_errors=True)  # left by a process that was killed
+    away.mkdir()
+    for name in sorted(CONTENT, key=lambda name: (name != "checkpoints", name == "config.json")):
+        if (root / name).exists():
+            (root / name).rename(away / name)
+    shutil.rmtree(away)

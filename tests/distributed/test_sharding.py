@@ -8,6 +8,7 @@ import pytest
 import reference
 from jax.sharding import PartitionSpec as P
 
+from diffpo_jax.arrays.fingerprint import fingerprint
 from diffpo_jax.config import MeshConfig, OptimizerConfig
 from diffpo_jax.distributed import sharding
 from diffpo_jax.distributed.mesh import make_mesh
@@ -52,13 +53,13 @@ def leaves(tree):
 
 
 def test_a_fingerprint_depends_on_the_values_alone(state, mesh):
-    one = sharding.fingerprint(state.params)
+    one = fingerprint(state.params)
     placed = jax.device_put(state.params, sharding.shardings(state.params, mesh))
-    assert sharding.fingerprint(placed) == one
+    assert fingerprint(placed) == one
     changed = jax.tree.map(np.array, state.params)
     changed["denoiser"]["blocks"]["q"][0, 0, 0] += 1e-6
-    assert sharding.fingerprint(changed) != one
-    assert sharding.fingerprint({}) == ""
+    assert fingerprint(changed) != one
+    assert fingerprint({}) == ""
 
 
 def test_every_parameter_has_its_spec(state, mesh):

@@ -91,6 +91,7 @@ def test_dry_run_prints_the_commands_and_runs_none(path, script):
         ("gke_xpk.sh", ["run"], {"CLUSTER": ""}, "CLUSTER is not set"),
         ("gke_xpk.sh", ["run"], {"WORKDIR": "/local"}, "is not a gs:// path"),
         ("slurm_gpu.sh", ["run"], {"WORKDIR": "runs/one"}, "is neither an absolute path"),
+        ("gke_xpk.sh", ["run", "--", "--overwrite"], {}, "--overwrite would remove the run again"),
     ],
 )
 def test_a_user_mistake_is_one_message_and_runs_nothing(path, script, words, change, sentence):
@@ -117,6 +118,17 @@ def test_run_creates_a_slice_runs_on_it_and_deletes_it(path):
         assert flag in run
     assert all("--project=p" in c and "--zone=z" in c for c in pod.calls)
     assert not list(path.glob("tmp.*"))  # the bundle that was sent is removed
+
+
+def test_only_the_first_start_on_a_slice_overwrites(path):
+    answers = {
+        "exit=running": [("", 255), ("exit=0", 0)],
+        "describe": [("ACTIVE", 0), ("SUSPENDED", 0), ("ACTIVE", 0)],
+    }
+    pod = machine(path, answers, **CLOUD)
+    assert pod.run("tpu_pod.sh", "run", "--", "--overwrite=true").returncode == 0
+    starts = [" ".join(c) for c in pod.calls if "diffpo_jax.main" in " ".join(c)]
+    assert ["--overwrite" in start for start in starts] == [True, False]
 
 
 @pytest.mark.parametrize("state", ["SUSPENDED", "FAILED", "SUSPENDING"])
@@ -447,6 +459,40 @@ def test_a_slurm_job_that_got_sigterm_requeues_itself(path, status, state, start
     out = subprocess.run(["bash", "-c", script], env=pod.environment | job, timeout=30)
     assert out.returncode == status
     assert (["scontrol", "requeue", "17"] in pod.calls) == again
+
+
+@pytest.mark.parametrize("workdir", ["/shared/one", "gs://bucket/one"])
+@pytest.mark.parametrize(("starts", "overwrites"), [("", True), ("0", True), ("1", False)])
+def test_only_the_first_start_of_a_slurm_job_overwrites(path, workdir, starts, overwrites):
+    pod = machine(path, {"sbatch": [("1", 0)]}, WORKDIR=workdir, PYTHON=str(path / "python"))
+    flags = "--config.seed=1", "--overwrite", "--verbose"
+    assert pod.run("slurm_gpu.sh", "start", "--", *flags).returncode == 0
+    for name, text in {
+        "srun": 'shift\nexec "$@"',
+        "python": 'printf "%s\\n" "$@"',
+        "gcsfuse": "",
+    }.items():
+        (path / name).unlink(missing_ok=True)
+        (path / name).write_text(f"#!/bin/bash\n{text}\n")
+        (path / name).chmod(0o755)
+    job = {"SLURM_JOB_ID": f"{path.parent.name}-o"} | (
+        {"SLURM_RESTART_COUNT": starts} if starts else {}
+    )
+    out = subprocess.run(
+        ["bash", "-c", pod.calls[0][-1]],
+        env=pod.environment | job,
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+    mount = f"/tmp/diffpo-{job['SLURM_JOB_ID']}-{starts or 0}"
+    shutil.rmtree(mount, ignore_errors=True)
+    Path(f"{mount}.lock").unlink(missing_ok=True)
+    assert out.returncode == 0, out.stderr
+    words = out.stdout.splitlines()
+    assert ("--overwrite" in words) == overwrites
+    assert {"--config.seed=1", "--verbose"} <= set(words)
+    assert "" not in words
 
 
 @pytest.mark.parametrize("last", ["FAILED", "CANCELLED by 7", "TIMEOUT", "NODE_FAIL"])

@@ -10,6 +10,7 @@ import pytest
 import reference
 from least import least
 
+from diffpo_jax.arrays.fingerprint import fingerprint
 from diffpo_jax.arrays.types import Draws, Prompts, Rollout
 from diffpo_jax.config import LikelihoodConfig, LoRAConfig, MeshConfig, check
 from diffpo_jax.diffusion import likelihood
@@ -125,7 +126,7 @@ def test_adapter_gradient_is_equal_on_any_mesh(kind):
         def loss(adapter, frozen):
             return jnp.sum(policy.hidden(frozen | {"adapter": adapter}, tokens, mask) ** 2)
 
-        return jax.jit(jax.grad(loss))(few["adapter"], frozen), sharding.fingerprint(frozen)
+        return jax.jit(jax.grad(loss))(few["adapter"], frozen), fingerprint(frozen)
 
     alone, name = gradient(MeshConfig())
     split, same = gradient(MeshConfig(data=2, fsdp=2, tensor=2))

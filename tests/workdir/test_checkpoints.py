@@ -135,3 +135,110 @@ def test_a_failed_save_leaves_the_one_before(tmp_path):
     params = {"w": jnp.zeros(2**18)}
     restored = checkpoints.restore_params(tmp_path / "saved", params)
     np.testing.assert_array_equal(restored["w"], np.arange(2.0**18, dtype=np.float32) * 1.7)
+
+
+def save(path, steps=(1,), made_by=None):
+    """Saves steps whose parameters are the step's number; returns the position of the last."""
+    iterator = make_iterator()
+    config = CheckpointConfig(every=1, keep=9)
+    with checkpoints.Checkpoints(path, config, max(steps), made_by) as saved:
+        for step in steps:
+            next(iterator)
+            saved.save(step, make_state(float(step)), iterator, {"calls": step / 3})
+    return iterator
+
+
+def newest(path):
+    """What `restore_newest` finds: step, state, meta, and the data's position."""
+    iterator = make_iterator()
+    with checkpoints.Checkpoints(path, CheckpointConfig(every=1), 9) as saved:
+        found = saved.restore_newest(make_state(0.0), iterator)
+    return found and (*found, iterator.get_state())
+
+
+def flip(path, position):
+    """Changes one bit of a file."""
+    content = bytearray(path.read_bytes())
+    content[position // 8] ^= 1 << position % 8
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("part", ["params", "opt", "data", "meta", "record"])
+def test_a_changed_bit_is_noticed_or_changes_nothing(tmp_path, part):
+    save(tmp_path / "saved")
+    whole, rng = newest(tmp_path / "saved"), np.random.default_rng(0)
+    files = [
+        p for p in (tmp_path / f"saved/1/{part}").rglob("*") if p.is_file() and p.stat().st_size
+    ]
+    noticed = 0
+    for i in range(12):
+        path = files[i % len(files)]
+        before = path.read_bytes()
+        flip(path, int(rng.integers(8 * len(before))))
+        try:
+            found = newest(tmp_path / "saved")
+        except UserError as error:
+            noticed += 1
+            assert "\n" not in str(error)
+        else:
+            # The configuration alone is compared by its fields, not by a digest.
+            jax.tree.map(np.testing.assert_array_equal, found, whole)
+        path.write_bytes(before)
+    assert noticed >= 2
+    assert [p.name for p in (tmp_path / "saved").iterdir()] == ["1"]  # the only step stays
+
+
+def test_readers_of_parameters_notice_a_changed_array(tmp_path, monkeypatch):
+    save(tmp_path)
+    record = tmp_path / "1/record/metadata"
+    params = make_state(0.0).params
+    text = record.read_text()
+    checkpoints.restore_params(tmp_path, params)
+    assert '"threshold/b": "float32 7f000000"' in text  # twice the bits of 1.0
+    record.write_text(text.replace("7f000000", "7f000001"))
+    with pytest.raises(UserError, match=r"step 1 of .* is damaged: params/threshold/b changed"):
+        checkpoints.restore_params(tmp_path, params)
+    # Read as another type it cannot be compared.
+    half = jax.tree.map(lambda x: x.astype(jnp.bfloat16), params)
+    assert checkpoints.restore_params(tmp_path, half)["threshold"]["b"].dtype == jnp.bfloat16
+
+
+def test_damaged_steps_are_set_aside_for_the_newest_whole_one(tmp_path, capsys):
+    save(tmp_path, steps=(4, 5, 6))
+    (tmp_path / "7").mkdir()
+    (array,) = (tmp_path / "6/params/d").iterdir()
+    array.write_bytes(b"")
+    step, state, meta, _ = newest(tmp_path)
+    assert (step, int(state.step), meta) == (5, 5, {"calls": 5 / 3})
+    lines = capsys.readouterr().err.splitlines()
+    warnings = [line for line in lines if line.startswith("warning: ")]
+    assert len(warnings) == 2
+    for number, line in zip((7, 6), warnings):
+        assert f"step {number} of {tmp_path}" in line
+        assert line.endswith(f"It is now {tmp_path}/{number}.damaged; going on from step 5.")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["4", "5", "6.damaged", "7.damaged"]
+    with checkpoints.Checkpoints(tmp_path, CheckpointConfig(every=1, keep=9), 9) as saved:
+        assert saved.latest() == 5
+        saved.save(6, make_state(6.0), make_iterator(), {})
+    assert newest(tmp_path)[0] == 6
+
+
+def test_without_a_whole_step_nothing_is_moved(tmp_path):
+    save(tmp_path)
+    (tmp_path / "1/params/manifest.ocdbt").write_bytes(b"")
+    (tmp_path / "2").mkdir()
+    with pytest.raises(UserError, match="cannot restore step 2"):
+        newest(tmp_path)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["1", "2"]
+
+
+def test_a_step_knows_the_configuration_that_made_it(tmp_path):
+    save(tmp_path, made_by={"seed": 3})
+    with checkpoints.Checkpoints(tmp_path, CheckpointConfig(every=1), 1) as saved:
+        assert saved.made_by(1) == {"seed": 3}
+    for path in (tmp_path / "1/record").iterdir():
+        path.unlink()
+    (tmp_path / "1/record").rmdir()
+    with checkpoints.Checkpoints(tmp_path, CheckpointConfig(every=1), 1) as saved:
+        assert saved.made_by(1) is None  # as older versions saved it
+    assert newest(tmp_path)[0] == 1

@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import os
+import pathlib
 
 import pytest
 
@@ -77,3 +79,29 @@ def test_a_damaged_configuration_is_one_line(tmp_path, text):
     ) as caught:
         layout.open_workdir(str(tmp_path), CONFIG, overwrite=False)
     assert "\n" not in str(caught.value)
+
+
+def test_overwriting_that_is_killed_leaves_no_checkpoints(tmp_path, monkeypatch):
+    """Killed after any of its moves, it leaves the configuration while there are checkpoints."""
+    for moves in range(1, 5):
+        root = tmp_path / str(moves)
+        (root / "checkpoints/rl/1").mkdir(parents=True)
+        for name in ("config.json", "metrics.jsonl", "inputs.json"):
+            (root / name).write_text("{}")
+        done = []
+
+        def rename(path, target, moves=moves, done=done):
+            if len(done) == moves:
+                raise KeyboardInterrupt
+            done.append(path.name)
+            os.rename(path, target)
+
+        monkeypatch.setattr(pathlib.Path, "rename", rename)
+        try:
+            layout._remove_run(root)
+        except KeyboardInterrupt:
+            assert (root / "config.json").exists()
+        monkeypatch.undo()
+        assert not (root / "checkpoints").exists()
+        layout._remove_run(root)  # the next start with --overwrite
+        assert list(root.iterdir()) == []
