@@ -416,11 +416,15 @@ def comparison(
       arms: overrides by label, "field=value field=value".
       tasks: names of config files.
       reference: label of the arm that the others are compared with.
-      default: the preset that the study is meant for.
+      default: the preset that the study is meant for; "study" has the paper's sampler, which
+        other presets get too, because the arms are made for it.
     """
     config = convert.as_config_dict(StudyConfig())
     configs = os.path.relpath(pathlib.Path(file).parent.parent)
-    preset = default if preset == "default" else preset
+    if preset == "default":
+        preset = default
+    elif default == "study":
+        preset = f"{preset},{prompt.__name__}"
     config.grid.title, config.grid.reference = title, reference
     config.grid.tasks = tuple(f"{configs}/{task}.py:{preset}" for task in tasks)
     config.grid.arms = tuple(f"{label}: {fields}" for label, fields in arms.items())

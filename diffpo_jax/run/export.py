@@ -1,5 +1,6 @@
 """Writes a run's model in the published form, or its adapter alone."""
 
+import dataclasses
 import json
 import pathlib
 
@@ -33,7 +34,10 @@ def export(path: str, out: str, *, model: str, dtype: str = "", adapter: bool = 
         _check_adapter(path, config, model)
     # 2. Read the model.
     mesh = mesh_lib.make_mesh(MeshConfig())
-    anywhere = setup.with_network_of(Config(), config)
+    # The attention kernel of the run's devices need not exist here.
+    anywhere = dataclasses.replace(
+        config, model=dataclasses.replace(config.model, attention="auto")
+    )
     policy = setup.make_policy(anywhere, tokenizers.make_tokenizer(config.tokenizer), mesh)
     params = base_model.restore(path, model, policy, mesh)
     # 3. Write it, with its lineage.

@@ -12,7 +12,7 @@ import shlex
 from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
-from diffpo_jax.config import Config, GridConfig, convert, values
+from diffpo_jax.config import Config, GridConfig, check, convert, values
 from diffpo_jax.system.errors import UserError
 
 # The sections and fields that determine the base model; the others only matter after it.
@@ -124,6 +124,7 @@ def _arm_jobs(spec: str, label: str, seed: int, overrides: Sequence[str], store:
     """The run of one arm and seed, after its base model if that is a separate job."""
     try:
         config = convert.from_file(spec, overrides)
+        check.check_training(config)
     except UserError as error:
         raise UserError(f"{task_name(spec)}, arm {label!r}: {error}") from error
     result, needs = [], ""

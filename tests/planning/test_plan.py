@@ -315,7 +315,7 @@ def test_the_update_of_the_head_by_state_gets_rollouts_and_no_weights():
     )
     parts = {name: part["bytes"] for name, part in found["programs"].items()}
     assert set(parts) == {"rollout", "head_update"}
-    rows, size, recorded, width = 16 * 2 // 8, 16, 8, 32
+    rows, size, recorded, width = 64 * 2 // 8, 16, 8, 32
     record = 4 * rows * recorded * (size * width + size * size)  # hidden states and clashes alone
     assert record < parts["head_update"]["batch"] < 1.5 * record
     assert 0 < parts["rollout"]["batch"] < record
