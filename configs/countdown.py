@@ -13,7 +13,7 @@ Score: accuracy@calls on 768 held-out instances at price 0.3, seeds and data see
 Presets, as in --config=configs/countdown.py:smoke ; several are separated by commas: smoke,d1
   default   the main job: a character model that trains on a few cores
   four      four numbers in place of three
-  smoke     a tiny model on two numbers, in about a minute; to try things out
+  smoke     a tiny model on numbers up to 5, in about a minute; to try things out
   study     a run of at most about five minutes on a core, after the base model; for studies
   llada_8b  LLaDA-8B-Instruct with published settings; needs accelerators, see docs/plan.md
   dream_7b  the same for Dream-v0-Instruct-7B
@@ -58,7 +58,7 @@ def smoke(config: ml_collections.ConfigDict) -> None:
     """Instances that a tiny model learns in a minute."""
     presets.smoke(config)
     instances = config.task.countdown
-    instances.numbers_min, instances.numbers_max, instances.target_max = 2, 2, 20
+    instances.number_max, instances.target_max = 5, 15
     config.pretrain.steps = 300
 
 

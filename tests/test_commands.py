@@ -65,6 +65,13 @@ def refused(capsys, *words):
     ("words", "message"),
     [
         ("main {smoke} --workdir={new} --config.rl.step=3", "nearest is config.rl.steps"),
+        ("main {smoke} --workdir={new} --rl.steps=3", "configuration: use --config.rl.steps"),
+        ("main {smoke} --workdir={new} --learning_rate=3", "is config.rl.optimizer.denoiser_lr"),
+        (
+            "main {smoke} --workdir={new} --num_generations=3",
+            "TRL's num_generations is config.rl.g",
+        ),
+        ("main {smoke} --workdir={new} --nothing=3", "Unknown command line flag 'nothing'"),
         ("main {smoke} --workdir={new} --config.task.reward=best", "task.reward='best' is unknown"),
         ("main {smoke} --workdir={new} --config.init_from=nowhere", "nowhere holds no run"),
         ("main {smoke} --workdir={new} --config.task.test_file=no.csv", "no.csv: no such file"),

@@ -82,7 +82,7 @@ def test_ctrl_c_outside_training_is_one_line(tmp_path):
     process.send_signal(signal.SIGINT)
     error = process.communicate(timeout=100)[1]
     assert process.returncode == 130, error
-    assert error.splitlines()[-1].startswith("stopped by Ctrl-C; the same command goes on")
+    assert error.splitlines()[-1].startswith("stopped by Ctrl-C; what was saved before")
     assert "Traceback" not in error
 
 

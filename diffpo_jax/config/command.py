@@ -5,6 +5,7 @@ import contextlib
 import errno
 import functools
 import io
+import logging as stdlib_logging
 import os
 import pathlib
 import signal
@@ -15,7 +16,7 @@ from typing import Any
 
 from absl import app, flags, logging
 
-from diffpo_jax.config import Config, convert
+from diffpo_jax.config import Config, convert, other_names
 from diffpo_jax.system.errors import STOPPED, Stopped, UserError
 
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
@@ -70,7 +71,7 @@ def _run(main: Callable[[Sequence[str]], None], parser: Callable[[Sequence[str]]
         print(error, file=sys.stderr)
         return STOPPED
     except KeyboardInterrupt:
-        print("stopped by Ctrl-C; the same command goes on from what was saved.", file=sys.stderr)
+        print("stopped by Ctrl-C; what was saved before is still there.", file=sys.stderr)
         return 128 + signal.SIGINT
     except OSError as error:
         given = flags.FLAGS.flag_values_dict()
@@ -112,11 +113,12 @@ def _drop_output() -> None:
 def interrupt_again(unraisable: Any) -> None:
     """Raises Ctrl-C once more if it came in a place that cannot raise, and was swallowed there.
 
-    JAX has such a place in every garbage collection.
+    JAX has such a place in every garbage collection.  After a failed save orbax' event loop is
+    closed before its last writes end, which is no news.
     """
     if unraisable.exc_type is KeyboardInterrupt:
         threading.Timer(0.05, _thread.interrupt_main).start()
-    else:
+    elif str(unraisable.exc_value) != "Event loop is closed":
         sys.__unraisablehook__(unraisable)
 
 
@@ -155,6 +157,9 @@ def require_flags(argv: Sequence[str], required: Sequence[str], example: str) ->
             raise UserError(f"--{name} is missing. Example: {example}")
     if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.WARNING)  # libraries log every file they write
+        # Of a failed save orbax logs a traceback for each file; what we raise says what failed.
+        logging.get_absl_handler().addFilter(lambda record: "/orbax/" not in record.pathname)
+        stdlib_logging.getLogger("asyncio").setLevel(stdlib_logging.CRITICAL)
 
 
 def _parse(argv: Sequence[str], root: type, run_flag: str | None) -> list[str]:
@@ -176,10 +181,26 @@ def _parse(argv: Sequence[str], root: type, run_flag: str | None) -> list[str]:
                 f"--config is missing, in which --{names[0]} sets a field. Name the config file "
                 f"before it{place}."
             ) from error
+        if "config" in flags.FLAGS and (hint := _bare_field(argv, root)):
+            raise UserError(hint) from error
         text = str(error.args[0] if isinstance(error, KeyError) and error.args else error)
         text = text.strip().partition("\n")[0] or type(error).__name__
         faults = (convert.unknown_field(name, root) for name in names)
         raise UserError(next(filter(None, faults), text)) from error
+
+
+def _bare_field(argv: Sequence[str], root: type) -> str | None:
+    """A message about a flag --NAME that should be --config.NAME, or has another name here."""
+    words = (word for word in argv[1:] if word.startswith("--"))
+    for name in (word.lstrip("-").partition("=")[0] for word in words):
+        if name in flags.FLAGS or name.startswith("config."):
+            continue
+        fault = convert.unknown_field(f"config.{name}", root)
+        if fault is None:
+            return f"--{name} is no flag, but a field of the configuration: use --config.{name}."
+        if any(name.rpartition(".")[2] in names for names in other_names.LIBRARIES.values()):
+            return fault
+    return None
 
 
 def _config_of_run(argv: Sequence[str], run_flag: str | None) -> list[str]:

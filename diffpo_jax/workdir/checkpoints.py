@@ -24,6 +24,8 @@ from diffpo_jax.config import CheckpointConfig
 from diffpo_jax.system.errors import UserError
 from diffpo_jax.system.progress import say
 
+_LONGEST = 300  # characters of a library's error in a message
+
 
 class Checkpoints:
     """The checkpoints of one stage in one directory. Leaving its `with` block waits for writes."""
@@ -152,7 +154,7 @@ class Checkpoints:
             position = _data_state(self.directory / str(step) / "data")
             data.set_state(position)
         except Exception as error:
-            reason = (str(error).strip() or repr(error)).splitlines()[0]
+            reason = _reason(error)
             raise UserError(f"cannot restore step {step} of {self.directory}: {reason}.") from error
         opt = out["opt"]
         digests = _digests(out["params"], opt, position, out["meta"])
@@ -175,7 +177,7 @@ class Checkpoints:
             good = (
                 "there is none before it" if last is None else f"step {last} is the last good one"
             )
-            reason = (str(error).strip() or repr(error)).splitlines()[0]
+            reason = _reason(error)
             raise UserError(
                 f"saving {what} to {self.directory} failed: {reason}; {good}. "
                 "Make room and start the same command again: it resumes there."
@@ -215,7 +217,7 @@ def restore_params(directory: pathlib.Path, params: Params, step: int | None = N
         try:
             restored = reader.restore(path, args=ocp.args.StandardRestore(abstract))
         except Exception as error:
-            reason = (str(error).strip() or repr(error)).splitlines()[0]
+            reason = _reason(error)
             raise UserError(f"cannot read the checkpoint {path}: {reason}.") from error
     _check_digests({"params": _array_digests(restored)}, path.parent)
     return restored
@@ -239,6 +241,14 @@ def _data_state(directory: pathlib.Path) -> dict[str, Any]:
     if not files:
         raise FileNotFoundError(f"no file process_*-of-*.json in {directory}")
     return json.loads(files[0].read_text("utf-8"))
+
+
+def _reason(error: Exception) -> str:
+    """The first line of an error, without the places in the source that tensorstore adds."""
+    line = (str(error).strip() or repr(error)).splitlines()[0]
+    if "No space left on device" in line:
+        return "no space left on the device"
+    return line.partition(" [source locations")[0].rstrip(".")[:_LONGEST]
 
 
 def _digests(params: Any, optimizer: Any, position: Any, meta: Any) -> dict[str, dict[str, str]]:
