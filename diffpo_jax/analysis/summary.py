@@ -144,8 +144,14 @@ class Compared(NamedTuple):
 
 
 def comparison(summary: Mapping[str, Any]) -> list[Compared]:
-    """Compares every point of the trained model with the base, the learned one last."""
+    """Compares every point of the trained model with the base, the learned one last.
+
+    The points of a head by state are compared with the base under its best rule at their calls.
+    """
     base, dial, gains = summary["base"]["frontier"], summary["dial"], summary["gains"]
+    if dial == "price":
+        points = summary["trained"]["frontier"]
+        return [_against_best_rule(summary, place) for place in range(len(points))]
     base_at = {point[dial]: point for point in base if dial in point}
     rows = [
         Compared(p[dial], base_at.get(p[dial]), p, *interpolate(base, p["nfe"]), gain)
@@ -157,6 +163,27 @@ def comparison(summary: Mapping[str, Any]) -> list[Compared]:
         accuracy, extrapolated = at["accuracy"], at["extrapolated"]
         rows.append(Compared(None, None, learned, accuracy, extrapolated, gains["learned"]))
     return rows
+
+
+def _against_best_rule(summary: Mapping[str, Any], place: int) -> Compared:
+    point = summary["trained"]["frontier"][place]
+    rule, accuracy, gain = best_rule(summary, place)
+    extrapolated = interpolate(base_curves(summary)[rule], point["nfe"])[1]
+    return Compared(point["price"], None, point, accuracy, extrapolated, gain)
+
+
+def in_use(summary: Mapping[str, Any]) -> Compared | None:
+    """The comparison at the learned threshold or the default price; None without either."""
+    if summary["trained"]["learned"] is not None:
+        return comparison(summary)[-1]
+    return comparison(summary)[default_place(summary)] if summary["dial"] == "price" else None
+
+
+def best_of_base(summary: Mapping[str, Any]) -> tuple[float, float]:
+    """The base's best accuracy under any rule that was measured, and in how few calls."""
+    curves = base_curves(summary).values()
+    best = max(point["accuracy"] for curve in curves for point in curve)
+    return best, _fewest_calls(curves, best)
 
 
 def final_table(summary: Mapping[str, Any]) -> str:
@@ -315,8 +342,9 @@ def _price_sentences(summary: Mapping[str, Any]) -> list[str]:
         result.append(f"For as much the base needs {needed:.2f} calls, {factor:.2f} times as many.")
     else:
         result.append("The base does not solve as many in any number of calls measured.")
-    if best := max(point["accuracy"] for curve in curves for point in curve):
-        needed, ours = _fewest_calls(curves, best), calls_for(points, best)
+    best, needed = best_of_base(summary)
+    if best:
+        ours = calls_for(points, best)
         as_many = (
             "does not solve as many at any price measured."
             if ours is None

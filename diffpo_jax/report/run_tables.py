@@ -38,8 +38,8 @@ def results(run: Run) -> list[Table]:
         for rule, gain in gains.get("rules", {}).items():
             title = f"Gain over the base under {rule} at equal calls, points ({INTERVAL})"
             rows.append((title, format_gain(gain["learned"])))
-    best = max(summary["base"]["frontier"], key=lambda point: point["accuracy"])
-    solved = f"{format_percent(best['accuracy'])} in {best['nfe']:.2f} calls"
+    best, calls = summary_lib.best_of_base(summary)
+    solved = f"{format_percent(best)} in {calls:.2f} calls"
     mean = f"Mean gain over the shared calls, points ({INTERVAL})"
     rows += [
         ("Base at its best", solved),
@@ -102,8 +102,8 @@ def learned_points(groups: Sequence[Group]) -> list[Table]:
         for run in group.runs
     ]
     note = (
-        "Solved and calls: at the learned threshold. Gain: over the base at the same calls; the "
-        "mean gain is over the calls that both frontiers cover."
+        "Solved and calls: at the learned threshold, or at the default price. Gain: over the base "
+        "at the same calls; the mean gain is over the calls that both frontiers cover."
     )
     if any(row["base at these calls"].endswith("*") for row in rows):
         note += f" * {summary_lib.EXTRAPOLATED}"
@@ -117,19 +117,17 @@ def _learned_point(run: Run) -> dict[str, str]:
     summary = run.summary
     if not summary:
         return row | {"solved": f"step {run.rl[-1]['step'] if run.rl else 0}"}
-    learned, gains = summary["trained"]["learned"], summary["gains"]
-    best = max(point["accuracy"] for point in summary["base"]["frontier"])
-    row["base at its best"] = format_percent(best)
-    if gains["mean"] is not None:
-        row[mean_gain] = format_gain(gains["mean"])
-    if learned is None:
+    row["base at its best"] = format_percent(summary_lib.best_of_base(summary)[0])
+    if summary["gains"]["mean"] is not None:
+        row[mean_gain] = format_gain(summary["gains"]["mean"])
+    found = summary_lib.in_use(summary)
+    if found is None:
         return row | {"solved": "no learned threshold"}
-    at = summary["base"]["learned_nfe_accuracy"]
     return row | {
-        "solved": format_percent(learned["accuracy"]),
-        "calls": f"{learned['nfe']:.2f}",
-        "base at these calls": format_percent(at["accuracy"]) + "*" * at["extrapolated"],
-        gain: format_gain(gains["learned"]),
+        "solved": format_percent(found.trained["accuracy"]),
+        "calls": f"{found.trained['nfe']:.2f}",
+        "base at these calls": format_percent(found.base_accuracy) + "*" * found.extrapolated,
+        gain: format_gain(found.gain),
     }
 
 

@@ -8,13 +8,14 @@ from typing import Any
 from diffpo_jax.analysis import comparison
 from diffpo_jax.analysis.groups import Group
 from diffpo_jax.analysis.runs import Run
-from diffpo_jax.analysis.summary import format_percent, format_points, sentences
+from diffpo_jax.analysis.summary import format_percent, format_points, in_use, sentences
 
 INTERVAL = "95 % interval"
 _ONE_SEED = (
     "The interval is a bootstrap interval over test prompts. It does not include the spread over "
     "training seeds, which one run cannot show."
 )
+_IN_USE = "at the learned threshold or the default price"
 _RECENT = 20  # steps that the remaining time is estimated from
 
 
@@ -28,8 +29,8 @@ def describe_groups(groups: Sequence[Group]) -> list[str]:
     lines, gains = [], {}
     for group in groups:
         finished = [run for run in group.runs if run.summary]
-        found = {run.seed: run.summary["gains"]["learned"] for run in finished}
-        found = {seed: gain for seed, gain in found.items() if gain}
+        used = {run.seed: in_use(run.summary) for run in finished}
+        found = {seed: compared.gain for seed, compared in used.items() if compared}
         parts = []
         if found:
             gains[group.label] = found
@@ -49,15 +50,15 @@ def describe_groups(groups: Sequence[Group]) -> list[str]:
 def _describe_gains(gains: Sequence[Mapping[str, float]]) -> str:
     if len(gains) == 1:
         return (
-            f"{format_gain(gains[0])} points at the learned threshold ({INTERVAL}), one seed: "
-            "the spread over seeds is not known."
+            f"{format_gain(gains[0])} points {_IN_USE} ({INTERVAL}), one seed: the spread over "
+            "seeds is not known."
         )
     mean, deviation, values = comparison.spread([gain["gain"] for gain in gains])
     clear = sum(gain["low"] > 0 for gain in gains)
     worse = sum(gain["high"] < 0 for gain in gains)
     below = f", {worse} below" if worse else ""
     return (
-        f"mean gain at the learned threshold {format_points(mean)} points over {len(values)} seeds "
+        f"mean gain {_IN_USE} {format_points(mean)} points over {len(values)} seeds "
         f"({', '.join(map(format_points, values))}; standard deviation {100 * deviation:.1f}). "
         f"{clear} of {len(values)} intervals lie above 0{below}."
     )

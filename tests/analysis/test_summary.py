@@ -3,7 +3,13 @@ import json
 import pytest
 from made_runs import frontier, make_summary
 
-from diffpo_jax.analysis.summary import final_table, frontier_rows, nearest
+from diffpo_jax.analysis.summary import (
+    best_of_base,
+    final_table,
+    frontier_rows,
+    in_use,
+    nearest,
+)
 
 BASE = frontier((0.0, 0.90, 8.0), (0.1, 0.80, 4.0), (1.0, 0.20, 2.0))
 TRAINED = frontier((0.0, 0.96, 8.0), (0.1, 0.92, 5.0), (1.0, 0.60, 1.6))
@@ -144,6 +150,9 @@ def test_the_best_rule_of_the_base_is_named_if_it_beats_the_own():
     assert summary(rules=rules)["base"]["rules"] == rules
 
 
+GAIN = ["+21.7", "[+18.0", "+25.0]"]
+
+
 def price_summary(accuracy=0.9, **fields):
     """A run with the head by state: its points at prices, its base's under two other rules."""
     trained = frontier((0.3, accuracy + 0.02, 4.0), (1.2, accuracy, 3.0), dial="price")
@@ -172,6 +181,21 @@ def test_a_run_with_prices_is_compared_with_the_best_rule_at_its_default_price()
     best = final_table(price_summary(accuracy=0.96)).split("\n\n")[1]
     assert "The base does not solve as many in any number of calls measured." in best
     assert "the trained model solves as many in 3.00, 1/1.7 of the calls." in best
+
+
+def test_the_table_has_the_numbers_of_the_sentence():
+    """Each price against the base's best rule at its calls; the base at its best of any rule."""
+    given = price_summary()
+    table = final_table(given).splitlines()
+    assert table[3].split() == ["1.2", "-", "-", "90.0", "%", "3.00", "68.3", "%", *GAIN]
+    used = in_use(given)
+    assert (used.dial, used.extrapolated, used.gain["gain"]) == (1.2, False, 0.9 - 0.683)
+    assert used.base_accuracy == pytest.approx(0.55 + 0.40 / 3)
+    assert best_of_base(given) == (0.95, 5.0)
+    # Elsewhere the learned threshold is in use, or nothing is.
+    assert in_use(summary()).trained["nfe"] == LEARNED["nfe"]
+    fixed = make_summary(BASE, TRAINED, None, gains={"grid": [gain(0, 0, 0)] * 3, "learned": None})
+    assert in_use(fixed) is None
 
 
 def test_each_models_points_have_the_dial_of_its_rule():

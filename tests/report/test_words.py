@@ -26,6 +26,8 @@ def test_groups_say_which_runs_are_not_finished(tmp_path):
     going = runs.read_run(made_runs.run(tmp_path / "a", 0, finished=False))
     done = runs.read_run(made_runs.run(tmp_path / "b", 1))
     lines = words.describe_groups([Group("x", [going, done]), Group("y", [going])])
-    assert lines[0].startswith("x: +5.0 (+3.0 to +7.0) points at the learned threshold (95 % ")
+    assert lines[0].startswith(
+        "x: +5.0 (+3.0 to +7.0) points at the learned threshold or the default price (95 % "
+    )
     assert lines[0].endswith("1 of 2 runs are not finished.")
     assert lines[1] == "y: 1 of 1 runs are not finished."
