@@ -35,7 +35,7 @@ def run(*flags: str) -> subprocess.CompletedProcess:
         (["--config.task.test_file=nowhere.csv"], "nowhere.csv"),
         (["--config.init_from=nowhere"], "nowhere holds no run"),
         (["--config.task.reward=best"], "config.task.reward='best' is unknown"),
-        (["--config.mesh.data=64"], "config.mesh.fsdp=64 does not divide"),
+        (["--config.mesh.data=48"], "config.mesh.fsdp=48 does not divide"),
         (["--config.model.family=gpt"], "config.model.family='gpt' is unknown"),
         (["--config.sampler.prompt_length=8", "--config.model.positions=64"], "prompt_length"),
         (["extra"], "unexpected argument 'extra'"),
@@ -112,5 +112,5 @@ def test_the_line_of_a_config_file_that_fails_is_named(tmp_path):
     (tmp_path / "mine.py").write_text(code)
     out = run(f"--config={tmp_path / 'mine.py'}:smoke", "--workdir=x")
     assert out.returncode == 2, out.stderr
-    last = f"error: {tmp_path / 'mine.py'}, line 2: KeyError: reverse."
+    last = f"error: config file {tmp_path}/mine.py, line 2: KeyError: 'reverse'."
     assert out.stderr.strip().splitlines()[-1] == last
