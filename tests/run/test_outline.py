@@ -27,7 +27,7 @@ def describe(tmp_path, data=1, base_only=False, **overrides):
 def test_a_new_run(tmp_path):
     assert describe(tmp_path).splitlines() == [
         "sudoku: base model, 3 steps of SFT; then RL, 2 steps of 4 prompts x 2 rollouts (mode "
-        "joint, method diffpo_no_is, rule entropy_bounded); then evaluation on 1,024 test prompts.",
+        "joint, method diffpo_no_is, rule entropy_bounded); then evaluation on 256 test prompts.",
         "2,007 parameters, 1.5 MiB on one cpu device. The first step of a stage compiles, which "
         "takes longer.",
         f"Results: {tmp_path}. The same command goes on where it was stopped.",

@@ -272,6 +272,7 @@ def test_changed_functions_are_refused_until_their_record_is_deleted(tmp_path, m
     assert not capsys.readouterr().err
     assert stored.read(workdir.inputs)["reward"] != first["reward"]
     own = {"task.name": "jsonl", "task.jsonl.grader": "rewards_of_a_run:brief"}
+    own |= {"sampler.prompt_length": 8, "sampler.length": 8}
     assert list(inputs.of_functions(least(**own))) == ["grader"]
 
 

@@ -126,9 +126,9 @@ def test_a_mistake_is_one_line(tmp_path, flag, message):
 
 def test_a_preset_names_the_task():
     for preset, task, steps in (
-        ("smoke", "sudoku", 8),
+        ("smoke", "sudoku", 100),
         ("countdown", "countdown", 150),
-        ("countdown,smoke", "countdown", 8),
+        ("countdown,smoke", "countdown", 100),
     ):
         run = convert.load_module(ROOT / "configs/studies/figure2.py").get_config(preset).run
         assert (run.task.name, run.rl.steps) == (task, steps)
