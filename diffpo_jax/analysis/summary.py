@@ -337,7 +337,9 @@ def _price_sentences(summary: Mapping[str, Any]) -> list[str]:
     ]
     curves = base_curves(summary).values()
     needed = _fewest_calls(curves, point["accuracy"])
-    if needed:
+    if not point["accuracy"]:
+        pass  # there is nothing that the base would need calls for
+    elif needed:
         factor = needed / point["nfe"]
         result.append(f"For as much the base needs {needed:.2f} calls, {factor:.2f} times as many.")
     else:
@@ -349,6 +351,8 @@ def _price_sentences(summary: Mapping[str, Any]) -> list[str]:
             "does not solve as many at any price measured."
             if ours is None
             else f"solves as many in {ours:.2f}, 1/{needed / ours:.1f} of the calls."
+            if ours < needed
+            else f"needs {ours:.2f} for as many."
         )
         result.append(
             f"At its best the base solves {format_percent(best)}, in {needed:.2f} calls; the "

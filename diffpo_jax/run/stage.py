@@ -99,13 +99,13 @@ class Loop:
           Stopped: SIGTERM or Ctrl-C came; the step has been saved.
           UserError: its checkpoint could not be written.
         """
+        self.progress.update(**shown)
         if self.stopping:
             self.saved.wait()
             raise Stopped(
                 f"{self.name}: stopped at step {number} after {self.notice.name}; the same command "
                 "resumes there."
             )
-        self.progress.update(**shown)
 
 
 @contextlib.contextmanager

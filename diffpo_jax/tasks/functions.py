@@ -86,6 +86,8 @@ class Function:
         except Exception as error:
             frame = traceback.extract_tb(error.__traceback__)[-1]
             place = f"{pathlib.Path(frame.filename).name}, line {frame.lineno}"
+            if frame.filename == __file__:  # the call itself failed
+                place = "it is called as function(example, text), see docs/tasks.md"
             fault = f"{type(error).__name__}: {_one_line(error)} ({place})"
             raise self.error(f"raised {fault}", example, text) from error
 

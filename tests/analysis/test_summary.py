@@ -178,6 +178,12 @@ def test_a_run_with_prices_is_compared_with_the_best_rule_at_its_default_price()
         "many at any price measured.",
         "The head adds 1.6 % to the FLOPs of a call.",
     ]
+    none = final_table(price_summary(accuracy=0.0)).split("\n\n")[1]
+    assert "For as much" not in none and "solve as many in any" not in none
+    slow = price_summary(accuracy=0.96)
+    for point in slow["trained"]["frontier"]:
+        point["nfe"] += 4
+    assert "the trained model needs 7.00 for as many." in final_table(slow)
     best = final_table(price_summary(accuracy=0.96)).split("\n\n")[1]
     assert "The base does not solve as many in any number of calls measured." in best
     assert "the trained model solves as many in 3.00, 1/1.7 of the calls." in best
