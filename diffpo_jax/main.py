@@ -34,7 +34,6 @@ _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Remove the run that is in th
 _BASE_ONLY = flags.DEFINE_bool(
     "base_only", False, "Stop after the base model, for --config.init_from."
 )
-
 _VERBOSE = flags.DEFINE_bool("verbose", False, "Also print every parameter's shape and sharding.")
 
 

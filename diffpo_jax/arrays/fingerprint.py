@@ -7,6 +7,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from diffpo_jax.arrays.paths import path_name
+
 
 def fingerprint(tree: Any) -> str:
     """A hexadecimal hash of the values in a tree; the same on every mesh."""
@@ -20,8 +22,7 @@ def bit_sums(tree: Any) -> dict[str, int]:
     It is exact in any order, so the same on every mesh, and no single changed bit leaves it as it
     was.
     """
-    sums = jax.tree_util.tree_leaves_with_path(_sums(tree))
-    return {jax.tree_util.keystr(k, simple=True, separator="/"): int(x) for k, x in sums}
+    return {path_name(k): int(x) for k, x in jax.tree_util.tree_leaves_with_path(_sums(tree))}
 
 
 @jax.jit

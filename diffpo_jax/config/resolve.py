@@ -2,6 +2,7 @@
 
 import functools
 import pathlib
+from typing import Any
 
 from diffpo_jax.config import AUTO, METHODS, RANKINGS, Config
 from diffpo_jax.config.values import replace_field
@@ -32,10 +33,9 @@ def resolve(config: Config) -> Config:
 
 def resolve_method(config: Config) -> Config:
     """Fills in the fields that the method decides and that are None."""
-    for name, value in METHODS[config.method].items():
-        section = "likelihood" if hasattr(config.rl.likelihood, name) else "objective"
-        if getattr(getattr(config.rl, section), name) is None:
-            config = replace_field(config, f"rl.{section}.{name}", value)
+    for name, value in _of_method(config).items():
+        if _get(config, name) is None:
+            config = replace_field(config, name, value)
     return config
 
 
@@ -92,16 +92,25 @@ def resolve_templates(config: Config) -> Config:
 
 def unresolve(config: Config) -> Config:
     """Undoes what another method, rule or length would decide otherwise."""
-    for name, value in METHODS[config.method].items():
-        section = "likelihood" if hasattr(config.rl.likelihood, name) else "objective"
-        if getattr(getattr(config.rl, section), name) == value:
-            config = replace_field(config, f"rl.{section}.{name}", None)
+    for name, value in _of_method(config).items():
+        if _get(config, name) == value:
+            config = replace_field(config, name, None)
     if config.sampler.ranking == RANKINGS[config.sampler.rule][0]:
         config = replace_field(config, "sampler.ranking", None)
     for name in _SHARES:
         if _get(config, name) == config.sampler.length:
             config = replace_field(config, name, "length")
     return config
+
+
+def _of_method(config: Config) -> dict[str, Any]:
+    """The fields that the method decides, by dotted name, and its values."""
+    fields = METHODS[config.method].items()
+    likelihood = config.rl.likelihood
+    return {
+        f"rl.{'likelihood' if hasattr(likelihood, name) else 'objective'}.{name}": value
+        for name, value in fields
+    }
 
 
 def _characters(config: Config) -> tuple[int, int] | None:
@@ -115,7 +124,7 @@ def _characters(config: Config) -> tuple[int, int] | None:
     return question + len(prompt.prefill), answer
 
 
-def _get(config: Config, name: str):
+def _get(config: Config, name: str) -> Any:
     return functools.reduce(getattr, name.split("."), config)
 
 

@@ -15,6 +15,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from diffpo_jax.arrays.paths import path_name
 from diffpo_jax.system.errors import UserError
 
 P = PartitionSpec
@@ -45,11 +46,6 @@ RULES: tuple[tuple[str, PartitionSpec], ...] = (
 )
 
 BATCH = P(("data", "fsdp"))  # sequences
-
-
-def path_name(key_path: Any) -> str:
-    """The names of a pytree path, joined by "/"."""
-    return jax.tree_util.keystr(key_path, simple=True, separator="/")
 
 
 def spec_for(path: str, shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:

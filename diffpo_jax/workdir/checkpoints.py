@@ -19,6 +19,7 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
 from diffpo_jax.arrays.fingerprint import bit_sums
+from diffpo_jax.arrays.paths import path_name
 from diffpo_jax.arrays.types import Params, TrainState
 from diffpo_jax.config import CheckpointConfig
 from diffpo_jax.system.errors import UserError
@@ -270,8 +271,7 @@ def _digests(params: Any, optimizer: Any, position: Any, meta: Any) -> dict[str,
 
 def _array_digests(tree: Any) -> dict[str, str]:
     """The type and the sum of the bits of each array, by its path."""
-    kinds = jax.tree_util.tree_leaves_with_path(tree)
-    dtypes = {jax.tree_util.keystr(k, simple=True, separator="/"): x.dtype for k, x in kinds}
+    dtypes = {path_name(k): x.dtype for k, x in jax.tree_util.tree_leaves_with_path(tree)}
     return {name: f"{dtypes[name]} {total:08x}" for name, total in bit_sums(tree).items()}
 
 
@@ -311,8 +311,7 @@ def _check_digests(found: dict[str, dict[str, str]], step: pathlib.Path) -> None
 def _check_same_shapes(saved: Any, wanted: Any, path: pathlib.Path) -> None:
     def shapes(tree: Any) -> dict[str, tuple[int, ...]]:
         leaves = jax.tree_util.tree_leaves_with_path(tree)
-        keys = jax.tree_util.keystr
-        return {keys(key, simple=True, separator="/"): tuple(x.shape) for key, x in leaves}
+        return {path_name(key): tuple(x.shape) for key, x in leaves}
 
     old, new = shapes(saved), shapes(wanted)
     for name in sorted(old.keys() | new.keys()):

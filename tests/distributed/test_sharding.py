@@ -9,6 +9,7 @@ import reference
 from jax.sharding import PartitionSpec as P
 
 from diffpo_jax.arrays.fingerprint import fingerprint
+from diffpo_jax.arrays.paths import path_name
 from diffpo_jax.config import MeshConfig, OptimizerConfig
 from diffpo_jax.distributed import sharding
 from diffpo_jax.distributed.mesh import make_mesh
@@ -49,7 +50,7 @@ def mesh():
 
 
 def leaves(tree):
-    return {sharding.path_name(path): x for path, x in jax.tree_util.tree_leaves_with_path(tree)}
+    return {path_name(path): x for path, x in jax.tree_util.tree_leaves_with_path(tree)}
 
 
 def test_a_fingerprint_depends_on_the_values_alone(state, mesh):

@@ -406,6 +406,37 @@ def test_slurm_submits_and_follows_to_the_end(path):
     assert r"--config.task.prompt.template=a\ b" in script
 
 
+def run_job(pod, job, starts=""):
+    """Runs the script of a submitted Slurm job here; returns its outcome and its mount.
+
+    srun runs its command, Python prints its arguments, and gcsfuse prints its own.
+
+    Args:
+      starts: how often Slurm has restarted the job; empty if it does not say.
+    """
+    for name, text in {
+        "srun": 'shift\nexec "$@"',
+        "python": 'printf "%s\\n" "$@"',
+        "gcsfuse": 'echo "gcsfuse $*" >&2',
+    }.items():
+        (pod.bin / name).unlink(missing_ok=True)
+        (pod.bin / name).write_text(f"#!/bin/bash\n{text}\n")
+        (pod.bin / name).chmod(0o755)
+    out = subprocess.run(
+        ["bash", "-c", pod.calls[0][-1]],
+        env=pod.environment
+        | {"SLURM_JOB_ID": job}
+        | ({"SLURM_RESTART_COUNT": starts} if starts else {}),
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+    mount = f"/tmp/diffpo-{job}-{starts or 0}"
+    shutil.rmtree(mount, ignore_errors=True)
+    Path(f"{mount}.lock").unlink(missing_ok=True)
+    return out, mount
+
+
 @pytest.mark.parametrize(
     ("workdir", "expected"), [("/shared/a b", "/shared/a b"), ("gs://bucket/one", "MOUNT/one")]
 )
@@ -413,25 +444,7 @@ def test_the_slurm_job_script_runs(path, workdir, expected):
     """Runs the script itself, with an srun that runs its command here and a gcsfuse that prints."""
     pod = machine(path, {"sbatch": [("1", 0)]}, WORKDIR=workdir, PYTHON=str(path / "python"))
     assert pod.run("slurm_gpu.sh", "start", "--", "--config.seed=1").returncode == 0
-    for name, text in {
-        "srun": 'shift\nexec "$@"',
-        "python": 'printf "%s\\n" "$@"',
-        "gcsfuse": 'echo "gcsfuse $*" >&2',
-    }.items():
-        (path / name).unlink(missing_ok=True)
-        (path / name).write_text(f"#!/bin/bash\n{text}\n")
-        (path / name).chmod(0o755)
-    job = f"{path.parent.name}-test"
-    out = subprocess.run(
-        ["bash", "-c", pod.calls[0][-1]],
-        env=pod.environment | {"SLURM_JOB_ID": job},
-        capture_output=True,
-        text=True,
-        timeout=30,
-    )
-    mount = f"/tmp/diffpo-{job}-0"
-    shutil.rmtree(mount, ignore_errors=True)
-    Path(f"{mount}.lock").unlink(missing_ok=True)
+    out, mount = run_job(pod, f"{path.parent.name}-test")
     assert out.returncode == 0, out.stderr
     words = out.stdout.splitlines()
     assert words[:2] == ["-m", "diffpo_jax.main"]
@@ -467,27 +480,7 @@ def test_only_the_first_start_of_a_slurm_job_overwrites(path, workdir, starts, o
     pod = machine(path, {"sbatch": [("1", 0)]}, WORKDIR=workdir, PYTHON=str(path / "python"))
     flags = "--config.seed=1", "--overwrite", "--verbose"
     assert pod.run("slurm_gpu.sh", "start", "--", *flags).returncode == 0
-    for name, text in {
-        "srun": 'shift\nexec "$@"',
-        "python": 'printf "%s\\n" "$@"',
-        "gcsfuse": "",
-    }.items():
-        (path / name).unlink(missing_ok=True)
-        (path / name).write_text(f"#!/bin/bash\n{text}\n")
-        (path / name).chmod(0o755)
-    job = {"SLURM_JOB_ID": f"{path.parent.name}-o"} | (
-        {"SLURM_RESTART_COUNT": starts} if starts else {}
-    )
-    out = subprocess.run(
-        ["bash", "-c", pod.calls[0][-1]],
-        env=pod.environment | job,
-        capture_output=True,
-        text=True,
-        timeout=30,
-    )
-    mount = f"/tmp/diffpo-{job['SLURM_JOB_ID']}-{starts or 0}"
-    shutil.rmtree(mount, ignore_errors=True)
-    Path(f"{mount}.lock").unlink(missing_ok=True)
+    out, _ = run_job(pod, f"{path.parent.name}-o", starts)
     assert out.returncode == 0, out.stderr
     words = out.stdout.splitlines()
     assert ("--overwrite" in words) == overwrites

@@ -10,6 +10,7 @@ import optax
 import pytest
 import reference
 
+from diffpo_jax.arrays.paths import path_name
 from diffpo_jax.arrays.types import TrainState
 from diffpo_jax.config import (
     OPTIMIZERS,
@@ -134,7 +135,7 @@ def tree(targets=("q", "down")):
 
 def test_muon_takes_the_kernels_of_blocks_and_of_adapters():
     labels = muon_labels(tree())
-    flat = {sharding.path_name(p): x for p, x in jax.tree_util.tree_leaves_with_path(labels)}
+    flat = {path_name(p): x for p, x in jax.tree_util.tree_leaves_with_path(labels)}
     taken = {name for name, label in flat.items() if label == "muon"}
     kernels = {f"denoiser/blocks/{name}" for name in ("q", "k", "v", "o", "gate", "up", "down")}
     assert taken == kernels | {f"adapter/blocks/{k}_{ab}" for k in ("q", "down") for ab in "ab"}
