@@ -66,14 +66,18 @@ class Rollout(NamedTuple):
     forced: Bool[Array, "B"]  # the cap on calls committed positions that the rule did not choose
     features: Float[Array, "B D"]  # input of the threshold head
     choices: Choices | None = None  # with the head by state
+    # Prompt tokens in the completion's first block, where blocks are counted from the prompt's
+    # first token.  None if the first block begins with the completion.
+    offset: Int[Array, "B"] | None = None
 
 
 class Draws(NamedTuple):
     """The random choices of one inner update's surrogate policy."""
 
-    # States at which tokens are scored, as numbers of calls.  The first column is 0, the state
-    # without tokens, unless calls were drawn (`scale`).
-    anchors: Int[Array, "B K"]
+    # States at which tokens are scored, as numbers of calls, or of calls in each of n blocks if
+    # attention is by blocks.  The first is 0, the state without tokens, unless calls were drawn
+    # (`scale`).
+    anchors: Int[Array, "B K"] | Int[Array, "B n K"]
     prompt_mask: Bool[Array, "B P"]  # prompt tokens hidden from the denoiser (d1)
     scale: Float[Array, "B L"] | None = None  # weight of each token in sums; None for 1
 

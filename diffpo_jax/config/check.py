@@ -22,6 +22,7 @@ def check(config: Config) -> None:
     _check_threshold(config)
     _check_model(config)
     _check_attention(config)
+    _check_attention_blocks(config)
     _check_rl(config)
     betas = ("beta1", "beta2") if config.trains_threshold else ()  # its Adam reads them too
     _check_optimizer(config.rl.optimizer, "config.rl.optimizer", betas)
@@ -227,6 +228,45 @@ def _check_attention(config: Config) -> None:
             f"{model.kv_heads} heads of {head} over {tensor}, and {length} tokens "
             "(config.sampler.prompt_length + length). Change those, or use auto."
         )
+
+
+def _check_attention_blocks(config: Config) -> None:
+    """What goes with attention by blocks, and only with it."""
+    model, sampler, size = config.model, config.sampler, config.model.attention_block
+    if size is None:
+        if sampler.cache == "block":
+            raise UserError(
+                "config.sampler.cache='block' keeps what attention by blocks never changes, but "
+                "config.model.attention_block is not set. Use 'none', 'prompt' or 'dual'."
+            )
+        return
+    where = f"config.model.attention_block={size}"
+    whole = ("config.model.attention_block", size)
+    _check_divides(("config.sampler.block_length", sampler.block_length), whole)
+    _check_divides(("config.evaluation.block_length", config.decoder.block_length), whole)
+    if model.attention_origin == "completion":
+        reason = "completions begin with a block"
+        _check_divides(whole, ("config.sampler.prompt_length", sampler.prompt_length), reason)
+        shown = ("config.pretrain.demonstrations.prompt_length", config.demonstration_lengths[0])
+        _check_divides(whole, shown, reason)
+    if sampler.cache not in ("none", "block"):
+        raise UserError(
+            f"config.sampler.cache={sampler.cache!r} gets stale, and {where} needs no such cache. "
+            "Use --config.sampler.cache=block, which is exact, or none."
+        )
+    if sampler.max_calls:
+        raise UserError(
+            f"config.sampler.max_calls={sampler.max_calls} commits all that is left in the last "
+            f"call, but with {where} a block is written after those before it. Leave it out."
+        )
+    refused = {
+        "config.sampler.guidance": (sampler.guidance, 0),
+        "config.rl.likelihood.calls": (config.rl.likelihood.calls, None),
+        "config.model.attention": (model.attention == "splash" and "splash", False),
+    }
+    for name, (value, usual) in refused.items():
+        if value != usual:
+            raise UserError(f"{name}={value!r} does not go with {where}. Leave it out.")
 
 
 def _check_rl(config: Config) -> None:

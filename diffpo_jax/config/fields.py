@@ -207,6 +207,12 @@ class ModelConfig:
     rope_theta: float = 10_000.0  # Base of the rotary embedding; short sequences need a small one
     norm_eps: float = 1e-5  # Epsilon of the RMSNorms
     embedding_std: float = 1.0  # Initial scale; 0.02 makes RL steps destructive (our choice)
+    # Positions of a block, where attention is by blocks: a position sees its own block and those
+    # before it, as in block diffusion models (arXiv 2503.09573). None: every position sees all
+    attention_block: OptionalInt = None
+    # Where blocks are counted from: the completion's first position (dllm's BD3LM models), or the
+    # prompt's first token (SDAR), so that the prompt's end and the completion may share a block
+    attention_origin: Literal["completion", "prompt"] = "completion"
     # Tokens with learned positions besides RoPE. None: only RoPE. "auto": those of the longest row
     positions: Size = None
     dtype: FloatType = "float32"  # Type of the activations
@@ -301,8 +307,10 @@ class SamplerConfig:
     # Rows in flight of the continuous batch, on each device; where devices split the parameters
     # (fsdp, tensor) the batch is static. None: one static batch. "auto": to suit the machine
     slots: Size = AUTO
-    # Keys and values kept between calls: none, the prompt's, or all but the current block's
-    cache: Literal["none", "prompt", "dual"] = "none"
+    # Keys and values kept between calls: none, the prompt's, or all but the current block's, which
+    # get stale; or "block", for models with model.attention_block: those of finished blocks, which
+    # never change, so that it is exact
+    cache: Literal["none", "prompt", "dual", "block"] = "none"
     cache_refresh: OptionalInt = None  # Calls between refreshes; 1 is exact. None: once per block
     cache_rows: OptionalInt = None  # Rows per refresh pass. None: all rows, if one is due
     # Positions of a row whose token distributions are held at once. None: all. "auto": to suit the

@@ -200,11 +200,18 @@ def by_confidence(
     return jnp.where(jnp.any(passes, axis=1, keepdims=True), passes, one)
 
 
-def current_block(open_: Bool[Array, "B L"], block_length: int) -> Bool[Array, "B L"]:
-    """Positions of each row's first block that is not full."""
-    block = jnp.arange(open_.shape[1]) // block_length
-    first = jnp.argmax(open_, axis=1) // block_length
-    return block[None, :] == first[:, None]
+def current_block(
+    open_: Bool[Array, "B L"], block_length: int, offset: Int[Array, "B"] | None = None
+) -> Bool[Array, "B L"]:
+    """Positions of each row's first block that is not full.
+
+    Args:
+      offset: prompt tokens in the first block; None for none.
+    """
+    offset = jnp.zeros(1, jnp.int32) if offset is None else offset
+    block = (jnp.arange(open_.shape[1]) + offset[:, None]) // block_length
+    first = (jnp.argmax(open_, axis=1) + offset) // block_length
+    return block == first[:, None]
 
 
 def by_error(error: Float[Array, "B L"], open_: Bool[Array, "B L"]) -> Int[Array, "B L"]:

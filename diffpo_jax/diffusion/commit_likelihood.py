@@ -136,7 +136,7 @@ def _bounds_of_call(
     settings: SamplerSettings,
 ) -> tuple[Float[Array, "B"], Float[Array, "B"]]:
     chosen, open_ = rollout.commit_call == number, rollout.commit_call >= number
-    allowed = open_ & commit.current_block(open_, settings.block_length)
+    allowed = open_ & commit.current_block(open_, settings.block_length, rollout.offset)
     lo, hi = bounds(entropy, chosen, jnp.all(chosen == allowed, axis=1))
     forced = (number == (settings.max_calls or 0)) & rollout.forced
     return jnp.where(forced, 0.0, lo), jnp.where(forced, jnp.inf, hi)

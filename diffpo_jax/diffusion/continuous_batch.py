@@ -14,7 +14,6 @@ from jaxtyping import Array, Bool, Int, Key, Shaped
 
 from diffpo_jax.arrays.types import Params, Prompts, Rollout
 from diffpo_jax.diffusion import unmask
-from diffpo_jax.diffusion.kv_cache import Cache
 from diffpo_jax.diffusion.settings import SamplerSettings
 from diffpo_jax.diffusion.thresholds import Threshold
 from diffpo_jax.models.policy import Policy
@@ -24,7 +23,7 @@ class _Stream(NamedTuple):
     row: Int[Array, "slots"]  # row of the queue in each slot; Q, one past the end, if it is idle
     taken: Int[Array, ""]  # rows that have had a slot so far
     slots: unmask.Unmasking
-    cache: Cache | None  # the slots' cache, if the sampler has one
+    cache: unmask.Cache | None  # the slots' cache, if the sampler has one
     records: unmask.Unmasking  # [Q ...], written as rows finish
 
 

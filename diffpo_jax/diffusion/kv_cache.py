@@ -13,7 +13,8 @@ every call is exact.  A row's refreshes depend only on that row.
 """
 
 import functools
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +24,8 @@ from diffpo_jax.arrays.types import Params, Prompts
 from diffpo_jax.diffusion import denoise
 from diffpo_jax.diffusion.settings import CacheSettings, SamplerSettings
 from diffpo_jax.models.policy import Policy
+
+C = TypeVar("C", bound=tuple)  # a cache
 
 
 class Cache(NamedTuple):
@@ -102,44 +105,54 @@ def _refresh(
     due: Bool[Array, "B"],
     settings: CacheSettings,
 ) -> Cache:
-    rows = due.shape[0]
-    size = min(settings.refresh_rows or rows, rows)
-
-    def refresh_some(carry: tuple[Bool[Array, "B"], Cache]) -> tuple[Bool[Array, "B"], Cache]:
-        waiting, cache = carry
-        picked = jnp.nonzero(waiting, size=size, fill_value=rows)[0]
-        take = lambda x: x.at[picked].get(mode="clip")  # noqa: E731
-        out, kv = denoise.denoise_with_kv(
-            policy, params, jax.tree.map(take, prompts), take(completion)
-        )
-        new = Cache(kv, out.hidden, out.features, take(block), jnp.zeros(size, jnp.int32))
-        return waiting.at[picked].set(False, mode="drop"), _put(cache, new, picked)
-
-    def refresh_all(cache: Cache) -> Cache:
+    def renew(cache: Cache, rows: tuple[Prompts, Array, Array]) -> Cache:
+        prompts, completion, block = rows
         out, kv = denoise.denoise_with_kv(policy, params, prompts, completion)
-        new = Cache(kv, out.hidden, out.features, block, jnp.zeros_like(block))
-        return _select(due, new, cache)
+        return Cache(kv, out.hidden, out.features, block, jnp.zeros_like(block))
 
-    if size == rows:
+    return renew_rows(renew, cache, (prompts, completion, block), due, settings.refresh_rows)
+
+
+def renew_rows(
+    renew: Callable[[C, Any], C], cache: C, rows: Any, due: Bool[Array, "B"], most: int | None
+) -> C:
+    """Computes a cache anew in the rows that are due.
+
+    Args:
+      renew: (cache, rows) -> cache, for any number of rows.
+      cache: a tuple of the keys and values, whose rows are on axis 1, and of arrays by row.
+      rows: arrays by row.
+      most: rows at a time, so that it costs only what the due rows cost; None for all whenever one
+        is due.
+    """
+    count = due.shape[0]
+    size = min(most or count, count)
+
+    def on_axes(one: Callable[..., Array], *caches: C) -> C:
+        kv = jax.tree.map(functools.partial(one, 1), *(c[0] for c in caches))
+        return type(cache)(kv, *map(functools.partial(one, 0), *(c[1:] for c in caches)))
+
+    def renew_some(carry: tuple[Bool[Array, "B"], C]) -> tuple[Bool[Array, "B"], C]:
+        waiting, cache = carry
+        picked = jnp.nonzero(waiting, size=size, fill_value=count)[0]
+        some = jax.tree.map(lambda x: x.at[picked].get(mode="clip"), rows)
+        old = on_axes(lambda axis, x: jnp.take(x, picked, axis=axis, mode="clip"), cache)
+
+        def put(axis: int, x: Array, new: Array) -> Array:
+            return x.at[(slice(None),) * axis + (picked,)].set(new, mode="drop")
+
+        cache = on_axes(put, cache, renew(old, some))
+        return waiting.at[picked].set(False, mode="drop"), cache
+
+    def renew_all(cache: C) -> C:
+        def select(axis: int, x: Array, new: Array) -> Array:
+            return jnp.where(due.reshape([-1 if i == axis else 1 for i in range(x.ndim)]), new, x)
+
+        return on_axes(select, cache, renew(cache, rows))
+
+    if size == count:
         # No loop: its body would not change from pass to pass, and XLA would move the pass out
         # of it and make it every time.
-        return jax.lax.cond(jnp.any(due), refresh_all, lambda cache: cache, cache)
-    _, cache = jax.lax.while_loop(lambda carry: jnp.any(carry[0]), refresh_some, (due, cache))
+        return jax.lax.cond(jnp.any(due), renew_all, lambda cache: cache, cache)
+    _, cache = jax.lax.while_loop(lambda carry: jnp.any(carry[0]), renew_some, (due, cache))
     return cache
-
-
-def _select(rows: Bool[Array, "B"], new: Cache, old: Cache) -> Cache:
-    """`new` in these rows, `old` in the others."""
-
-    def one(axis: int, a: Array, b: Array) -> Array:
-        return jnp.where(rows.reshape([-1 if i == axis else 1 for i in range(a.ndim)]), a, b)
-
-    kv = jax.tree.map(functools.partial(one, 1), new.kv, old.kv)
-    return Cache(kv, *map(functools.partial(one, 0), new[1:], old[1:]))
-
-
-def _put(cache: Cache, new: Cache, rows: Int[Array, "r"]) -> Cache:
-    """`new` written into these rows of the cache."""
-    kv = jax.tree.map(lambda a, b: a.at[:, rows].set(b, mode="drop"), cache.kv, new.kv)
-    rest = [a.at[rows].set(b, mode="drop") for a, b in zip(cache[1:], new[1:])]
-    return Cache(kv, *rest)

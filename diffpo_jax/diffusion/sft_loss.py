@@ -5,19 +5,28 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from diffpo_jax.arrays.types import Metrics, Params, Prompts
-from diffpo_jax.diffusion import token_distribution
-from diffpo_jax.diffusion.denoise import denoise
+from diffpo_jax.diffusion import blocks, token_distribution
+from diffpo_jax.diffusion.denoise import denoise, denoise_with_kv
 from diffpo_jax.models.policy import Policy
 
 
 def corrupt(
-    key: Key[Array, ""], target: Int[Array, "B L"], t_min: float
-) -> tuple[Bool[Array, "B L"], Float[Array, "B"]]:
-    """Returns which answer tokens are masked, and each row's p = (1 − t_min) t + t_min."""
+    key: Key[Array, ""], target: Int[Array, "B L"], t_min: float, policy: Policy, prompts: Prompts
+) -> tuple[Bool[Array, "B L"], Float[Array, "B L"]]:
+    """Returns which answer tokens are masked, and p = (1 − t_min) t + t_min of each.
+
+    t is drawn for each row; where attention is by blocks, for each block (BD3LM).
+    """
     for_t, for_mask = jax.random.split(key)
-    t = jax.random.uniform(for_t, target.shape[:1])
+    rows, length = target.shape
+    if policy.attention_block is None:
+        t = jnp.broadcast_to(jax.random.uniform(for_t, (rows, 1)), (rows, length))
+    else:
+        t = jax.random.uniform(for_t, (rows, blocks.count(policy, length), 1))
+        offset = blocks.offsets(policy, prompts)
+        t = blocks.by_position(t, policy.attention_block, offset, length)[:, :, 0]
     p = (1 - t_min) * t + t_min
-    return jax.random.uniform(for_mask, target.shape) < p[:, None], p
+    return jax.random.uniform(for_mask, target.shape) < p, p
 
 
 def sft_loss(
@@ -26,7 +35,7 @@ def sft_loss(
     prompts: Prompts,
     target: Int[Array, "B L"],
     masked: Bool[Array, "B L"],
-    p: Float[Array, "B"],
+    p: Float[Array, "B L"],
 ) -> tuple[Float[Array, ""], Metrics]:
     """Cross-entropy of the masked answer tokens over p, summed over the batch; and metrics.
 
@@ -37,10 +46,15 @@ def sft_loss(
       masked, p: the results of `corrupt`.
     """
     state = jnp.where(masked, policy.mask_id, target)
-    logits = policy.logits(params, denoise(policy, params, prompts, state).hidden)
+    if policy.attention_block is None:
+        hidden = denoise(policy, params, prompts, state).hidden
+    else:  # the blocks before each are whole, as when it is written
+        _, kv = denoise_with_kv(policy, params, prompts, target)
+        hidden = blocks.denoise_beside(policy, params, prompts, kv, state)
+    logits = policy.logits(params, hidden)
     log_p = token_distribution.log_probs(logits, policy.mask_id, 1.0)
     loss = jnp.where(masked, -token_distribution.token_log_prob(log_p, target), 0.0)
-    weighted = loss / p[:, None]
+    weighted = loss / p
     hit = masked & (jnp.argmax(log_p, axis=-1) == target)
     metrics = {
         "loss": (jnp.sum(weighted), jnp.asarray(target.size)),

@@ -13,12 +13,21 @@ from jaxtyping import Array, Bool, Float, Int, Key
 
 from diffpo_jax.arrays import microbatch, rng
 from diffpo_jax.arrays.types import Choices, Observation, Params, Prompts, Rollout
-from diffpo_jax.diffusion import commit, commit_policy, end_of_text, kv_cache, token_distribution
+from diffpo_jax.diffusion import (
+    block_cache,
+    blocks,
+    commit,
+    commit_policy,
+    end_of_text,
+    kv_cache,
+    token_distribution,
+)
 from diffpo_jax.diffusion.denoise import Denoised, denoise, denoise_guided
-from diffpo_jax.diffusion.kv_cache import Cache
 from diffpo_jax.diffusion.settings import EndOfText, SamplerSettings
 from diffpo_jax.diffusion.thresholds import Threshold
 from diffpo_jax.models.policy import Policy
+
+Cache = kv_cache.Cache | block_cache.Cache
 
 _DECISIONS = 2**31 - 1  # folded into the keys of the head by state; calls have 1, 2, ...
 
@@ -36,6 +45,7 @@ class Unmasking(NamedTuple):
     forced: Bool[Array, "B"]
     features: Float[Array, "B D"]
     choices: Choices | None = None
+    offset: Int[Array, "B"] | None = None
 
 
 class _Plan(NamedTuple):
@@ -169,6 +179,7 @@ def start(policy: Policy, params: Params, prompts: Prompts, settings: SamplerSet
         forced=jnp.zeros(batch, bool),
         features=jnp.zeros((batch, features.shape[1]), features.dtype),
         choices=_no_choices(batch, hidden, logits, settings),
+        offset=blocks.offsets(policy, prompts) if policy.attention_origin == "prompt" else None,
     )
 
 
@@ -199,6 +210,8 @@ def make_cache(
     """An empty cache for these rows, if the sampler has one."""
     if settings.cache.kind == "none":
         return None
+    if settings.cache.kind == "block":
+        return block_cache.empty_cache(policy, params, prompts, settings.length)
     return kv_cache.empty_cache(policy, params, prompts, rows.tokens)
 
 
@@ -231,7 +244,8 @@ def _plan(rows: Unmasking, settings: SamplerSettings) -> _Plan:
     open_ = rows.commit_call == 0
     number = jnp.where(jnp.any(open_, axis=1), rows.call + 1, rows.call)
     last = number == (settings.max_calls or 0)  # never, without a cap
-    return _Plan(open_, open_ & commit.current_block(open_, settings.block_length), number, last)
+    block = commit.current_block(open_, settings.block_length, rows.offset)
+    return _Plan(open_, open_ & block, number, last)
 
 
 def _commit(
@@ -275,6 +289,7 @@ def _commit(
             plan.allowed,
             dial / settings.length,
             settings.block_length,
+            rows.offset,
         )
         call_keys = rng.fold_in_rows(rng.fold_in_rows(keys, _DECISIONS), plan.number)
         count, log_p = commit_policy.decide(
@@ -326,6 +341,11 @@ def _denoise(
 ) -> tuple[Denoised, Cache | None]:
     if cache is None:
         return denoise_guided(policy, params, prompts, rows.tokens, settings.guidance), None
+    if settings.cache.kind == "block":
+        working = jnp.any(plan.open_, axis=1)
+        return block_cache.denoise_cached(
+            policy, params, prompts, rows.tokens, plan.open_, cache, working, settings
+        )
     block = jnp.argmax(plan.open_, axis=1).astype(jnp.int32) // settings.block_length
     working = jnp.any(plan.open_, axis=1)
     # The call of the cap commits positions of all blocks, and needs hidden states of all.

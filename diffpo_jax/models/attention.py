@@ -1,4 +1,4 @@
-"""Bidirectional attention over whole rows without the keys at padding, in four kinds.
+"""Attention over whole rows, without the keys that are masked out, in four kinds.
 
     plain   products and a softmax in float32, on any device; stores the scores [B H q S]
     by_head the same for one head of one row at a time, whose scores stay in a CPU's cache
@@ -20,7 +20,8 @@ from jaxtyping import Array, Bool, Float
 
 Queries = Float[Array, "B H q Dh"]
 Keys = Float[Array, "B Hk S Dh"]  # and values
-Mask = Bool[Array, "B S"]  # False at keys that are left out
+# False at keys that are left out, for all queries alike or for each
+Mask = Bool[Array, "B S"] | Bool[Array, "B q S"]
 
 _LANES = 128  # lanes of a TPU; lengths and heads are multiples of it
 # Keys from which `by_head` is faster.  float32 on one core, 2 rows, 8 heads of 64, ms forward and
@@ -40,7 +41,7 @@ def attend(
     """
     if kind == "cudnn" and supports_cudnn(q, k, rows):
         return cudnn(q, k, v, mask, rows)
-    if kind == "splash" and supports_splash(q, k, rows):
+    if kind == "splash" and mask.ndim == 2 and supports_splash(q, k, rows):
         return splash(q, k, v, mask, rows)
     # Devices that share the rows would have to exchange them.
     if kind == "by_head" and k.shape[2] >= _LONG and rows is None:
@@ -67,17 +68,21 @@ def plain(q: Queries, k: Keys, v: Keys, mask: Mask) -> Queries:
     scores = jnp.einsum("bhqd,bhkd->bhqk", q, k) * q.shape[-1] ** -0.5
     scores = scores.astype(jnp.promote_types(scores.dtype, jnp.float32))
     # A finite number, so that a row of only padding stays finite.
-    scores = jnp.where(mask[:, None, None, :], scores, -1e30)
+    scores = jnp.where(_each_query(mask)[:, None], scores, -1e30)
     weights = jax.nn.softmax(scores, axis=-1).astype(v.dtype)
     return jnp.einsum("bhqk,bhkd->bhqd", weights, v)
+
+
+def _each_query(mask: Mask) -> Bool[Array, "B #q S"]:
+    return mask[:, None, :] if mask.ndim == 2 else mask
 
 
 def cudnn(q: Queries, k: Keys, v: Keys, mask: Mask, rows: NamedSharding | None = None) -> Queries:
     """Attention by `jax.nn.dot_product_attention`, which itself splits rows and heads."""
     q, k, v = (_constrain(jnp.swapaxes(x, 1, 2), rows, "tensor") for x in (q, k, v))
     # cuDNN needs a mask for each query; it is a bias, 1/H as large as the scores.
-    shape = (mask.shape[0], 1, q.shape[1], mask.shape[1])
-    query_mask = _constrain(jnp.broadcast_to(mask[:, None, None, :], shape), rows, None)
+    shape = (mask.shape[0], 1, q.shape[1], mask.shape[-1])
+    query_mask = _constrain(jnp.broadcast_to(_each_query(mask)[:, None], shape), rows, None)
     y = jax.nn.dot_product_attention(q, k, v, mask=query_mask, implementation="cudnn")
     return jnp.swapaxes(y, 1, 2)
 

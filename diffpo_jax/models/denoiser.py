@@ -1,10 +1,10 @@
 """The denoiser, a stack of LLaDA blocks in flax.linen.
 
-A bidirectional pre-norm transformer: x += o(attention(rope(q), rope(k), v)), then
-x += down(silu(gate(h)) * up(h)), with an RMSNorm before each.  No biases, or those of q, k and v
-(Qwen2); q and k as they are, or each head's normalised (Qwen3).  `nn.scan` stacks the blocks'
-parameters on a leading axis.  A LoRA adapter is a collection of its own, "adapter", whose products
-are added to those of the kernels (see `lora`).
+A pre-norm transformer with attention over the whole row, or by blocks: x += o(attention(rope(q),
+rope(k), v)), then x += down(silu(gate(h)) * up(h)), with an RMSNorm before each.  No biases, or
+those of q, k and v (Qwen2); q and k as they are, or each head's normalised (Qwen3).  `nn.scan`
+stacks the blocks' parameters on a leading axis.  A LoRA adapter is a collection of its own,
+"adapter", whose products are added to those of the kernels (see `lora`).
 
 Only this file and `threshold_head` import flax.linen.
 """
@@ -50,11 +50,13 @@ class Shape(ModelConfig):
 
 
 class RowContext(NamedTuple):
-    """What every block gets besides its input: the whole rows over which it attends."""
+    """What every block gets besides its input: what it attends to."""
 
-    mask: Bool[Array, "B S"]
+    sees: Bool[Array, "B S"] | Bool[Array, "B q S"]  # the keys, of all positions or of each
     rope: tuple[Float[Array, "B 1 q Dh2"], Float[Array, "B 1 q Dh2"]]  # at the computed positions
-    start: Int[Array, "B"] | None  # the first of them; None if they are the whole row
+    # The first of them, where given keys and values are the whole row's and theirs are put in
+    # place.  None if they are the whole row, or stand beside the given keys and values.
+    start: Int[Array, "B"] | None = None
 
 
 class Denoiser(nn.Module):
@@ -93,7 +95,8 @@ class Denoiser(nn.Module):
         self, tokens: Int[Array, "B S"], mask: Bool[Array, "B S"]
     ) -> Float[Array, "B S D"] | tuple[Float[Array, "B S D"], tuple[Array, Array]]:
         positions = _positions(mask)
-        context = RowContext(mask, _rotation(positions, mask.shape[1], self.shape), None)
+        sees = _visible(positions, mask, self.shape)
+        context = RowContext(sees, _rotation(positions, mask.shape[1], self.shape))
         x, kv = self.blocks(self._embed(tokens, positions), context, None)
         return (self.norm(x), kv) if self.return_kv else self.norm(x)
 
@@ -115,6 +118,27 @@ class Denoiser(nn.Module):
         context = RowContext(mask, _rotation(positions, mask.shape[1], self.shape), start)
         x, _ = self.blocks(self._embed(part(tokens, start), positions), context, kv)
         return self.norm(x)
+
+    def hidden_beside(
+        self,
+        kv: tuple[Array, Array],
+        tokens: Int[Array, "B q"],
+        positions: Int[Array, "B q"],
+        sees: Bool[Array, "B q Sq"],
+    ) -> Float[Array, "B q D"] | tuple[Float[Array, "B q D"], tuple[Array, Array]]:
+        """Hidden states of tokens that stand beside rows whose keys and values are given.
+
+        Args:
+          kv: of the rows, from `return_kv`.
+          positions: of the tokens in the text, less than S.
+          sees: which of the row's S positions, and then of these q, each token attends to.
+
+        Returns:
+          With `return_kv` also the tokens' own keys and values, [layers B Hk q Dh] each.
+        """
+        context = RowContext(sees, _rotation(positions, kv[0].shape[3], self.shape))
+        x, own = self.blocks(self._embed(tokens, positions), context, kv)
+        return (self.norm(x), own) if self.return_kv else self.norm(x)
 
     def _embed(
         self, tokens: Int[Array, "B q"], positions: Int[Array, "B q"]
@@ -181,14 +205,17 @@ class Block(nn.Module):
         if s.qk_norm:
             q, k = RMSNorm(s, name="q_norm")(q), RMSNorm(s, name="k_norm")(k)
         q, k = _rotate(q, context.rope), _rotate(k, context.rope)
-        if kv is not None:
+        own = (k, v)
+        if kv is not None and context.start is None:
+            k, v = (jnp.concatenate(both, axis=2) for both in zip(kv, own))
+        elif kv is not None:
             put = jax.vmap(lambda all_, new, at: jax.lax.dynamic_update_slice(all_, new, at))
             at = jnp.zeros((x.shape[0], 3), jnp.int32).at[:, 1].set(context.start)
-            k, v = put(kv[0], k, at), put(kv[1], v, at)
+            k, v = own = put(kv[0], k, at), put(kv[1], v, at)
         q, k, v = _barrier((q, k, v), s)
-        y = attention.attend(s.attention, q, k, v, context.mask, s.rows_here)
+        y = attention.attend(s.attention, q, k, v, context.sees, s.rows_here)
         y = jnp.swapaxes(y, 1, 2)
-        return self._linear("o", y.reshape(*y.shape[:2], -1), s.width), (k, v)
+        return self._linear("o", y.reshape(*y.shape[:2], -1), s.width), own
 
     def _feed_forward(self, x: Float[Array, "B q D"]) -> Float[Array, "B q D"]:
         s = self.shape
@@ -232,6 +259,19 @@ class RMSNorm(nn.Module):
 def _positions(mask: Bool[Array, "B S"]) -> Int[Array, "B S"]:
     # Only real tokens count, so that a row's result does not depend on its padding.
     return jnp.maximum(jnp.cumsum(mask, axis=1) - 1, 0)
+
+
+def _visible(
+    positions: Int[Array, "B S"], mask: Bool[Array, "B S"], shape: Shape
+) -> Bool[Array, "B S"] | Bool[Array, "B S S"]:
+    """The keys that positions see: all tokens, or those of their own and of earlier blocks."""
+    size = shape.attention_block
+    if size is None:
+        return mask
+    # The completion begins in a column that is a multiple of the size (config/check.py).
+    columns = jnp.broadcast_to(jnp.arange(mask.shape[1]), mask.shape)
+    block = (positions if shape.attention_origin == "prompt" else columns) // size
+    return mask[:, None, :] & (block[:, None, :] <= block[:, :, None])
 
 
 def _rotation(

@@ -102,7 +102,7 @@ _TINY_EXTRA = {f"blocks/{n}_bias": f"{_LLADA_BLOCK}.{n}_proj.bias" for n in "qkv
     f"blocks/{n}_norm/scale": f"{_LLADA_BLOCK}.{n}_norm.weight" for n in "qk"
 }
 _TINY_SETTINGS = {"qkv_bias": "include_qkv_bias", "positions": "positions"} | {
-    name: name for name in ("head_dim", "qk_norm")
+    name: name for name in ("head_dim", "qk_norm", "attention_block", "attention_origin")
 }
 
 
@@ -245,6 +245,12 @@ def make_policy(
             variables(params), kv, tokens, mask, start, span, method="hidden_within"
         )
 
+    def hidden_beside(params: Params, *arrays):
+        return denoiser.apply(variables(params), *arrays, method="hidden_beside")
+
+    def hidden_and_kv_beside(params: Params, *arrays):
+        return denoiser_with_kv.apply(variables(params), *arrays, method="hidden_beside")
+
     def logits(params: Params, states):
         found = denoiser.apply({"params": params["denoiser"]}, states, method="logits")
         if tokens is None or tokens == vocab:
@@ -264,6 +270,10 @@ def make_policy(
         threshold=gamma_distribution,
         hidden_and_kv=hidden_and_kv,
         hidden_within=hidden_within,
+        attention_block=model.attention_block,
+        attention_origin=model.attention_origin,
+        hidden_beside=hidden_beside,
+        hidden_and_kv_beside=hidden_and_kv_beside,
         init_adapter=init_adapter if adapts else None,
         init_state_head=init_state_head,
         judge=judge,

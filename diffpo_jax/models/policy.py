@@ -26,6 +26,12 @@ class Policy(NamedTuple):
       hidden_within: (params, kv, tokens [B S], mask [B S], start [B], span) -> hidden states
         [B span D] of the positions from `start` on; for the others it takes keys and values from
         `kv`.
+      attention_block: positions of a block, if a position sees only its own block and those before
+        it. None if it sees the whole row.
+      attention_origin: where blocks are counted from, "completion" or "prompt".
+      hidden_beside: (params, kv, tokens [B q], positions [B q], sees [B q S+q]) -> hidden states
+        [B q D] of tokens that see given rows, by their `kv`, and each other.
+      hidden_and_kv_beside: the same with the tokens' own keys and values.
       init_state_head: key -> params["state_head"].
       judge: (params, observation) -> `state_head.Judgement` of committing the first k positions.
       token_logits: (params, hidden [B c D], tokens [B n]) -> logits [B c n] of these tokens.
@@ -41,6 +47,10 @@ class Policy(NamedTuple):
     threshold: Callable[[Params, Float[Array, "B D"]], tuple[Float[Array, "B"], Float[Array, "B"]]]
     hidden_and_kv: Callable[..., tuple[Float[Array, "B S D"], Any]] | None = None
     hidden_within: Callable[..., Float[Array, "B q D"]] | None = None
+    attention_block: int | None = None
+    attention_origin: str = "completion"
+    hidden_beside: Callable[..., Float[Array, "B q D"]] | None = None
+    hidden_and_kv_beside: Callable[..., tuple[Float[Array, "B q D"], Any]] | None = None
     init_adapter: Callable[[Key[Array, ""]], Params] | None = None
     init_state_head: Callable[[Key[Array, ""]], Params] | None = None
     judge: Callable[[Params, Observation], Any] | None = None

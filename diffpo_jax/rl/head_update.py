@@ -77,8 +77,9 @@ def hindsight(
     agrees = jnp.all(~committed[:, :, None] | same[:, None], axis=-1)  # [B R G]
     best = jnp.max(jnp.where(agrees, rewards[:, None], 0.0), axis=-1)
     # 2. Which have the next tokens too.
-    block = jnp.argmax(~committed, axis=-1) // block_length
-    place = block[..., None] * block_length + choices.seen.place  # [B R c]
+    offset = jnp.zeros((1, 1), jnp.int32) if rollout.offset is None else rollout.offset[:, None]
+    block = (jnp.argmax(~committed, axis=-1) + offset) // block_length
+    place = (block * block_length - offset)[..., None] + choices.seen.place  # [B R c]
     at_places = jax.vmap(lambda texts, p: texts[:, p])(found, place)  # [B G R c]
     next_ = jnp.moveaxis(at_places, 1, 2) == choices.token[:, :, None]  # [B R G c]
     agrees = agrees[..., None] & (jnp.cumsum(~next_, axis=-1) == 0)

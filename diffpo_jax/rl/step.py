@@ -118,13 +118,15 @@ def make_programs(
     micro = config.micro_batch
 
     def draw(key, rollout, prompts):
-        return likelihood.draw(key, rollout, prompts, config.likelihood, config.group)
+        own = config.likelihood
+        return likelihood.draw(key, rollout, prompts, own, config.group, policy)
 
     # θ_old scores from the second update on, or for a KL in the reward.
     scored = config.inner_updates > 1 or (
         config.objective.kl and config.objective.kl_in == "reward"
     )
     keeps_hidden = scored and update.trains_tokens(groups) and config.likelihood.reuses_first_call
+    keeps_hidden &= policy.attention_block is None
 
     def make_generate(temperature: float) -> sampler.GenerateWithHidden:
         sampled = sampler.make_generate_with_hidden(

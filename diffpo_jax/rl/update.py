@@ -264,7 +264,8 @@ def _token_term(
     scored = counted if scale is None else counted & (scale > 0)
     metrics = diagnostics.ratio_metrics(new, old, batch.reference, scored, batch.advantage, config)
     if first:
-        exact = likelihood.is_exact(rollout.commit_call, draws.anchors)
+        where = likelihood.by_position(policy, batch.prompts, rollout, draws.anchors)
+        exact = likelihood.is_exact(*where)
         metrics |= diagnostics.surrogate_metrics(old, rollout, scored, exact, config)
     return value, metrics
 

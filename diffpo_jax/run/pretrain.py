@@ -29,7 +29,7 @@ def make_step(
     """
 
     def step(state: TrainState, frozen: Params, prompts: Prompts, target, key):
-        masked, p = sft_loss.corrupt(key, target, config.t_min)
+        masked, p = sft_loss.corrupt(key, target, config.t_min, policy, prompts)
         name = "adapter" if "adapter" in state.params else "denoiser"
         at = schedule_free.gradient_params(state)
 
