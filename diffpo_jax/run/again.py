@@ -13,6 +13,7 @@ from diffpo_jax.distributed import hosts
 from diffpo_jax.report import build
 from diffpo_jax.report import write as report_lib
 from diffpo_jax.run import base_model, frontiers, inputs, points, setup
+from diffpo_jax.system import durable
 from diffpo_jax.system.progress import say
 from diffpo_jax.workdir import checkpoints, evaluations, layout, metrics
 from diffpo_jax.workdir import inputs as stored
@@ -73,7 +74,7 @@ def _evaluate(
     hosts.in_turn(lambda: inputs.refuse_changes(run, prepared.inputs))
     if hosts.is_first():
         # Of other test examples; without it a kill leaves an unfinished evaluation.
-        (own.report / _SUMMARY).unlink(missing_ok=True)
+        durable.remove(own.report / _SUMMARY)
         layout.record(own, config)
         evaluations.record(own, asked)
     inputs.check(own, prepared.inputs)

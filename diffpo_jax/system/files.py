@@ -1,4 +1,4 @@
-"""Writes files that hold either the old content or the new one, even if the run is killed."""
+"""Writes files that hold the old content or the new one, even after a kill or a power cut."""
 
 import contextlib
 import json
@@ -10,6 +10,7 @@ import stat
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from diffpo_jax.system import durable
 from diffpo_jax.system.errors import UserError
 
 
@@ -20,14 +21,14 @@ def write_atomic(path: str | os.PathLike, content: str | bytes) -> None:
     file beside `path`, so that the rename stays within one file system.
 
     Raises:
-      OSError: for example, no space is left; it names the file. The old file is untouched and the
-        temporary one removed.
+      OSError: for example, no space is left; it names the file. The old file is untouched, or the
+        new one is there whole, and the temporary one removed.
     """
     path = os.fspath(path)
     data = content.encode("utf-8") if isinstance(content, str) else content
     directory, name = os.path.split(path)
     directory = directory or os.curdir
-    os.makedirs(directory, exist_ok=True)
+    durable.make_directory(directory)
     # A random name, because two runs that share a data directory may write a file at once.
     temporary = os.path.join(directory, f".{name}.{secrets.token_hex(4)}.tmp")
     try:
@@ -35,14 +36,13 @@ def write_atomic(path: str | os.PathLike, content: str | bytes) -> None:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, path)
+        durable.rename(temporary, path)
     except BaseException as error:
         with contextlib.suppress(OSError):
             os.unlink(temporary)
         if isinstance(error, OSError):
             error.filename = path  # a full disk names none, and nobody knows the temporary name
         raise
-    _sync_directory(directory)
 
 
 def write_json(path: str | os.PathLike, value: Any) -> None:
@@ -108,17 +108,17 @@ def new_directory(path: str | os.PathLike) -> Iterator[pathlib.Path]:
     path = pathlib.Path(path)
     if path.exists():
         raise UserError(f"{path} exists already: choose another directory, or remove it.")
-    path.parent.mkdir(parents=True, exist_ok=True)
+    durable.make_directory(path.parent)
     temporary = path.parent / f".{path.name}.{secrets.token_hex(4)}.tmp"
     try:
         temporary.mkdir()
         yield temporary
         _give_usual_permissions(temporary)
-        os.rename(temporary, path)
+        durable.sync_tree(temporary)
+        durable.rename(temporary, path)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
-    _sync_directory(os.fspath(path.parent))
 
 
 def _give_usual_permissions(directory: pathlib.Path) -> None:
@@ -127,13 +127,3 @@ def _give_usual_permissions(directory: pathlib.Path) -> None:
     mode = stat.S_IMODE(directory.stat().st_mode)
     for path in directory.rglob("*"):
         path.chmod(mode if path.is_dir() else mode & 0o666)
-
-
-def _sync_directory(directory: str) -> None:
-    """Makes a rename durable, if the file system can."""
-    with contextlib.suppress(OSError):
-        descriptor = os.open(directory, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

@@ -1,9 +1,9 @@
 """Checkpoints by orbax: parameters, optimiser, data iterator and meta in one atomic step.
 
-A step is written to a temporary directory and then renamed, so a kill or a full disk leaves all
-earlier steps whole.  Each has a record of the configuration that made it and of the digests of its
-parts, so that no reader takes a damaged step for a whole one, or that of another run for its own.
-Steps of older versions have none, and are read without it.
+A step is written to a temporary directory, synced and then renamed, so a kill, a full disk or a
+power cut leaves all earlier steps whole.  Each has a record of the configuration that made it and
+of the digests of its parts, so that no reader takes a damaged step for a whole one, or that of
+another run for its own.  Steps of older versions have none, and are read without it.
 """
 
 import contextlib
@@ -22,8 +22,10 @@ from diffpo_jax.arrays.fingerprint import bit_sums
 from diffpo_jax.arrays.paths import path_name
 from diffpo_jax.arrays.types import Params, TrainState
 from diffpo_jax.config import CheckpointConfig
+from diffpo_jax.system import durable
 from diffpo_jax.system.errors import UserError
 from diffpo_jax.system.progress import say
+from diffpo_jax.workdir.synced_steps import SyncedPath
 
 _LONGEST = 300  # characters of a library's error in a message
 
@@ -54,7 +56,9 @@ class Checkpoints:
             # `save` decides which steps are saved, the same on every host.
             save_decision_policy=checkpoint_managers.FixedIntervalPolicy(1),
             cleanup_tmp_directories=True,
+            temporary_path_class=SyncedPath,
         )
+        durable.make_directory(self.directory)
         self._manager = ocp.CheckpointManager(self.directory, options=options)
 
     def __enter__(self) -> "Checkpoints":

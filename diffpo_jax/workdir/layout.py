@@ -9,7 +9,7 @@ import pathlib
 import shutil
 
 from diffpo_jax.config import Config, convert
-from diffpo_jax.system import files
+from diffpo_jax.system import durable, files
 from diffpo_jax.system.errors import UserError
 
 # What a run writes; `--overwrite` removes these and nothing else.
@@ -84,11 +84,11 @@ def open_workdir(path: str, config: Config, *, overwrite: bool) -> Workdir:
 def open_paths(workdir: Workdir, config: Config, *, overwrite: bool = False) -> Workdir:
     """`open_workdir` of paths, which need not all be in one directory."""
     try:
-        workdir.root.mkdir(parents=True, exist_ok=True)
+        durable.make_directory(workdir.root)
         if overwrite:
             _remove_run(workdir.root)
         check_same_run(workdir, config)
-        workdir.samples.mkdir(parents=True, exist_ok=True)
+        durable.make_directory(workdir.samples)
     except OSError as error:
         raise UserError(
             f"cannot write to the workdir {workdir.root}: {error.strerror or error} "
@@ -128,13 +128,13 @@ def check_same_run(workdir: Workdir, config: Config) -> None:
 def _remove_run(root: pathlib.Path) -> None:
     """Removes a run: its checkpoints first, in one move, and its configuration last.
 
-    A process that is killed in between leaves no checkpoints that another configuration might take
-    for its own.
+    A process that is killed in between, or a power cut, leaves no checkpoints that another
+    configuration might take for its own.
     """
     away = root / _OVERWRITTEN
     shutil.rmtree(away, ignore_errors=True)  # left by a process that was killed
     away.mkdir()
     for name in sorted(CONTENT, key=lambda name: (name != "checkpoints", name == "config.json")):
         if (root / name).exists():
-            (root / name).rename(away / name)
+            durable.rename(root / name, away / name)
     shutil.rmtree(away)

@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Iterator
 
+from diffpo_jax.system import durable
 from diffpo_jax.system.errors import UserError
 from diffpo_jax.system.progress import say
 
@@ -34,7 +35,7 @@ def hold(root: str | os.PathLike, flag: str = "--workdir") -> Iterator[None]:
     """
     path = pathlib.Path(root) / NAME
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        durable.make_directory(path.parent)
         file = open(path, "a+", encoding="utf-8")  # noqa: SIM115 (closed below)
     except OSError as error:
         raise UserError(

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from diffpo_jax.system import durable
 from diffpo_jax.system.errors import UserError
 from diffpo_jax.system.files import write_atomic
 from diffpo_jax.system.progress import say
@@ -62,9 +63,11 @@ class MetricsWriter:
         """
         self._path = Path(path)
         self._trackers = list(trackers)
-        self._path.parent.mkdir(parents=True, exist_ok=True)
+        durable.make_directory(self._path.parent)
         self.cut_back(lambda row: True)
-        os.close(self._open())
+        if not self._path.exists():
+            os.close(self._open())
+            durable.sync(self._path.parent)
 
     def cut_back(self, keep: Callable[[dict[str, Any]], bool]) -> None:
         """Drops the lines for which `keep(line)` is false; raises what `cut_back` below does."""

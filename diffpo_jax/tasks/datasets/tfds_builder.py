@@ -21,6 +21,7 @@ import tensorflow_datasets as tfds
 from absl import logging
 from tensorflow_datasets.proto import tf_example_pb2
 
+from diffpo_jax.system import durable
 from diffpo_jax.system.errors import UserError
 from diffpo_jax.tasks.task import SPLITS
 
@@ -162,8 +163,9 @@ class GeneratedRows(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     def prepare(cls, settings: Any, data_dir: pathlib.Path) -> "GeneratedRows":
         """Writes the data set to `data_dir / "NAME-<hash of the settings>"` unless it exists.
 
-        One process writes while others wait.  The finished directory appears by one rename, so a
-        killed writer leaves nothing that looks finished, and what it leaves is removed.
+        One process writes while others wait.  The finished directory is synced and then renamed, so
+        a killed writer, or a power cut, leaves nothing that looks finished, and what it leaves is
+        removed.
         """
         cls.check(settings)
         text = json.dumps(dataclasses.asdict(settings) | {"version": str(cls.VERSION)})
@@ -171,19 +173,22 @@ class GeneratedRows(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         try:
             if _is_ready(builder := cls._at(settings, root)):
                 return builder
-            data_dir.mkdir(parents=True, exist_ok=True)
+            durable.make_directory(data_dir)
             with filelock.FileLock(f"{root}.lock"):
                 # Again: another process may have written it while this one waited.
                 if _is_ready(builder := cls._at(settings, root)):
                     return builder
-                if root.exists():
-                    shutil.rmtree(root)
+                for left in (root, unsynced := root.with_name(root.name + ".unsynced")):
+                    if left.exists():
+                        shutil.rmtree(left)
                 logging.info("Generating %s in %s", cls.TITLE, root)
                 with _quiet():
-                    builder.download_and_prepare(
+                    cls._at(settings, unsynced).download_and_prepare(
                         download_config=tfds.download.DownloadConfig(try_download_gcs=False)
                     )
-            return builder
+                durable.sync_tree(unsynced)
+                durable.rename(unsynced, root)
+            return cls._at(settings, root)
         except (OSError, RuntimeError) as error:
             if isinstance(error, RuntimeError) and "write() failed" not in str(error):
                 raise  # array_record has no error of its own for a full disk
