@@ -20,9 +20,11 @@ from diffpo_jax.config import Config, convert, other_names
 from diffpo_jax.system.errors import STOPPED, Stopped, UserError
 
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+# Faults of a disk, also where an error names no file.
+_OF_DISKS = (errno.EIO, errno.EFBIG, errno.ESTALE)
 # Faults of a path that a user named.  A file that is missing is none: who opens it says what it is.
 _OF_FILES = (
-    *(errno.EACCES, errno.EPERM, errno.EROFS),
+    *(errno.EACCES, errno.EPERM, errno.EROFS, *_OF_DISKS),
     *(errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP),
 )
 # A config file that takes a workdir.  It is named by its path, as it depends on this package.
@@ -78,7 +80,7 @@ def _run(main: Callable[[Sequence[str]], None], parser: Callable[[Sequence[str]]
         where = error.filename or given.get("workdir") or given.get("out") or "standard output"
         if error.errno in _NO_SPACE:
             return _fail(f"no space left for {where}. Make room and start again.", 2)
-        if error.errno not in _OF_FILES or not error.filename:
+        if error.errno not in _OF_FILES or not (error.filename or error.errno in _OF_DISKS):
             raise
         return _fail(f"{where}: {error.strerror}.", 2)
 

@@ -15,7 +15,7 @@ from diffpo_jax.report import write as report_lib
 from diffpo_jax.run import base_model, frontiers, inputs, points, setup
 from diffpo_jax.system import durable
 from diffpo_jax.system.progress import say
-from diffpo_jax.workdir import checkpoints, evaluations, layout, metrics
+from diffpo_jax.workdir import checkpoints, digests, evaluations, layout, metrics
 from diffpo_jax.workdir import inputs as stored
 
 _SUMMARY = "summary.json"
@@ -87,6 +87,7 @@ def _evaluate(
     # 3. Report.
     if hosts.is_first():
         report_lib.write_report(own.report, summary, metrics.read(own.metrics), outcomes)
+        digests.record(own)
         points.remove(own)
         build.redraw(run.root)
     return summary
@@ -114,7 +115,24 @@ def _summary(workdir: layout.Workdir, steps: int) -> dict[str, Any] | None:
     if not isinstance(summary, dict) or not set(summary_lib.FIELDS) <= summary.keys():
         return None
     # Of a run that is being continued the report has fewer steps; older versions did not say.
-    return summary if summary.get("steps", steps) == steps else None
+    if summary.get("steps", steps) != steps:
+        return None
+    return None if _changed(workdir) else summary
+
+
+def _changed(workdir: layout.Workdir) -> bool:
+    """Whether files changed, after they were written, that an evaluation writes again.
+
+    Others are named alone.
+    """
+    names = digests.changed(workdir, digests.read(workdir))
+    written = ("report/", "samples/test.", workdir.digests.name)
+    again = [x for x in names if x.startswith(written)]
+    if lost := [x for x in names if x not in again]:
+        say(f"warning: {workdir.root}: {', '.join(lost)} changed after the run had ended.")
+    if again:
+        say(f"note: {workdir.root}: {', '.join(again)} changed; it is evaluated again.")
+    return bool(again)
 
 
 def _say(text: str) -> None:

@@ -22,11 +22,12 @@ from diffpo_jax.run import (
     outline,
     points,
     setup,
+    stage,
     train_rl,
 )
 from diffpo_jax.system.errors import UserError
 from diffpo_jax.system.progress import say
-from diffpo_jax.workdir import checkpoints, layout, lock, metrics, provenance
+from diffpo_jax.workdir import checkpoints, digests, layout, lock, metrics, provenance
 
 _PREFLIGHT_SECONDS = 300.0  # hosts of a large slice start at different speeds
 
@@ -95,6 +96,7 @@ def _run(run_setup: setup.Setup, config: Config, base_only: bool) -> dict[str, A
     if hosts.is_first():
         lines = _lines(workdir)
         report_lib.write_report(workdir.report, summary, lines, outcomes)
+        digests.record(workdir)
         points.remove(workdir)
         print(summary_lib.final_table(summary))
         print(f"report: {workdir.report}")
@@ -111,11 +113,8 @@ def _check_parts(workdir: layout.Workdir, config: Config) -> None:
     base = checkpoints.latest_step(workdir.base)
     if rl is None and base is None:
         return
-    if rl is not None and last and not config.init_from and (base is None or base < last):
-        raise UserError(
-            f"{workdir.base} has no step {last}, the base model from which {workdir.rl} went on to "
-            f"step {rl}. Put it back, or start over with --overwrite."
-        )
+    if last and not config.init_from:
+        stage.check_base(workdir, last, base)
     lines = _lines(workdir)
     if rl == config.rl.steps and not any(line["stage"] == setup.RL for line in lines):
         raise UserError(

@@ -23,10 +23,11 @@ from typing import Any
 
 from diffpo_jax.arrays.types import TrainState
 from diffpo_jax.config import Config, convert
-from diffpo_jax.distributed import preemption
-from diffpo_jax.run.setup import STAGES, Setup
+from diffpo_jax.distributed import hosts, preemption
+from diffpo_jax.run.setup import PRETRAIN, STAGES, Setup
 from diffpo_jax.system.errors import Stopped, UserError
 from diffpo_jax.system.progress import Progress, say
+from diffpo_jax.workdir import checkpoints, digests, layout
 from diffpo_jax.workdir.checkpoints import Checkpoints
 
 
@@ -90,7 +91,10 @@ class Loop:
           UserError: a checkpoint could not be written.
         """
         self.stopping = self.notice.given()
-        self.saved.save(number, state, self.data, meta or {}, due=due or self.stopping)
+        due = due or self.stopping
+        if self.saved.is_due(number, due):
+            written = digests.take(self.setup.workdir) if hosts.is_first() else {}
+            self.saved.save(number, state, self.data, {**(meta or {}), "written": written}, due=due)
 
     def end_step(self, number: int, **shown: float) -> None:
         """Shows numbers on the progress line; ends the run after a signal.
@@ -140,7 +144,10 @@ def start(
         else:
             first, state, meta = found
             _check_made_by(saved, first, setup.config)
+            if name == PRETRAIN and first < last:
+                check_base(setup.workdir, last, first)
             say(f"{name}: resuming after step {first}")
+            _name_changed(setup, meta.get("written", {}), first)
 
         # 2. Drop the metrics of later steps, and of later stages unless this one is complete.
         def keep(line: dict[str, Any]) -> bool:
@@ -154,6 +161,31 @@ def start(
         with Progress(name, last, initial=done) as progress, preemption.Notice() as notice:
             yield Loop(setup, name, last, data, saved, progress, notice, done, state, meta)
             saved.wait()  # before signals have their usual actions again
+
+
+def check_base(workdir: layout.Workdir, last: int, found: int | None) -> None:
+    """Raises `UserError` if RL went on from a base model that is not there any more.
+
+    It is not trained again: on another machine it would not be quite the same.
+
+    Args:
+      found: the newest step that there is.
+    """
+    rl = checkpoints.latest_step(workdir.rl)
+    if rl is not None and (found is None or found < last):
+        raise UserError(
+            f"{workdir.base} has no whole step {last}, the base model from which {workdir.rl} went "
+            f"on to step {rl}. Put it back, or start over with --overwrite."
+        )
+
+
+def _name_changed(setup: Setup, written: digests.Digests, step: int) -> None:
+    """Warns of lines and samples that are not what they were when a step was saved."""
+    if hosts.is_first() and (names := digests.changed(setup.workdir, written)):
+        say(
+            f"warning: {setup.workdir.root}: {', '.join(names)} changed after step {step} was "
+            "saved. What is trained does not depend on it, but curves and samples do."
+        )
 
 
 def _check_made_by(saved: Checkpoints, step: int, config: Config) -> None:

@@ -73,6 +73,10 @@ class Checkpoints:
         """The newest whole step; None if there is none."""
         return self._manager.latest_step()
 
+    def is_due(self, step: int, due: bool = False) -> bool:
+        """Whether `save` saves a step."""
+        return due or step == self._last or step % self._every == 0
+
     def save(
         self, step: int, state: TrainState, data: Any, meta: dict[str, Any], due: bool = False
     ) -> None:
@@ -86,7 +90,7 @@ class Checkpoints:
         Raises:
           UserError: this save or the one before it failed, for example for lack of space.
         """
-        if step % self._every and step != self._last and not due:
+        if not self.is_due(step, due):
             return
         optimizer = {"step": state.step, "state": state.opt_state}
         digests = _digests(state.params, optimizer, data.get_state(), meta)

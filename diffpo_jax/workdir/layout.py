@@ -1,8 +1,8 @@
 """The directory of a run: the paths in it, and whether a run may use it.
 
-config.json  inputs.json  run_info.json  metrics.jsonl  checkpoints/{base,rl}/  samples/  points/
-report/  evaluations/NAME/  profile/  data/  .lock, and for trackers: trackers.json  tensorboard/
-wandb/
+config.json  inputs.json  run_info.json  digests.json  metrics.jsonl  checkpoints/{base,rl}/
+samples/  points/  report/  evaluations/NAME/  profile/  data/  .lock, and for trackers:
+trackers.json  tensorboard/  wandb/
 """
 
 import pathlib
@@ -17,6 +17,7 @@ CONTENT = (
     "config.json",
     "inputs.json",
     "run_info.json",
+    "digests.json",
     "metrics.jsonl",
     "trackers.json",
     "checkpoints",
@@ -41,6 +42,7 @@ class Workdir:
         self.config = root / "config.json"
         self.inputs = root / "inputs.json"
         self.run_info = root / "run_info.json"
+        self.digests = root / "digests.json"
         self.metrics = root / "metrics.jsonl"
         self.base = root / "checkpoints" / "base"
         self.rl = root / "checkpoints" / "rl"

@@ -29,7 +29,9 @@ def test_a_run_with_all_its_parts_goes_on(tmp_path, capsys, steps):
 
 @pytest.mark.parametrize("steps", [("rl/1",), ("base/2", "rl/1")])
 def test_rl_needs_the_base_model_that_it_began_from(tmp_path, steps):
-    with pytest.raises(UserError, match=r"base has no step 3, .* went on to step 1\. Put it back"):
+    with pytest.raises(
+        UserError, match=r"base has no whole step 3, .* went on to step 1\. Put it back"
+    ):
         check(tmp_path, steps)
 
 

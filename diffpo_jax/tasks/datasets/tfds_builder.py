@@ -154,10 +154,7 @@ class GeneratedRows(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             )
             return [_parse(record, cls.COLUMNS) for record in source.__getitems__(range(count))]
         except Exception as error:
-            raise UserError(
-                f"The data set in {builder.data_dir} cannot be read ({error}). Delete that "
-                "directory; the next start writes it again."
-            ) from error
+            raise _damaged(builder.data_dir, error) from error
 
     @classmethod
     def prepare(cls, settings: Any, data_dir: pathlib.Path) -> "GeneratedRows":
@@ -199,7 +196,12 @@ class GeneratedRows(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
     @classmethod
     def _at(cls, settings: Any, root: pathlib.Path) -> "GeneratedRows":
-        return cls(settings, data_dir=root, file_format="array_record")
+        try:
+            return cls(settings, data_dir=root, file_format="array_record")
+        except OSError:
+            raise
+        except Exception as error:  # of whichever library reads what is damaged
+            raise _damaged(root, error) from error
 
     def _info(self) -> tfds.core.DatasetInfo:
         text = tfds.features.Text()
@@ -233,6 +235,14 @@ def split_of(key: str) -> str:
     if bucket < 2:
         return "test"
     return "validation" if bucket == 2 else "train"
+
+
+def _damaged(directory: Any, error: Exception) -> UserError:
+    reason = (str(error).splitlines() or [repr(error)])[0]
+    return UserError(
+        f"The data set in {directory} cannot be read ({reason}). Delete that directory; the next "
+        "start writes it again."
+    )
 
 
 def _is_ready(builder: GeneratedRows) -> bool:
