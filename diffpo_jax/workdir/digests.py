@@ -33,7 +33,7 @@ def changed(workdir: Workdir, recorded: Digests) -> list[str]:
 
 def record(workdir: Workdir) -> None:
     """Writes digests.json, when all else is written."""
-    report = [x for x in workdir.report.iterdir() if x.is_file()]
+    report = [x for x in workdir.report.iterdir() if x.is_file() and x.name[0] != "."]
     more = _digests(workdir.root, [workdir.inputs, *report])
     files.write_json(workdir.digests, take(workdir) | more)
 

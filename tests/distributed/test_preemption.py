@@ -19,6 +19,7 @@ from diffpo_jax.distributed import preemption
 from diffpo_jax.run import stage
 from diffpo_jax.system import errors
 from diffpo_jax.tasks.task import Example
+from diffpo_jax.workdir import layout
 from diffpo_jax.workdir.metrics import MetricsWriter, read
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -38,7 +39,8 @@ def test_a_stage_ends_with_the_step_in_progress(tmp_path, capfd, number, name):
     config = dataclasses.replace(Config(), checkpoint=CheckpointConfig(every=100))
     saved = tmp_path / "saved"
     with MetricsWriter(tmp_path / "metrics.jsonl") as writer:
-        setup = types.SimpleNamespace(config=config, writer=writer)
+        workdir = layout.Workdir(tmp_path)
+        setup = types.SimpleNamespace(config=config, writer=writer, workdir=workdir)
         with (
             pytest.raises(errors.Stopped) as stopped,
             stage.start(setup, "rl", 5, saved, data, state, lambda: state) as loop,

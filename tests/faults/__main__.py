@@ -7,6 +7,7 @@ Needs Linux.  --seed=N takes other faults.
 
 import argparse
 import collections
+import math
 import os
 import pathlib
 import sys
@@ -14,6 +15,7 @@ import tempfile
 import textwrap
 import time
 
+_ROUND = 100  # tries
 _LONGEST = 4000  # characters of what a run that ended badly has printed
 _ROOT = pathlib.Path(__file__).parents[2]
 # Of a hundred tries.
@@ -34,6 +36,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--tries", type=int, default=500)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--minutes", type=float, default=math.inf, help="ends then at the latest")
     parser.add_argument("--only", choices=SHARES, help="faults of one kind")
     parser.add_argument("--dir", help="where to put the runs, instead of a temporary directory")
     options = parser.parse_args()
@@ -51,24 +54,33 @@ def main():
         table, began, bad = collections.defaultdict(collections.Counter), time.monotonic(), 0
         with warm.programs():
             faults = tries.Faults(pathlib.Path(root, "tries"), options.seed)
-            for kind, share in shares.items():
-                count = round(options.tries * share / 100)
-                if kind == "damage_to_finished":
-                    made = faults.damage(count, finished=True)
-                else:
-                    made = getattr(faults, kind)(count)
-                for one in made:
-                    table[one.kind][one.ended] += 1
-                    if one.ended in results.WORST:
-                        bad += 1
-                        print(f"{one.ended}: {one.kind}: {one.what}", flush=True)
-                        print(textwrap.indent(one.why[-_LONGEST:], "    "), flush=True)
+            for one in _made(faults, shares, options.tries):
+                table[one.kind][one.ended] += 1
+                if one.ended in results.WORST:
+                    bad += 1
+                    print(f"{one.ended}: {one.kind}: {one.what}", flush=True)
+                    print(textwrap.indent(one.why[-_LONGEST:], "    "), flush=True)
+                if time.monotonic() - began > 60 * options.minutes:
+                    break
         print(_text(table, (results.EQUAL, results.NAMED, results.REFUSED, *results.WORST)))
         print(
             f"{sum(map(lambda x: x.total(), table.values()))} faults, {bad} of them ended badly; "
             f"{time.monotonic() - began:.0f} s"
         )
     return bool(bad)
+
+
+def _made(faults, shares, count):
+    """The tries, of all kinds in turn, so that a run that is out of time has some of each."""
+    rounds = max(1, count // _ROUND)
+    for number in range(rounds):
+        for kind, share in shares.items():
+            total = round(count * share / 100)
+            more = total * (number + 1) // rounds - total * number // rounds
+            if kind == "damage_to_finished":
+                yield from faults.damage(more, finished=True)
+            else:
+                yield from getattr(faults, kind)(more)
 
 
 def _text(table, endings):
