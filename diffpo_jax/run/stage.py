@@ -184,7 +184,7 @@ def _name_changed(setup: Setup, written: digests.Digests, step: int) -> None:
     if hosts.is_first() and (names := digests.changed(setup.workdir, written)):
         say(
             f"warning: {setup.workdir.root}: {', '.join(names)} changed after step {step} was "
-            "saved. What is trained does not depend on it, but curves and samples do."
+            "saved. What is trained does not depend on it; curves and counts in the report do."
         )
 
 

@@ -18,6 +18,9 @@ def copy(root, target):
             continue
 
 
+WAYS = ("least", "names", "mixed")
+
+
 class Disk:
     """What of a directory is on the disk, and not in memory alone: what has been synced.
 
@@ -41,14 +44,17 @@ class Disk:
         elif os.path.exists(path):
             self._files[inode] = pathlib.Path(path).read_bytes()
 
-    def after_power_cut(self, target, rng, run):
+    def after_power_cut(self, target, rng, run, way=None):
         """Writes what is left of a run's directory after a power cut.
 
         Of names, either those that were synced are left, or the newest ones; of a file what was
-        synced, or a part of it, or all.  With probability 1/3 each: nothing else than what was
-        synced; all names but no other content; and a choice for each directory and file.
+        synced, or a part of it, or all.
+
+        Args:
+          way: "least", nothing else than what was synced; "names", all names but no other content;
+            "mixed", a choice for each directory and file; None chooses one of these.
         """
-        way = ("least", "names", "mixed")[rng.integers(3)]
+        way = way or WAYS[rng.integers(len(WAYS))]
         if not run.exists():
             return
         inode = run.stat().st_ino

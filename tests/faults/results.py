@@ -26,8 +26,9 @@ def of(workdir):
     found["report/summary.json"] = _without_times(found["report/summary.json"])
     with np.load(workdir / "report/outcomes.npz", allow_pickle=False) as arrays:
         found["report/outcomes.npz"] = {k: (x.dtype.str, x.tolist()) for k, x in arrays.items()}
-    lines = (workdir / "metrics.jsonl").read_bytes().splitlines(keepends=True)
-    found["metrics.jsonl"] = [_without_times(line) for line in lines]
+    if (workdir / "metrics.jsonl").exists():
+        lines = (workdir / "metrics.jsonl").read_bytes().splitlines()
+        found["metrics.jsonl"] = [_line(line) for line in lines]
     for stage in ("base", "rl"):
         last = str(checkpoints.latest_step(workdir / "checkpoints" / stage))
         for part in ("params", "opt"):
@@ -40,12 +41,26 @@ def differences(found, expected):
     return [name for name in {**expected, **found} if found.get(name) != expected.get(name)]
 
 
+def _line(line):
+    try:
+        return _without_times(line)
+    except ValueError:
+        return line
+
+
 def _without_times(line):
     return {
         name: value
         for name, value in json.loads(line).items()
         if not name.startswith("time/") and name != "wall_seconds"
     }
+
+
+def params(directory):
+    """The parameters of the newest of a stage's checkpoints."""
+    with ocp.StandardCheckpointer() as reader:
+        step = str(checkpoints.latest_step(directory))
+        return reader.restore((directory / step / "params").absolute())
 
 
 def _digest(path):
@@ -70,6 +85,9 @@ def judge(outcome, workdir, expected):
     except Exception as error:
         return SILENT, f"unreadable: {error!r}"
     warned = [line for line in outcome.text.splitlines() if line.startswith("warning:")]
-    if silent := [name for name in changed if not any(name in line for line in warned)]:
+    named = [name for name in changed if any(name in line for line in warned)]
+    if "metrics.jsonl" in named:
+        named.append("report/summary.json")  # takes calls from there
+    if silent := [name for name in changed if name not in named]:
         return SILENT, ", ".join(silent)
     return (NAMED, ", ".join(changed)) if changed else (EQUAL, "")

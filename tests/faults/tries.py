@@ -13,9 +13,13 @@ import signal
 import tempfile
 from typing import NamedTuple
 
+import jax
 import numpy as np
 from faults import calls, disk, processes, results, warm
-from faults.results import EQUAL, LOST, REFUSED
+from faults.results import EQUAL, LOST, REFUSED, SILENT
+
+from diffpo_jax.system.errors import UserError
+from diffpo_jax.workdir import checkpoints
 
 CODES = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EIO)
 _STATES = 24  # copies of the directory that one run gives
@@ -104,8 +108,15 @@ class Faults:
         for i in range(count):
             self._start_from(states[i % len(states)])
             path, what = self._damage(self.run)
-            ended, why = results.judge(warm.run(self.run), self.run, self.expected)
-            if ended == REFUSED and path.is_relative_to(steps := self.run / "checkpoints/rl"):
+            if finished and path.is_relative_to(self.run / "checkpoints"):
+                ended, why = self._read_again()  # the command of a finished run does not read them
+            else:
+                ended, why = results.judge(warm.run(self.run), self.run, self.expected)
+            if (
+                not finished
+                and ended == REFUSED
+                and path.is_relative_to(steps := self.run / "checkpoints/rl")
+            ):
                 ended = LOST if len([p for p in steps.iterdir() if p.is_dir()]) > 1 else ended
             yield Try(name, what, ended, why)
 
@@ -217,6 +228,19 @@ class Faults:
         else:
             path.write_bytes(content[: self.rng.integers(len(content) + 1) if way == "cut" else 0])
         return path, f"{way}: {self._short(path)}"
+
+    def _read_again(self):
+        """What becomes of the models of a run whose checkpoints are damaged, if they are read."""
+        for stage in ("base", "rl"):
+            steps = pathlib.Path("checkpoints", stage)
+            whole = results.params(self.finished / steps)
+            try:
+                found = checkpoints.restore_params(self.run / steps, whole)
+            except UserError as error:
+                return REFUSED, str(error)
+            if not all(map(np.array_equal, jax.tree.leaves(found), jax.tree.leaves(whole))):
+                return SILENT, str(steps)
+        return EQUAL, ""
 
     def _both(self, kind, what, first):
         """A try whose first start met errors: it ends in one line or well, and can go on."""

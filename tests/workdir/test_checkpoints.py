@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from faults import calls, disk
 
 from diffpo_jax.arrays.types import TrainState
 from diffpo_jax.config import CheckpointConfig, TokenizerConfig
@@ -104,7 +105,7 @@ def test_restoring_without_a_checkpoint_is_refused(tmp_path):
 
 FULL_DISK = """
 import resource, sys
-sys.path.insert(0, {tests!r})
+sys.path[:0] = [{tests!r}, {tests!r} + "/.."]
 import jax.numpy as jnp, optax, pathlib
 import test_checkpoints as t
 from diffpo_jax.workdir import checkpoints
@@ -242,3 +243,21 @@ def test_a_step_knows_the_configuration_that_made_it(tmp_path):
     with checkpoints.Checkpoints(tmp_path, CheckpointConfig(every=1), 1) as saved:
         assert saved.made_by(1) is None  # as older versions saved it
     assert newest(tmp_path)[0] == 1
+
+
+@pytest.mark.parametrize("way", disk.WAYS)
+def test_a_step_that_has_its_name_is_whole_after_a_power_cut(tmp_path, way):
+    run, shadow, states = tmp_path / "run", disk.Disk(tmp_path), []
+
+    def cut(number, kind, path):
+        if (run / "2").exists() and not states:  # the step has its name; nothing else is synced
+            states.append(tmp_path / "after")
+            shadow.after_power_cut(states[0], np.random.default_rng(0), run, way)
+
+    with calls.watch(tmp_path, cut, after=shadow.synced):
+        save(run, steps=(1, 2))
+        (run / "2").stat()
+    # Whether the last rename is on the disk, nobody knows before its directory is synced.
+    step, state, _, _ = newest(tmp_path / "after")
+    assert step == int(state.step) and step in (1, 2)
+    assert not list((tmp_path / "after").glob("*.damaged"))
