@@ -258,6 +258,7 @@ def failing(error):
         (UserError("this is wrong"), "error: this is wrong"),
         (OSError(errno.EROFS, "Read-only file system", "/a"), "error: /a: Read-only file system."),
         (OSError(errno.EISDIR, "Is a directory", "/a"), "error: /a: Is a directory."),
+        (OSError(errno.EIO, "Input/output error"), "error: standard output: Input/output error."),
         (
             OSError(errno.ENOSPC, "No space left on device", "/a"),
             "error: no space left for /a. Make room and start again.",

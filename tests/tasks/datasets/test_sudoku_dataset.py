@@ -276,9 +276,10 @@ def test_a_full_disk_is_an_error_of_one_line(tmp_path, monkeypatch):
         SudokuPuzzles.load(SMALL, tmp_path, "train")
 
 
-def test_a_damaged_data_set_is_an_error(tmp_path):
+@pytest.mark.parametrize("name", ["*train*", "dataset_info.json"])
+def test_a_damaged_data_set_is_an_error(tmp_path, name):
     builder = SudokuPuzzles.prepare(SMALL, tmp_path)
-    (record,) = pathlib.Path(builder.data_dir).glob("*train*")
-    record.write_bytes(record.read_bytes()[:1000])
+    (record,) = pathlib.Path(builder.data_dir).glob(name)
+    record.write_bytes(record.read_bytes()[: 1000 if "train" in name else 100])
     with pytest.raises(UserError, match=r"cannot be read .* Delete that directory"):
         SudokuPuzzles.load(SMALL, tmp_path, "train")
