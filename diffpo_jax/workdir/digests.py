@@ -1,7 +1,7 @@
 """Digests of what a run has written and does not compute again, to notice a file that has changed.
 
 Checkpoints have those of the lines and samples up to their step, and digests.json, which a run
-writes last, those of its inputs and its report as well.
+writes last, those of its inputs and of the numbers in its report as well.
 """
 
 import hashlib
@@ -12,6 +12,8 @@ from typing import Any
 
 from diffpo_jax.system import files
 from diffpo_jax.workdir.layout import Workdir
+
+_REPORT = ("summary.json", "outcomes.npz", "frontier.csv")  # the numbers, not pictures of them
 
 # By the path from the workdir: how many bytes the file had, and the digest of these.  Metrics grow.
 Digests = Mapping[str, tuple[int, str]]
@@ -33,8 +35,7 @@ def changed(workdir: Workdir, recorded: Digests) -> list[str]:
 
 def record(workdir: Workdir) -> None:
     """Writes digests.json, when all else is written."""
-    report = [x for x in workdir.report.iterdir() if x.is_file() and x.name[0] != "."]
-    more = _digests(workdir.root, [workdir.inputs, *report])
+    more = _digests(workdir.root, [workdir.inputs, *(workdir.report / x for x in _REPORT)])
     files.write_json(workdir.digests, take(workdir) | more)
 
 

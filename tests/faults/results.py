@@ -19,10 +19,11 @@ def of(workdir):
     found = {}
     for path in sorted(p for p in workdir.rglob("*") if p.is_file()):
         name = str(path.relative_to(workdir))
-        if path.name.startswith(".") and path.suffix == ".tmp":
-            continue  # a file that was not whole yet when the run was killed
+        # A file that was not whole yet when the run was killed, or a picture of other files' numbers.
+        if path.suffix in (".tmp", ".png"):
+            continue
         if name.startswith(("samples/", "report/")) or name in ("config.json", "inputs.json"):
-            found[name] = path.read_bytes() if path.suffix != ".png" else "a figure"
+            found[name] = path.read_bytes()
     found["report/summary.json"] = _without_times(found["report/summary.json"])
     with np.load(workdir / "report/outcomes.npz", allow_pickle=False) as arrays:
         found["report/outcomes.npz"] = {k: (x.dtype.str, x.tolist()) for k, x in arrays.items()}

@@ -46,6 +46,7 @@ def test_changed_lines_are_named(tmp_path, content):
 def test_a_finished_run_has_digests_of_its_report(tmp_path):
     workdir = make(tmp_path)
     assert digests.read(workdir) == {}  # of an older version
+    (workdir.report / "index.html").write_text("which `report` writes again")
     digests.record(workdir)
     recorded = digests.read(workdir)
     assert sorted(recorded) == [
