@@ -19,7 +19,7 @@ def of(workdir):
     found = {}
     for path in sorted(p for p in workdir.rglob("*") if p.is_file()):
         name = str(path.relative_to(workdir))
-        # A file that was not whole yet when the run was killed, or a picture of other files' numbers.
+        # What a kill leaves of a file that was not whole yet, and pictures of other files' numbers.
         if path.suffix in (".tmp", ".png"):
             continue
         if name.startswith(("samples/", "report/")) or name in ("config.json", "inputs.json"):
