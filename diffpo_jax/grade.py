@@ -26,7 +26,7 @@ from diffpo_jax.system import files
 from diffpo_jax.system.errors import UserError
 from diffpo_jax.tasks.datasets import generations
 from diffpo_jax.tasks.datasets.generations import Generation
-from diffpo_jax.tasks.task import Reward
+from diffpo_jax.tasks.task import Reward, check_finite
 
 _FILE = flags.DEFINE_multi_string("file", [], "A file of completions; may be repeated.")
 _TASK = flags.DEFINE_string("task", None, "The task of the completions, as config.task.name.")
@@ -57,6 +57,7 @@ def main(argv: Sequence[str]) -> None:
     records = [g for path in _FILE.value for g in generations.read(path, _TASK.value)]
     examples, completions = [g.example for g in records], [g.completion for g in records]
     rewards = task.rewards(examples, completions)
+    check_finite(rewards, examples, task.name)
     scores = task.scores(examples, completions)
     with files.explained(out, "--out"):
         files.write_jsonl(out, [verdict(g, r) for g, r in zip(records, rewards)])

@@ -78,7 +78,9 @@ def make_evaluator(
                 parts.append(jax.tree.map(lambda x, real=real: x[real], out))
                 kept.extend(batch.index[real].tolist())
             whole: Rollout = jax.tree.map(lambda *x: np.concatenate(x), *parts)
-            return grading.grade(whole, [rows[i] for i in kept], task, tokenizer)
+            examples = [rows[i] for i in kept]
+            grading.check_probabilities(whole, examples)
+            return grading.grade(whole, examples, task, tokenizer)
 
         return run
 

@@ -9,7 +9,16 @@ from diffpo_jax.analysis import summary
 from diffpo_jax.arrays.types import Metrics, Rollout
 from diffpo_jax.data import tokenizers
 from diffpo_jax.distributed import hosts
-from diffpo_jax.tasks.task import GIVEN_UP, Example, Layout, OneByOne, Reward, Task
+from diffpo_jax.system.errors import UserError
+from diffpo_jax.tasks.task import (
+    GIVEN_UP,
+    Example,
+    Layout,
+    OneByOne,
+    Reward,
+    Task,
+    check_finite,
+)
 
 _DIGITS = 4  # after the point, of numbers of tokens in samples/
 
@@ -46,6 +55,7 @@ class Problems(NamedTuple):
     def grade(self, rollout: Rollout, index: np.ndarray) -> Graded:
         """Grades rollouts on the host; `index` [B] is the example of each."""
         examples = [self.examples[i] for i in index.tolist()]
+        check_probabilities(rollout, examples)
         return grade(rollout, examples, self.task, self.tokenizer)
 
     def difficulty(self, index: np.ndarray) -> np.ndarray:
@@ -59,6 +69,9 @@ def grade(rollout: Rollout, examples: Sequence[Example], task: Task, tokenizer: 
     Args:
       rollout: arrays on the host.
       examples: the example of each row.
+
+    Raises:
+      UserError: a reward is no finite number, or a function of the user's fails.
     """
     decode = tokenizers.decode if task.reads_special_tokens else tokenizers.decode_answer
     written = [decode(tokenizer, row) for row in rollout.tokens.tolist()]
@@ -70,7 +83,24 @@ def grade(rollout: Rollout, examples: Sequence[Example], task: Task, tokenizer: 
         return [list(reward) for reward in task.rewards(examples, texts)]
 
     shared = hosts.spread(pairs, rewards)  # as plain lists, which can travel between hosts
-    return Graded(rollout, list(examples), texts, [Reward(*r) for r in shared], task.lay_out)
+    found = [Reward(*r) for r in shared]
+    check_finite(found, examples, task.name)
+    return Graded(rollout, list(examples), texts, found, task.lay_out)
+
+
+def check_probabilities(rollout: Rollout, examples: Sequence[Example]) -> None:
+    """Raises `UserError` if the network gave NaN in place of probabilities; names the first row.
+
+    A completion of such a network looks like any other: the sampler takes the largest value, and
+    among NaNs that is the first token.
+    """
+    broken = np.isnan(rollout.logprob).any(axis=1) | np.isnan(rollout.gamma)
+    if broken.any():
+        raise UserError(
+            f"the model gives NaN in place of probabilities for {examples[int(broken.argmax())].id}"
+            f" and {int(broken.sum()) - 1} more of {broken.size} completions: its parameters or "
+            "activations are not finite."
+        )
 
 
 def scores(graded: Graded, task: Task) -> dict[str, float]:

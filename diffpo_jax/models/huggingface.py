@@ -116,8 +116,8 @@ def read_weights(directory: pathlib.Path, denoiser: Params, family: str) -> Para
         `Quantized` kernels are quantized as they are read, a layer at a time.
 
     Raises:
-      UserError: a file is missing or cut short; or tensors are missing, unexpected or of another
-        shape, all of which are listed before any is read.
+      UserError: a file is missing or cut short; tensors are missing, unexpected or of another
+        shape, all of which are listed before any is read; or a tensor has NaN or infinite numbers.
     """
     leaves = _by_path(denoiser)
     plan = _tensors(leaves, family)
@@ -131,6 +131,7 @@ def read_weights(directory: pathlib.Path, denoiser: Params, family: str) -> Para
             kernel = placed.values if isinstance(leaf, Quantized) else placed
             spec = kernel.spec if tensor.layer is None else kernel.spec[1:]
             one = _read(stored, tensor, NamedSharding(kernel.mesh, PartitionSpec(*spec)))
+            _check_finite(directory, tensor.name, one)
             if tensor.layer is None:
                 cast = jax.jit(_transpose_and_cast, static_argnums=(1, 2), out_shardings=placed)
                 arrays[tensor.path] = cast(one, tensor.transposed, leaf.dtype).block_until_ready()
@@ -288,6 +289,20 @@ def _read(stored: Mapping[str, Any], tensor: Tensor, sharding: NamedSharding) ->
     where = NamedSharding(sharding.mesh, spec)
     view = stored[tensor.name].get_slice(tensor.name)
     return jax.make_array_from_callback(tensor.shape, where, lambda index: view[index])
+
+
+def _check_finite(directory: pathlib.Path, name: str, value: jax.Array) -> None:
+    # A network with a NaN writes completions all the same, which look like those of a weak one.
+    if broken := int(_not_finite(value)):
+        raise UserError(
+            f"{directory}: {broken} of the {value.size} numbers of {name} are NaN or infinite. "
+            "The file is damaged, or its training diverged: get another copy."
+        )
+
+
+@jax.jit
+def _not_finite(value: jax.Array) -> jax.Array:
+    return jnp.sum(~jnp.isfinite(value))
 
 
 # Transposed and cast on the devices: numpy is slow at both, and would hold a copy of each tensor.

@@ -18,6 +18,7 @@ from diffpo_jax.distributed import hosts
 from diffpo_jax.evaluation import grading
 from diffpo_jax.run.setup import Setup
 from diffpo_jax.system import files
+from diffpo_jax.system.errors import during
 from diffpo_jax.tasks.task import Example
 from diffpo_jax.workdir import layout, provenance
 
@@ -45,7 +46,8 @@ class Points:
         # On a mounted bucket a file may not have come to all hosts yet.
         if all(hosts.gather(found is not None)):
             return grading.grade(found, self._rows, self._setup.task, self._setup.tokenizer)
-        graded = evaluate()
+        with during(f"final evaluation, point {name}"):
+            graded = evaluate()
         if hosts.is_first():
             self._write(path, graded.rollout)
         return graded

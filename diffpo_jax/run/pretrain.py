@@ -88,7 +88,7 @@ def train(setup: Setup, frozen: Params, fresh_params: Callable[[], Params]) -> P
             state, metrics = step(state, frozen, prompts, target, key)
             values = metrics_lib.means(jax.device_get(metrics))
             hint = "Lower config.pretrain.learning_rate."
-            loop.check_finite(number, values, ("loss", "grad_norm"), hint)
+            loop.check_finite(number, values, hint)
             loop.log(number, values)
             loop.save(number, state)
             shown = {name: values[name] for name in ("loss", "masked_accuracy")}

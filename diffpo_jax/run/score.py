@@ -12,7 +12,7 @@ from diffpo_jax.models import huggingface
 from diffpo_jax.run import base_model, inputs
 from diffpo_jax.run import setup as run_setup
 from diffpo_jax.system import files
-from diffpo_jax.system.errors import UserError
+from diffpo_jax.system.errors import UserError, during
 from diffpo_jax.system.progress import Progress, say
 from diffpo_jax.tasks import functions
 from diffpo_jax.workdir import checkpoints, layout, provenance
@@ -82,10 +82,11 @@ def score(config: Config, out: str, *, run: str = "", which: str = "trained") ->
         for dial in dials:
             path = workdir.samples / f"{which}-{dial}.json"
             if not _is_current(path, asked):
-                if dial == LEARNED:
-                    graded = setup.evaluator.median(params, 1.0, examples)
-                else:
-                    graded = setup.evaluator.fixed(params, dial, examples)
+                with during(f"evaluation, point {dial}"):
+                    if dial == LEARNED:
+                        graded = setup.evaluator.median(params, 1.0, examples)
+                    else:
+                        graded = setup.evaluator.fixed(params, dial, examples)
                 given = None if dial == LEARNED else dial
                 rule, samples = config.sampler.rule, config.evaluation.samples
                 point = evaluator.point(graded, rule, given, samples)

@@ -30,6 +30,10 @@ from diffpo_jax.system.progress import Progress, say
 from diffpo_jax.workdir import checkpoints, digests, layout
 from diffpo_jax.workdir.checkpoints import Checkpoints
 
+# Metrics that are not finite because of nothing else in the step, by the beginnings of their names.
+_CAUSES = "loss", "objective", "grad_norm", "update_ratio"
+_NAMED = 3  # metrics named in a message
+
 
 @dataclasses.dataclass
 class Loop:
@@ -53,18 +57,32 @@ class Loop:
         for number in range(self.first + 1, self.last + 1):
             yield number, next(self.data)
 
-    def check_finite(
-        self, number: int, values: Mapping[str, float], watched: tuple[str, ...], hint: str = ""
-    ) -> None:
-        """Raises `UserError` if a metric whose name begins with one of `watched` is not finite."""
-        names = [name for name in values if name.startswith(watched)]
-        bad = [f"{name}={values[name]}" for name in names if not math.isfinite(values[name])]
+    def check_finite(self, number: int, values: Mapping[str, float], hint: str = "") -> None:
+        """Raises `UserError` if a metric is not finite; a loss or gradient is named first."""
+        bad = [name for name in values if not math.isfinite(values[name])]
+        bad.sort(key=lambda name: (not name.startswith(_CAUSES), name))
         if bad:
-            raise UserError(
-                f"{self.name} step {number}: {', '.join(bad)}; stopped, and nothing of this step "
-                f"was saved. Last good checkpoint: step {self.saved.latest()} of "
-                f"{self.saved.directory}.{hint and ' '}{hint}"
-            )
+            more = f" and {len(bad) - _NAMED} more" if len(bad) > _NAMED else ""
+            pairs = ", ".join(f"{name}={values[name]}" for name in bad[:_NAMED])
+            raise UserError(self._stopped(number, f"{pairs}{more}.", hint))
+
+    @contextlib.contextmanager
+    def explained(self, number: int) -> Iterator[None]:
+        """Says in which step a mistake of the user's, such as a faulty reward, came to light."""
+        try:
+            yield
+        except UserError as error:
+            raise UserError(self._stopped(number, str(error))) from error
+
+    def _stopped(self, number: int, fault: str, hint: str = "") -> str:
+        last = self.saved.latest()
+        none = last is None
+        good = "There is no checkpoint yet in" if none else f"Last good checkpoint: step {last} of"
+        text = (
+            f"{self.name} step {number}: {fault} Stopped, and nothing of this step was saved. "
+            f"{good} {self.saved.directory}."
+        )
+        return f"{text} {hint}" if hint else text
 
     def log(
         self,

@@ -111,24 +111,24 @@ def _run_steps(
     mixed, largest = loop.meta.get("mixed", {}), setup.task.reward_max
     _stop_if_guarded(setup, loop, guard.met, loop.first)
     if loop.first == 0:
-        values = frontiers.validate(setup, context.frozen | state.params)
+        values = _validate(setup, loop, context.frozen | state.params, 0)
         guard, _ = collapse_guard.observe(guard, values, config.rl.guard, largest)
         loop.log(0, values, due=True)
     for number, batch in loop.steps():
         # 1. Train.
-        with _profiled(setup, number):
+        with _profiled(setup, number), loop.explained(number):
             result = rl_step.run_step(context, state, batch, number, rate=guard.rate, mixed=mixed)
         state, values, mixed = result.state, result.values, result.mixed
         calls = {use: count + values[f"calls/{use}"] for use, count in calls.items()}
         values |= {f"calls/{use}": count for use, count in calls.items()}
-        loop.check_finite(number, values, ("objective", "grad_norm/", "update_ratio/"))
+        loop.check_finite(number, values)
         # 2. Write samples and evaluate, if due.
         if config.logging.samples_every and number % config.logging.samples_every == 0:
             rows = grading.sample_rows(result.graded, result.advantage, _SAMPLES)
             run_setup.write_samples(setup, f"rl-{number:06d}", rows)
         evaluated = bool(config.evaluation.every) and number % config.evaluation.every == 0
         if evaluated or number == loop.last:
-            values |= frontiers.validate(setup, context.frozen | state.params)
+            values |= _validate(setup, loop, context.frozen | state.params, number)
         # 3. Watch for collapse; log and save.
         met: dict[str, str] = {}
         # While the head by state learns alone, calls and accuracy move without any collapse.
@@ -145,6 +145,13 @@ def _run_steps(
             number, **{name: values[name] for name in (*_SHOWN, "gamma/p50") if name in values}
         )
     return state
+
+
+def _validate(setup: Setup, loop: stage.Loop, params: Params, number: int) -> dict[str, float]:
+    with loop.explained(number):
+        values = frontiers.validate(setup, params)
+    loop.check_finite(number, values)
+    return values
 
 
 def _profiled(setup: Setup, number: int) -> contextlib.AbstractContextManager[Any]:

@@ -5,6 +5,7 @@ none if `config.task.name` is "package.module:Class".
 """
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -159,6 +160,32 @@ class Task(Protocol):
     def difficulty(self, example: Example) -> float:
         """A number that grows with difficulty (Sudoku: blanks), for reports and prompt sampling."""
         ...
+
+
+def check_finite(rewards: Sequence[Reward], examples: Sequence[Example], task: str) -> None:
+    """Raises `UserError` on a reward, or a part or metric of one, that is no finite number.
+
+    Args:
+      examples: that of each reward.
+      task: the name of the task, for messages.
+    """
+    for example, reward in zip(examples, rewards):
+        named = {"reward": reward.total}
+        named |= {f"part {name!r} of its reward": x for name, x in reward.parts.items()}
+        named |= {f"metric {name!r}": x for name, x in reward.metrics.items()}
+        for name, value in named.items():
+            if not _is_finite(value):
+                raise UserError(
+                    f"the task {task!r} gives the completion of example {example.id} a {name} of "
+                    f"{value!r:.60}: it must be a finite number. Correct the task's `reward`."
+                )
+
+
+def _is_finite(value: Any) -> bool:
+    try:
+        return math.isfinite(value)
+    except TypeError:
+        return False
 
 
 def choose_reward(reward: str | None, rewards: Sequence[str], default: str) -> str:

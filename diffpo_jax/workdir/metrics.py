@@ -82,8 +82,9 @@ class MetricsWriter:
           times: seconds, or rates that depend on them; their names get the prefix `time/`.
 
         Raises:
-          ValueError: a name is reserved, or a number is NaN or infinite: the run has diverged,
-            and stopping here keeps it from saving the damage.
+          ValueError: a name is reserved.
+          UserError: a number is NaN or infinite: the run has diverged, and stopping here keeps it
+            from saving the damage.
           OSError: the line could not be written whole (disk full); the part written is removed.
         """
         place = f"metrics of stage {stage!r}, step {step}"
@@ -211,5 +212,5 @@ def _scalar(value: Any) -> float:
 def _finite(value: Any, name: str, place: str) -> float:
     number = _scalar(value)
     if not math.isfinite(number):
-        raise ValueError(f"{place}: {name} is {number}; the run has diverged.")
+        raise UserError(f"{place}: {name} is {number}; the run has diverged.")
     return number + 0.0  # -0.0 equals 0.0 and must give the same text

@@ -3,10 +3,12 @@
 import types
 
 import numpy as np
+import pytest
 
 from diffpo_jax.config import TokenizerConfig
 from diffpo_jax.data import tokenizers
 from diffpo_jax.evaluation import evaluator, grading
+from diffpo_jax.system.errors import UserError
 from diffpo_jax.tasks.task import Example, OneByOne, Reward
 
 
@@ -19,6 +21,8 @@ class Hard:
 
 class Echo(OneByOne):
     """A task that accepts only the target."""
+
+    name = "echo"
 
     def reward(self, example, completion):
         right = completion == example.target
@@ -82,3 +86,40 @@ def test_metrics_of_the_users_are_averaged():
 def test_without_metrics_a_point_has_none():
     plain = Reward(1.0, {"right": 1.0}, True, True)
     assert not [x for x in evaluator.point(graded_with(plain), "entropy_bounded", 0.5) if "/" in x]
+
+
+NAN, RIGHT = float("nan"), Reward(1.0, {"right": 1.0}, True, True, None, {"size": 3})
+
+
+@pytest.mark.parametrize(
+    ("broken", "named"),
+    [
+        (RIGHT._replace(total=NAN), "a reward of nan"),
+        (RIGHT._replace(total=None), "a reward of None"),
+        (RIGHT._replace(parts={"right": 1.0, "short": NAN}), "part 'short' of its reward of nan"),
+        (RIGHT._replace(metrics={"size": float("-inf")}), "metric 'size' of -inf"),
+        (RIGHT._replace(total=np.float32("inf")), "a reward of "),
+    ],
+)
+def test_a_reward_that_is_no_number_names_the_row_and_the_part(broken, named):
+    class Broken(Echo):
+        def rewards(self, examples, completions):
+            return [RIGHT, broken]
+
+    tokenizer = tokenizers.make_tokenizer(TokenizerConfig())
+    examples = [Example("echo/0", "0", "23"), Example("echo/1", "0", "23")]
+    rows = types.SimpleNamespace(tokens=np.array([[5, 6]] * 2))
+    with pytest.raises(UserError) as error:
+        grading.grade(rows, examples, Broken(), tokenizer)
+    for words in ("'echo'", "example echo/1 ", named, "finite"):
+        assert words in str(error.value)
+
+
+def test_a_model_of_nans_is_named():
+    """Its completions look like any other's, as argmax takes the first of several NaNs."""
+    examples = [Example("a", "0", ""), Example("b", "0", "")]
+    rollout = types.SimpleNamespace(logprob=np.array([[0, -np.inf], [0, 0]]), gamma=np.ones(2))
+    grading.check_probabilities(rollout, examples)
+    rollout.logprob[1, 1] = NAN
+    with pytest.raises(UserError, match=r"NaN .* for b and 0 more of 2 completions"):
+        grading.check_probabilities(rollout, examples)

@@ -470,3 +470,13 @@ def test_revision_is_downloaded(tmp_path, monkeypatch):
     local = tmp_path / "weights@home"
     local.mkdir()
     assert huggingface.locate(str(local)) == local
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_weights_that_are_not_finite_are_refused_with_the_tensors_name(tmp_path, bad):
+    values = weights("llada")
+    name = "model.transformer.blocks.1.up_proj.weight"
+    values[name][3, 2:4] = bad
+    source = save(tmp_path / "in", "llada", values)
+    with pytest.raises(UserError, match=f"2 of the {F * D} numbers of {name} are NaN or infinite"):
+        read(source, "llada")

@@ -67,7 +67,7 @@ def test_floats_are_read_back_exactly(value):
 def test_numbers_that_are_not_finite_are_refused(tmp_path, bad, as_time):
     path = tmp_path / "metrics.jsonl"
     writer = metrics.MetricsWriter(path)
-    with pytest.raises(ValueError, match=r"stage 'rl', step 7: .*loss is .*diverged"):
+    with pytest.raises(UserError, match=r"stage 'rl', step 7: .*loss is .*diverged"):
         writer.write("rl", 7, *(({}, {"loss": bad}) if as_time else ({"loss": bad}, {})))
     writer.close()
     assert path.read_bytes() == b""
