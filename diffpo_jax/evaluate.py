@@ -86,4 +86,4 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    command.run(main, run_flag="run")
+    command.run(main, run_flag="run", outlives_readers=True)

@@ -59,4 +59,4 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    command.run(main, run_flag="workdir")
+    command.run(main, run_flag="workdir", outlives_readers=True)

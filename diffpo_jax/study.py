@@ -73,4 +73,4 @@ def _compare(config: GridConfig) -> None:
 
 
 if __name__ == "__main__":
-    command.run(main, StudyConfig)
+    command.run(main, StudyConfig, outlives_readers=True)

@@ -256,6 +256,7 @@ def failing(error):
     ("error", "line"),
     [
         (UserError("this is wrong"), "error: this is wrong"),
+        (UserError("row \x1b]0;x\x07 in\ntwo lines"), r"error: row \x1b]0;x\x07 in two lines"),
         (OSError(errno.EROFS, "Read-only file system", "/a"), "error: /a: Read-only file system."),
         (OSError(errno.EISDIR, "Is a directory", "/a"), "error: /a: Is a directory."),
         (OSError(errno.EIO, "Input/output error"), "error: standard output: Input/output error."),

@@ -17,6 +17,7 @@ from typing import Any
 from absl import app, flags, logging
 
 from diffpo_jax.config import Config, convert, other_names
+from diffpo_jax.system import terminal
 from diffpo_jax.system.errors import STOPPED, Stopped, UserError
 
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
@@ -32,7 +33,11 @@ _OF_RUN = pathlib.Path(__file__).parents[1] / "workdir" / "of_run.py"
 
 
 def run(
-    main: Callable[[Sequence[str]], None], root: type = Config, *, run_flag: str | None = None
+    main: Callable[[Sequence[str]], None],
+    root: type = Config,
+    *,
+    run_flag: str | None = None,
+    outlives_readers: bool = False,
 ) -> None:
     """Runs a command.  A mistake of the user's becomes one line and exit status 2.
 
@@ -43,9 +48,11 @@ def run(
       root: the dataclass that --config sets the fields of.
       run_flag: the flag that names a workdir, whose run's own configuration is used without
         --config.
+      outlives_readers: whether the command goes on when nobody reads its output any more, as after
+        `| head`: its results are files.
     """
     sys.unraisablehook = interrupt_again
-    _open_streams()
+    _open_streams(outlives_readers)
     try:
         status = _run(main, functools.partial(_parse, root=root, run_flag=run_flag))
     except BrokenPipeError:  # nobody reads on, as after `| head`
@@ -56,7 +63,8 @@ def run(
         if error.errno != errno.EPIPE:
             _fail(f"cannot write to standard output: {error.strerror}.", 1)
         status = status or 1
-        _drop_output()
+        # Python would write what is left of it at its end.
+        terminal.drop(sys.stdout.fileno())
     sys.exit(status)
 
 
@@ -90,12 +98,18 @@ def _asks_for_help(argv: Sequence[str]) -> bool:
 
 
 def _fail(text: str, status: int) -> int:
-    print(f"error: {text}", file=sys.stderr)
+    # Errors quote data and names of files, which may hold anything.
+    line = terminal.printable(text).replace("\n", " ")
+    print(f"error: {line}", file=sys.stderr)
     return status
 
 
-def _open_streams() -> None:
-    """Makes output work that is closed (`>&-`), or that has no γ (PYTHONIOENCODING=ascii)."""
+def _open_streams(endure: bool) -> None:
+    """Makes output work that is closed (`>&-`), or that has no γ (PYTHONIOENCODING=ascii).
+
+    Args:
+      endure: whether it also works when its reader goes away.
+    """
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
             # Otherwise the next file to be opened would become the output of libraries in C.
@@ -103,13 +117,8 @@ def _open_streams() -> None:
         stream = getattr(sys, name)
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-
-
-def _drop_output() -> None:
-    """Sends standard output nowhere, because Python would write what is left of it at its end."""
-    null = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, sys.stdout.fileno())
-    os.close(null)
+        if endure:
+            setattr(sys, name, terminal.enduring(stream))
 
 
 def interrupt_again(unraisable: Any) -> None:

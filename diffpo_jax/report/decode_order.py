@@ -4,6 +4,8 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from diffpo_jax.system import terminal
+
 # What a page says about completions to step through.
 HELP = (
     "Each token was committed by a call of the denoiser; the small number is the call. The slider "
@@ -84,15 +86,17 @@ def as_text(completion: Completion, *, colour: bool) -> str:
     """Returns the completion with the call of each token, as a colour or a number after it.
 
     Early calls are blue, late ones red. Tokens filled in after the end of the text are left out.
+    Control characters of the texts are shown as escapes, so that they cannot act on the terminal.
     """
     parts, shown, last = [], set(), completion.last_call
     for piece, call, sampled in zip(completion.pieces, completion.calls, completion.sampled):
         if sampled:
             shown.add(call)
+            piece = terminal.printable(piece)
             parts.append(_paint(piece, call, last) if colour else f"{piece}[{call}]")
     lines = [
-        f"prompt      {completion.prompt}",
-        f"completion  {completion.text}",
+        f"prompt      {terminal.printable(completion.prompt)}",
+        f"completion  {terminal.printable(completion.text)}",
         f"            {describe(completion)}",
         f"by call     {''.join(parts)}",
     ]

@@ -7,6 +7,8 @@ from typing import Any, TextIO
 
 from tqdm import tqdm
 
+from diffpo_jax.system import terminal
+
 LINE_SECONDS = 10.0  # shortest time between two plain lines
 
 _FORMAT = (
@@ -17,7 +19,7 @@ _BAR_FORMAT = _FORMAT.replace("% ", "% |{bar:20}| ")
 
 def say(text: str) -> None:
     """Prints a line on standard error at once, so that it also appears in a log being watched."""
-    print(text, file=sys.stderr, flush=True)
+    print(terminal.printable(text), file=sys.stderr, flush=True)
 
 
 class Progress:
@@ -92,6 +94,7 @@ class Progress:
 
     def say(self, text: str) -> None:
         """Prints a separate line without disturbing the bar."""
+        text = terminal.printable(text)
         if self._bar is not None:
             self._bar.write(text, file=self._stream)
         else:

@@ -120,3 +120,13 @@ def test_every_number_of_calls_has_colours(calls):
     assert f"[{calls}]" in as_text(one, colour=False)
     shares = re.findall(r"--late: ([\d.]+)", completions_page([one]))
     assert float(shares[0]) == 0 and all(0 <= float(x) <= 1 for x in shares)
+
+
+@pytest.mark.parametrize("colour", [False, True])
+def test_texts_cannot_act_on_the_terminal(colour):
+    evil = "\x1b]52;c;ZXZpbA==\x07\x9b2J"
+    one = ONE._replace(prompt=evil, text=evil, pieces=[evil, "\x1b", "\r", "x"])
+    shown = as_text(one, colour=colour)
+    own = re.sub("\x1b\\[(0|30|48;2;[0-9;]+)m", "", shown)  # the colours of the calls
+    assert not set("\x1b\x07\x9b\r") & set(own)
+    assert shown.count(r"\x1b]52;c;ZXZpbA==\x07\x9b2J") == 3
