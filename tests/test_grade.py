@@ -1,6 +1,7 @@
 """The command `grade`, and the files that it reads."""
 
 import json
+import math
 import os
 import re
 import subprocess
@@ -249,12 +250,23 @@ def test_faulty_files_are_refused(tmp_path, text, message):
         ("countdown", "?", 6),
         ("countdown", "?", [["a"], 6]),
         ("math500", "?", 6),
+        *(("countdown", "?", [[1, 2], x]) for x in (math.inf, math.nan)),
+        *(("countdown", "?", [[1, x], 3]) for x in (math.inf, math.nan)),
+        *(("gsm8k", "?", x) for x in (math.inf, -math.inf, math.nan, None, [1], True)),
+        ("sudoku", CLUES, math.nan),
     ],
 )
 def test_ground_truths_of_another_task_are_refused(tmp_path, task, question, truth):
     path = write_d1(tmp_path / "a.json", (question, "x", truth))
     with pytest.raises(UserError, match=f"generation 1: .* does not belong to task '{task}'"):
         generations.read(path, task)
+
+
+@pytest.mark.parametrize("numbers", [["a", 2], [[1], 2], [None], [math.nan], [1.5, 2]])
+def test_numbers_of_another_kind_are_refused(tmp_path, numbers):
+    row = sample("x") | {"meta": {"numbers": numbers, "target": 3}}
+    with pytest.raises(UserError, match="line 1: 'meta': field 'numbers' must be a list of whole"):
+        generations.read(write(tmp_path / "a.jsonl", row), "countdown")
 
 
 @given(st.text(alphabet=st.characters(codec="utf-8")))

@@ -103,6 +103,7 @@ def read_run(
     if not paths.config.is_file():
         raise UserError(f"{path} holds no run: there is no {paths.config.name}.")
     config = current_values(convert.flatten(_read_object(paths.config)))
+    _check_kinds(config, paths.config)
     if not isinstance(config.get("seed"), int):
         raise UserError(f"{paths.config} is not the configuration of a run: it has no seed.")
     config = default_values(config) | config
@@ -149,6 +150,21 @@ def current_values(config: Mapping[str, Any]) -> dict[str, Any]:
         name: values.current(annotations[name], value) if name in annotations else value
         for name, value in config.items()
     }
+
+
+def _check_kinds(config: Mapping[str, Any], file: pathlib.Path) -> None:
+    """Raises `UserError` if a field holds a value of another type; older versions had others."""
+    known = values.all_annotations(Config)
+    for name, value in config.items():
+        if name not in known:
+            if any(field.startswith(f"{name}.") for field in known):
+                raise UserError(f"{file}: config.{name}={value!r:.60} must be a section.")
+            continue
+        kinds = values.kinds(known[name])
+        kinds = kinds | ({list} if tuple in kinds else set()) | ({int} if float in kinds else set())
+        if type(value) not in kinds:
+            wanted = values.describe(known[name])
+            raise UserError(f"{file}: config.{name}={value!r:.60} must be {wanted}.")
 
 
 def read_study(path: str | pathlib.Path) -> Study:
@@ -229,10 +245,6 @@ def _read_metrics(file: pathlib.Path) -> tuple[list[dict[str, Any]], float | Non
         lines, written = metrics.read(file), file.stat().st_mtime
     except FileNotFoundError:
         return [], None
-    if any("stage" not in line or "step" not in line for line in lines):
-        raise UserError(
-            f"{file}: a line has no stage or no step; this is not the metrics file of a run."
-        )
     return lines, written if lines else None
 
 

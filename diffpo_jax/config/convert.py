@@ -2,7 +2,6 @@
 
 import dataclasses
 import difflib
-import functools
 import importlib.util
 import json
 import pathlib
@@ -175,13 +174,16 @@ def from_json(text: str) -> Config:
       UserError: like `from_config_dict`.
       ValueError: this is not JSON, or no object.
     """
-    given = json.loads(text)
+    try:
+        given = json.loads(text)
+    except RecursionError as error:
+        raise ValueError("its brackets are nested too deeply") from error
     if not isinstance(given, dict):
         raise ValueError("it must be a JSON object")
     for name in _REMOVED:
         *sections, field = name.split(".")
-        functools.reduce(lambda found, key: found.get(key, {}), sections, given).pop(field, None)
-    if given.get("rl", {}).get("optimizer", {}).get("kind") == "adafactor":
+        _section(given, *sections).pop(field, None)
+    if _section(given, "rl", "optimizer").get("kind") == "adafactor":
         _drop_unread(given)
     return from_config_dict(ml_collections.ConfigDict(given))
 
@@ -291,8 +293,17 @@ def _annotation(root: type, name: str) -> Any:
     return hint
 
 
+def _section(given: dict[str, Any], *names: str) -> dict[str, Any]:
+    """A section of a saved configuration; empty where a damaged one has something else."""
+    for name in names:
+        found = given.get(name)
+        given = found if isinstance(found, dict) else {}
+    return given
+
+
 def _drop_unread(given: dict[str, Any]) -> None:
     """Drops what Adafactor does not read from a saved configuration: older versions let it pass."""
-    head = given["mode"] != "model" and given["sampler"]["rule"] != "state"  # whose Adam reads both
+    # The head's Adam reads both.
+    head = given.get("mode") != "model" and _section(given, "sampler").get("rule") != "state"
     for name in ("mu_dtype", *(() if head else ("beta1", "beta2"))):
         given["rl"]["optimizer"].pop(name, None)

@@ -13,15 +13,21 @@ import dataclasses
 import typing
 from typing import Annotated, Literal
 
-from diffpo_jax.config.values import Bound, Was
+from diffpo_jax.config.values import Bound, Unlimited, Was
 
 PositiveInt = Annotated[int, Bound("above 0", lambda x: x > 0)]
 Count = Annotated[int, Bound("at least 0", lambda x: x >= 0)]
 Positive = Annotated[float, Bound("above 0", lambda x: x > 0)]
 NonNegative = Annotated[float, Bound("at least 0", lambda x: x >= 0)]
+Nats = NonNegative
 Share = Annotated[float, Bound("at least 0 and below 1", lambda x: 0 <= x < 1)]
 Probability = Annotated[float, Bound("a probability above 0", lambda x: 0 < x <= 1)]
-Nats = Annotated[float, Bound("finite and at least 0", lambda x: 0 <= x < float("inf"))]
+Fraction = Annotated[float, Bound("above 0 and at most 1", lambda x: 0 < x <= 1)]
+# Bounds that infinity lifts.
+Limit = Annotated[float, Bound("above 0", lambda x: x > 0), Unlimited()]
+Margin = Annotated[float, Bound("at least 0", lambda x: x >= 0), Unlimited()]
+# A day, which is more than any answer needs, and less than the system's timers take.
+Seconds = Annotated[float, Bound("above 0 and at most 86400", lambda x: 0 < x <= 86_400)]
 NON_EMPTY = Bound("non-empty", bool)
 WITHOUT_REPEATS = Bound("without repeats", lambda x: len(set(x)) == len(x))
 Calls = Annotated[tuple[Annotated[float, Bound("at least 1", lambda x: x >= 1)], ...], NON_EMPTY]
@@ -90,7 +96,7 @@ class SudokuConfig:
     train_examples: int = 30_000  # Generated puzzles to train on
     validation_examples: int = 512  # Generated puzzles for evaluation during training
     test_examples: int = 2_000  # Generated puzzles for the final evaluation
-    data_seed: int = 0  # Seed of the generator, apart from the run's so that runs share puzzles
+    data_seed: Count = 0  # Seed of the generator, apart from the run's so that runs share puzzles
 
     @property
     def characters(self) -> tuple[int, int]:
@@ -109,7 +115,7 @@ class CountdownConfig:
     train_examples: int = 30_000  # Generated instances to train on
     validation_examples: int = 256  # Generated instances for evaluation during training
     test_examples: int = 768  # Generated instances for the final evaluation
-    data_seed: int = 0  # Seed of the generator, apart from the run's so that runs share instances
+    data_seed: Count = 0  # Seed of the generator, apart from the run's so that runs share instances
 
     @property
     def characters(self) -> tuple[int, int]:
@@ -166,7 +172,7 @@ class TaskConfig:
     validation_examples: Count = 512  # Training rows of published data held out for validation
     # Time limit for comparing one answer symbolically, and for functions with `parallel`, in
     # seconds; on timeout the answer is wrong
-    grader_seconds: Positive = 5.0
+    grader_seconds: Seconds = 5.0
     grader_processes: OptionalInt = None  # Processes of the grader. None: one per core, at most 16
 
 
@@ -204,9 +210,10 @@ class ModelConfig:
     tied: bool = False  # Whether the embedding also computes the logits, as in iLLaDA
     weights: OptionalText = None  # Published weights: a directory or OWNER/NAME[@REVISION]
     vocab: OptionalInt = None  # Rows of the embedding, V. None: as many as the tokenizer has tokens
-    rope_theta: float = 10_000.0  # Base of the rotary embedding; short sequences need a small one
-    norm_eps: float = 1e-5  # Epsilon of the RMSNorms
-    embedding_std: float = 1.0  # Initial scale; 0.02 makes RL steps destructive (our choice)
+    # Base of the rotary embedding; short sequences need a small one
+    rope_theta: Positive = 10_000.0
+    norm_eps: Positive = 1e-5  # Epsilon of the RMSNorms
+    embedding_std: NonNegative = 1.0  # Initial scale; 0.02 makes RL steps destructive (our choice)
     # Positions of a block, where attention is by blocks: a position sees its own block and those
     # before it, as in block diffusion models (arXiv 2503.09573). None: every position sees all
     attention_block: OptionalInt = None
@@ -251,7 +258,7 @@ class ThresholdConfig:
     sigma: Positive = 0.7  # Initial standard deviation of log gamma (our choice)
     learn_sigma: bool = False  # Whether the head also predicts sigma; learned, it collapses early
     sigma_min: Positive = 0.1  # Lower bound on sigma (our choice)
-    sigma_max: float = 1.5  # Upper bound on sigma (our choice)
+    sigma_max: Positive = 1.5  # Upper bound on sigma (our choice)
     hidden: PositiveInt = 32  # Hidden units of the head (our choice)
     scope: Literal["prompt", "call"] = "prompt"  # Gamma is drawn per rollout or call (our choice)
 
@@ -326,7 +333,8 @@ class DemonstrationsConfig:
     # Least and largest difficulty of the task's training examples that are shown: empty cells,
     # numbers, or a published level; RL trains on all. None: all are shown
     difficulty: Annotated[
-        tuple[float, float] | None, Bound("rising", lambda x: x is None or x[0] <= x[1])
+        tuple[Annotated[float, Unlimited()], ...] | None,
+        Bound("two rising numbers", lambda x: x is None or (len(x) == 2 and x[0] <= x[1])),
     ] = None
     # Demonstrations that are shown, the first ones; RL trains on all prompts. None: all are shown
     count: PositiveInt | None = None
@@ -347,7 +355,7 @@ class PretrainConfig:
     micro_batch: Size = AUTO
     # Optimiser; see rl.optimizer.kind. OPTIMIZERS has the fields that each reads
     kind: OptimizerName = "adamw"
-    learning_rate: float = 2e-3  # Learning rate
+    learning_rate: NonNegative = 2e-3  # Learning rate
     warmup: Count = 10  # Steps of linear warm-up
     decay: Decay = "none"  # Rate after the warm-up: constant, or falling to 0 after the last step
     mu_dtype: FloatType = "float32"  # Type of the first moment
@@ -355,9 +363,9 @@ class PretrainConfig:
     beta2: Share | None = None  # Decay of the second moment. None: 0.999, and 0.99 of lion
     momentum: Share = 0.95  # Momentum of sgd, and of muon for its kernels (our choice)
     nesterov: bool = True  # Whether this momentum is Nesterov's
-    weight_decay: float = 0.0  # Weight decay on every parameter
-    max_grad_norm: float = 1.0  # Largest norm of a gradient; larger ones are scaled down to it
-    t_min: float = 1e-3  # Smallest masking probability (LLaDA)
+    weight_decay: NonNegative = 0.0  # Weight decay on every parameter
+    max_grad_norm: Limit = 1.0  # Largest norm of a gradient; larger ones are scaled down to it
+    t_min: Fraction = 1e-3  # Smallest masking probability (LLaDA)
     demonstrations: DemonstrationsConfig = DemonstrationsConfig()
 
 
@@ -403,13 +411,13 @@ class ObjectiveConfig:
     # token over the sequence's mean; or inverted, rollout over surrogate, which corrects nothing.
     # None: by the method
     weights: Literal["none", "token", "sequence", "normalised", "inverted"] | None = None
-    truncation: Positive = 2.0  # Cap on the importance weights, C (our choice)
+    truncation: Limit = 2.0  # Cap on the importance weights, C (our choice)
     # Ratio of each token, or the geometric mean over a sequence's tokens (GSPO)
     ratio: Literal["token", "sequence"] = "token"
     # Clipping as in PPO, the pessimistic minimum; or whatever the sign of the advantage
     clip: Literal["ppo", "unconditional"] = "ppo"
-    clip_low: NonNegative = 0.2  # Ratios are clipped from below at 1 - clip_low (our choice)
-    clip_high: NonNegative = 0.2  # Ratios are clipped from above at 1 + clip_high (our choice)
+    clip_low: Margin = 0.2  # Ratios are clipped from below at 1 - clip_low (our choice)
+    clip_high: Margin = 0.2  # Ratios are clipped from above at 1 + clip_high (our choice)
     # Mean over each sequence's tokens, mean over the batch's tokens, or sum divided by L
     aggregation: Literal["sequence", "token", "constant"] = "sequence"
     # Tokens in the loss: all that were sampled, or (d1) none after the first end of text
@@ -428,7 +436,7 @@ class ObjectiveConfig:
     # Likelihood of the sampler's choices: none; gamma's density, as one more token (the paper); or
     # the exact probability of the committed sets, see diffusion/commit_likelihood.py (our choice)
     selection: Literal["none", "gamma_token", "exact"] = "gamma_token"
-    gamma_weight: float = 1.0  # Weight of the sampler's term in the objective (our choice)
+    gamma_weight: NonNegative = 1.0  # Weight of the sampler's term in the objective (our choice)
     gamma_entropy: NonNegative = 0.0  # Weight of the entropy of log gamma (our choice)
 
 
@@ -440,10 +448,9 @@ class SpeedConfig:
     form: Literal["multiplicative", "additive"] = "multiplicative"
     # Range of lambda under the rule "state", in which each prompt has its own, evenly on a log
     # scale; the form is additive there (our choice)
-    prices: Annotated[tuple[Positive, Positive], Bound("rising", lambda x: x[0] <= x[1])] = (
-        0.01,
-        4.0,
-    )
+    prices: Annotated[
+        tuple[Positive, ...], Bound("two rising numbers", lambda x: len(x) == 2 and x[0] <= x[1])
+    ] = (0.01, 4.0)
     # Share of a step's prompts that pay nothing under the rule "state" and write one token a call,
     # so that a model learns on which solves next to nothing in fewer calls (our choice)
     free: Share = 0.0
@@ -452,9 +459,9 @@ class SpeedConfig:
 @dataclasses.dataclass(frozen=True)
 class OptimizerConfig:
     # Learning rate of the denoiser (our choice)
-    denoiser_lr: float = 5e-5
+    denoiser_lr: NonNegative = 5e-5
     # Adam's rate for the threshold head; 10 to 200 times the denoiser's works (our choice).
-    threshold_lr: float = 1e-2
+    threshold_lr: NonNegative = 1e-2
     warmup: Count = 5  # Updates of linear warm-up of both learning rates
     decay: Decay = "none"  # Rates after warm-up: constant, or falling to 0 after the last update
     # Optimiser of the denoiser or its adapter; OPTIMIZERS has the fields that each reads.
@@ -473,8 +480,8 @@ class OptimizerConfig:
     beta2: Share = 0.99
     momentum: Share = 0.95  # Momentum of sgd, and of muon for its kernels (our choice)
     nesterov: bool = True  # Whether this momentum is Nesterov's
-    weight_decay: float = 0.0  # Weight decay on the denoiser only
-    max_grad_norm: float = 1.0  # Largest gradient norm of each group (denoiser, head)
+    weight_decay: NonNegative = 0.0  # Weight decay on the denoiser only
+    max_grad_norm: Limit = 1.0  # Largest gradient norm of each group (denoiser, head)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -491,12 +498,12 @@ class HeadUpdateConfig:
     minibatch: PositiveInt = 512  # Decisions in each of them
     learning_rate: Positive = 1e-2  # Adam's rate
     weight_decay: NonNegative = 1e-3  # Weight decay
-    max_grad_norm: Positive = 1.0  # Largest norm of a gradient
+    max_grad_norm: Limit = 1.0  # Largest norm of a gradient
     hindsight_weight: NonNegative = 0.25  # Weight of the loss on each position's hindsight
     calls_weight: NonNegative = 0.1  # Weight of the squared error of the calls that follow
     policy_weight: NonNegative = 0.1  # Weight of the policy gradient
     entropy: NonNegative = 0.01  # Weight of the policy's entropy
-    clip: Positive = 0.2  # Ratios are clipped to 1 - clip and 1 + clip
+    clip: Limit = 0.2  # Ratios are clipped to 1 - clip and 1 + clip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -510,12 +517,12 @@ class GuardConfig:
     # Response to a condition: a warning, a stop, or lower learning rates; "off" checks nothing
     action: Literal["warn", "stop", "lower", "off"] = "warn"
     window: PositiveInt = 5  # Steps that each mean is taken over
-    reward: NonNegative = 0.2  # Collapsed: mean reward of rollouts this far below its best
-    tokens_per_call: Positive = 1.3  # Sliding: tokens per call above this multiple of its start
-    accuracy: NonNegative = 0.08  # Sliding also needs accuracy of rollouts this far below its start
+    reward: Margin = 0.2  # Collapsed: mean reward of rollouts this far below its best
+    tokens_per_call: Limit = 1.3  # Sliding: tokens per call above this multiple of its start
+    accuracy: Margin = 0.08  # Sliding also needs accuracy of rollouts this far below its start
     # Collapsed: reward on validation prompts this far below its best
-    evaluation: NonNegative = 0.15
-    lower: Positive = 0.3  # Factor on the learning rates for each condition that is met
+    evaluation: Margin = 0.15
+    lower: Fraction = 0.3  # Factor on the learning rates for each condition that is met
 
 
 @dataclasses.dataclass(frozen=True)
@@ -604,7 +611,8 @@ class LoggingConfig:
     tensorboard: bool = False  # Whether TensorBoard events are written (needs tensorboardX)
     wandb: OptionalText = None  # Project of Weights & Biases that the run is sent to (needs wandb)
     trackio: OptionalText = None  # Project of trackio that the run is sent to (needs trackio)
-    profile: tuple[int, ...] = ()  # RL steps that JAX's profiler traces, into WORKDIR/profile
+    # RL steps that JAX's profiler traces, into WORKDIR/profile
+    profile: tuple[PositiveInt, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -719,7 +727,7 @@ class GridConfig:
 
     title: str = ""  # Title of the tables and figures
     tasks: tuple[str, ...] = ()  # Config files with their presets, as --config takes them
-    seeds: tuple[int, ...] = (0, 1, 2)  # Seeds; the arms of a seed start from one base model
+    seeds: tuple[Count, ...] = (0, 1, 2)  # Seeds; the arms of a seed start from one base model
     # Changes of a task's configuration, "LABEL: field=value ..."; each is a line of the figures
     arms: tuple[str, ...] = ()
     common: tuple[str, ...] = ()  # "field=value", set in all arms first; quote values with spaces

@@ -19,6 +19,8 @@ from typing import Annotated, Any, Literal, NamedTuple
 from diffpo_jax.system.errors import UserError
 
 _NONE = type(None)
+# The devices' numbers: int32 and float32.
+_LARGEST_INT, _LARGEST_FLOAT = 2**31 - 1, 3.4e38
 _UNIONS = (typing.Union, types.UnionType)
 
 
@@ -27,6 +29,10 @@ class Bound(NamedTuple):
 
     words: str  # the condition as it follows "must be"
     holds: Callable[[Any], bool]
+
+
+class Unlimited(NamedTuple):
+    """Marks a number that may be infinite, where that means "no limit"."""
 
 
 class Was(NamedTuple):
@@ -131,19 +137,21 @@ def coerce(hint: Any, value: Any, path: str) -> Any:
     elif origin is Literal:
         if value not in parts:
             allowed = ", ".join(map(str, parts))
-            raise UserError(f"{path}={value!r} is unknown; use one of: {allowed}.")
+            raise UserError(f"{path}={value!r:.80} is unknown; use one of: {allowed}.")
     elif origin is tuple and isinstance(value, tuple):
         result = tuple(coerce(parts[0], x, f"{path}[{i}]") for i, x in enumerate(value))
     else:
+        if type(value) is int and inner in (int, float) and abs(value) > _LARGEST_INT:
+            raise UserError(f"{path}={value!r:.24} is too large: at most {_LARGEST_INT}.")
         if inner is float and type(value) is int:
             result = float(value)
         if type(result) is not inner:
-            raise UserError(f"{path}={value!r} must be {describe(hint)}.")
-        if inner is float and math.isnan(result):
-            raise UserError(f"{path} is NaN.")
+            raise UserError(f"{path}={value!r:.80} must be {describe(hint)}.")
+        if inner is float:
+            _check_size(result, any(isinstance(mark, Unlimited) for mark in marks), path)
     for mark in marks:
         if isinstance(mark, Bound) and not mark.holds(result):
-            raise UserError(f"{path}={result!r} must be {mark.words}.")
+            raise UserError(f"{path}={result!r:.80} must be {mark.words}.")
     return result
 
 
@@ -166,6 +174,13 @@ def check_fields(section: Any, where: str) -> None:
             coerce(hint, value, path)
 
 
+def _check_size(value: float, unlimited: bool, path: str) -> None:
+    if math.isnan(value):
+        raise UserError(f"{path} is NaN.")
+    if abs(value) > _LARGEST_FLOAT and not (unlimited and math.isinf(value)):
+        raise UserError(f"{path}={value} must be finite, and at most {_LARGEST_FLOAT:g}.")
+
+
 def _coerce_to_one(hint: Any, members: tuple[Any, ...], value: Any, path: str) -> Any:
     """The value as the first type of a union that takes it."""
     if _NONE in members and value in (None, "None", (None,)):
@@ -178,7 +193,7 @@ def _coerce_to_one(hint: Any, members: tuple[Any, ...], value: Any, path: str) -
             # The message of the only type that the value could be of says more than the one below.
             if len(others) == 1 or (isinstance(value, tuple) and tuple in kinds(member)):
                 raise
-    raise UserError(f"{path}={value!r} must be {describe(hint)}.")
+    raise UserError(f"{path}={value!r:.80} must be {describe(hint)}.")
 
 
 def _alternatives(hint: Any) -> list[str]:

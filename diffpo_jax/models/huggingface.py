@@ -10,9 +10,10 @@ import dataclasses
 import functools
 import hashlib
 import pathlib
+import re
 import shutil
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Mapping
+from typing import Any, BinaryIO, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -32,6 +33,9 @@ SINGLE, INDEX, CONFIG = "model.safetensors", "model.safetensors.index.json", pub
 LINEAGE = "lineage.json"
 # Files besides the weights that an export copies; code is copied, never run.
 _COMPANIONS = (".json", ".py", ".txt", ".model", ".jinja")
+_NAMED = 8  # tensors that do not fit, in a message
+_WEIGHTS = ".safetensors"
+_DTYPES = ("F64", "F32", "F16", "BF16")  # others are quantised, and mean nothing without scales
 _PARTS, _PART = 16, 2**20  # of a file that `quick_fingerprint` reads, in bytes
 NOT_TRANSPOSED = ("embed", "place")  # tables of rows, not kernels
 
@@ -84,7 +88,34 @@ def adopt_sizes(model: ModelConfig) -> ModelConfig:
     directory = locate(model.weights)
     family = _family_of(directory, model.family)
     fields = published_config.read_model_config(directory, family)
+    _check_sizes(directory, family, fields)
     return dataclasses.replace(model, family=family, **fields)
+
+
+def _check_sizes(directory: pathlib.Path, family: str, sizes: Mapping[str, Any]) -> None:
+    """Raises `UserError` if config.json has other layers or sizes than the weights.
+
+    Networks are built from these sizes before all tensors are compared with them, which would take
+    long, or all memory, with a number that is much too large.
+    """
+    if not any((directory / name).exists() for name in (INDEX, SINGLE)):
+        return  # a plan needs no weights; who reads them says that there are none
+    names, path = FAMILIES[family].weights, directory / CONFIG
+    with contextlib.ExitStack() as stack:
+        stored = _open(directory, stack)
+        before, after = re.escape(names["blocks/q"]).split(re.escape("{i}"))
+        found = [re.fullmatch(f"{before}([0-9]+){after}", name) for name in stored]
+        layers = sum(match is not None for match in found)
+        if layers and layers != sizes["layers"]:
+            raise UserError(f"{path} says {sizes['layers']} layers, and the weights have {layers}.")
+        head = sizes.get("head_dim") or sizes["width"] // sizes["heads"]
+        rows = {"embed": sizes["vocab"], "blocks/q": sizes["heads"] * head}
+        rows |= {"blocks/k": sizes["kv_heads"] * head, "blocks/gate": sizes["ff"]}
+        for path_of, count in rows.items():
+            name, wanted = names[path_of].format(i=0), (count, sizes["width"])
+            shape = tuple(stored[name].get_slice(name).get_shape()) if name in stored else wanted
+            if shape != wanted:
+                raise UserError(f"{path} gives {name} the shape {wanted}, and its file {shape}.")
 
 
 def _family_of(directory: pathlib.Path, given: str) -> str:
@@ -117,7 +148,8 @@ def read_weights(directory: pathlib.Path, denoiser: Params, family: str) -> Para
 
     Raises:
       UserError: a file is missing or cut short; tensors are missing, unexpected or of another
-        shape, all of which are listed before any is read; or a tensor has NaN or infinite numbers.
+        shape, of which the first are listed before any is read; or a tensor has NaN or infinite
+        numbers.
     """
     leaves = _by_path(denoiser)
     plan = _tensors(leaves, family)
@@ -201,9 +233,8 @@ def write(
 def fingerprint(directory: pathlib.Path) -> str:
     """SHA-256 of a checkpoint's names and files of weights, in hexadecimal."""
     total = hashlib.sha256()
-    for path in sorted(directory.glob("*.safetensors")):
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
+    for path, file in _files_of_weights(directory):
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
         total.update(f"{path.name} {digest}\n".encode())
     return total.hexdigest()
 
@@ -214,14 +245,25 @@ def quick_fingerprint(directory: pathlib.Path) -> str:
     The parts are spread over a file, so that training any tensor but a very small one shows.
     """
     total = hashlib.sha256()
-    for path in sorted(directory.glob("*.safetensors")):
+    for path, file in _files_of_weights(directory):
         size = path.stat().st_size
         total.update(f"{path.name} {size}\n".encode())
-        with path.open("rb") as file:
-            for i in range(_PARTS):
-                file.seek(max(0, size - _PART) * i // (_PARTS - 1))
-                total.update(file.read(_PART))
+        for i in range(_PARTS):
+            file.seek(max(0, size - _PART) * i // (_PARTS - 1))
+            total.update(file.read(_PART))
     return total.hexdigest()
+
+
+def _files_of_weights(directory: pathlib.Path) -> Iterator[tuple[pathlib.Path, BinaryIO]]:
+    """The files of weights by name, open for reading.  Raises `UserError` if one cannot be read."""
+    for path in sorted(directory.glob(f"*{_WEIGHTS}")):
+        try:
+            with path.open("rb") as file:
+                yield path, file
+        except OSError as error:
+            raise UserError(
+                f"cannot read {path}: {error.strerror}. Copy the whole checkpoint again."
+            ) from error
 
 
 def _tensors(leaves: Mapping[str, Any], family: str) -> list[Tensor]:
@@ -251,8 +293,12 @@ def _open(directory: pathlib.Path, stack: contextlib.ExitStack) -> dict[str, Any
         if not isinstance(files_of, dict) or not all(type(x) is str for x in files_of.values()):
             raise UserError(f"{index}: weight_map must be an object of file names: copy it again.")
         names = sorted(set(files_of.values()))
+        if wrong := [x for x in names if not x.endswith(_WEIGHTS) or {"/", "\\", "\0"} & set(x)]:
+            raise UserError(
+                f"{index} names {wrong[0]!r:.80}: it must name files ...{_WEIGHTS} beside it."
+            )
     elif single.exists():
-        names = [SINGLE]
+        files_of, names = {}, [SINGLE]
     else:
         raise UserError(f"{directory} has neither {INDEX} nor {SINGLE}: it is no checkpoint.")
     stored: dict[str, Any] = {}
@@ -267,6 +313,12 @@ def _open(directory: pathlib.Path, stack: contextlib.ExitStack) -> dict[str, Any
                 f"cannot read {path}: {error}. Is it cut short? Copy it again."
             ) from error
         stored |= dict.fromkeys(file.keys(), file)
+    if absent := [name for name in files_of if name not in stored]:
+        more = f" and {len(absent) - 1} more" if len(absent) > 1 else ""
+        raise UserError(
+            f"{index} names the tensor {absent[0]}{more}, which no file has: copy the whole "
+            "checkpoint."
+        )
     return stored
 
 
@@ -275,11 +327,16 @@ def _check_coverage(directory: pathlib.Path, plan: list[Tensor], stored: Mapping
     lines = [f"{name} is missing" for name in wanted if name not in stored]
     lines += [f"{name} is unexpected" for name in stored if name not in wanted]
     for name in wanted.keys() & stored.keys():
-        shape = tuple(stored[name].get_slice(name).get_shape())
+        view = stored[name].get_slice(name)
+        shape, dtype = tuple(view.get_shape()), view.get_dtype()
         if shape != wanted[name]:
             lines.append(f"{name} is {shape}, not {wanted[name]}")
+        if dtype not in _DTYPES:
+            lines.append(f"{name} has numbers of type {dtype}, not {', '.join(_DTYPES)}")
     if lines:
-        raise UserError(f"{directory} does not fit config.model: {'; '.join(sorted(lines))}.")
+        named = sorted(lines)[:_NAMED]
+        more = f"; and {len(lines) - _NAMED} more" if len(lines) > _NAMED else ""
+        raise UserError(f"{directory} does not fit config.model: {'; '.join(named)}{more}.")
 
 
 def _read(stored: Mapping[str, Any], tensor: Tensor, sharding: NamedSharding) -> jax.Array:

@@ -1,7 +1,6 @@
 """Reads the config.json of published checkpoints, and refuses networks that are not ours."""
 
 import json
-import math
 import pathlib
 from collections.abc import Mapping
 from typing import Any
@@ -12,7 +11,7 @@ from diffpo_jax.system.errors import UserError
 NAME = "config.json"
 
 # Larger sizes are mistakes, which would otherwise be found only after a long time.
-_MOST, _MOST_LAYERS = 10**7, 1_000
+_MOST, _MOST_LAYERS, _MOST_FLOAT = 10**7, 1_000, 1e30
 # Settings that a file may leave out, and what that means.
 _DEFAULTS = {"head_dim": None, "qk_norm": False}
 _ROPE = ("rope_parameters", "rope_scaling")  # what transformers 5 and 4 call the kind of RoPE
@@ -82,7 +81,7 @@ def _setting(field: str, key: str, value: Any, path: pathlib.Path) -> Any:
 
 
 def _number(key: str, value: Any, path: pathlib.Path) -> float:
-    if type(value) not in (int, float) or not 0 < value < math.inf:
+    if type(value) not in (int, float) or not 0 < value < _MOST_FLOAT:
         raise UserError(f"{path}: {key} must be a number above 0; it is {value!r:.60}.")
     return float(value)
 

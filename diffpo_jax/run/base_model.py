@@ -63,6 +63,7 @@ def read(workdir: pathlib.Path, policy: Policy, mesh: Mesh, quantized: str | Non
     """
     paths = layout.Workdir(workdir)
     config = layout.read_config(paths)
+    origin(config)  # a base model that came from itself would be looked for without end
     if config.lora.rank or not config.pretrain.steps:  # otherwise checkpoints hold all of it
         inputs.check_weights(paths, config)
     if config.init_from or not config.pretrain.steps:
@@ -115,9 +116,7 @@ def is_published(config: Config) -> bool:
 
 def origin(config: Config) -> Config:
     """The configuration of the run that made the base model, through any runs before it."""
-    while config.init_from:
-        config = layout.read_config(layout.Workdir(pathlib.Path(config.init_from)))
-    return config
+    return [config, *layout.origins(config)][-1]
 
 
 def _without_sft(config: Config, policy: Policy, mesh: Mesh, quantized: str | None) -> Params:

@@ -27,8 +27,7 @@ def check_run(config: Config, path: str, *, overwrite: bool = False) -> None:
 
 def check_inputs(config: Config, data: pathlib.Path) -> None:
     """Raises `UserError` if there is no run in `config.init_from`, or for the task."""
-    if config.init_from:
-        layout.read_config(layout.Workdir(pathlib.Path(config.init_from)))
+    list(layout.origins(config))
     check_task(config.task, data)
 
 

@@ -169,6 +169,11 @@ def start(
 
         # 2. Drop the metrics of later steps, and of later stages unless this one is complete.
         def keep(line: dict[str, Any]) -> bool:
+            if line["stage"] not in STAGES:
+                raise UserError(
+                    f"{setup.workdir.metrics}: the stage {line['stage']!r:.40} is none of a run's "
+                    f"({', '.join(STAGES)}). Remove its lines."
+                )
             if line["stage"] == name:
                 return first is not None and line["step"] <= first
             return first == last or STAGES.index(line["stage"]) < STAGES.index(name)

@@ -175,4 +175,5 @@ def _number(row: hub.Row, column: str) -> float:
 
 def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
     """The values of a row as JSON has them: dates and the like become text."""
-    return json.loads(json.dumps(values, default=str))
+    # Empty cells of Parquet are NaN, which cannot be written to samples/.
+    return json.loads(json.dumps(values, default=str), parse_constant=lambda _: None)

@@ -14,6 +14,7 @@ Protocol "default" counts an answer as right if it earns `correct`.  "d1" trains
 counts as right what d1's evaluation does, which compares strings.
 """
 
+import math
 import pathlib
 import re
 from collections.abc import Sequence
@@ -89,6 +90,8 @@ class Math500(Published):
                 f"{row.where}: column 'answer' must be text or a number; it is {answer!r:.80}."
             )
         if isinstance(answer, float):
+            if not math.isfinite(answer):
+                raise UserError(f"{row.where}: column 'answer' must be finite; it is {answer}.")
             answer = f"{answer:.12g}"
         gold = "" if answer is None else str(answer).strip()
         gold = gold or (extract.last_boxed(solution) if isinstance(solution, str) else "")

@@ -237,7 +237,13 @@ def latest_step(directory: pathlib.Path) -> int | None:
     if not directory.is_dir():
         return None
     # The directory of a step gets its final name once all of it is written.
-    return max((int(p.name) for p in directory.iterdir() if p.name.isdigit()), default=None)
+    return max((int(p.name) for p in directory.iterdir() if _is_step(p)), default=None)
+
+
+def _is_step(path: pathlib.Path) -> bool:
+    """Whether a path has the name that a step gets; int() also reads digits of other scripts."""
+    name = path.name
+    return name.isascii() and name.isdigit() and name == str(int(name)) and path.is_dir()
 
 
 def _data_state(directory: pathlib.Path) -> dict[str, Any]:

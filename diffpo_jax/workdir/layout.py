@@ -7,6 +7,7 @@ trackers.json  tensorboard/  wandb/
 
 import pathlib
 import shutil
+from collections.abc import Iterator
 
 from diffpo_jax.config import Config, convert
 from diffpo_jax.system import durable, files
@@ -61,11 +62,40 @@ def read_config(paths: Workdir) -> Config:
       UserError: the workdir holds no run, or the file is damaged.
     """
     try:
-        return convert.from_json(paths.config.read_text("utf-8"))
-    except OSError as error:
+        text = paths.config.read_text("utf-8")
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise UserError(f"{paths.root} holds no run: there is no {paths.config.name}.") from error
-    except ValueError as error:
-        raise UserError(f"{paths.config} is not the configuration of a run: {error}.") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{paths.config} cannot be read: {error}.") from error
+    try:
+        return convert.from_json(text)
+    except (UserError, ValueError) as error:
+        if '"model_type"' in text:
+            raise UserError(
+                f"{paths.root} holds published weights, and no run: name it in "
+                "config.model.weights instead."
+            ) from error
+        fault = str(error).rstrip(".")
+        raise UserError(f"{paths.config} is not the configuration of a run: {fault}.") from error
+
+
+def origins(config: Config) -> Iterator[Config]:
+    """The configurations of the runs that a base model comes from, one before the other.
+
+    Raises:
+      UserError: `config.init_from` holds no run, or leads back to a run that it came from.
+    """
+    seen: list[pathlib.Path] = []
+    while config.init_from:
+        root = pathlib.Path(config.init_from)
+        config = read_config(Workdir(root))
+        if root.resolve() in seen:
+            raise UserError(
+                f"config.init_from={root} leads in a circle: the base model of that run comes from "
+                "the run itself. Correct the config.json of the last run that you changed."
+            )
+        seen.append(root.resolve())
+        yield config
 
 
 def open_workdir(path: str, config: Config, *, overwrite: bool) -> Workdir:

@@ -193,14 +193,25 @@ def _whole_lines(path: Path) -> list[tuple[bytes, dict[str, Any]]]:
                 f"{path}: line {i + 1} is not a JSON object but other lines follow it, so a kill "
                 "did not cause this damage. Remove that line."
             )
+        if fault := _fault(row):
+            raise UserError(f"{path}: line {i + 1} {fault}; this is not the metrics file of a run.")
         result.append((line + b"\n", row))
     return result
+
+
+def _fault(row: dict[str, Any]) -> str:
+    """What keeps an object from being a line of metrics, or "" if nothing does."""
+    if not isinstance(row.get("stage"), str) or type(row.get("step")) is not int:
+        return "has no stage or no step"
+    others = (name for name in row if name not in _OWN_FIELDS)
+    odd = next((name for name in others if type(row[name]) not in (int, float)), None)
+    return "" if odd is None else f"has {odd}={row[odd]!r:.40}, which is no number"
 
 
 def _parse(line: bytes) -> dict[str, Any] | None:
     try:
         row = json.loads(line.decode("utf-8"))
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return row if isinstance(row, dict) else None
 

@@ -215,7 +215,7 @@ RULE = {"mode": "model"}  # rules without a threshold need this mode
             },
             "source=x.csv replaces them. Leave one out",
         ),
-        ({"pretrain.demonstrations.difficulty": (7.0, 4.0)}, "must be rising"),
+        ({"pretrain.demonstrations.difficulty": (7.0, 4.0)}, "must be two rising"),
         ({"rl.optimizer.decay": "linear", "rl.steps": 3}, "leaves none of the 3 updates"),
         ({"pretrain.decay": "cosine"}, "none, linear"),
         ({"rl.optimizer.kind": "adam"}, "adamw, adafactor, lion, muon, sgd, schedule_free_adamw"),
@@ -292,7 +292,7 @@ RULE = {"mode": "model"}  # rules without a threshold need this mode
             "a price of its own",
         ),
         ({"sampler.rule": "state", "rl.head.minibatch": 9, "mesh.data": 2}, "minibatch=9"),
-        ({"rl.speed.prices": (2.0, 1.0)}, "must be rising"),
+        ({"rl.speed.prices": (2.0, 1.0)}, "must be two rising"),
     ],
 )
 def test_wrong_and_contradicting_values_are_named(overrides, message):

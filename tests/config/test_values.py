@@ -173,7 +173,11 @@ def test_faults_are_found_at_every_depth(name, value, message):
         ("lora.targets", ("q", "z"), r"config.lora.targets\[1\]='z' is unknown"),
         ("lora.targets", ("q", "q"), "must be without repeats"),
         ("lora.targets", (), "must be non-empty"),
-        ("evaluation.gammas", (0.1, -1.0), r"config.evaluation.gammas\[1\]=-1.0 must be finite"),
+        (
+            "evaluation.gammas",
+            (0.1, -1.0),
+            r"config.evaluation.gammas\[1\]=-1.0 must be at least 0",
+        ),
         ("sampler.length", 0, "config.sampler.length=0 must be above 0"),
         ("rl.likelihood.temperature", 0.0, "temperature=0.0 must be above 0"),
         ("model.quantized", "fp4", "config.model.quantized='fp4' is unknown; use one of: int8"),
@@ -281,3 +285,42 @@ def test_a_wrong_section_is_named():
         convert.from_config_dict(ml_collections.ConfigDict({"rl": 3}))
     with pytest.raises(UserError, match=r"config\.seed is a value, not a section"):
         convert.from_config_dict(ml_collections.ConfigDict({"seed": {"x": 3}}))
+
+
+# Numbers for which infinity means "no limit", and sizes that the task itself checks.
+UNLIMITED = {
+    "pretrain.max_grad_norm",
+    "pretrain.demonstrations.difficulty",
+    *(f"rl.objective.{name}" for name in ("truncation", "clip_low", "clip_high")),
+    "rl.optimizer.max_grad_norm",
+    *("rl.head.max_grad_norm", "rl.head.clip"),
+    *(f"rl.guard.{name}" for name in ("reward", "tokens_per_call", "accuracy", "evaluation")),
+}
+OF_TASKS = ("task.sudoku.", "task.countdown.")
+
+
+def accepts(name, value):
+    hint = values.all_annotations(Config)[name]
+    value = (value, value) if tuple in values.kinds(hint) else value
+    try:
+        values.coerce(hint, value, name)
+    except UserError as error:
+        assert "\n" not in str(error) and len(str(error)) < 200
+        return False
+    return True
+
+
+NUMBERS = [
+    name for name, h in values.all_annotations(Config).items() if values.kinds(h) & {int, float}
+]
+LISTS = ["evaluation.gammas", "evaluation.prices", "rl.speed.prices", "logging.profile"]
+
+
+@pytest.mark.parametrize("name", [*NUMBERS, *LISTS, "pretrain.demonstrations.difficulty"])
+def test_no_number_may_be_nan_endless_or_negative_where_that_means_nothing(name):
+    assert not accepts(name, float("nan"))
+    assert not accepts(name, 10**400)
+    assert not accepts(name, 1e39)  # infinite in float32
+    assert accepts(name, float("inf")) == (name in UNLIMITED)
+    may_be_negative = name.startswith(OF_TASKS) or name == "pretrain.demonstrations.difficulty"
+    assert not (accepts(name, -1) or accepts(name, -1.0)) or may_be_negative

@@ -17,7 +17,7 @@ from diffpo_jax.config import MeshConfig, ModelConfig, ThresholdConfig
 from diffpo_jax.distributed import sharding
 from diffpo_jax.distributed.mesh import make_mesh
 from diffpo_jax.models import huggingface, published_config, quantization
-from diffpo_jax.models.families import make_policy
+from diffpo_jax.models.families import FAMILIES, make_policy
 from diffpo_jax.system.errors import UserError
 
 V, D, F, LAYERS, HEADS = 24, 16, 32, 3, 4
@@ -480,3 +480,59 @@ def test_weights_that_are_not_finite_are_refused_with_the_tensors_name(tmp_path,
     source = save(tmp_path / "in", "llada", values)
     with pytest.raises(UserError, match=f"2 of the {F * D} numbers of {name} are NaN or infinite"):
         read(source, "llada")
+
+
+def with_index(source, change):
+    path = source / huggingface.INDEX
+    content = json.loads(path.read_text())
+    change(content["weight_map"])
+    path.write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["../a.safetensors", "/etc/a.safetensors", "b/a.safetensors", "", "a", "a\0.safetensors"],
+)
+def test_an_index_names_only_files_of_weights_beside_it(tmp_path, name):
+    source = save(tmp_path / "in", "llada", weights("llada"))
+    with_index(source, lambda files: files.update({next(iter(files)): name}))
+    with pytest.raises(UserError, match=r"index.json names .* it must name files"):
+        read(source, "llada")
+
+
+def test_a_tensor_of_the_index_that_no_file_has_is_named(tmp_path):
+    source = save(tmp_path / "in", "llada", weights("llada"))
+    with_index(source, lambda files: files.update(dict.fromkeys("ab", next(iter(files.values())))))
+    with pytest.raises(UserError, match="names the tensor a and 1 more, which no file has"):
+        read(source, "llada")
+
+
+@FAMILY
+@pytest.mark.parametrize("field", ["layers", "width", "vocab", "heads", "kv_heads", "ff"])
+def test_sizes_are_compared_with_the_weights_before_a_network_is_built(tmp_path, family, field):
+    source = save(tmp_path / "in", family, weights(family))
+    key = FAMILIES[family].settings[field]
+    given = ModelConfig(weights=str(source), family=family)
+    assert huggingface.adopt_sizes(given).layers == LAYERS
+    wrong = {key: 2 * CONFIGS[family][key]}
+    (source / "config.json").write_text(json.dumps(CONFIGS[family] | wrong))
+    if family != "a2d_qwen3" and field == "heads":
+        # Twice as many heads of half the width have the same kernels of q, and others of k.
+        assert KV[family] * D // (2 * HEADS) != KV[family] * DH[family]
+    with pytest.raises(UserError, match=r"config\.json"):
+        huggingface.adopt_sizes(given)
+
+
+@pytest.mark.parametrize("dtype", ["int8", "bool", "int64", ml_dtypes.float8_e4m3fn])
+def test_quantised_numbers_are_not_read_as_weights(tmp_path, dtype):
+    source = save(tmp_path / "in", "llada", weights("llada", dtype))
+    with pytest.raises(UserError, match=r"has numbers of type .*; and \d+ more\.") as error:
+        read(source, "llada")
+    assert len(str(error.value)) < 1500
+
+
+@pytest.mark.parametrize("function", [huggingface.fingerprint, huggingface.quick_fingerprint])
+def test_a_file_of_weights_that_cannot_be_read_is_named(tmp_path, function):
+    (tmp_path / "a.safetensors").symlink_to("nowhere")
+    with pytest.raises(UserError, match=r"cannot read .*a\.safetensors"):
+        function(tmp_path)

@@ -10,6 +10,8 @@ from diffpo_jax.config import JsonlConfig, PromptConfig, TaskConfig
 from diffpo_jax.system.errors import UserError
 from diffpo_jax.tasks.task import Task
 
+INF = float("inf")
+NAN = {"question": "nan", "answer": float("nan")}
 NONE = {"question": "none", "answer": None}
 SUMS = [{"question": f"{i}+{i}", "answer": 2 * i, "level": i % 3} for i in range(40)]
 
@@ -213,6 +215,13 @@ def test_answers_that_take_too_long_are_counted(tmp_path, module):
     assert task.scores([], []) == {"given_up": 1.0}
 
 
+def test_an_empty_cell_beside_question_and_answer_can_be_written_to_samples(tmp_path):
+    rows = [row | {"weight": float("nan"), "more": [INF, 1.5]} for row in SUMS]
+    example = make(tmp_path, rows).examples("train")[0]
+    assert example.meta["row"]["weight"] is None and example.meta["row"]["more"] == [None, 1.5]
+    json.dumps(dict(example.meta), allow_nan=False)
+
+
 # --- mistakes
 
 
@@ -224,6 +233,8 @@ def test_answers_that_take_too_long_are_counted(tmp_path, module):
         ({"question": "{}"}, r"config.task.jsonl.question: \{\} is not a field"),
         ({"question": "{question"}, "config.task.jsonl.question: .*literal brace twice"),
         ({"rows": [*SUMS, NONE]}, "'answer' must be text or a number; it is None"),
+        ({"rows": [*SUMS, NAN]}, "line 41: 'answer' must be a finite number; it is nan"),
+        ({"rows": [*SUMS, NAN | {"answer": -INF}]}, "'answer' must be a finite number; it is -inf"),
         ({"rows": [{"question": " ", "answer": "a"}]}, "line 1: config.task.jsonl.question gives"),
         ({"rows": []}, "has no row"),
         ({"rows": SUMS[:2]}, "has 2 different questions: with 1 held out for validation and test"),

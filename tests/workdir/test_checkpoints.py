@@ -261,3 +261,12 @@ def test_a_step_that_has_its_name_is_whole_after_a_power_cut(tmp_path, way):
     step, state, _, _ = newest(tmp_path / "after")
     assert step == int(state.step) and step in (1, 2)
     assert not list((tmp_path / "after").glob("*.damaged"))
+
+
+@pytest.mark.parametrize("name", ["²", "٣", "७", "007", "+8", "9.damaged", " 9"])
+def test_only_directories_named_as_steps_are_steps(tmp_path, name):
+    (tmp_path / name).mkdir()
+    assert checkpoints.latest_step(tmp_path) is None
+    (tmp_path / "5").mkdir()
+    (tmp_path / "6").write_text("a file")
+    assert checkpoints.latest_step(tmp_path) == 5

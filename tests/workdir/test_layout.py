@@ -6,6 +6,7 @@ import os
 import pathlib
 
 import pytest
+from least import least
 
 from diffpo_jax.config import Config, convert, resolve
 from diffpo_jax.system.errors import UserError
@@ -105,3 +106,43 @@ def test_overwriting_that_is_killed_leaves_no_checkpoints(tmp_path, monkeypatch)
         assert not (root / "checkpoints").exists()
         layout._remove_run(root)  # the next start with --overwrite
         assert list(root.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "Expecting value"),
+        (b"[]", "must be a JSON object"),
+        (b'{"seed": 0, "rl"', "Expecting"),
+        (b"[" * 100_000, "nested too deeply"),
+        (b"\xff\xfe", "cannot be read"),
+        (b'{"rl": null}', "config.rl"),
+        (b'{"rl": {"optimizer": [], "head": "x"}}', "config.rl"),
+        (b'{"rl": {"steps": 1e999}}', "config.rl.steps"),
+        (b'{"rl": {"optimizer": {"kind": "adafactor"}}, "sampler": 3}', "config.sampler"),
+        (b'{"task": {"jsonl": {"held_out": 1' + b"0" * 400 + b"}}}", "too large"),
+        (b'{"pretrain": {"demonstrations": {"difficulty": []}}}', "two rising numbers"),
+        (b'{"a.b": 1}', "a.b"),
+        (b'{"model_type": "llada", "d_model": 64}', "name it in config.model.weights"),
+    ],
+)
+def test_a_damaged_configuration_is_one_line_that_names_the_file(tmp_path, content, words):
+    (tmp_path / "config.json").write_bytes(content)
+    with pytest.raises(UserError) as error:
+        layout.read_config(layout.Workdir(tmp_path))
+    text = str(error.value)
+    assert words in text and str(tmp_path) in text
+    assert "\n" not in text and len(text) < 400
+
+
+def test_runs_that_come_from_each_other_are_named(tmp_path):
+    for name, before in (("a", "b"), ("b", "a"), ("alone", "alone"), ("first", None)):
+        (tmp_path / name).mkdir()
+        source = str(tmp_path / before) if before else None
+        saved = json.loads(convert.to_json(least(init_from=source)))
+        (tmp_path / name / "config.json").write_text(json.dumps(saved))
+    for name in ("a", "alone"):
+        with pytest.raises(UserError, match="leads in a circle"):
+            list(layout.origins(least(init_from=str(tmp_path / name))))
+    found = list(layout.origins(least(init_from=str(tmp_path / "first"))))
+    assert [one.init_from for one in found] == [None]

@@ -159,13 +159,38 @@ def test_a_torn_last_line_is_ignored_and_removed_before_the_next(tmp_path, torn)
 
 def test_damage_before_the_last_line_is_named(tmp_path):
     path = tmp_path / "m"
-    content = b'{"step": 1}\n{"st\n{"step": 3}\n'
+    content = b'{"stage": "rl", "step": 1}\n{"st\n{"stage": "rl", "step": 3}\n'
     path.write_bytes(content)
     with pytest.raises(UserError, match="line 2"):
         metrics.read(path)
     with pytest.raises(UserError, match="line 2"):
         metrics.cut_back(path, lambda row: True)
     assert path.read_bytes() == content
+
+
+@pytest.mark.parametrize(
+    ("line", "fault"),
+    [
+        (b'{"step": 2, "loss": 1.0}', "line 2 has no stage or no step"),
+        (b'{"stage": "rl", "loss": 1.0}', "line 2 has no stage or no step"),
+        (b'{"stage": null, "step": 2}', "line 2 has no stage or no step"),
+        (b'{"stage": "rl", "step": "2"}', "line 2 has no stage or no step"),
+        (b'{"stage": "rl", "step": 2, "loss": "1"}', "line 2 has loss='1', which is no number"),
+        (b'{"stage": "rl", "step": 2, "loss": [1]}', r"loss=\[1\], which is no number"),
+    ],
+)
+def test_an_object_that_is_no_line_of_metrics_is_named(tmp_path, line, fault):
+    path = tmp_path / "m"
+    path.write_bytes(b'{"stage": "rl", "step": 1}\n' + line + b"\n")
+    with pytest.raises(UserError, match=fault):
+        metrics.read(path)
+
+
+@pytest.mark.parametrize("rest", [b"{", b"\xff\xfe", b"[1]\n", b"[" * 100_000, b"null\n"])
+def test_a_last_line_that_is_damaged_is_ignored(tmp_path, rest):
+    path = tmp_path / "m"
+    path.write_bytes(b'{"stage": "rl", "step": 1}\n' + rest)
+    assert metrics.read(path) == [{"stage": "rl", "step": 1}]
 
 
 def test_cut_back_does_not_create_a_missing_file(tmp_path):
@@ -175,7 +200,7 @@ def test_cut_back_does_not_create_a_missing_file(tmp_path):
 
 def test_cut_back_leaves_the_old_file_when_the_disk_is_full(tmp_path, monkeypatch):
     path = tmp_path / "m"
-    content = b'{"step": 1}\n{"step": 2}\n'
+    content = b'{"stage": "rl", "step": 1}\n{"stage": "rl", "step": 2}\n'
     path.write_bytes(content)
 
     def full(descriptor):
@@ -191,7 +216,7 @@ def test_cut_back_leaves_the_old_file_when_the_disk_is_full(tmp_path, monkeypatc
 # With spaces as another writer might put them: kept lines must stay the same byte for byte.
 @st.composite
 def json_lines(draw):
-    row = {"step": draw(st.integers(0, 9)), "x": draw(st.text(max_size=5))}
+    row = {"stage": draw(st.text(max_size=5)), "step": draw(st.integers(0, 9)), "x": 0.5}
     space = draw(st.sampled_from([", ", ",", " ,  "]))
     return json.dumps(row, separators=(space, ":"), ensure_ascii=draw(st.booleans())).encode()
 

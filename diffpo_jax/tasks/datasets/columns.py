@@ -1,5 +1,6 @@
 """Fills templates with the columns of a row: {question}, or {attempts[0]} of a list."""
 
+import math
 import re
 
 from diffpo_jax.system.errors import UserError
@@ -38,6 +39,8 @@ def value(row: hub.Row, name: str) -> str:
         found = found[index]
     if isinstance(found, bool) or not isinstance(found, str | int | float):
         raise UserError(f"{row.where}: {name!r} must be text or a number; it is {found!r:.80}.")
+    if isinstance(found, float) and not math.isfinite(found):
+        raise UserError(f"{row.where}: {name!r} must be a finite number; it is {found}.")
     return f"{found:.12g}" if isinstance(found, float) else str(found)
 
 

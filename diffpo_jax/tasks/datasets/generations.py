@@ -9,6 +9,7 @@ Two forms of file:
 
 import hashlib
 import json
+import math
 import pathlib
 import re
 from collections.abc import Callable, Mapping
@@ -50,6 +51,10 @@ def read(path: str, task: str) -> list[Generation]:
         values, needed = row.values, _META[task][0] if task in _META else {}
         _check_fields(values, {"id": str, "completion": str, "meta": dict}, row.where)
         _check_fields(values["meta"], needed, f"{row.where}: 'meta'")
+        if "numbers" in needed and not all(type(x) is int for x in values["meta"]["numbers"]):
+            raise UserError(
+                f"{row.where}: 'meta': field 'numbers' must be a list of whole numbers."
+            )
         example = Example(values["id"], str(values.get("prompt", "")), "", values["meta"])
         generations.append(_generation(example, values["completion"], row.where))
     if not generations:
@@ -69,7 +74,7 @@ def _read_d1(rows: Any, where: str, task: str) -> list[Generation]:
         question, truth = row["question"], row["ground_truth"]
         try:
             meta = _META[task][1](question, truth)
-        except (TypeError, ValueError, KeyError, IndexError) as error:
+        except (TypeError, ValueError, KeyError, IndexError, OverflowError) as error:
             raise UserError(
                 f"{place}: question or ground_truth {truth!r:.80} does not belong to task {task!r}."
             ) from error
@@ -99,6 +104,10 @@ def _check_fields(row: Any, fields: Mapping[str, type], where: str) -> None:
 
 
 def _number(_: str, truth: Any) -> dict[str, Any]:
+    if isinstance(truth, float) and not math.isfinite(truth):
+        raise ValueError("the answer is not finite")
+    if isinstance(truth, bool) or not isinstance(truth, str | int | float):
+        raise TypeError("the answer is no number")
     return {"answer": f"{truth:.12g}" if isinstance(truth, float) else str(truth)}
 
 
