@@ -127,6 +127,8 @@ bucket() { local rest=${WORKDIR#gs://} && printf '%s' "${rest%%/*}"; }
 workdir_under() {
   local rest=${WORKDIR#gs://}
   [[ $rest == */?* ]] || die 2 "WORKDIR=$WORKDIR has no directory; use gs://BUCKET/PATH."
+  [[ ${rest%%/*} =~ ^[a-z0-9][a-z0-9._-]*$ ]] ||
+    die 2 "WORKDIR=$WORKDIR: a bucket's name has lower case letters, digits, dots and dashes only."
   printf '%s/%s' "$1" "${rest#*/}"
 }
 

@@ -58,7 +58,7 @@ script() {
   # a bucket that nothing uses.
   printf 'srun --kill-on-bad-exit=1 bash -c %q\n' "mkdir -p \$MOUNT
 flock --close \$MOUNT.lock bash -c 'mountpoint -q \$MOUNT || gcsfuse ${MOUNT_OPTIONS[*]} \
-$(quoted "$(bucket)") \$MOUNT' && exec 9<\$MOUNT && exec $run=$(workdir_under "\$MOUNT")"
+$(quoted "$(bucket)") \$MOUNT' && exec 9<\$MOUNT && exec $run=\$MOUNT$(quoted "$(workdir_under '')")"
   again
 }
 

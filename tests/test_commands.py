@@ -96,6 +96,7 @@ def refused(capsys, *words):
         ("generate --workdir={new} {prompt}", "holds no run to take it from"),
         ("generate {smoke} --workdir={new} {prompt}", "holds no run: there is no config.json"),
         ("generate --workdir={run} --prompt=", "prompt 1 is empty"),
+        ("generate --workdir={run} --prompt=a\udcff", "prompt 1 is not UTF-8"),
         ("generate --workdir={run} {prompt} --dial=nan", "--dial=nan must be a number"),
         ("generate --workdir={run} {prompt} --config.sampler.rul=x", "is config.sampler.rule"),
         ("generate --workdir={run} {prompt} --html=/dev/null/x", "/dev/null is not a directory"),

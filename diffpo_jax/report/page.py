@@ -60,4 +60,6 @@ def _render(template: str, **values: Any) -> str:
         "help": decode_order.HELP,
         "lateness": _lateness,
     }
-    return environment.get_template(template).render(values)
+    page = environment.get_template(template).render(values)
+    # Halves of surrogate pairs, as in a file's name that is no UTF-8, cannot be written.
+    return page.encode("utf-8", "replace").decode("utf-8")

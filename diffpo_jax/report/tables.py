@@ -6,6 +6,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what begins a formula in a spreadsheet
+
 
 class Table(NamedTuple):
     """A table; cells are text or numbers, and None is an empty cell."""
@@ -58,13 +60,19 @@ def _aligned(table: Table) -> list[list[str]]:
 def csv_text(columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> str:
     """Returns rows as CSV with a header; numbers are not rounded.
 
-    A field that a row lacks is empty; fields that are not columns are left out.
+    A field that a row lacks is empty; fields that are not columns are left out.  Text that a
+    spreadsheet would take for a formula gets an apostrophe before it.
     """
     text = io.StringIO()
-    writer = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(map(_no_formula, columns))
+    writer.writerows([_no_formula(row.get(name)) for name in columns] for row in rows)
     return text.getvalue()
+
+
+def _no_formula(cell: Any) -> Any:
+    """The cell, such that a spreadsheet that opens the file runs nothing; numbers are unchanged."""
+    return f"'{cell}" if isinstance(cell, str) and cell.startswith(_FORMULA) else cell
 
 
 def file_part(task: str) -> str:

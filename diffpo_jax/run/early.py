@@ -62,6 +62,10 @@ def check_completions(
     for number, text in enumerate(texts, 1):
         if not text:
             raise UserError(f"--prompt: prompt {number} is empty.")
+        try:
+            text.encode("utf-8")
+        except UnicodeEncodeError as error:
+            raise UserError(f"--prompt: prompt {number} is not UTF-8.") from error
 
 
 def check_dial(config: Config, dial: float | None) -> None:

@@ -84,6 +84,10 @@ def test_dry_run_prints_the_commands_and_runs_none(path, script):
         ("tpu_pod.sh", ["run"], {"PROJECT": ""}, "PROJECT is not set"),
         ("tpu_pod.sh", ["run"], {"WORKDIR": "/local"}, "is not a gs:// path"),
         ("tpu_pod.sh", ["run"], {"WORKDIR": "gs://bucket"}, "has no directory"),
+        *(
+            (script, ["run"], {"WORKDIR": "gs://$(id)';b/one"}, "a bucket's name has")
+            for script in ("tpu_pod.sh", "gke_xpk.sh", "slurm_gpu.sh")
+        ),
         ("tpu_pod.sh", ["fly"], {}, "unknown command fly"),
         ("tpu_pod.sh", ["run", "--config.seed=1"], {}, "come after --"),
         ("tpu_pod.sh", ["up", "down"], {}, "give one command"),
@@ -438,7 +442,12 @@ def run_job(pod, job, starts=""):
 
 
 @pytest.mark.parametrize(
-    ("workdir", "expected"), [("/shared/a b", "/shared/a b"), ("gs://bucket/one", "MOUNT/one")]
+    ("workdir", "expected"),
+    [
+        ("/shared/a b", "/shared/a b"),
+        ("gs://bucket/one", "MOUNT/one"),
+        ("gs://bucket/$(echo run)/a b;'id`id`", "MOUNT/$(echo run)/a b;'id`id`"),
+    ],
 )
 def test_the_slurm_job_script_runs(path, workdir, expected):
     """Runs the script itself, with an srun that runs its command here and a gcsfuse that prints."""

@@ -130,3 +130,18 @@ def test_texts_cannot_act_on_the_terminal(colour):
     own = re.sub("\x1b\\[(0|30|48;2;[0-9;]+)m", "", shown)  # the colours of the calls
     assert not set("\x1b\x07\x9b\r") & set(own)
     assert shown.count(r"\x1b]52;c;ZXZpbA==\x07\x9b2J") == 3
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["{sections}", "{{ records }}", "{% raw %}", "</script><script>x()</script>", "<!--<script>"],
+)
+def test_no_text_breaks_the_data_of_a_page(text):
+    page = completions_page([ONE._replace(prompt=text, text=text, pieces=[text, "b", "c", "d"])])
+    (data,) = re.findall(r'<script type="application/json" [^>]*>(.*?)</script>', page, re.S)
+    assert json.loads(data)[0]["prompt"] == text
+    assert page.count("<script") == 2 and "<!--" not in page
+
+
+def test_a_page_of_what_is_no_utf_8_can_be_written():
+    assert "a?b" in completions_page([ONE._replace(prompt="a\udcffb")]).encode().decode()

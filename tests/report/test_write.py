@@ -1,5 +1,6 @@
 import csv
 import errno
+import io
 import json
 import os
 
@@ -10,6 +11,7 @@ from made_runs import frontier, make_summary
 from diffpo_jax.analysis import bootstrap, difficulty
 from diffpo_jax.analysis.bootstrap import Outcomes
 from diffpo_jax.report import curves, figures, outcomes
+from diffpo_jax.report.tables import csv_text
 from diffpo_jax.report.write import frontier_csv, write_report
 
 BASE = frontier((0.0, 0.9, 8.0), (1.0, 0.25, 3.2))
@@ -233,3 +235,10 @@ def test_of_tags_that_would_overlap_only_the_first_is_drawn():
     figure.draw_without_rendering()
     shown = {tag.get_text(): tag.get_visible() for tag in axes.texts}
     assert shown == {"1": True, "1.01": False, "9": True}
+
+
+@pytest.mark.parametrize("text", ["=cmd|' /C calc'!A0", "+1", "-1+2", "@SUM(A1)", "\t=1", "\r=1"])
+def test_text_in_a_csv_is_no_formula_of_a_spreadsheet(text):
+    rows = [{"run": text, text: -0.5}, {"run": "a=b", text: None}]
+    found = list(csv.reader(io.StringIO(csv_text(["run", text], rows), newline="")))
+    assert found == [["run", f"'{text}"], [f"'{text}", "-0.5"], ["a=b", ""]]
