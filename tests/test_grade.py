@@ -284,3 +284,9 @@ def test_the_samples_of_a_run_can_be_graded_again(tmp_path):
     (found,) = generations.read(path, "gsm8k")
     assert found.example == Example("a", "?", "", {"answer": "18"})
     assert found.completion == "18"
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "a.jsonl")
+    with pytest.raises(UserError, match=r"--file=.*it is no regular file"):
+        generations.read(str(tmp_path / "a.jsonl"), "gsm8k")

@@ -702,7 +702,8 @@ class Config:
 @dataclasses.dataclass(frozen=True)
 class Figure2Config:
     model: Literal["base", "trained"] = "base"  # The run's model before RL, or after it
-    prompts: PositiveInt = 100  # Test prompts
+    # Test prompts
+    prompts: Annotated[int, Bound("at least 2: one has no error bar", lambda x: x >= 2)] = 100
     rollouts: PositiveInt = 4  # Rollouts per prompt
     draws: PositiveInt = 64  # Draws of the anchors for each K
     anchors: Annotated[tuple[PositiveInt, ...], NON_EMPTY] = (1, 2, 4, 16)  # Numbers of anchors, K

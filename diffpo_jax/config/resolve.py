@@ -6,6 +6,7 @@ from typing import Any
 
 from diffpo_jax.config import AUTO, METHODS, RANKINGS, Config
 from diffpo_jax.config.values import replace_field
+from diffpo_jax.system import reading
 from diffpo_jax.system.errors import UserError
 
 # Fields that may name a file, "@FILE".
@@ -16,6 +17,7 @@ _TEMPLATES = (
     "pretrain.demonstrations.prompt",
     "pretrain.demonstrations.answer",
 )
+_MOST_TEMPLATE = 2**20  # bytes of a file; it becomes a part of every prompt
 _LENGTHS = ("sampler.prompt_length", "sampler.length")
 # Fields that may be given as a share of the completion's length.
 _SHARES = ("sampler.block_length", "sampler.steps", "evaluation.block_length")
@@ -129,6 +131,7 @@ def _get(config: Config, name: str) -> Any:
 
 
 def _read_template(template: str, field: str) -> str:
+    reading.check_file(template[1:], field, most=_MOST_TEMPLATE)
     try:
         text = pathlib.Path(template[1:]).read_text(encoding="utf-8")
     except (OSError, ValueError) as error:  # a missing file, an impossible name, or no UTF-8

@@ -72,7 +72,10 @@ def csv_text(columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> str:
 
 def _no_formula(cell: Any) -> Any:
     """The cell, such that a spreadsheet that opens the file runs nothing; numbers are unchanged."""
-    return f"'{cell}" if isinstance(cell, str) and cell.startswith(_FORMULA) else cell
+    if not isinstance(cell, str):
+        return cell
+    text = cell.replace("\r", "\n")  # csv quotes only the ends of lines that it writes itself
+    return f"'{text}" if cell.startswith(_FORMULA) else text
 
 
 def file_part(task: str) -> str:

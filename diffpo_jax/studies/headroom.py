@@ -8,6 +8,7 @@
 4. On the test prompts choose by these predictions, and in hindsight by what came out.
 """
 
+import dataclasses
 import pathlib
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -24,6 +25,7 @@ from diffpo_jax.analysis.summary import base_curves
 from diffpo_jax.arrays import rng
 from diffpo_jax.arrays.types import Params
 from diffpo_jax.config import HeadroomConfig, StudyConfig
+from diffpo_jax.distributed import hosts
 from diffpo_jax.evaluation import evaluator
 from diffpo_jax.models.outcome_predictor import OutcomePredictor
 from diffpo_jax.report import headroom as report
@@ -54,6 +56,7 @@ def run(config: StudyConfig, workdir: str) -> dict[str, Any]:
     """
     # 1. The run.
     root = pathlib.Path(workdir)
+    config = dataclasses.replace(config, run=run_setup.with_weights(config.run))
     summary = experiment.run(config.run, str(root / "run"))
     paths = layout.open_workdir(str(root / "run"), config.run, overwrite=False)
     setup = run_setup.prepare(config.run, paths)
@@ -86,10 +89,11 @@ def run(config: StudyConfig, workdir: str) -> dict[str, Any]:
         "commit": provenance.commit(),
         "versions": provenance.versions(),
     }
-    picture.write(report.draw(result), root / "report")
-    files.write_json(root / "report" / "headroom.json", result)
-    print(report.as_text(result))
-    print(f"report: {root / 'report'}")
+    if hosts.is_first():
+        picture.write(report.draw(result), root / "report")
+        files.write_json(root / "report" / "headroom.json", result)
+        print(report.as_text(result))
+        print(f"report: {root / 'report'}")
     return result
 
 

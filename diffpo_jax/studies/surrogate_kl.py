@@ -7,6 +7,7 @@
 5. Check the assumption of the paper's Theorem 3, that a later state is never worse.
 """
 
+import dataclasses
 import functools
 import math
 import pathlib
@@ -19,17 +20,19 @@ from jaxtyping import Bool, Float
 
 from diffpo_jax.arrays import rng
 from diffpo_jax.arrays.types import Params, Prompts, Rollout
-from diffpo_jax.config import Config, Figure2Config, StudyConfig
+from diffpo_jax.config import Config, Figure2Config, StudyConfig, check
 from diffpo_jax.data import prompts as data
 from diffpo_jax.data import tokenizers
 from diffpo_jax.diffusion import anchors as anchor_lib
 from diffpo_jax.diffusion import likelihood, sampler, state_kl
+from diffpo_jax.distributed import hosts
 from diffpo_jax.evaluation.threshold_choice import is_learned
 from diffpo_jax.report import kl_per_call, picture
 from diffpo_jax.rl import diagnostics
 from diffpo_jax.run import base_model, train_rl
 from diffpo_jax.run import setup as run_setup
 from diffpo_jax.system import files
+from diffpo_jax.system.errors import UserError
 from diffpo_jax.workdir import layout, provenance
 
 _ROUNDING = 1e-6  # nats; a smaller increase counts as rounding
@@ -51,12 +54,19 @@ def run(config: StudyConfig, workdir: str) -> dict[str, Any]:
       The contents of report/figure2.json.
     """
     root = pathlib.Path(workdir)
-    paths = layout.open_workdir(str(root / "run"), config.run, overwrite=False)
-    setup = run_setup.prepare(config.run, paths)
-    params = base_model.make(setup)
-    run_setup.record(setup, config.run)
+    config = dataclasses.replace(config, run=run_setup.with_weights(config.run))
     if config.figure2.model == "trained":
-        params = train_rl.train(setup, params)
+        check.check_training(config.run)
+    paths = hosts.in_turn(
+        lambda: layout.open_workdir(str(root / "run"), config.run, overwrite=False)
+    )
+    setup = run_setup.prepare(config.run, paths)
+    _check_prompts(setup)
+    with setup.writer:
+        params = base_model.make(setup)
+        run_setup.record(setup, config.run)
+        if config.figure2.model == "trained":
+            params = train_rl.train(setup, params)
     measured = measure(setup, params, config.figure2)
     result = summarise(measured, config.run, config.figure2)
     result |= {
@@ -74,11 +84,20 @@ def run(config: StudyConfig, workdir: str) -> dict[str, Any]:
         "commit": provenance.commit(),
         "versions": provenance.versions(),
     }
-    picture.write(kl_per_call.draw(result), root / "report")
-    files.write_json(root / "report" / "figure2.json", result)
-    print(kl_per_call.as_text(result))
-    print(f"report: {root / 'report'}")
+    if hosts.is_first():
+        picture.write(kl_per_call.draw(result), root / "report")
+        files.write_json(root / "report" / "figure2.json", result)
+        print(kl_per_call.as_text(result))
+        print(f"report: {root / 'report'}")
     return result
+
+
+def _check_prompts(setup: run_setup.Setup) -> None:
+    if (count := len(setup.task.examples("test"))) < 2:
+        raise UserError(
+            f"the study needs 2 test prompts or more for its error bars, and the task has {count}: "
+            "see config.run.task.test_file."
+        )
 
 
 def measure(setup: run_setup.Setup, params: Params, config: Figure2Config) -> Measured:

@@ -6,12 +6,14 @@ import os
 import pathlib
 import subprocess
 import sys
+import types
 
 import numpy as np
 import pytest
 
 from diffpo_jax.config import Config, Figure2Config, convert
 from diffpo_jax.studies import surrogate_kl
+from diffpo_jax.system.errors import UserError
 
 ROOT = pathlib.Path(__file__).parents[2]
 # Two rollouts of three tokens; the first commits one a call, the second two and then one.
@@ -122,6 +124,62 @@ def test_a_mistake_is_one_line(tmp_path, flag, message):
     assert out.returncode == 2
     assert message in out.stderr.strip().splitlines()[-1]
     assert "Traceback" not in out.stderr
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"figure2.prompts": 1}, "config.figure2.prompts=1 must be at least 2"),
+        ({"figure2.prompts": -3}, "config.figure2.prompts=-3 must be at least 2"),
+    ],
+)
+def test_error_bars_need_two_prompts(changes, message):
+    given = convert.load_module(ROOT / "configs/studies/figure2.py").get_config("smoke")
+    given.update_from_flattened_dict(changes)
+    with pytest.raises(UserError, match=message):
+        convert.study_from_config_dict(given)
+
+
+def test_a_task_with_one_test_prompt_is_refused():
+    setup = types.SimpleNamespace(task=types.SimpleNamespace(examples=lambda split: [split]))
+    with pytest.raises(UserError, match=r"2 test prompts or more .* the task has 1"):
+        surrogate_kl._check_prompts(setup)
+
+
+class Recorder:
+    """A run's writer that knows whether it was closed."""
+
+    def __init__(self):
+        self.closed = False
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        self.closed = True
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_only_the_first_process_writes_and_every_writer_is_closed(tmp_path, monkeypatch, first):
+    given = convert.load_module(ROOT / "configs/studies/figure2.py").get_config("smoke")
+    given.figure2.rollouts = 1
+    config = convert.study_from_config_dict(given)
+    writer, adopted = Recorder(), []
+    task = types.SimpleNamespace(examples=lambda split: [split] * 2)
+    setup = types.SimpleNamespace(config=config.run, task=task, writer=writer)
+    for name, value in {
+        "with_weights": lambda run: adopted.append(run) or run,
+        "prepare": lambda run, paths: setup,
+        "record": lambda setup, run: None,
+    }.items():
+        monkeypatch.setattr(surrogate_kl.run_setup, name, value)
+    monkeypatch.setattr(surrogate_kl.base_model, "make", lambda setup: {})
+    monkeypatch.setattr(surrogate_kl, "measure", lambda *_: MEASURED)
+    monkeypatch.setattr(surrogate_kl.hosts, "is_first", lambda: first)
+    monkeypatch.setattr(surrogate_kl.hosts, "in_turn", lambda action: action())
+    surrogate_kl.run(config, str(tmp_path))
+    assert writer.closed and adopted == [config.run]
+    assert (tmp_path / "report/figure2.json").exists() == first
 
 
 def test_a_preset_names_the_task():

@@ -15,6 +15,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+from diffpo_jax.system import reading
 from diffpo_jax.system.errors import UserError
 from diffpo_jax.tasks.datasets import hub
 from diffpo_jax.tasks.task import Example
@@ -38,6 +39,7 @@ def read(path: str, task: str) -> list[Generation]:
       UserError: a file that cannot be read or has neither form, with its line.
     """
     where = f"--file={path}"
+    reading.check_file(path, where, reading.MOST_BYTES)
     try:
         whole = json.loads(pathlib.Path(path).read_text(encoding="utf-8-sig"))
     except (OSError, UnicodeDecodeError) as error:

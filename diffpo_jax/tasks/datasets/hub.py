@@ -4,14 +4,16 @@ import csv
 import json
 import pathlib
 import re
-import tempfile
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
+from diffpo_jax.system import reading
 from diffpo_jax.system.errors import UserError
 
 SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
 
+_TOGETHER = 256  # rows of Parquet that are read together
+_BYTES_OF_ROW = 256  # that a row takes as a Python object, besides its values
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 
 
@@ -75,6 +77,7 @@ def read_file(path: pathlib.Path, where: str, suffix: str = "") -> Iterator[Row]
         )
     if (suffix := suffix or path.suffix) not in readers:
         raise UserError(f"{where}: the file's name must end in one of: {', '.join(SUFFIXES)}.")
+    reading.check_file(path, where, reading.MOST_BYTES)
     try:
         yield from readers[suffix](path, where)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
@@ -129,18 +132,24 @@ def _read_csv(path: pathlib.Path, where: str) -> Iterator[Row]:
 
 
 def _read_parquet(path: pathlib.Path, where: str) -> Iterator[Row]:
-    import datasets
+    # Not imported above: it takes a second.
+    import pyarrow
+    from pyarrow import parquet
 
-    datasets.disable_progress_bars()
     try:
-        # The cache is deleted at once: the rows are kept in memory.
-        with tempfile.TemporaryDirectory() as cache:
-            table = datasets.Dataset.from_parquet(str(path), cache_dir=cache, keep_in_memory=True)
-            rows = table.to_list()
-    except Exception as error:  # the errors of pyarrow and datasets have no common class
+        with parquet.ParquetFile(path) as file:
+            # A value that repeats is stored once, so that a few bytes may unfold to any number of
+            # them: what counts is the size of the rows, taken a few at a time.
+            size, before = 0, 0
+            for batch in file.iter_batches(_TOGETHER):
+                size += batch.nbytes + batch.num_rows * _BYTES_OF_ROW
+                if size > reading.MOST_BYTES:
+                    raise reading.too_large(where, reading.MOST_BYTES)
+                for number, values in enumerate(batch.to_pylist(), before + 1):
+                    yield Row(values, f"{where}: row {number}")
+                before += batch.num_rows
+    except (pyarrow.ArrowException, OSError, ValueError) as error:
         raise UserError(f"{where} cannot be read as Parquet: {_first_line(error)}.") from error
-    for number, values in enumerate(rows, 1):
-        yield Row(values, f"{where}: row {number}")
 
 
 def _read_hub(source: str, field: str, split: str) -> list[Row]:

@@ -1,11 +1,15 @@
 import csv
 import json
+import os
 
 import datasets
+import pyarrow
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pyarrow import parquet
 
+from diffpo_jax.system import reading
 from diffpo_jax.system.errors import UserError
 from diffpo_jax.tasks.datasets import hub
 
@@ -191,3 +195,66 @@ def test_any_faulty_file_is_a_user_error(tmp_path_factory, content):
     path.write_bytes(content)
     with pytest.raises(UserError, match="any"):
         load(path)
+
+
+# --- files that are no files, and files that unfold
+
+
+def of_parquet(path, values):
+    """A file of one column, whose repeated values are stored once."""
+    column = pyarrow.array(values).dictionary_encode()
+    table = pyarrow.table({"question": column})
+    parquet.write_table(table, path, compression="zstd", store_schema=False)
+    return path
+
+
+def test_a_small_file_that_unfolds_to_very_much_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(reading, "MOST_BYTES", 2**24)
+    path = of_parquet(tmp_path / "a.parquet", ["a" * 2**16] * 100_000)
+    assert path.stat().st_size < 3_000  # of 6 GiB
+    with pytest.raises(UserError, match=r"f=.*a\.parquet has more than 16 MiB of content"):
+        hub.load(str(path), "f", split="train", columns=())
+
+
+def test_rows_without_values_count_too(tmp_path, monkeypatch):
+    monkeypatch.setattr(reading, "MOST_BYTES", 2**20)
+    path = of_parquet(tmp_path / "a.parquet", [""] * 1_000_000)
+    with pytest.raises(UserError, match="has more than 1 MiB"):
+        hub.load(str(path), "f", split="train", columns=())
+
+
+def test_rows_of_several_batches_are_numbered(tmp_path):
+    path = of_parquet(tmp_path / "a.parquet", [str(i) for i in range(600)])
+    rows = hub.load(str(path), "f", split="train", columns=("question",))
+    assert [row.values["question"] for row in rows] == [str(i) for i in range(600)]
+    assert rows[-1].where.endswith("row 600")
+
+
+@pytest.mark.parametrize("suffix", hub.SUFFIXES)
+def test_a_long_text_is_refused_by_its_size(tmp_path, monkeypatch, suffix):
+    monkeypatch.setattr(reading, "MOST_BYTES", 2**10)
+    path = tmp_path / f"a{suffix}"
+    path.write_text("a" * 2_000)  # one line
+    with pytest.raises(UserError, match=r"has more than .* of content"):
+        hub.load(str(path), "f", split="train", columns=())
+
+
+@pytest.mark.parametrize("suffix", hub.SUFFIXES)
+def test_what_is_no_regular_file_is_not_waited_for(tmp_path, suffix):
+    os.mkfifo(tmp_path / f"pipe{suffix}")
+    (tmp_path / f"zero{suffix}").symlink_to("/dev/zero")
+    (tmp_path / f"loop{suffix}").symlink_to(tmp_path / f"loop{suffix}")
+    for name in ("pipe", "zero", "loop"):
+        with pytest.raises(UserError, match=r"(it is no regular file|no such file)") as error:
+            list(hub.read_file(tmp_path / f"{name}{suffix}", f"f={name}"))
+        assert str(error.value).startswith(f"f={name}")
+    (tmp_path / f"folder{suffix}").mkdir()
+    with pytest.raises(UserError, match="it is a directory"):
+        list(hub.read_file(tmp_path / f"folder{suffix}", "f"))
+
+
+@pytest.mark.parametrize("name", ["a.json.gz", "a.jsonl.zst", "a.arrow", "a.csv.bz2"])
+def test_packed_files_are_refused_by_their_names(tmp_path, name):
+    (tmp_path / name).write_bytes(b"")
+    with pytest.raises(UserError, match=r"name must end in one of: \.jsonl, \.json, "):
+        hub.load(str(tmp_path / name), "f", split="train", columns=())
