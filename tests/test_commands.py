@@ -97,6 +97,8 @@ def refused(capsys, *words):
         ("generate {smoke} --workdir={new} {prompt}", "holds no run: there is no config.json"),
         ("generate --workdir={run} --prompt=", "prompt 1 is empty"),
         ("generate --workdir={run} --prompt=a\udcff", "prompt 1 is not UTF-8"),
+        ("generate --workdir={run} --prompt=0_1 {prompt}", "prompt 1 has 3 characters, with '_'"),
+        ("generate --workdir={run} {prompt} --prompt=04310342320041", "prompt 2 has 14 characters"),
         ("generate --workdir={run} {prompt} --dial=nan", "--dial=nan must be a number"),
         ("generate --workdir={run} {prompt} --config.sampler.rul=x", "is config.sampler.rule"),
         ("generate --workdir={run} {prompt} --html=/dev/null/x", "/dev/null is not a directory"),

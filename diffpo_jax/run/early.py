@@ -59,13 +59,24 @@ def check_completions(
     check_dial(config, dial)
     run = layout.read_config(layout.Workdir(pathlib.Path(workdir)))
     threshold_choice.check_head(run, config.sampler.rule, model)
+    # What a bare question must look like the task knows; other templates may have any text.
+    plain = run.task.prompt.template == "{question}"
+    fault_of = getattr(_class_of_task(run.task), "question_fault", None) if plain else None
     for number, text in enumerate(texts, 1):
-        if not text:
+        if not text.strip():
             raise UserError(f"--prompt: prompt {number} is empty.")
         try:
             text.encode("utf-8")
         except UnicodeEncodeError as error:
             raise UserError(f"--prompt: prompt {number} is not UTF-8.") from error
+        if fault_of and (fault := fault_of(text, run.task)):
+            raise UserError(f"--prompt: prompt {number} {fault}.")
+
+
+def _class_of_task(config: TaskConfig) -> type:
+    from diffpo_jax import tasks
+
+    return tasks.find_class(config.name)
 
 
 def check_dial(config: Config, dial: float | None) -> None:

@@ -39,6 +39,12 @@ class BaseTask(OneByOne):
         self.reads_special_tokens = self._protocol.reads_special_tokens
         self._wording = Wording(config.prompt, self.WORDS, self.FIELDS)
 
+    @staticmethod
+    def question_fault(text: str, config: TaskConfig) -> str:
+        """What keeps a text from being a bare question of the task; "" if nothing does."""
+        del text, config
+        return ""
+
     def scores(self, examples: Sequence[Example], completions: Sequence[str]) -> dict[str, float]:
         """Figures over a whole set: d1's accuracy, or for Sudoku the share of right cells."""
         return self._protocol.scores(examples, completions, self._config.prompt.answer)

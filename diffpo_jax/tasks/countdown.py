@@ -23,6 +23,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+from diffpo_jax.config import TaskConfig
 from diffpo_jax.system.errors import UserError
 from diffpo_jax.tasks import protocol
 from diffpo_jax.tasks.answers import arithmetic, dress
@@ -65,6 +66,22 @@ class Countdown(Generated):
         numbers, target = [int(n) for n in re.findall("[0-9]+", found[-1][0])], int(found[-1][1])
         wrong = _wrong_numbers(completion, numbers)
         return Layout(wrong=wrong, verdict=_describe(completion, numbers, target))
+
+    @staticmethod
+    def question_fault(text: str, config: TaskConfig) -> str:
+        """An instance has numbers and a target, as 3,5,2=9."""
+        own = config.countdown
+        counts = f"{own.numbers_min} to {own.numbers_max}"
+        if own.numbers_min == own.numbers_max:
+            counts = str(own.numbers_min)
+        found = re.fullmatch("([0-9]+(?:,[0-9]+)*)=[0-9]+", text)
+        if found and own.numbers_min <= len(found[1].split(",")) <= own.numbers_max:
+            return ""
+        example = "and a target, as 3,5,2=9"
+        if found:
+            count = len(found[1].split(","))
+            return f"has {count} numbers: the model learned on {counts} {example}"
+        return f"is no instance: it needs {counts} numbers {example}"
 
     def reward(self, example: Example, completion: str) -> Reward:
         """Grades one completion (see the module's docstring).  Never raises, whatever the text."""

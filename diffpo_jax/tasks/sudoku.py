@@ -79,6 +79,18 @@ class Sudoku(Generated):
         given = [i for i, clue in enumerate(clues) if clue != "0"]
         return Layout(size, math.isqrt(size), given, wrong, verdict)
 
+    @staticmethod
+    def question_fault(text: str, config: TaskConfig) -> str:
+        """A puzzle has a digit for each cell."""
+        size = config.sudoku.size
+        if len(text) == size**2 and re.fullmatch(f"[0-{size}]+", text):
+            return ""
+        odd = next((x for x in text if x not in "0123456789"[: size + 1]), None)
+        return (
+            f"has {len(text)} characters{f', with {odd!r} among them' if odd else ''}: a {size}x"
+            f"{size} board needs {size**2} digits, 1 to {size}, and 0 for an empty cell"
+        )
+
     def reward(self, example: Example, completion: str) -> Reward:
         """Grades one completion (see the module's docstring).  Never raises, whatever the text."""
         clues = example.meta["clues"]

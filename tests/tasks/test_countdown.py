@@ -328,3 +328,21 @@ def test_an_expression_is_laid_out_with_its_value_and_numbers_that_are_not_given
         found = countdown.Countdown.lay_out(prompt, completion)
         assert found == Layout(wrong=wrong, verdict=verdict)
     assert countdown.Countdown.lay_out("Reach 9 with 3, 5, 2.", completion) == Layout()
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("3,5,2=9", ""),
+        ("3,5=8", "has 2 numbers: the model learned on 3 and a target, as 3,5,2=9"),
+        ("3,5,2,1=9", "has 4 numbers: the model learned on 3"),
+        ("3,5,2", "is no instance: it needs 3 numbers and a target"),
+        ("3,5,=9", "is no instance"),
+        ("3, 5, 2=9", "is no instance"),
+        ("3,5,2=9\n", "is no instance"),
+        ("=", "is no instance"),
+    ],
+)
+def test_a_typed_instance_has_numbers_and_a_target(text, fault):
+    found = countdown.Countdown.question_fault(text, TaskConfig())
+    assert fault in found and bool(fault) == bool(found)

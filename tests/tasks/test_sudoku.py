@@ -402,3 +402,23 @@ def test_a_9x9_grid_has_boxes_of_three():
 def test_any_texts_are_laid_out(prompt, completion):
     for task in tasks.TASKS.values():
         assert isinstance(task.lay_out(prompt, completion), Layout)
+
+
+@pytest.mark.parametrize(
+    ("text", "size", "fault"),
+    [
+        ("0431034232004123", 4, ""),
+        ("0" * 81, 9, ""),
+        ("04310342320041", 4, "has 14 characters: a 4x4 board needs 16 digits, 1 to 4, and 0 for"),
+        ("04310342320041230", 4, "has 17 characters: a 4x4 board"),
+        ("0431034232004123", 9, "has 16 characters: a 9x9 board needs 81 digits, 1 to 9"),
+        ("0431034232004125", 4, "has 16 characters, with '5' among them: a 4x4 board"),
+        ("0431 0342 3200 4123", 4, "has 19 characters, with ' ' among them"),
+        ("043103423200412²", 4, "with '²' among them"),
+        ("0431034232004123\n", 4, "has 17 characters"),
+        ("", 4, "has 0 characters"),
+    ],
+)
+def test_a_typed_puzzle_has_a_digit_for_each_cell(text, size, fault):
+    found = sudoku.Sudoku.question_fault(text, TaskConfig(sudoku=SudokuConfig(size=size)))
+    assert fault in found and bool(fault) == bool(found)
