@@ -20,7 +20,7 @@ Presets, as in --config=configs/countdown.py:smoke ; several are separated by co
   qwen3_0_6b  the same for a conversion of Qwen3-0.6B, on one GPU; see docs/models.md
   qwen2_5_coder_0_5b  of Qwen2.5-Coder-0.5B-Instruct
   open_dcoder_0_5b  Open-dCoder
-With any: lora, s1k, d1, dream, d2, gspo, justgrpo, prompt, paper, state; see
+With any: lora, t4, s1k, d1, dream, d2, gspo, justgrpo, prompt, paper, state; see
 diffpo_jax/config/presets.py.
 """
 

@@ -5,11 +5,12 @@
 
 Compiles the programs of an RL step for the devices, with shapes in place of weights, and prints
 their memory by the compiler's numbers, their operations and a lower bound on their time. A TPU
-slice needs libtpu (pip install 'jax[tpu]'), but no TPU; `--topology=cpu:8` and `gpu:8` use this
-machine's own devices and compiler. `--slices=2` takes two of a TPU slice, which share the axis
-`data`, as in --config.mesh.data=2 --config.mesh.fsdp=16 for v5e:4x4. `--search` also finds the
-largest micro-batch and the most prompts that fit; `--json=FILE` writes the numbers. Exit status:
-0 if the run fits or the memory limit is not known, 1 if it does not fit, 2 for a mistake in a flag.
+slice needs libtpu (pip install 'jax[tpu]'), but no TPU; a GPU by name, as in `--topology=t4:1`,
+needs the extra .[cuda], but no GPU; `--topology=cpu:8` and `gpu:8` use this machine's own devices
+and compiler. `--slices=2` takes two of a TPU slice, which share the axis `data`, as in
+--config.mesh.data=2 --config.mesh.fsdp=16 for v5e:4x4. `--search` also finds the largest
+micro-batch and the most prompts that fit; `--json=FILE` writes the numbers. Exit status: 0 if the
+run fits or the memory limit is not known, 1 if it does not fit, 2 for a mistake in a flag.
 """
 
 import dataclasses
@@ -23,7 +24,9 @@ from diffpo_jax.config import command
 from diffpo_jax.system import files
 
 config_flags.DEFINE_config_file("config", None, "The experiment, configs/NAME.py[:preset].")
-_TOPOLOGY = flags.DEFINE_string("topology", None, "v5e:4x4, v5p:2x2x2, v6e:4x4, cpu:8, ...")
+_TOPOLOGY = flags.DEFINE_string(
+    "topology", None, "v5e:4x4, v5p:2x2x2, t4:1, l4:1, a100-80:1, cpu:8, ..."
+)
 _SLICES = flags.DEFINE_integer(
     "slices", 0, "Number of such slices, joined by a data-centre network; 0: config.mesh.slices.", 0
 )

@@ -24,6 +24,8 @@ from diffpo_jax.system.errors import UserError
 
 Change = Callable[[ConfigDict], None]
 
+_SMALL = ("a2d_qwen3", "a2d_qwen2", "open_dcoder")  # families of models for one GPU
+
 
 def joint_by_state(config: ConfigDict) -> None:
     """The recipe for small models: the denoiser, and a head that sees each state, together.
@@ -194,7 +196,7 @@ def _published(shape: Change, config: ConfigDict, *, answer: str, prompt_length:
     model.embedding_std = 0.02
     prompt(config)
     _show_all(config)
-    config.mesh.fsdp = 8 if shape in (llada_8b, dream_7b) else 1
+    config.mesh.fsdp = 1 if model.family in _SMALL else 8
     config.pretrain.steps = 0
     wording, sampler = config.task.prompt, config.sampler
     wording.template, wording.chat, wording.answer = "words", True, answer
@@ -243,6 +245,24 @@ def lora(config: ConfigDict) -> None:
     config.model.param_dtype = "bfloat16"
 
 
+def t4(config: ConfigDict) -> None:
+    """An adapter on one NVIDIA T4 (16 GB), as in free notebooks: behind a size, qwen3_0_6b,t4.
+
+    Steps are short enough to see some of them in a session, and each of the last is saved.  A T4
+    has no bfloat16 units: XLA converts the operands of such products to float32, which takes time
+    and memory and gains none (seen in programs compiled for it).  So activations are float32 and
+    frozen weights, which are converted a layer at a time, bfloat16.  float16 is not offered: its
+    gradients need a scaled loss, and activations of Qwen's models are known to overflow in it.
+    """
+    lora(config)
+    config.model.dtype, config.sampler.cache = "float32", "dual"
+    rl, evaluation = config.rl, config.evaluation
+    rl.prompts, rl.micro_batch, rl.inner_updates, rl.steps = 4, rl.group, 4, 200
+    config.checkpoint.every = 1
+    evaluation.every, evaluation.examples, evaluation.validation_examples = 20, 64, 32
+    evaluation.batch, evaluation.gammas = 32, (0.05, 0.3, 1.0)
+
+
 def d1(config: ConfigDict) -> None:
     """diffu-GRPO as d1's code computes it (arXiv 2504.12216, repository dllm-reasoning/d1).
 
@@ -273,7 +293,8 @@ def d1(config: ConfigDict) -> None:
 
 def _set_d1_training(config: ConfigDict) -> None:
     rl, objective, optimizer = config.rl, config.rl.objective, config.rl.optimizer
-    rl.prompts, rl.group, rl.micro_batch = 16, 6, 48
+    # 12 rows of 768 tokens fill a GPU, and leave room on one of 16 GB.
+    rl.prompts, rl.group, rl.micro_batch = 16, 6, 12 if config.model.family in _SMALL else 48
     rl.inner_updates = 12 if config.task.name in ("gsm8k", "math500") else 8
     objective.clip_low = objective.clip_high = 0.5
     objective.kl, objective.kl_estimator, objective.advantage = 0.04, "k3", "mean"
@@ -376,7 +397,7 @@ def state(config: ConfigDict) -> None:
 
 ALGORITHMS: Mapping[str, Change] = {
     change.__name__: change
-    for change in (s1k, lora, d1, dream, d2, gspo, justgrpo, prompt, paper, state)
+    for change in (s1k, lora, t4, d1, dream, d2, gspo, justgrpo, prompt, paper, state)
 }
 
 

@@ -1,6 +1,7 @@
 """Published peak FLOP/s and memory of accelerators, and the platform to compile for."""
 
 import os
+import re
 from typing import Any, NamedTuple
 
 import jax
@@ -27,9 +28,37 @@ CHIPS = {
     "v6e": Chip(918e12, 31.25, 2),
 }
 
-# By the prefix of JAX's device kind; longer names come before shorter ones. GPUs:
-# bfloat16 without sparsity, from NVIDIA's data sheets of A100, H100 and H200; those of H100 and
-# H200 state twice as much, with sparsity.
+
+class Gpu(NamedTuple):
+    """An NVIDIA GPU, as a plan needs to know it."""
+
+    kind: str  # JAX's name of it
+    flops: float  # peak FLOP/s of bfloat16 products without sparsity, summed in float32
+    gib: float  # as CUDA reports it, which is less than what is sold
+    bandwidth: float  # bytes/s
+    capability: tuple[int, int]
+    processors: int  # streaming multiprocessors
+    cache_mib: int
+    ghz: float
+
+
+# From NVIDIA's data sheets (T4, L4, A10, A100, H100, H200) and white papers (Turing for T4's cache,
+# GA102 for RTX 3090, Ada for RTX 4090); where they state FLOP/s with sparsity, half of that.  T4
+# has no bfloat16 units: XLA computes such products in float32, whose peak this is.  Memory is the
+# total that programs on these GPUs report; drivers differ by up to 1 %.
+GPUS = {
+    "t4": Gpu("Tesla T4", 8.1e12, 14.74, 320e9, (7, 5), 40, 4, 1.59),
+    "l4": Gpu("NVIDIA L4", 121e12, 22.03, 300e9, (8, 9), 58, 48, 2.04),
+    "a10": Gpu("NVIDIA A10", 125e12, 22.03, 600e9, (8, 6), 72, 6, 1.695),
+    "rtx3090": Gpu("NVIDIA GeForce RTX 3090", 71e12, 23.5, 936e9, (8, 6), 82, 6, 1.695),
+    "rtx4090": Gpu("NVIDIA GeForce RTX 4090", 165.2e12, 23.5, 1008e9, (8, 9), 128, 72, 2.52),
+    "a100-40": Gpu("NVIDIA A100-SXM4-40GB", 312e12, 39.38, 1555e9, (8, 0), 108, 40, 1.41),
+    "a100-80": Gpu("NVIDIA A100-SXM4-80GB", 312e12, 79.1, 2039e9, (8, 0), 108, 40, 1.41),
+    "h100": Gpu("NVIDIA H100 80GB HBM3", 989e12, 79.1, 3350e9, (9, 0), 132, 50, 1.98),
+    "h200": Gpu("NVIDIA H200", 989e12, 139.8, 4800e9, (9, 0), 132, 50, 1.98),
+}
+
+# By the prefix of JAX's device kind; longer names come before shorter ones.
 _PEAKS = {
     "TPU v4 lite": None,  # made for inference; its peak is not in those tables
     "TPU v4": CHIPS["v4"].flops,
@@ -38,12 +67,21 @@ _PEAKS = {
     "TPU v5": CHIPS["v5p"].flops,
     "TPU v6 lite": CHIPS["v6e"].flops,
     "TPU v6e": CHIPS["v6e"].flops,
-    "NVIDIA A100": 312e12,
+    "NVIDIA A100": GPUS["a100-80"].flops,
     "NVIDIA H100 PCIe": 756e12,
     "NVIDIA H100 NVL": 835e12,
-    "NVIDIA H100": 989e12,
+    "NVIDIA H100": GPUS["h100"].flops,
     "NVIDIA H200 NVL": 835e12,
-    "NVIDIA H200": 989e12,
+    "NVIDIA H200": GPUS["h200"].flops,
+    "NVIDIA L40": None,  # this and the other None are models of their own, not in the table
+    "NVIDIA A10G": None,
+    "NVIDIA A10": GPUS["a10"].flops,
+    "NVIDIA L4": GPUS["l4"].flops,
+    "Tesla T4": GPUS["t4"].flops,
+    "NVIDIA GeForce RTX 3090 Ti": None,
+    "NVIDIA GeForce RTX 3090": GPUS["rtx3090"].flops,
+    "NVIDIA GeForce RTX 4090 D": None,
+    "NVIDIA GeForce RTX 4090": GPUS["rtx4090"].flops,
 }
 
 
@@ -73,9 +111,10 @@ def platform(device: Any) -> str:
     """
     if device.platform != "gpu":
         return device.platform
-    if "cuda" not in device.client.platform_version.lower():
-        return "gpu"
-    return "cuda" if float(device.compute_capability) >= 8.0 else "gpu"
+    # That of other makers' GPUs is a name, such as "gfx942".
+    capability = str(device.compute_capability)
+    numbered = re.fullmatch(r"\d+\.\d+", capability)
+    return "cuda" if numbered and float(capability) >= 8.0 else "gpu"
 
 
 def memory(device: Any) -> float | None:

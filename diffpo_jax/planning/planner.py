@@ -62,6 +62,7 @@ def plan(config: Config, topology: Topology, calls: int = 0) -> dict[str, Any]:
         "kind": kind,
         "mesh": dict(mesh.shape),
         "limit": topology.limit,
+        "share": topology.share,
         "parameters": _count(step.frozen) + _count(step.state.params),
         "trained": _count(step.state.params),
         "vocabulary": vocabulary.make_vocabulary(config).size,

@@ -24,9 +24,10 @@ def format_search(largest: dict[str, int | None]) -> str:
 def _heading(plan: dict[str, Any]) -> str:
     mesh = " x ".join(f"{axis} {size}" for axis, size in plan["mesh"].items())
     micro = plan["micro_batch"] or plan["rows"]
+    devices = f"{plan['devices']} device{'s' * (plan['devices'] > 1)}"
     return (
-        f"{plan['topology']}: {plan['devices']} devices ({plan['kind']}), mesh {mesh}\n"
-        f"{plan['parameters'] / 1e9:.3f}e9 parameters, {plan['trained'] / 1e9:.3f}e9 trained, "
+        f"{plan['topology']}: {devices} ({plan['kind']}), mesh {mesh}\n"
+        f"{_count(plan['parameters'])} parameters, {_count(plan['trained'])} trained, "
         f"vocabulary of {plan['vocabulary']:,}\n"
         f"{plan['rows']} rollouts per step, each {plan['prompt_length']} + {plan['length']} tokens "
         f"and {plan['calls']} denoiser calls; micro-batches of {micro} in updates\n"
@@ -48,12 +49,13 @@ def _work(plan: dict[str, Any]) -> list[str]:
     lines = [
         _row("runs per RL step", [str(part["times"]) for part in parts]),
         _values("compilation", (part["compile_seconds"] for part in parts), _seconds),
-        _values("operations per run and device", (part["flops"] for part in parts), _flops),
+        _values("operations per run and device", (part["flops"] or None for part in parts), _flops),
     ]
     seconds = [part["seconds"] for part in parts]
     if None in seconds:
         return [*lines, "no time: the peak rate of these devices is not known"]
-    return [*lines, _values("their time at peak, a lower bound", seconds, _seconds)]
+    known = (value or None for value in seconds)
+    return [*lines, _values("their time at peak, a lower bound", known, _seconds)]
 
 
 def _verdicts(plan: dict[str, Any]) -> list[str]:
@@ -73,11 +75,16 @@ def _verdicts(plan: dict[str, Any]) -> list[str]:
     if step := plan["step"]:
         lines.append(
             f"an RL step takes at least {_seconds(step['seconds'])}: matrix products at peak rate "
-            f"and nothing else. At most {step['tokens_per_second']:,.0f} tokens/s and "
-            f"{step['samples_per_second']:.2f} samples/s"
+            f"and nothing else. At most {_rate(step['tokens_per_second'])} tokens/s and "
+            f"{_rate(step['samples_per_second'])} samples/s"
         )
-    if plan["topology"].startswith(("cpu", "gpu")):
+    if plan["topology"].startswith(("cpu", "gpu:")):
         lines.append("memory is that of this machine's compiler; a TPU's would need another amount")
+    if plan["share"] is not None:
+        lines.append(
+            f"the limit is the {plan['share']:.0%} of the memory that JAX takes; "
+            "XLA_PYTHON_CLIENT_MEM_FRACTION=0.95 before the command changes that, here and in runs"
+        )
     return lines
 
 
@@ -89,6 +96,14 @@ def _row(name: str, cells: Sequence[str]) -> str:
     return f"{name:36}" + "".join(f"{cell:>15}" for cell in cells)
 
 
+def _count(parameters: int) -> str:
+    return f"{parameters / 1e9:.3f}e9" if parameters >= 1e7 else f"{parameters:,}"
+
+
+def _rate(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
 def _bytes(value: float) -> str:
     return _with_unit(value, 1024, ("B", "KiB", "MiB", "GiB", "TiB"))
 
@@ -98,6 +113,8 @@ def _flops(value: float) -> str:
 
 
 def _with_unit(value: float, step: int, units: Sequence[str]) -> str:
+    if value == 0:
+        return "0"
     size = 0
     while abs(value) >= step and size < len(units) - 1:
         value, size = value / step, size + 1

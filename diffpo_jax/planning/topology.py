@@ -1,4 +1,8 @@
-"""Devices by name, present or not: "v5e:4x4" is a TPU slice, "cpu:8" and "gpu:8" are local."""
+"""Devices by name, present or not.
+
+"v5e:4x4" is a TPU slice and "t4:1" an NVIDIA GPU, for which programs are compiled by their
+compilers without such a device; "cpu:8" and "gpu:8" are this machine's.
+"""
 
 import importlib.util
 import math
@@ -9,12 +13,15 @@ from typing import Any, NamedTuple
 
 from diffpo_jax.config import MeshConfig
 from diffpo_jax.distributed import chips
-from diffpo_jax.distributed.chips import CHIPS
+from diffpo_jax.distributed.chips import CHIPS, GPUS
+from diffpo_jax.planning import gpu_target
 from diffpo_jax.system.errors import UserError
 
 _FORMS = (
-    f"{', '.join(f'{kind}:4x4' for kind in CHIPS)} (three numbers for v4 and v5p), cpu:8, gpu:8"
+    f"{', '.join(f'{kind}:4x4' for kind in CHIPS)} (three numbers for v4 and v5p), "
+    f"{', '.join(f'{kind}:1' for kind in GPUS)}, cpu:8, gpu:8"
 )
+_INSTALL = "pip install 'jax[cuda12]', or the extra .[cuda] of this package (no GPU is needed)"
 
 
 class Topology(NamedTuple):
@@ -23,17 +30,21 @@ class Topology(NamedTuple):
     name: str
     devices: Sequence[Any]
     limit: float | None  # bytes of each device that a program may take; None if not known
+    share: float | None = None  # of a GPU's memory that this is; None for other devices
 
 
 def prepare(name: str) -> None:
-    """Sets the environment variables that JAX reads when it first looks for devices.
+    """Sets what JAX reads when it first looks for devices.
 
     Raises:
       UserError: the name is not of a known form.
     """
     kind, _ = _parse(name)
-    if kind != "gpu":
-        os.environ.setdefault("JAX_PLATFORMS", "cpu")
+    if kind != "gpu" and not os.environ.get("JAX_PLATFORMS"):
+        import jax
+
+        # The variable is read when jax is imported, which is done already.
+        jax.config.update("jax_platforms", "cpu")
     if kind in CHIPS:
         os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")  # or libtpu asks the cloud, and waits
         os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")  # there is no TPU to share
@@ -63,6 +74,8 @@ def find(name: str, slices: int = 1) -> Topology:
     if kind == "cpu":
         _request_cpus(count)
     chips.check_devices()
+    if kind in GPUS:
+        return _gpus(name, kind, count)
     if kind not in CHIPS:
         return _local(name, kind, count)
     from jax.experimental import topologies
@@ -109,8 +122,8 @@ def make_mesh(config: MeshConfig, topology: Topology) -> Any:
 
 def _parse(name: str) -> tuple[str, list[int]]:
     """The kind and the sizes in a topology's name."""
-    match = re.fullmatch(r"([a-z]+\d*[a-z]*):(\d+(?:x\d+)*)", name)
-    if not match or match[1] not in (*CHIPS, "cpu", "gpu"):
+    match = re.fullmatch(r"([a-z]+\d*[a-z]*(?:-\d+)?):(\d+(?:x\d+)*)", name)
+    if not match or match[1] not in (*CHIPS, *GPUS, "cpu", "gpu"):
         raise UserError(f"--topology={name} is unknown; the forms are {_FORMS}.")
     kind, sizes = match[1], [int(n) for n in match[2].split("x")]
     axes = CHIPS[kind].axes if kind in CHIPS else 1
@@ -119,6 +132,22 @@ def _parse(name: str) -> tuple[str, list[int]]:
             f"--topology={name}: {kind} takes {axes} number{'s' * (axes > 1)}, as in {_FORMS}."
         )
     return kind, sizes
+
+
+def _gpus(name: str, kind: str, count: int) -> Topology:
+    from jax.experimental import topologies
+
+    gpu = GPUS[kind]
+    try:
+        found = topologies.get_topology_desc(
+            platform="cuda", target_config=gpu_target.describe(gpu), topology=f"1x1x{count}"
+        )
+    except Exception as error:  # a plugin that is not installed is an error of several types
+        raise UserError(
+            f"--topology={name} needs XLA's compiler for GPUs, which is not installed: {_INSTALL}."
+        ) from error
+    share = gpu_target.pool_share()
+    return Topology(name, found.devices, share * gpu.gib * 2**30, share)
 
 
 def _local(name: str, kind: str, count: int) -> Topology:

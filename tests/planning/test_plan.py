@@ -213,7 +213,7 @@ def test_a_mesh_of_another_size_than_the_topology_is_refused():
     ("name", "message"),
     [
         ("v5e", "the forms are"),
-        ("h100:8", "the forms are"),
+        ("h300:8", "the forms are"),
         ("v5e:4by4", "the forms are"),
         ("v5e:2x2x2", "takes 2 numbers"),
         ("v5p:2x2", "takes 3 numbers"),
