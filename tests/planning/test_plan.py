@@ -239,7 +239,7 @@ def test_published_models_have_the_parameters_of_their_names():
     published = {"llada_8b": 8.02, "dream_7b": 7.62, "qwen3_0_6b": 0.596}
     published |= {"qwen2_5_coder_0_5b": 0.494, "open_dcoder_0_5b": 0.494}
     for preset, billions in published.items():
-        changed = config(preset, **{"mesh.fsdp": 8})
+        changed = config(preset, **{"mesh.fsdp": 8, "rl.micro_batch": 48})
         step = programs.make_step(changed, topology.make_mesh(changed.mesh, topology.find("cpu:8")))
         count = sum(math.prod(x.shape) for x in jax.tree.leaves(step.state.params["denoiser"]))
         assert count / 1e9 == pytest.approx(billions, abs=0.01 if billions > 1 else 0.001)
