@@ -20,6 +20,8 @@ Presets, as in --config=configs/math500.py:tiny ; several are separated by comma
   qwen3_0_6b  the same for a conversion of Qwen3-0.6B, on one GPU; see docs/models.md
   qwen2_5_coder_0_5b  of Qwen2.5-Coder-0.5B-Instruct
   open_dcoder_0_5b  Open-dCoder
+  qwen3_0_6b_from_ar  Qwen3-0.6B-Base, made a diffusion model by SFT first; see docs/models.md
+  qwen2_5_0_5b_from_ar  Qwen2.5-0.5B in the same way
 With any: lora, t4, s1k, d1, dream, d2, gspo, justgrpo, prompt, paper, state; see
 diffpo_jax/config/presets.py.
 d1's whole published protocol is llada_8b,d1 with its prompt text given by

@@ -205,6 +205,28 @@ def _check_model(config: Config) -> None:
             "config.model.head_dim."
         )
     _check_divides(("config.model.kv_heads", model.kv_heads), ("config.model.heads", model.heads))
+    _check_conversion(config)
+
+
+def _check_conversion(config: Config) -> None:
+    """Weights that write from left to right become those of a diffusion model by SFT alone."""
+    if not config.model.autoregressive or config.init_from:
+        return
+    what = "config.model.autoregressive=True: such weights"
+    if not config.model.weights:
+        raise UserError(f"{what} have to be named in config.model.weights.")
+    if not config.pretrain.steps:
+        raise UserError(
+            f"{what} write from left to right, and only SFT makes a diffusion model of them, but "
+            "config.pretrain.steps=0. Train them with a preset *_from_ar (docs/models.md), and use "
+            "that run."
+        )
+    if config.lora.rank:
+        raise UserError(
+            f"{what} are converted by training all of them, and config.lora.rank="
+            f"{config.lora.rank} leaves the mask token's embedding as it is. Convert them first, "
+            "with --base_only and without lora, and name that run in config.init_from."
+        )
 
 
 def _check_attention(config: Config) -> None:

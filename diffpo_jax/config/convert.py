@@ -20,7 +20,7 @@ from diffpo_jax.system.errors import UserError
 # Fields that may differ when a workdir is resumed, since they cannot change what a run or an
 # evaluation computes, apart from rounding.  The guard only stops or slows a run.
 _FREE = (
-    *("mesh.", "logging.", "checkpoint.", "rl.guard.", "task.data_dir"),
+    *("mesh.", "logging.", "checkpoint.", "rl.guard.", "task.data_dir", "model.check_weights"),
     *("evaluation.batch", "evaluation.every"),
     *("sampler.slots", "sampler.vocabulary_chunk", "rl.micro_batch", "pretrain.micro_batch"),
     "model.scan_unroll",

@@ -209,6 +209,14 @@ class ModelConfig:
     qk_norm: bool = False  # Whether queries and keys are normalised head by head, as in Qwen3
     tied: bool = False  # Whether the embedding also computes the logits, as in iLLaDA
     weights: OptionalText = None  # Published weights: a directory or OWNER/NAME[@REVISION]
+    # Whether these weights write from left to right (Qwen2, Qwen3). SFT before RL then makes a
+    # diffusion model of them, which sees the whole row; see docs/models.md
+    autoregressive: bool = False
+    # Position that logits predict: 0 their own, 1 the next one. None: as in the family
+    logit_shift: Literal[0, 1] | None = None
+    # Before RL and in evaluations, published weights are tried on ordinary sentences. What follows
+    # if they cannot predict hidden words: an end in one line, or a warning; "off" tries nothing
+    check_weights: Literal["stop", "warn", "off"] = "stop"
     vocab: OptionalInt = None  # Rows of the embedding, V. None: as many as the tokenizer has tokens
     # Base of the rotary embedding; short sequences need a small one
     rope_theta: Positive = 10_000.0

@@ -5,6 +5,7 @@ All tokenizers are fast tokenizers of transformers; only `make_tokenizer` distin
 
 import contextlib
 import dataclasses
+import pathlib
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -19,6 +20,7 @@ from diffpo_jax.system.errors import UserError
 from diffpo_jax.tasks.task import Example
 
 Tokenizer = transformers.PreTrainedTokenizerFast
+_OLD_FILES = ("added_tokens.json", "special_tokens_map.json")  # tokenizer.json has it all
 PAD, MASK, END = "<|pad|>", "<|mask|>", "<|end|>"  # special tokens of the tokenizer "char"
 
 
@@ -42,6 +44,16 @@ def make_tokenizer(config: TokenizerConfig) -> Tokenizer:
         cannot be loaded, is not a fast one, or lacks a configured token.
     """
     return _build(config.alphabet) if config.name == "char" else _load(config)
+
+
+def save_with_mask(config: TokenizerConfig, directory: pathlib.Path) -> None:
+    """Writes the files of a loaded tokenizer, with the mask token of the configuration in them.
+
+    Nothing else of the configuration is written.  Raises like `make_tokenizer`.
+    """
+    for name in _OLD_FILES:  # copies of the files of a tokenizer without the token
+        (directory / name).unlink(missing_ok=True)
+    _read(config).save_pretrained(directory)
 
 
 def alphabet_of(examples: Iterable[Example]) -> str:
@@ -74,7 +86,8 @@ def _build(alphabet: str | None) -> Tokenizer:
     )
 
 
-def _load(config: TokenizerConfig) -> Tokenizer:
+def _read(config: TokenizerConfig) -> Tokenizer:
+    """The tokenizer's own files, and the mask token of the configuration."""
     where = f"config.tokenizer.name={config.name!r}"
     maker = getattr(transformers, config.kind or "AutoTokenizer", None)
     if maker is None or not hasattr(maker, "from_pretrained"):
@@ -95,13 +108,19 @@ def _load(config: TokenizerConfig) -> Tokenizer:
         raise UserError(f"{where} is not a fast tokenizer: only those are supported.")
     if config.mask and config.mask_id is not None and config.mask not in tokenizer.get_vocab():
         tokenizer.add_special_tokens({"mask_token": config.mask})
+    elif config.mask in tokenizer.get_vocab():
+        tokenizer.mask_token = config.mask
+    return tokenizer
+
+
+def _load(config: TokenizerConfig) -> Tokenizer:
+    where = f"config.tokenizer.name={config.name!r}"
+    tokenizer = _read(config)
     known = tokenizer.get_vocab()
     named = [("mask", config.mask), ("pad", config.pad), ("closing", config.closing)]
     for field, token in named + [("ends", token) for token in config.ends]:
         if token and token not in known:
             raise UserError(f"config.tokenizer.{field}: {where} has no token {token!r}.")
-    if config.mask:
-        tokenizer.mask_token = config.mask
     if config.pad:
         tokenizer.pad_token = config.pad
     if config.ends:
@@ -156,9 +175,10 @@ def special_ids(tokenizer: Tokenizer) -> SpecialIds:
     for name, value in ids.items():
         if value is None:
             field = "ends" if name == "end" else name
+            new = " For a new token give config.tokenizer.mask_id too." if name == "mask" else ""
             raise UserError(
                 f"The tokenizer of config.tokenizer has no {name} token. If one of its tokens "
-                f"serves as such, name it in config.tokenizer.{field}."
+                f"serves as such, name it in config.tokenizer.{field}.{new}"
             )
     return SpecialIds(**ids)
 

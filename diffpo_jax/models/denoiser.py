@@ -140,6 +140,28 @@ class Denoiser(nn.Module):
         x, own = self.blocks(self._embed(tokens, positions), context, kv)
         return (self.norm(x), own) if self.return_kv else self.norm(x)
 
+    def hidden_under(
+        self,
+        tokens: Int[Array, "B S"],
+        mask: Bool[Array, "B S"],
+        causal: Bool[Array, ""],
+        theta: Float[Array, ""],
+    ) -> Float[Array, "B S D"]:
+        """Hidden states under another attention or base of RoPE, which the program does not fix.
+
+        Args:
+          causal: whether a token sees only itself and the tokens before it.
+          theta: the base.
+        """
+        positions, order = _positions(mask), jnp.arange(mask.shape[1])
+        seen = mask[:, None, :] & ((order <= order[:, None]) | ~causal)
+        half = self.shape.head_width // 2
+        frequency = theta ** (-jnp.arange(half, dtype=jnp.float32) / half)
+        angle = positions[:, None, :, None] * frequency
+        context = RowContext(seen, (jnp.cos(angle), jnp.sin(angle)))
+        x, _ = self.blocks(self._embed(tokens, positions), context, None)
+        return self.norm(x)
+
     def _embed(
         self, tokens: Int[Array, "B q"], positions: Int[Array, "B q"]
     ) -> Float[Array, "B q D"]:

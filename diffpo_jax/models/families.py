@@ -32,6 +32,10 @@ class Family(NamedTuple):
     fixed: Mapping[str, Any]  # fields of ModelConfig that are equal in every checkpoint
     # Whether config.model.family has to name it: other networks have the same model_type
     named: bool = False
+    # model_type of the networks with the same tensors that write from left to right, and the class
+    # that their conversions name in config.json
+    source: str | None = None
+    architecture: str | None = None
 
 
 _LLADA_BLOCK = "model.transformer.blocks.{i}"
@@ -144,7 +148,9 @@ FAMILIES = {
     ),
     "dream": _QWEN2._replace(logit_shift=1, marks=_qwen_marks("Dream")),
     # Qwen's networks with attention over the whole row, trained further as diffusion models.
-    "a2d_qwen2": _QWEN2._replace(marks=_qwen_marks("a2d-qwen2")),
+    "a2d_qwen2": _QWEN2._replace(
+        marks=_qwen_marks("a2d-qwen2"), source="qwen2", architecture="A2DQwen2LMHeadModel"
+    ),
     "a2d_qwen3": _QWEN2._replace(
         weights=_QWEN_WEIGHTS | _QWEN_NORMS,
         settings=_QWEN_SETTINGS | {"head_dim": "head_dim"},
@@ -152,8 +158,16 @@ FAMILIES = {
         supported=config_keys.QWEN3_SUPPORTED,
         ignored=config_keys.QWEN3_IGNORED,
         fixed={"qkv_bias": False, "qk_norm": True, "positions": None},
+        source="qwen3",
+        architecture="A2DQwen3LMHeadModel",
     ),
-    "open_dcoder": _QWEN2._replace(logit_shift=1, marks=_qwen_marks("qwen2"), named=True),
+    "open_dcoder": _QWEN2._replace(
+        logit_shift=1,
+        marks=_qwen_marks("qwen2"),
+        named=True,
+        source="qwen2",
+        architecture="Qwen2ForCausalLM",
+    ),
 }
 
 _SMALL = 2**22  # entries of all blocks' kernels, up to which the scan over layers is unrolled
@@ -251,6 +265,9 @@ def make_policy(
     def hidden_and_kv_beside(params: Params, *arrays):
         return denoiser_with_kv.apply(variables(params), *arrays, method="hidden_beside")
 
+    def hidden_under(params: Params, tokens, mask, causal, theta):
+        return denoiser.apply(variables(params), tokens, mask, causal, theta, method="hidden_under")
+
     def logits(params: Params, states):
         found = denoiser.apply({"params": params["denoiser"]}, states, method="logits")
         if tokens is None or tokens == vocab:
@@ -263,7 +280,7 @@ def make_policy(
     return Policy(
         mask_id=mask_id,
         vocab=vocab,
-        logit_shift=FAMILIES[model.family].logit_shift,
+        logit_shift=logit_shift(model),
         init=init,
         hidden=hidden,
         logits=logits,
@@ -274,11 +291,17 @@ def make_policy(
         attention_origin=model.attention_origin,
         hidden_beside=hidden_beside,
         hidden_and_kv_beside=hidden_and_kv_beside,
+        hidden_under=hidden_under,
         init_adapter=init_adapter if adapts else None,
         init_state_head=init_state_head,
         judge=judge,
         token_logits=token_logits,
     )
+
+
+def logit_shift(model: ModelConfig) -> int:
+    """1 if position i predicts token i + 1, else 0: the configured shift, or the family's."""
+    return FAMILIES[model.family].logit_shift if model.logit_shift is None else model.logit_shift
 
 
 def _choose_unroll(model: ModelConfig) -> int:

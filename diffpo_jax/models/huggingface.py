@@ -12,7 +12,7 @@ import hashlib
 import pathlib
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, BinaryIO, NamedTuple
 
 import jax
@@ -23,7 +23,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from diffpo_jax.arrays.types import Params
 from diffpo_jax.config import ModelConfig
-from diffpo_jax.models import published_config, quantization, tensor_files
+from diffpo_jax.models import families, published_config, quantization, tensor_files
 from diffpo_jax.models.families import FAMILIES
 from diffpo_jax.models.quantization import Quantized
 from diffpo_jax.system import files, hub_names
@@ -37,6 +37,7 @@ _NAMED = 8  # tensors that do not fit, in a message
 _WEIGHTS = ".safetensors"
 _DTYPES = ("F64", "F32", "F16", "BF16")  # others are quantised, and mean nothing without scales
 _PARTS, _PART = 16, 2**20  # of a file that `quick_fingerprint` reads, in bytes
+_ROWS = 8_192  # of the embedding that are compared at once
 NOT_TRANSPOSED = ("embed", "place")  # tables of rows, not kernels
 
 
@@ -86,9 +87,13 @@ def adopt_sizes(model: ModelConfig) -> ModelConfig:
     if not model.weights:
         return model
     directory = locate(model.weights)
-    family = _family_of(directory, model.family)
-    fields = published_config.read_model_config(directory, family)
+    family = _family_of(directory, model)
+    fields = published_config.read_model_config(
+        directory, family, autoregressive=model.autoregressive
+    )
     _check_sizes(directory, family, fields)
+    if model.logit_shift is not None:
+        fields.pop("logit_shift", None)
     return dataclasses.replace(model, family=family, **fields)
 
 
@@ -118,25 +123,41 @@ def _check_sizes(directory: pathlib.Path, family: str, sizes: Mapping[str, Any])
                 raise UserError(f"{path} gives {name} the shape {wanted}, and its file {shape}.")
 
 
-def _family_of(directory: pathlib.Path, given: str) -> str:
-    """The family of a checkpoint, by its model_type, or `given` if only that can tell."""
+def _family_of(directory: pathlib.Path, model: ModelConfig) -> str:
+    """The family of a checkpoint, by its model_type, or the configured one if only that can tell.
+
+    Of a checkpoint that writes from left to right, the family that SFT makes of it.
+    """
+    given, path = model.family, directory / CONFIG
+    kind = published_config.read_json(path).get("model_type")
+    converted = [name for name, family in FAMILIES.items() if kind and family.source == kind]
+    if model.autoregressive:
+        if not converted:
+            sources = dict.fromkeys(f.source for f in FAMILIES.values() if f.source)
+            raise UserError(
+                f"{path}: config.model.autoregressive=True converts networks of model_type "
+                f"{' or '.join(sources)}, and this one is {kind!r}. If it is a diffusion model, "
+                "leave config.model.autoregressive out."
+            )
+        return given if given in converted else converted[0]
     if given in FAMILIES and FAMILIES[given].named:
         return given
-    kind = published_config.read_json(directory / CONFIG).get("model_type")
     types = {name: family.marks["model_type"] for name, family in FAMILIES.items()}
-    found = [name for name, own in types.items() if own == kind]
-    if not found:
+    found = [name for name, own in types.items() if own == kind and not FAMILIES[name].named]
+    if found:
+        return found[0]
+    if not converted:
         raise UserError(
-            f"{directory / CONFIG}: model_type {kind!r} belongs to no known family; use one of: "
+            f"{path}: model_type {kind!r} belongs to no known family; use one of: "
             f"{', '.join(types.values())}."
         )
-    if FAMILIES[found[0]].named:
-        raise UserError(
-            f"{directory / CONFIG}: model_type {kind!r} is also that of networks that write from "
-            f"left to right, which are not supported. If this is a diffusion model of the family "
-            f"{found[0]!r}, set config.model.family={found[0]}."
-        )
-    return found[0]
+    named = [name for name in converted if FAMILIES[name].named]
+    hint = f" If it is one already, set config.model.family={named[0]}." if named else ""
+    raise UserError(
+        f"{path}: networks of model_type {kind!r} write from left to right. SFT makes a diffusion "
+        "model of one: set config.model.autoregressive=True and config.pretrain, as the presets "
+        f"*_from_ar do (docs/models.md).{hint}"
+    )
 
 
 def read_weights(directory: pathlib.Path, denoiser: Params, family: str) -> Params:
@@ -154,7 +175,7 @@ def read_weights(directory: pathlib.Path, denoiser: Params, family: str) -> Para
     leaves = _by_path(denoiser)
     plan = _tensors(leaves, family)
     with contextlib.ExitStack() as stack:
-        stored = _open(directory, stack)
+        stored = _without_copy(directory, _open(directory, stack), plan, family)
         _check_coverage(directory, plan, stored)
         arrays: dict[str, jax.Array | Quantized] = {}
         for tensor in plan:
@@ -187,6 +208,7 @@ def write(
     *,
     lineage: Mapping[str, Any],
     source: pathlib.Path | None = None,
+    also: Callable[[pathlib.Path], None] | None = None,
     dtype: str = "",
     shard_bytes: int = 2 * 10**9,
 ) -> None:
@@ -197,6 +219,7 @@ def write(
       lineage: origin of the weights, JSON-like, written to lineage.json.
       source: the published checkpoint that training started from; its config.json, tokenizer and
         code are copied.
+      also: writes further files to the directory, over those that are copied.
       dtype: dtype of the files; "" for the parameters' own.
       shard_bytes: largest size of a file's tensors, which the host holds at once; a larger tensor
         gets a file of its own.
@@ -226,8 +249,15 @@ def write(
             # transformers 5 writes dtype, and older versions torch_dtype.
             keys = [key for key in ("dtype", "torch_dtype") if key in published] or ["torch_dtype"]
             config = published | dict.fromkeys(keys, config["torch_dtype"])
+            if model.autoregressive:
+                config = _converted(config, model.family)
+        shift = families.logit_shift(model)
+        if shift != FAMILIES[model.family].logit_shift:
+            config |= {published_config.LOGIT_SHIFT: shift}
         files.write_json(temporary / CONFIG, config)
         files.write_json(temporary / LINEAGE, dict(lineage))
+        if also is not None:
+            also(temporary)
 
 
 def fingerprint(directory: pathlib.Path) -> str:
@@ -322,6 +352,32 @@ def _open(directory: pathlib.Path, stack: contextlib.ExitStack) -> dict[str, Any
     return stored
 
 
+def _without_copy(
+    directory: pathlib.Path, stored: dict[str, Any], plan: list[Tensor], family: str
+) -> dict[str, Any]:
+    """Leaves out a head that is a copy of the embedding to which it is tied.
+
+    Raises `UserError` if it is no copy: then config.json, which ties them, contradicts the tensors.
+    """
+    known = FAMILIES[family]
+    embed, head = known.weights["embed"], known.weights["unembed"]
+    if head in {tensor.name for tensor in plan} or not {embed, head} <= stored.keys():
+        return stored
+    ours, theirs = (stored[name].get_slice(name) for name in (embed, head))
+    rows = ours.get_shape()[0]
+    parts = [slice(start, min(start + _ROWS, rows)) for start in range(0, rows, _ROWS)]
+    equal = ours.get_shape() == theirs.get_shape() and all(
+        np.array_equal(ours[part], theirs[part]) for part in parts
+    )
+    if not equal:
+        raise UserError(
+            f"{directory}: {CONFIG} ties the head to the embedding ({known.tying}), but {head} is "
+            f"another tensor than {embed}. Correct {known.tying}, or delete the tensor that is "
+            "wrong."
+        )
+    return {name: file for name, file in stored.items() if name != head}
+
+
 def _check_coverage(directory: pathlib.Path, plan: list[Tensor], stored: Mapping[str, Any]) -> None:
     wanted = {tensor.name: tensor.shape for tensor in plan}
     lines = [f"{name} is missing" for name in wanted if name not in stored]
@@ -413,6 +469,13 @@ def _config_json(model: ModelConfig, leaves: Mapping[str, Any], dtype: str) -> d
         values["head_dim"] = model.head_width
     values |= {family.tying: model.tied, family.settings["vocab"]: leaves["embed"].shape[0]}
     return {**family.marks, **values, "torch_dtype": str(_dtype(leaves["embed"], dtype))}
+
+
+def _converted(published: Mapping[str, Any], family: str) -> dict[str, Any]:
+    """The config.json of a network that writes from left to right, as that of its conversion."""
+    known = FAMILIES[family]
+    others = {key: value for key, value in published.items() if key != "auto_map"}
+    return others | dict(known.marks) | {"architectures": [known.architecture]}
 
 
 def _dtype(leaf: Any, dtype: str) -> np.dtype:

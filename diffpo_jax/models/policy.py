@@ -32,6 +32,8 @@ class Policy(NamedTuple):
       hidden_beside: (params, kv, tokens [B q], positions [B q], sees [B q S+q]) -> hidden states
         [B q D] of tokens that see given rows, by their `kv`, and each other.
       hidden_and_kv_beside: the same with the tokens' own keys and values.
+      hidden_under: (params, tokens [B S], mask [B S], causal, theta) -> hidden states [B S D] with
+        another attention (whether a token sees only those before it) and base of RoPE.
       init_state_head: key -> params["state_head"].
       judge: (params, observation) -> `state_head.Judgement` of committing the first k positions.
       token_logits: (params, hidden [B c D], tokens [B n]) -> logits [B c n] of these tokens.
@@ -51,6 +53,7 @@ class Policy(NamedTuple):
     attention_origin: str = "completion"
     hidden_beside: Callable[..., Float[Array, "B q D"]] | None = None
     hidden_and_kv_beside: Callable[..., tuple[Float[Array, "B q D"], Any]] | None = None
+    hidden_under: Callable[..., Float[Array, "B S D"]] | None = None
     init_adapter: Callable[[Key[Array, ""]], Params] | None = None
     init_state_head: Callable[[Key[Array, ""]], Params] | None = None
     judge: Callable[[Params, Observation], Any] | None = None

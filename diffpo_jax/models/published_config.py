@@ -9,6 +9,7 @@ from diffpo_jax.models.families import FAMILIES, Family
 from diffpo_jax.system.errors import UserError
 
 NAME = "config.json"
+LOGIT_SHIFT = "logit_shift"  # a key of ours
 
 # Larger sizes are mistakes, which would otherwise be found only after a long time.
 _MOST, _MOST_LAYERS, _MOST_FLOAT = 10**7, 1_000, 1e30
@@ -17,8 +18,13 @@ _DEFAULTS = {"head_dim": None, "qk_norm": False}
 _ROPE = ("rope_parameters", "rope_scaling")  # what transformers 5 and 4 call the kind of RoPE
 
 
-def read_model_config(directory: pathlib.Path, family: str) -> dict[str, Any]:
+def read_model_config(
+    directory: pathlib.Path, family: str, *, autoregressive: bool = False
+) -> dict[str, Any]:
     """Fields of `ModelConfig` that a checkpoint's config.json determines.
+
+    Args:
+      autoregressive: whether it is of the network that the family's are conversions of.
 
     Raises:
       UserError: the file is missing, lacks a key or has a value of another type; or it describes
@@ -26,7 +32,8 @@ def read_model_config(directory: pathlib.Path, family: str) -> dict[str, Any]:
     """
     path, known = directory / NAME, FAMILIES[family]
     values = read_json(path)
-    for key, value in known.marks.items():
+    marks = known.marks | ({"model_type": known.source} if autoregressive else {})
+    for key, value in marks.items():
         # A missing key has the family's value, except the key that names the family.
         given = values.get(key, None if key == "model_type" else value)
         if given != value:
@@ -48,7 +55,8 @@ def read_model_config(directory: pathlib.Path, family: str) -> dict[str, Any]:
     tied = _flag(known.tying, values.get(known.tying, False), path)
     _check_others(values, known, family, path)
     _check_shapes(values, sizes, path)
-    return _DEFAULTS | {"positions": None} | sizes | {"tied": tied} | dict(known.fixed)
+    fields = _DEFAULTS | {"positions": None} | sizes | {"tied": tied} | dict(known.fixed)
+    return fields | _shift(values, path)
 
 
 def read_json(path: pathlib.Path) -> dict[str, Any]:
@@ -62,6 +70,16 @@ def read_json(path: pathlib.Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise UserError(f"{path} must hold a JSON object; it holds {value!r:.60}.")
     return value
+
+
+def _shift(values: Mapping[str, Any], path: pathlib.Path) -> dict[str, Any]:
+    """The logit shift, if the file has it: exports do whose shift is not their family's."""
+    if LOGIT_SHIFT not in values:
+        return {}
+    value = values[LOGIT_SHIFT]
+    if type(value) is not int or value not in (0, 1):
+        raise UserError(f"{path}: {LOGIT_SHIFT} must be 0 or 1; it is {value!r:.60}.")
+    return {"logit_shift": value}
 
 
 def _setting(field: str, key: str, value: Any, path: pathlib.Path) -> Any:
@@ -127,6 +145,7 @@ def _check_others(
 ) -> None:
     """Raises `UserError` on keys, besides those that are read, that may change the network."""
     read = {*known.settings.values(), known.tying, *known.marks, *_ROPE, "head_dim", "layer_types"}
+    read |= {LOGIT_SHIFT}
     others = {key: value for key, value in values.items() if key not in read}
     for key, value in others.items():
         if key in known.supported and value not in known.supported[key]:

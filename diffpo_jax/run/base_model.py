@@ -1,7 +1,8 @@
 """The base model, from which RL starts: where it comes from, and how it is read again.
 
 1. `config.init_from`: the base model of the run in that workdir;
-2. otherwise `config.model.weights`, published weights, or random ones if that is None;
+2. otherwise `config.model.weights`, published weights, or random ones if that is None; those of a
+   network that writes from left to right get an embedding of the mask token, which it lacks;
 3. then, unless `config.pretrain.steps` is 0, SFT of the weights from step 2.
 
 Only step 3 writes checkpoints; a run without it reads its base model from the same place again.
@@ -16,6 +17,7 @@ import functools
 import pathlib
 
 import jax
+import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from diffpo_jax.arrays import rng
@@ -40,8 +42,8 @@ def make(setup: Setup) -> Params:
     if config.init_from or not config.pretrain.steps:
         return _without_sft(config, policy, mesh, config.model.quantized)
     if not config.lora.rank:
-        return pretrain.train(setup, {}, lambda: _untrained(config, policy, mesh))
-    frozen = _untrained(config, policy, mesh)
+        return pretrain.train(setup, {}, lambda: untrained(config, policy, mesh))
+    frozen = untrained(config, policy, mesh)
     shapes = trained.adapter_shapes(config, policy, mesh)
 
     def new_adapter() -> Params:
@@ -72,7 +74,7 @@ def read(workdir: pathlib.Path, policy: Policy, mesh: Mesh, quantized: str | Non
     if config.lora.rank:
         shapes = trained.adapter_shapes(config, policy, mesh)
         adapter = checkpoints.restore_params(paths.base, shapes, config.pretrain.steps)
-        whole = _merge(_untrained(config, policy, mesh), adapter, config)
+        whole = _merge(untrained(config, policy, mesh), adapter, config)
     else:
         shapes = trained.shapes(policy, mesh)
         whole = checkpoints.restore_params(paths.base, shapes, config.pretrain.steps)
@@ -103,6 +105,40 @@ def restore(
     return read(paths.root, policy, mesh, quantized) | own
 
 
+def untrained(config: Config, policy: Policy, mesh: Mesh, quantized: str | None = None) -> Params:
+    """Published weights, or random ones, sharded from the start: no device holds all of them.
+
+    Raises:
+      UserError: there are no such weights, or they have other shapes.
+    """
+    shapes = trained.shapes(policy, mesh, quantized)
+    random = shapes if not config.model.weights else {"threshold": shapes["threshold"]}
+
+    def init(key: jax.Array) -> Params:
+        params = quantization.quantize_blocks(policy.init(key), quantized)
+        return {name: params[name] for name in random}
+
+    key = rng.key_for(config.seed, "init")
+    params = jax.jit(init, out_shardings=trained.shardings(random))(key)
+    if config.model.weights:
+        directory = huggingface.locate(config.model.weights)
+        say(f"base model: from {directory}")
+        denoiser = huggingface.read_weights(directory, shapes["denoiser"], config.model.family)
+        if config.model.autoregressive:
+            fill = jax.jit(
+                _with_mask_row, static_argnums=1, out_shardings=denoiser["embed"].sharding
+            )
+            denoiser["embed"] = fill(denoiser["embed"], policy.mask_id)
+        params = {"denoiser": denoiser, **params}
+    return params
+
+
+def _with_mask_row(embed: jax.Array, mask_id: int) -> jax.Array:
+    """The embedding with the mean of all tokens before the mask token as the mask token's row."""
+    mean = jnp.mean(embed[:mask_id].astype(jnp.float32), axis=0)
+    return embed.at[mask_id].set(mean.astype(embed.dtype))
+
+
 def weights_of(config: Config) -> str | None:
     """The published weights that a run began from, through any runs before it, if any."""
     return origin(config).model.weights
@@ -123,26 +159,7 @@ def _without_sft(config: Config, policy: Policy, mesh: Mesh, quantized: str | No
     """The base model of a run that does no SFT of its own."""
     if config.init_from:
         return read(pathlib.Path(config.init_from), policy, mesh, quantized)
-    return _untrained(config, policy, mesh, quantized)
-
-
-def _untrained(config: Config, policy: Policy, mesh: Mesh, quantized: str | None = None) -> Params:
-    """Published weights, or random ones, sharded from the start: no device holds all of them."""
-    shapes = trained.shapes(policy, mesh, quantized)
-    random = shapes if not config.model.weights else {"threshold": shapes["threshold"]}
-
-    def init(key: jax.Array) -> Params:
-        params = quantization.quantize_blocks(policy.init(key), quantized)
-        return {name: params[name] for name in random}
-
-    key = rng.key_for(config.seed, "init")
-    params = jax.jit(init, out_shardings=trained.shardings(random))(key)
-    if config.model.weights:
-        directory = huggingface.locate(config.model.weights)
-        say(f"base model: from {directory}")
-        denoiser = huggingface.read_weights(directory, shapes["denoiser"], config.model.family)
-        params = {"denoiser": denoiser, **params}
-    return params
+    return untrained(config, policy, mesh, quantized)
 
 
 def _quantize(params: Params, policy: Policy, mesh: Mesh, quantized: str | None) -> Params:

@@ -24,6 +24,7 @@ from diffpo_jax.run import (
     setup,
     stage,
     train_rl,
+    weights,
 )
 from diffpo_jax.system.errors import UserError
 from diffpo_jax.system.progress import say
@@ -85,10 +86,10 @@ def _run(run_setup: setup.Setup, config: Config, base_only: bool) -> dict[str, A
     # 2. Train.
     with run_setup.writer:
         if base_only:
-            _make_base(run_setup, config)
+            _checked(run_setup, _make_base(run_setup, config))
             return {}
         # The base model is not bound to a name here, so that RL can free its arrays.
-        trained = train_rl.train(run_setup, _make_base(run_setup, config))
+        trained = train_rl.train(run_setup, _checked(run_setup, _make_base(run_setup, config)))
     # 3. Evaluate both models.  The base model is read again: no device holds it while RL runs.
     base = base_model.read(workdir.root, run_setup.policy, run_setup.mesh, config.model.quantized)
     summary, outcomes = frontiers.final_evaluation(run_setup, base, trained)
@@ -124,6 +125,13 @@ def _check_parts(workdir: layout.Workdir, config: Config) -> None:
         )
     if not lines:
         say(f"warning: {workdir.metrics} is empty or missing; curves and times begin here.")
+
+
+def _checked(own: setup.Setup, base: Params) -> Params:
+    """The base model, which is checked before RL has begun."""
+    if checkpoints.latest_step(own.workdir.rl) is None:
+        weights.check(own, base)
+    return base
 
 
 def _make_base(own: setup.Setup, config: Config) -> Params:

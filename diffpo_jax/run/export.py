@@ -1,6 +1,7 @@
 """Writes a run's model in the published form, or its adapter alone."""
 
 import dataclasses
+import functools
 import json
 import pathlib
 
@@ -58,8 +59,17 @@ def export(path: str, out: str, *, model: str, dtype: str = "", adapter: bool = 
     denoiser = params["denoiser"]
     if "adapter" in params:
         denoiser = lora.merge(denoiser, params["adapter"], config.lora, dtype)
+    # Another network than the one it was made of needs a config.json and a tokenizer of its own.
+    converted = base_model.origin(config).model.autoregressive
+    own_tokenizer = functools.partial(tokenizers.save_with_mask, config.tokenizer)
     huggingface.write(
-        directory, denoiser, config.model, lineage=lineage, source=source, dtype=dtype
+        directory,
+        denoiser,
+        dataclasses.replace(config.model, autoregressive=converted),
+        lineage=lineage,
+        source=source,
+        also=own_tokenizer if converted else None,
+        dtype=dtype,
     )
 
 

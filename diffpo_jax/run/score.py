@@ -11,6 +11,7 @@ from diffpo_jax.evaluation.grading import METRIC
 from diffpo_jax.models import huggingface
 from diffpo_jax.run import base_model, inputs
 from diffpo_jax.run import setup as run_setup
+from diffpo_jax.run import weights as weights_lib
 from diffpo_jax.system import files
 from diffpo_jax.system.errors import UserError, during
 from diffpo_jax.system.progress import Progress, say
@@ -49,6 +50,7 @@ def score(config: Config, out: str, *, run: str = "", which: str = "trained") ->
         params = base_model.restore(run, which, setup.policy, setup.mesh, config.model.quantized)
     else:
         params = base_model.make(setup)
+    checked = None if run else weights_lib.check(setup, params)
     run_setup.record(setup, config)
     # 2. Say what is evaluated, so that points of another evaluation are not taken for its own.
     weights = base_model.weights_of(run_config)
@@ -106,6 +108,7 @@ def score(config: Config, out: str, *, run: str = "", which: str = "trained") ->
         "rule": config.sampler.rule,
         "points": points,
         "model": model,
+        "weights": checked._asdict() if checked else None,
         "seed": config.seed,
         "commit": provenance.commit(),
         "versions": provenance.versions(),

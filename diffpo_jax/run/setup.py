@@ -279,7 +279,7 @@ def sft_examples(config: Config, task: Task, tokenizer: Any) -> Sequence[Example
     if not stage.steps or config.init_from:
         return examples
     if rows.source:
-        examples = demonstrations.read(rows)
+        examples = _without_held_out(demonstrations.read(rows), task)
         _encode_all(examples, tokenizer, _demonstration_lengths(config))
     elif rows.difficulty:
         examples = _of_difficulty(examples, task, *rows.difficulty)
@@ -289,6 +289,20 @@ def sft_examples(config: Config, task: Task, tokenizer: Any) -> Sequence[Example
             f"{len(examples)} demonstrations. None shows them all."
         )
     return examples[: rows.count]
+
+
+def _without_held_out(shown: Sequence[Example], task: Task) -> Sequence[Example]:
+    """The demonstrations whose prompts are not those of validation or test examples."""
+    held_out = {e.prompt for split in SPLITS if split != "train" for e in task.examples(split)}
+    kept = [example for example in shown if example.prompt not in held_out]
+    if not kept:
+        raise UserError(
+            "config.pretrain.demonstrations.source has only prompts of the task's validation and "
+            "test examples, which are not trained on."
+        )
+    if left_out := len(shown) - len(kept):
+        say(f"note: {left_out} demonstrations with validation or test prompts are left out.")
+    return kept
 
 
 def _of_difficulty(
@@ -313,6 +327,14 @@ def iterator(setup: Setup, batch: int, stage: str) -> Any:
     # Each stage goes through its data in an order of its own.
     seed = 2 * setup.config.seed + STAGES.index(stage)
     return prompts.make_iterator(examples, setup.tokenizer, batch=batch, seed=seed, **encoding)
+
+
+def demonstrations_of(setup: Setup, count: int) -> prompts.EncodedBatch:
+    """The first examples that SFT shows, or would show, encoded."""
+    examples = setup.demonstrations[:count]
+    lengths = _demonstration_lengths(setup.config)
+    indices = range(len(examples))
+    return prompts.encode_examples(examples, setup.tokenizer, indices=indices, **lengths)
 
 
 def write_samples(setup: Setup, name: str, rows: list[dict[str, Any]]) -> None:

@@ -95,6 +95,30 @@ def test_later_token_changes_an_earlier_output(model):
     assert (np.abs(before - after)[:, 2:].max(-1) > 1e-3).all()
 
 
+@pytest.mark.parametrize("kind", [{}, {"qk_norm": True, "head_dim": 6}])
+def test_another_attention_and_base_are_as_if_configured(kind):
+    policy, params = reference.tiny_policy(**SIZES, **kind)
+    other, _ = reference.tiny_policy(**SIZES | {"rope_theta": 7.0}, **kind)
+    tokens, mask = jnp.asarray(TOKENS, jnp.int32), jnp.asarray(MASK)
+    under = jax.jit(policy.hidden_under)
+
+    def run(tokens, mask, causal, theta):
+        return under(params, tokens, mask, jnp.bool_(causal), jnp.float32(theta))
+
+    for theta, made in ((50.0, policy), (7.0, other)):
+        expected = made.hidden(params, tokens, mask)
+        np.testing.assert_allclose(run(tokens, mask, False, theta), expected, atol=1e-5)
+
+
+def test_under_a_causal_mask_each_state_is_that_of_the_row_up_to_there():
+    policy, params = reference.tiny_policy(**SIZES | {"layers": 1})  # the first sees embeddings
+    tokens, mask = jnp.asarray(TOKENS, jnp.int32), jnp.asarray(MASK)
+    got = policy.hidden_under(params, tokens, mask, jnp.bool_(True), jnp.float32(50.0))
+    for end in range(3, 7):
+        begun = policy.hidden(params, tokens[:, :end], mask[:, :end])
+        np.testing.assert_allclose(got[:, end - 1], begun[:, -1], atol=1e-5)
+
+
 def test_learned_positions_count_real_tokens(model):
     forward, params = model
     place = params["denoiser"]["place"].at[4:].set(100.0)

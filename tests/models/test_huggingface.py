@@ -177,6 +177,41 @@ def test_reading_and_writing_is_bit_equal(tmp_path, family, dtype, tied):
     assert json.loads((out / huggingface.LINEAGE).read_text()) == {"base": "x"}
 
 
+@FAMILY
+def test_a_tied_head_may_be_stored_once_more_but_not_as_another(tmp_path, family):
+    values = weights(family)
+    embed, head = (f"{NAMES[family][i]}.weight" for i in (0, -1))
+    values[head] = values[embed].copy()
+    source = save(tmp_path / "same", family, values, **{TYING[family]: True})
+    params, _ = read(source, family)
+    assert "unembed" not in params
+    np.testing.assert_array_equal(params["embed"], values[embed])
+    values[head][3, 1] += 1
+    source = save(tmp_path / "other", family, values, **{TYING[family]: True})
+    with pytest.raises(UserError, match=rf"ties the head .*{TYING[family]}.*{head} is another"):
+        read(source, family)
+
+
+@pytest.mark.parametrize("shift", [0, 1])
+def test_an_export_keeps_a_shift_that_is_not_the_familys(tmp_path, shift):
+    source = save(tmp_path / "in", "a2d_qwen3", weights("a2d_qwen3"))
+    params, model = read(source, "a2d_qwen3", logit_shift=shift)
+    assert policy_of(model).logit_shift == shift
+    for name, origin in (("copied", source), ("written", None)):
+        out = tmp_path / name
+        huggingface.write(out, params, model, lineage={}, source=origin)
+        kept = json.loads((out / "config.json").read_text()).get("logit_shift")
+        assert kept == (1 if shift else None)
+        again = huggingface.adopt_sizes(ModelConfig(weights=str(out)))
+        assert policy_of(again).logit_shift == shift
+        # What the user says goes before what the file says.
+        own = huggingface.adopt_sizes(ModelConfig(weights=str(out), logit_shift=1 - shift))
+        assert policy_of(own).logit_shift == 1 - shift
+    save(tmp_path / "odd", "a2d_qwen3", weights("a2d_qwen3"), logit_shift=True)
+    with pytest.raises(UserError, match="logit_shift must be 0 or 1; it is True"):
+        huggingface.adopt_sizes(ModelConfig(weights=str(tmp_path / "odd")))
+
+
 def torch_logits(family, values, tokens, mask):
     """Logits [S V] of one row: the published forward pass in plain PyTorch."""
     torch = pytest.importorskip("torch")
