@@ -13,6 +13,7 @@ Score: accuracy@calls on 768 held-out instances at price 0.3, seeds and data see
 Presets, as in --config=configs/countdown.py:smoke ; several are separated by commas: smoke,d1
   default   the main job: a character model that trains on a few cores
   four      four numbers in place of three
+  blocks    attention by blocks of 4 positions, with an exact cache; see docs/method.md
   smoke     a tiny model on numbers up to 5, in about a minute; to try things out
   study     a run of at most about five minutes on a core, after the base model; for studies
   llada_8b  LLaDA-8B-Instruct with published settings; needs accelerators, see docs/plan.md
@@ -66,6 +67,7 @@ def smoke(config: ml_collections.ConfigDict) -> None:
 
 SIZES = {
     "smoke": smoke,
+    "blocks": presets.blocks,
     "four": four,
     "study": presets.study(120, pretraining=1_200),
     **presets.published(answer="tags", prompt_length=256),

@@ -10,6 +10,7 @@ Score: accuracy@calls on 1,024 test puzzles at price 1, seeds and data seeds 3, 
 
 Presets, as in --config=configs/sudoku.py:smoke ; several are separated by commas: smoke,d1
   default   the main job
+  blocks    attention by blocks of 4 positions, with an exact cache; see docs/method.md
   smoke     a tiny model on puzzles of 1 to 4 empty cells, in about a minute; to try things out
   study     a run of at most about five minutes on a core, after the base model; for studies
   llada_8b  LLaDA-8B-Instruct with published settings; needs accelerators, see docs/plan.md
@@ -53,6 +54,7 @@ def smoke(config: ml_collections.ConfigDict) -> None:
 
 SIZES = {
     "smoke": smoke,
+    "blocks": presets.blocks,
     "study": presets.study(60, pretraining=240),
     **presets.published(answer="tags", prompt_length=512),
 }

@@ -86,6 +86,11 @@ def check_study(study: StudyConfig) -> None:
             f"config.headroom.measured=True chooses thresholds, but the base decodes by the rule "
             f"{study.run.base_rule!r}. Use --config.run.sampler.rule=state or entropy_bounded."
         )
+    if study.run.model.attention_block and not study.grid.arms:
+        raise UserError(
+            f"config.run.model.attention_block={study.run.model.attention_block}: this study "
+            "measures states of whole completions, and has not been made for blocks."
+        )
     on_base = not (study.grid.arms or own) and study.figure2.model == "base"
     if on_base and study.run.sampler.rule == "state":
         raise UserError(

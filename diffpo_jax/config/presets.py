@@ -398,6 +398,12 @@ def justgrpo(config: ConfigDict) -> None:
     config.rl.objective.advantage, config.rl.speed.weight = "group_std", 0.0
 
 
+def blocks(config: ConfigDict) -> None:
+    """Block diffusion: a position sees its own block of 4 and those before it (BD3LM)."""
+    config.model.attention_block = config.sampler.block_length = 4
+    config.sampler.cache = "block"
+
+
 def prompt(config: ConfigDict) -> None:
     """The paper's sampler: a head that reads the prompt and gives one threshold for all calls.
 

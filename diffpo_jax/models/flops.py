@@ -48,6 +48,9 @@ class Passes(NamedTuple):
 
     forward: float  # for log-probabilities of the old policy and of the reference
     gradient: float  # differentiated passes
+    # The same over the clean rows that noisy blocks see, where attention is by blocks
+    rows_forward: float = 0.0
+    rows_gradient: float = 0.0
 
 
 def kernel_shapes(model: ModelConfig) -> dict[str, tuple[int, int]]:
@@ -121,6 +124,8 @@ def rollout_flops(
     chunk = sampler.vocabulary_chunk or sampler.length
     head = nfe.sum() * head_flops(network, size)
     read = min(-(-size // chunk) * chunk, sampler.length)
+    if sampler.cache == "block":
+        return head + _block_cache_flops(network, sampler, commit_call, nfe, read)
     if sampler.cache == "none":
         calls = nfe.sum() - nfe.size + nfe.size / rows_per_prompt
         return head + calls * call_flops(network, tokens=whole, keys=whole, read=read).forward
@@ -131,8 +136,26 @@ def rollout_flops(
     return head + nfe.sum() * call.forward + refreshes * refresh.forward
 
 
+def _block_cache_flops(
+    network: Network, sampler: SamplerConfig, commit_call: np.ndarray, nfe: np.ndarray, read: int
+) -> float:
+    """Calls on the current block; each row's prompt; and each block that a row leaves, once."""
+    size, prompt = network.model.attention_block, sampler.prompt_length
+    keys = prompt + sampler.length + size
+    call = call_flops(network, tokens=size, keys=keys, read=read)
+    begun = call_flops(network, tokens=prompt + size, keys=prompt + size, read=0)
+    kept = call_flops(network, tokens=size, keys=keys, read=0)
+    left = _refreshes(commit_call, nfe, min(size, sampler.length), None) - nfe.size
+    return nfe.sum() * call.forward + nfe.size * begun.forward + left * kept.forward
+
+
 def update_passes(
-    nfe: np.ndarray, config: RLConfig, rows_per_prompt: int | None = None, *, compared: bool
+    nfe: np.ndarray,
+    config: RLConfig,
+    rows_per_prompt: int | None = None,
+    *,
+    compared: bool,
+    block: int | None = None,
 ) -> Passes:
     """How often the updates of a step pass over each of its sequences.
 
@@ -141,6 +164,8 @@ def update_passes(
       rows_per_prompt: rollouts that share the pass of their first anchor, for which the old policy
         needs none; None counts the states that each rollout is scored in, whoever computed them.
       compared: whether there is a reference model, for a KL.
+      block: positions of a block, if attention is by blocks. Every block then has a rollout's
+        anchors, and a pass scores all of them.
     """
     mu, likelihood = config.inner_updates, config.likelihood
     priced = compared and config.objective.kl_in == "reward"
@@ -150,6 +175,11 @@ def update_passes(
     unit = rows_per_prompt or 1
     size = (config.micro_batch or nfe.size) // unit
     longest = np.sort(nfe.reshape(-1, unit).max(axis=1)).reshape(-1, size)[:, -1]
+    sets = mu * longest.mean() if config.objective.selection == "exact" else 0
+    if block is not None:
+        each = float(block if likelihood.anchors == "all" else likelihood.anchors)
+        scored = by_old + by_reference
+        return Passes(scored * each, mu * each, float(scored), float(mu + sets))
     exact = likelihood.anchors == "all"
     most = (likelihood.calls or nfe.max()) if exact else likelihood.anchors
     each = most if most <= 2 else np.minimum(most, longest).mean()
@@ -160,7 +190,6 @@ def update_passes(
     forward = (by_old + by_reference) * each
     if likelihood.reuses_first_call and rows_per_prompt:
         forward -= by_old * first
-    sets = mu * longest.mean() if config.objective.selection == "exact" else 0
     return Passes(float(forward), float(mu * each + sets))
 
 
@@ -171,8 +200,18 @@ def update_flops(network: Network, sampler: SamplerConfig, passes: Passes, *, wh
       whole: whether the denoiser itself is trained, not an adapter.
     """
     length = sampler.prompt_length + sampler.length
-    call = call_flops(network, tokens=length, keys=length, read=sampler.length)
-    return passes.forward * call.forward + passes.gradient * call.gradient(whole)
+    if network.model.attention_block is None:
+        call = call_flops(network, tokens=length, keys=length, read=sampler.length)
+        return passes.forward * call.forward + passes.gradient * call.gradient(whole)
+    own = sampler.length
+    call = call_flops(network, tokens=own, keys=length + own, read=own)
+    row = call_flops(network, tokens=length, keys=length, read=0)
+    return (
+        passes.forward * call.forward
+        + passes.gradient * call.gradient(whole)
+        + passes.rows_forward * row.forward
+        + passes.rows_gradient * row.gradient(whole)
+    )
 
 
 def throughput(

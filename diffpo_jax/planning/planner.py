@@ -120,7 +120,8 @@ def program_flops(config: Config, calls: int) -> dict[str, float]:
     objective = dataclasses.replace(rl.objective, kl_in="loss")
     once = dataclasses.replace(rl, inner_updates=1, objective=objective)
     size = rl_step.rows_per_prompt(rl, config.mesh.batch_devices)
-    passes = flops.update_passes(nfe, once, size, compared=True)
+    block = network.model.attention_block
+    passes = flops.update_passes(nfe, once, size, compared=True, block=block)
     if config.mode == "sampler":  # updates train the threshold head alone
         passes = flops.Passes(0.0, 0.0)
 
@@ -131,8 +132,8 @@ def program_flops(config: Config, calls: int) -> dict[str, float]:
         "rollout": float(
             flops.rollout_flops(network, sampler, np.tile(commit_call, (nfe.size, 1)), nfe, size)
         ),
-        "score": updates(passes._replace(gradient=0.0)),
-        "update": updates(passes._replace(forward=0.0)),
+        "score": updates(passes._replace(gradient=0.0, rows_gradient=0.0)),
+        "update": updates(passes._replace(forward=0.0, rows_forward=0.0)),
         "head_update": 0.0,  # small beside a call
     }
 

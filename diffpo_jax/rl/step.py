@@ -439,7 +439,7 @@ def _step_values(
     values["calls/rollout"] = float(np.sum(nfe))
     # States that each rollout is scored in, whatever passes are shared, as NFE counts its calls;
     # a gradient counts as one.
-    values["calls/update"] = float(nfe.size * sum(_passes(context, nfe, None, learns)))
+    values["calls/update"] = float(nfe.size * sum(_passes(context, nfe, None, learns)[:2]))
     return values
 
 
@@ -449,7 +449,8 @@ def _passes(
     if not learns or not update.trains_tokens(context.groups):
         return flops.Passes(0.0, 0.0)
     compared = context.reference is not None
-    return flops.update_passes(nfe, context.config, rows_per_prompt, compared=compared)
+    block = context.network.model.attention_block
+    return flops.update_passes(nfe, context.config, rows_per_prompt, compared=compared, block=block)
 
 
 def step_rates(

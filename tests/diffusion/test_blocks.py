@@ -278,3 +278,68 @@ def test_sft_of_blocks_given_what_is_before_them(origin):
                 expected -= log_p[k, target[row, k]] / p[row, k]
         assert len(set(p[row])) > 1
     np.testing.assert_allclose(loss, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("origin", ORIGINS)
+def test_surrogates_of_blocks_sum_to_one(origin):
+    """Over every completion of four tokens in blocks of two, by the trajectory that leads to it."""
+    length, vocab, mask_id = 4, 4, 1
+    policy, params = reference.tiny_policy(
+        seed=3,
+        vocab=vocab,
+        mask_id=mask_id,
+        attention_block=2,
+        attention_origin=origin,
+        **SIZES,
+    )
+    # Three tokens: counted from the prompt, its last one begins the completion's first block.
+    prompt, mask = np.array([[0, 2, 3, 0]]), np.array([[False, True, True, True]])
+    offset = 1 if origin == "prompt" else 0
+
+    @jax.jit
+    def logits_of_states(states):
+        rows = states.shape[0]
+        prompts = Prompts(jnp.tile(prompt, (rows, 1)), jnp.tile(mask, (rows, 1)))
+        return policy.logits(params, denoise(policy, params, prompts, states).hidden)
+
+    states = np.array(list(np.ndindex(*(vocab,) * length)), np.int32)
+    table = np.asarray(logits_of_states(jnp.asarray(states)), np.float64)
+    place = vocab ** np.arange(length)[::-1]
+    texts = reference.completions(length, vocab, mask_id)
+    # A bound in the middle of what the second block costs after each text of the first.
+    written = texts.copy()
+    written[:, 2 - offset :] = mask_id
+    log_p = reference.log_probs(table[written @ place], mask_id)
+    h = np.array([reference.entropy(rows) for rows in log_p])
+    gamma = np.median(h[:, 2 - offset : 4 - offset].min(1))
+    calls = np.array([trajectory(table, place, text, offset, mask_id, gamma) for text in texts])
+    rows = len(texts)
+    prompts = Prompts(jnp.tile(prompt, (rows, 1)), jnp.tile(mask, (rows, 1)))
+    rollout = Rollout(*[None] * len(Rollout._fields))._replace(
+        tokens=jnp.asarray(texts, jnp.int32),
+        commit_call=jnp.asarray(calls, jnp.int32),
+        sampled=jnp.ones(calls.shape, bool),
+        logprob=jnp.zeros(calls.shape),
+        nfe=jnp.asarray(calls.max(1), jnp.int32),
+    )
+    assert len({tuple(row) for row in calls}) > 1  # other tokens, other calls
+    own = SamplerSettings(length, 2, 1.0)
+    for anchors in (1, 2, "all"):
+        config = LikelihoodConfig(anchors=anchors, schedule="even", prompt_masking=0.0)
+        draws = likelihood.draw(jax.random.key(0), rollout, prompts, config, policy=policy)
+        log_p = likelihood.anchored_log_prob(policy, params, prompts, rollout, draws, config, own)
+        total = np.exp(np.asarray(log_p, np.float64).sum(1)).sum()
+        np.testing.assert_allclose(total, 1, atol=1e-5)
+
+
+def trajectory(table, place, text, offset, mask_id, gamma):
+    """The call that commits each token of a completion, with logits [states L V]."""
+    commit_call, call = np.zeros(len(text), int), 0
+    block = (np.arange(len(text)) + offset) // 2
+    while (commit_call == 0).any():
+        call += 1
+        state = np.where(commit_call > 0, text, mask_id)
+        h = reference.entropy(reference.log_probs(table[state @ place], mask_id))
+        open_ = (commit_call == 0) & (block == block[np.argmax(commit_call == 0)])
+        commit_call[list(reference.committed(h, open_, gamma))] = call
+    return commit_call
