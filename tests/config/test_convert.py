@@ -187,6 +187,9 @@ def test_rollouts_on_the_schedule_dream_take_at_most_a_call_per_token():
 RULE = {"mode": "model"}  # rules without a threshold need this mode
 
 
+BLOCKS = {"model.attention_block": 4, "sampler.block_length": 4}
+
+
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
@@ -197,6 +200,16 @@ RULE = {"mode": "model"}  # rules without a threshold need this mode
         ({"sampler.guidance": 0.5, "sampler.cache": "dual"}, "guidance=0.5 goes neither"),
         ({"sampler.guidance": 0.5, "sampler.rule": "state"}, "guidance=0.5 goes neither"),
         ({"sampler.guidance": -0.5}, "guidance=-0.5 must be at least 0"),
+        ({"sampler.cache": "block"}, "attention_block is not set"),
+        ({"model.attention_block": 3}, "attention_block"),  # blocks of 16 are written
+        (BLOCKS | {"sampler.cache": "dual"}, "cache='dual' gets stale"),
+        (BLOCKS | {"sampler.max_calls": 5}, "max_calls=5 commits all"),
+        (
+            BLOCKS | {"sampler.guidance": 0.5, "sampler.rule": "entropy_sum"},
+            "guidance=0.5 does not",
+        ),
+        (BLOCKS | {"sampler.prompt_length": 18}, "completions begin with a block"),
+        (BLOCKS | {"rl.likelihood.anchors": "all", "rl.likelihood.calls": 2}, "calls=2 does not"),
         ({"sampler.eps": 1.0}, r"eps=1.0 must be at least 0 and below 1"),
         ({"rl.group": 1}, "rl.group=1 must be at least 2: a group of one learns nothing"),
         ({"threshold.gamma": -0.1, "mode": "model"}, "config.threshold.gamma=-0.1"),
