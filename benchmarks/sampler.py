@@ -3,7 +3,8 @@
     python benchmarks/sampler.py [--json FILE]
 
   cache    a long prompt and a completion in blocks: every call computes the whole row ("none"), the
-           completion ("prompt") or the current block ("dual"); refreshed once per block.
+           completion ("prompt") or the current block ("dual"); refreshed once per block.  With
+           attention by blocks ("block") the cache is exact.
   stream   a queue of prompts whose rows need different numbers of calls: static batches, one after
            the other, against a continuous batch of the same size.
   chunk    one call's work on the vocabulary, a few positions at a time, at --large-vocab: its time,
@@ -29,7 +30,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 from benchmarks import timing
 
 SEED = 0
-CACHES = ("none", "prompt", "dual")
+CACHES = ("none", "prompt", "dual", "block")
 
 
 def arguments(argv: list[str] | None = None) -> argparse.Namespace:
@@ -62,6 +63,8 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if args.length % args.block or args.calls % (args.length // args.block):
         parser.error("--block must divide --length, and the number of blocks must divide --calls.")
+    if args.prompt % args.block:
+        parser.error("--block must divide --prompt: completions begin with a block of attention.")
     if args.queue % args.slots:
         parser.error("--slots must divide --queue, for the static batches.")
     return args
@@ -142,7 +145,7 @@ class _Bench:
         self._add_read("whole", 0)
         self._add_read("chunk", args.chunk)
 
-    def _policy(self, vocab: int, places: int = 1):
+    def _policy(self, vocab: int, places: int = 1, block: int | None = None):
         import jax
 
         from diffpo_jax.arrays import rng
@@ -157,6 +160,7 @@ class _Bench:
                 heads=args.heads,
                 kv_heads=args.heads,
                 ff=args.ff,
+                attention_block=block,
             ),
             ThresholdConfig(gamma=0.5),
             places=places,
@@ -200,7 +204,7 @@ class _Bench:
         from diffpo_jax.diffusion.settings import CacheSettings, Rule, SamplerSettings
 
         args = self.args
-        policy, params = self._policy(vocab)
+        policy, params = self._policy(vocab, block=args.block if kind == "block" else None)
         settings = SamplerSettings(
             args.length,
             args.block,

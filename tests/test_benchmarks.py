@@ -154,11 +154,20 @@ def test_steps_times_every_part(tmp_path):
 
 @pytest.mark.slow
 def test_sampler_compares_its_options(tmp_path):
-    small = ["--rows=2", "--prompt=6", "--length=8", "--block=4", "--calls=4", "--vocab=9"]
+    small = ["--rows=2", "--prompt=8", "--length=8", "--block=4", "--calls=4", "--vocab=9"]
     small += ["--width=16", "--layers=1", "--heads=2", "--ff=24", "--queue=4", "--slots=2"]
     small += ["--queue-length=4", "--large-vocab=50", "--chunk=1", "--repeats=1"]
     text, result = run(tmp_path, "sampler.py", *small)
-    names = {"cache none", "cache prompt", "cache dual", "static", "stream", "whole", "chunk"}
+    names = {
+        "cache none",
+        "cache prompt",
+        "cache dual",
+        "cache block",
+        "static",
+        "stream",
+        "whole",
+        "chunk",
+    }
     names |= {"with head", "without head"}
     assert result["results"].keys() == names == result["compile_seconds"].keys()
     compared = {
@@ -167,6 +176,7 @@ def test_sampler_compares_its_options(tmp_path):
     assert compared == {
         "cache prompt": "cache none",
         "cache dual": "cache none",
+        "cache block": "cache none",
         "stream": "static",
         "chunk": "whole",
         "with head": "without head",
