@@ -125,8 +125,8 @@ def make_programs(
     scored = config.inner_updates > 1 or (
         config.objective.kl and config.objective.kl_in == "reward"
     )
-    keeps_hidden = scored and update.trains_tokens(groups) and config.likelihood.reuses_first_call
-    keeps_hidden &= policy.attention_block is None
+    reusable = config.likelihood.reuses_first_call and policy.attention_block is None
+    keeps_hidden = scored and update.trains_tokens(groups) and reusable
 
     def make_generate(temperature: float) -> sampler.GenerateWithHidden:
         sampled = sampler.make_generate_with_hidden(
