@@ -224,7 +224,7 @@ class ModelConfig:
     embedding_std: NonNegative = 1.0  # Initial scale; 0.02 makes RL steps destructive (our choice)
     # Positions of a block, where attention is by blocks: a position sees its own block and those
     # before it, as in block diffusion models (arXiv 2503.09573). None: every position sees all
-    attention_block: OptionalInt = None
+    attention_block: PositiveInt | None = None
     # Where blocks are counted from: the completion's first position (dllm's BD3LM models), or the
     # prompt's first token (SDAR), so that the prompt's end and the completion may share a block
     attention_origin: Literal["completion", "prompt"] = "completion"
