@@ -56,6 +56,7 @@ def directory(tmp_path, monkeypatch):
     """A directory with the runs and files that the documents speak of."""
     (tmp_path / "configs").symlink_to(ROOT / "configs")
     specs = {"sudoku": "sudoku.py", "palindromes": "jsonl.py", "llada": "gsm8k.py:llada_8b,lora"}
+    specs |= dict.fromkeys(("converted", "tiny-ar"), "gsm8k.py:qwen3_0_6b_from_ar")
     for name, spec in specs.items():
         run = tmp_path / "runs" / name
         run.mkdir(parents=True)

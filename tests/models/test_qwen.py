@@ -1,6 +1,8 @@
 """Conversions of Qwen to diffusion against transformers' own networks, which differ in the mask."""
 
 import json
+import pathlib
+import sys
 
 import jax.numpy as jnp
 import numpy as np
@@ -14,6 +16,8 @@ from diffpo_jax.models.families import FAMILIES
 from diffpo_jax.system.errors import UserError
 
 torch = pytest.importorskip("torch")
+sys.path.insert(0, str(pathlib.Path(__file__).parents[2]))
+from benchmarks import autoregressive  # noqa: E402 (it needs torch)
 
 SIZES = {
     "vocab_size": made.V,
@@ -102,6 +106,24 @@ def test_logits_equal_those_of_transformers_before_and_after_an_export(
         expected = theirs(directory, family)
         np.testing.assert_allclose(ours[made.MASK], expected[made.MASK], atol=ATOL)
     assert np.abs(expected).max() > 0.5
+
+
+def test_the_tiny_network_that_is_converted_is_one_of_qwen3(tmp_path, monkeypatch, capsys):
+    words = [f"--out={tmp_path}", "--steps=2", "--problems=40"]
+    monkeypatch.setattr(sys, "argv", ["autoregressive.py", *words])
+    autoregressive.main()
+    assert "of 30 solutions" in capsys.readouterr().out
+    for name in ("ar", "random"):
+        model = huggingface.adopt_sizes(
+            ModelConfig(weights=str(tmp_path / name), autoregressive=True)
+        )
+        assert (model.family, model.tied, model.head_dim) == ("a2d_qwen3", True, 48)
+    seen = [
+        json.loads(line)["question"]
+        for name in ("train", "test")
+        for line in (tmp_path / f"{name}.jsonl").read_text().splitlines()
+    ]
+    assert len(seen) == len(set(seen)) == 1_712
 
 
 def test_the_family_of_a_model_type_of_left_to_right_networks_must_be_named(tmp_path):

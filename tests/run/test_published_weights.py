@@ -130,11 +130,24 @@ def get_config(preset="default"):
 
 @pytest.fixture(scope="module")
 def converted(saved, tmp_path_factory):
-    """The workdir of a conversion of two steps."""
+    """The workdir of a conversion in 60 steps."""
     workdir = tmp_path_factory.mktemp("converted") / "run"
-    config = make_config(saved, "left to right", **{"model.check_weights": "warn"})
-    experiment.run(config, str(workdir), base_only=True)
+    fields = {"pretrain.steps": 60, "pretrain.decay": "none", "checkpoint.every": 60}
+    config = make_config(saved, "left to right", **fields)
+    experiment.run(config, str(workdir), base_only=True)  # which ends with the check
     return workdir
+
+
+def test_sft_makes_a_diffusion_model_of_a_network_that_writes_from_left_to_right(
+    saved, converted, tmp_path
+):
+    own = prepare(tmp_path, make_config(saved, "left to right"))
+    before = base_model.untrained(own.config, own.policy, own.mesh)
+    with pytest.raises(UserError, match="write from left to right and were never made"):
+        weights.check(own, before)
+    after = base_model.read(converted, own.policy, own.mesh)
+    found = weights.check(own, after)
+    assert found.ok and found.losses["demonstrations"] < 0.5 * found.losses["guess"]
 
 
 def test_the_mask_token_begins_as_the_mean_of_the_tokens_before_it(saved, tmp_path):
