@@ -244,3 +244,28 @@ def test_a_checkpoint_that_cannot_be_converted_is_refused(saved, tmp_path, key, 
                 ),
             )
         )
+
+
+def test_devices_that_split_the_weights_find_the_same(saved, tmp_path):
+    found = []
+    for count in (1, 2):
+        own = prepare(tmp_path, make_config(saved, "own", **{"mesh.fsdp": count}))
+        found.append(weights.check(own, base_model.make(own)))
+    assert found[0].completion == found[1].completion
+    assert found[0].losses == pytest.approx(found[1].losses, abs=1e-3)
+
+
+def test_demonstrations_with_held_out_prompts_are_not_shown(saved, tmp_path, capsys):
+    source = tmp_path / "shown.jsonl"
+    rows = [json.loads(line) for line in (saved / "rows.jsonl").read_text().splitlines()]
+    other = {"question": "Water boils in the morning", "answer": "and it is very hot"}
+    fields = {"pretrain.demonstrations.source": str(source), "pretrain.steps": 2}
+    fields |= {"pretrain.batch": 8, "pretrain.micro_batch": 8}
+    config = make_config(saved, "own", **fields)  # whose test has all questions of the rows
+    source.write_text("".join(json.dumps(row) + "\n" for row in [*rows, other]))
+    shown = prepare(tmp_path, config).demonstrations
+    assert [example.prompt for example in shown] == [other["question"]]
+    assert f"{len(rows)} demonstrations with validation or test" in capsys.readouterr().err
+    source.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(UserError, match="only prompts of the task's validation and test"):
+        prepare(tmp_path, config)
