@@ -15,6 +15,8 @@ LOGIT_SHIFT = "logit_shift"  # a key of ours
 _MOST, _MOST_LAYERS, _MOST_FLOAT = 10**7, 1_000, 1e30
 # Settings that a file may leave out, and what that means.
 _DEFAULTS = {"head_dim": None, "qk_norm": False}
+# The same of settings that other families' files do not have, so that the configuration has them.
+_OWN_DEFAULTS = {"attention_block": None, "attention_origin": "completion"}
 _ROPE = ("rope_parameters", "rope_scaling")  # what transformers 5 and 4 call the kind of RoPE
 
 
@@ -42,7 +44,8 @@ def read_model_config(
                 f"family's is {value!r}. Set config.model.family to the checkpoint's family."
             )
     values = _with_theta(values, known.settings["rope_theta"], path)
-    absent = {key: _DEFAULTS[field] for field, key in known.settings.items() if field in _DEFAULTS}
+    usual = _DEFAULTS | _OWN_DEFAULTS
+    absent = {key: usual[field] for field, key in known.settings.items() if field in usual}
     values = absent | values
     missing = [key for key in known.settings.values() if key not in values]
     if missing:
@@ -88,7 +91,11 @@ def _setting(field: str, key: str, value: Any, path: pathlib.Path) -> Any:
         return _number(key, value, path)
     if field in ("qkv_bias", "qk_norm"):
         return _flag(key, value, path)
-    if field in ("positions", "head_dim") and value in (0, None):
+    if field == "attention_origin":
+        if value not in ("completion", "prompt"):
+            raise UserError(f"{path}: {key} must be completion or prompt; it is {value!r:.60}.")
+        return value
+    if field in ("positions", "head_dim", "attention_block") and value in (0, None):
         return None  # files have 0 for None
     most = _MOST_LAYERS if field == "layers" else _MOST
     if type(value) is not int or not 1 <= value <= most:
