@@ -4,6 +4,7 @@ Checkpoints have those of the lines and samples up to their step, and digests.js
 writes last, those of its inputs and of the numbers in its report as well.
 """
 
+import functools
 import hashlib
 import json
 import pathlib
@@ -20,7 +21,11 @@ Digests = Mapping[str, tuple[int, str]]
 
 
 def take(workdir: Workdir) -> dict[str, tuple[int, str]]:
-    """The digests of metrics.jsonl and of all samples."""
+    """The digests of metrics.jsonl and of all samples.
+
+    Every checkpoint has them, so samples that this process has read and that are as they were are
+    not read again.
+    """
     return _digests(workdir.root, [workdir.metrics, *workdir.samples.glob("*.jsonl")])
 
 
@@ -55,8 +60,17 @@ def read(workdir: Workdir) -> dict[str, Any]:
 
 def _digests(root: pathlib.Path, paths: list[pathlib.Path]) -> dict[str, tuple[int, str]]:
     inside = sorted(x for x in paths if x.is_relative_to(root) and x.exists())
-    sizes = {x: x.stat().st_size for x in inside}
-    return {str(x.relative_to(root)): (size, _sha256(x, size)) for x, size in sizes.items()}
+    found = {x: x.stat() for x in inside}
+    return {
+        str(x.relative_to(root)): (at.st_size, _sha256_of(x, at.st_size, at.st_mtime_ns, at.st_ino))
+        for x, at in found.items()
+    }
+
+
+@functools.cache
+def _sha256_of(path: pathlib.Path, size: int, changed_ns: int, inode: int) -> str:
+    """`_sha256` of a file that is another one if it changes, as the other arguments tell."""
+    return _sha256(path, size)
 
 
 def _sha256(path: pathlib.Path, size: int) -> str:

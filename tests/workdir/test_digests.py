@@ -32,6 +32,16 @@ def test_metrics_may_grow_and_samples_may_come(tmp_path):
     assert digests.changed(workdir, json.loads(json.dumps(taken))) == []
 
 
+def test_samples_are_read_again_only_if_they_change(tmp_path, monkeypatch):
+    workdir, read = make(tmp_path), []
+    whole = digests._sha256
+    monkeypatch.setattr(digests, "_sha256", lambda *a: read.append(a[0].name) or whole(*a))
+    first = digests.take(workdir)
+    assert digests.take(workdir) == first and read == ["metrics.jsonl", "rl-1.jsonl"]
+    (workdir.samples / "rl-1.jsonl").write_text("[1]\n")
+    assert digests.take(workdir) != first and read[2:] == ["rl-1.jsonl"]
+
+
 @pytest.mark.parametrize("content", [b"Metrics.jsonl\n", b"metrics.json", b"", None])
 def test_changed_lines_are_named(tmp_path, content):
     workdir = make(tmp_path)
