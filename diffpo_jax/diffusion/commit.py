@@ -208,10 +208,15 @@ def current_block(
     Args:
       offset: prompt tokens in the first block; None for none.
     """
-    offset = jnp.zeros(1, jnp.int32) if offset is None else offset
-    block = (jnp.arange(open_.shape[1]) + offset[:, None]) // block_length
-    first = (jnp.argmax(open_, axis=1) + offset) // block_length
-    return block == first[:, None]
+    offset = offset_column(offset)
+    block = (jnp.arange(open_.shape[1]) + offset) // block_length
+    first = (jnp.argmax(open_, axis=1, keepdims=True) + offset) // block_length
+    return block == first
+
+
+def offset_column(offset: Int[Array, "B"] | None) -> Int[Array, "#B 1"]:
+    """Prompt tokens in each row's first block, beside arrays by position; 0 if None are given."""
+    return jnp.zeros((1, 1), jnp.int32) if offset is None else offset[:, None]
 
 
 def by_error(error: Float[Array, "B L"], open_: Bool[Array, "B L"]) -> Int[Array, "B L"]:

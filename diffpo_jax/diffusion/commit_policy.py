@@ -31,7 +31,6 @@ def observe(
       price: of a call, in units of the largest reward.
       offset: prompt tokens in the first block; None for none.
     """
-    offset = jnp.zeros(1, jnp.int32) if offset is None else offset
     order = _block_order(readings, allowed, block_length)
     take = lambda x: jnp.take_along_axis(x, order, axis=1)  # noqa: E731
     states = jnp.take_along_axis(hidden, order[..., None], axis=1)
@@ -42,7 +41,7 @@ def observe(
         hidden=states,
         entropy=take(readings.entropy),
         clash=clash,
-        place=((order + offset[:, None]) % block_length).astype(jnp.int32),
+        place=((order + commit.offset_column(offset)) % block_length).astype(jnp.int32),
         open=take(allowed),
         price=price,
     )

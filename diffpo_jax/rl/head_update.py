@@ -24,7 +24,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 
 from diffpo_jax.arrays.types import Choices, Metrics, Observation, Params, Rollout
 from diffpo_jax.config import HeadUpdateConfig
-from diffpo_jax.diffusion import commit_policy
+from diffpo_jax.diffusion import commit, commit_policy
 from diffpo_jax.models import state_head
 from diffpo_jax.models.policy import Policy
 
@@ -77,7 +77,7 @@ def hindsight(
     agrees = jnp.all(~committed[:, :, None] | same[:, None], axis=-1)  # [B R G]
     best = jnp.max(jnp.where(agrees, rewards[:, None], 0.0), axis=-1)
     # 2. Which have the next tokens too.
-    offset = jnp.zeros((1, 1), jnp.int32) if rollout.offset is None else rollout.offset[:, None]
+    offset = commit.offset_column(rollout.offset)
     block = (jnp.argmax(~committed, axis=-1) + offset) // block_length
     place = (block * block_length - offset)[..., None] + choices.seen.place  # [B R c]
     at_places = jax.vmap(lambda texts, p: texts[:, p])(found, place)  # [B G R c]
