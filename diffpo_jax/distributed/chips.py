@@ -42,10 +42,10 @@ class Gpu(NamedTuple):
     ghz: float
 
 
-# From NVIDIA's data sheets (T4, L4, A10, A100, H100, H200) and white papers (Turing for T4's cache,
-# GA102 for RTX 3090, Ada for RTX 4090); where they state FLOP/s with sparsity, half of that.  T4
-# has no bfloat16 units: XLA computes such products in float32, whose peak this is.  Memory is the
-# total that programs on these GPUs report; drivers differ by up to 1 %.
+# FLOP/s of A100, H100 and H200 are from NVIDIA's data sheets; where these state them with sparsity,
+# half of that.  The other figures are NVIDIA's too, but were not compared with its documents: do so
+# before relying on one.  T4 has no bfloat16 units: XLA computes such products in float32, whose
+# peak this is.  Memory is the total that programs on these GPUs report; drivers differ by 1 %.
 GPUS = {
     "t4": Gpu("Tesla T4", 8.1e12, 14.74, 320e9, (7, 5), 40, 4, 1.59),
     "l4": Gpu("NVIDIA L4", 121e12, 22.03, 300e9, (8, 9), 58, 48, 2.04),

@@ -336,7 +336,7 @@ def _families_with(shift: int, like: str) -> str:
 
 def _other_masks(tokenizer: Any, policy: Policy) -> list[int]:
     """Tokens that might be the mask instead: special ones, those named so first; its neighbours."""
-    added = {token: number for token, number in tokenizer.get_added_vocab().items()}
+    added = tokenizer.get_added_vocab()
     named = sorted(added, key=lambda token: ("mask" not in token.lower(), added[token]))
     beside = [policy.mask_id + step for step in (1, -1, 2)]
     special = tokenizers.special_ids(tokenizer)

@@ -154,7 +154,9 @@ class Denoiser(nn.Module):
           theta: the base.
         """
         positions, order = _positions(mask), jnp.arange(mask.shape[1])
-        seen = mask[:, None, :] & ((order <= order[:, None]) | ~causal)
+        seen = _visible(positions, mask, self.shape)
+        seen = seen if seen.ndim == 3 else seen[:, None, :]
+        seen = jnp.where(causal, mask[:, None, :] & (order <= order[:, None]), seen)
         half = self.shape.head_width // 2
         frequency = theta ** (-jnp.arange(half, dtype=jnp.float32) / half)
         angle = positions[:, None, :, None] * frequency

@@ -13,6 +13,7 @@ from diffpo_jax.config import LikelihoodConfig
 from diffpo_jax.diffusion import blocks, likelihood, sampler, sft_loss
 from diffpo_jax.diffusion.denoise import denoise
 from diffpo_jax.diffusion.settings import CacheSettings, EndOfText, Rule, SamplerSettings
+from diffpo_jax.system.errors import UserError
 
 LENGTH, PROMPT, ROWS, VOCAB, MASK_ID, END, BLOCK = 6, 4, 6, 6, 5, 4, 2
 SIZES = {"layers": 2, "heads": 4, "kv_heads": 2, "width": 16, "ff": 16}
@@ -87,6 +88,20 @@ def test_positions_see_their_block_and_those_before_it(origin):
             sees = (blocks_ >= blocks_[column]) & real[column]
             # Padding sees what it likes: nothing reads it.
             np.testing.assert_array_equal(changed[row][real], sees[real])
+
+
+@pytest.mark.parametrize("origin", ORIGINS)
+def test_the_check_of_weights_reads_by_blocks_too(origin):
+    policy, params = model(origin)
+    tokens = jnp.asarray(np.random.default_rng(0).integers(0, 4, PROMPTS.tokens.shape), jnp.int32)
+    own = policy.hidden_under(params, tokens, PROMPTS.mask, jnp.bool_(False), jnp.float32(10_000))
+    whole = policy.hidden(params, tokens, PROMPTS.mask)
+    np.testing.assert_allclose(own[REAL], whole[REAL], atol=1e-5)
+
+
+def test_blocks_need_logits_of_their_own_position():
+    with pytest.raises(UserError, match=r"attention_block=2: .*'tiny' predict the next position"):
+        reference.tiny_policy(attention_block=2, logit_shift=1)
 
 
 @pytest.mark.parametrize("origin", ORIGINS)
