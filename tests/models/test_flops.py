@@ -184,7 +184,8 @@ def test_rollouts_of_blocks():
 @pytest.mark.parametrize(("anchors", "each"), [(1, 1), (2, 2), ("all", 2)])
 def test_updates_of_blocks(anchors, each):
     """Three updates: K passes over noisy blocks, and one over the clean row, for each score."""
-    config = RLConfig(inner_updates=3, likelihood=LikelihoodConfig(anchors=anchors))
+    own = LikelihoodConfig(anchors=anchors)
+    config = RLConfig(inner_updates=3, micro_batch=None, likelihood=own)
     passes = flops.update_passes(NFE, config, 2, compared=False, block=2)
     assert passes == (2 * each, 3 * each, 2, 3)
     noisy = flops.call_flops(BLOCKS, tokens=6, keys=15, read=6).forward
