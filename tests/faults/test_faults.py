@@ -19,7 +19,8 @@ def test_a_run_goes_on_after_faults(tmp_path):
             *faults.damage(2, finished=True),
         ]
     assert len(made) == 14
-    assert not [one for one in made if one.ended in results.WORST]
+    worst = [f"{one.what}: {one.ended}\n{one.why}" for one in made if one.ended in results.WORST]
+    assert not worst, "\n\n".join(worst)
 
 
 def test_calls_are_seen_in_order_and_can_fail(tmp_path):
