@@ -57,6 +57,8 @@ class Checkpoints:
             save_decision_policy=checkpoint_managers.FixedIntervalPolicy(1),
             cleanup_tmp_directories=True,
             temporary_path_class=SyncedPath,
+            # Made by a thread, a directory that cannot be made is waited for, for 20 minutes.
+            async_options=ocp.AsyncOptions(create_directories_asynchronously=False),
         )
         durable.make_directory(self.directory)
         self._manager = ocp.CheckpointManager(self.directory, options=options)
