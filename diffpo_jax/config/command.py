@@ -4,6 +4,7 @@ import _thread
 import contextlib
 import errno
 import functools
+import inspect
 import io
 import logging as stdlib_logging
 import os
@@ -125,12 +126,18 @@ def interrupt_again(unraisable: Any) -> None:
     """Raises Ctrl-C once more if it came in a place that cannot raise, and was swallowed there.
 
     JAX has such a place in every garbage collection.  After a failed save orbax' event loop is
-    closed before its last writes end, which is no news.
+    closed before its last writes end, and after a failed read the other reads fail too, each in a
+    coroutine that nobody waits for: that is no news.
     """
     if unraisable.exc_type is KeyboardInterrupt:
         threading.Timer(0.05, _thread.interrupt_main).start()
-    elif str(unraisable.exc_value) != "Event loop is closed":
+    elif str(unraisable.exc_value) != "Event loop is closed" and not _is_orbax(unraisable.object):
         sys.__unraisablehook__(unraisable)
+
+
+def _is_orbax(found: Any) -> bool:
+    """Whether this is a coroutine of orbax."""
+    return inspect.iscoroutine(found) and "orbax" in pathlib.Path(found.cr_code.co_filename).parts
 
 
 def read_config(
