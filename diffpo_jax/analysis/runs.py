@@ -14,6 +14,7 @@ from diffpo_jax.analysis import bootstrap
 from diffpo_jax.analysis.bootstrap import Outcomes
 from diffpo_jax.analysis.summary import FIELDS
 from diffpo_jax.config import METHODS, RANKINGS, Config, convert, resolve, values
+from diffpo_jax.system import reading
 from diffpo_jax.system.errors import UserError
 from diffpo_jax.workdir import evaluations, layout, metrics
 
@@ -255,7 +256,7 @@ def _read_samples(directory: pathlib.Path) -> tuple[str, list[dict[str, Any]]]:
     for file in (directory / "test.jsonl", *rollouts):
         if file.is_file():
             try:
-                rows = [json.loads(line) for line in file.read_text("utf-8").split("\n") if line]
+                rows = [json.loads(line) for line in reading.read_text(file).split("\n") if line]
             except ValueError as error:
                 raise UserError(f"{file} is damaged: {error}.") from error
             return file.stem, rows
@@ -272,7 +273,7 @@ def _read_outcomes(file: pathlib.Path) -> dict[str, Outcomes]:
 def _read_object(file: pathlib.Path, *, required: bool = True) -> dict[str, Any]:
     """Reads a JSON object; returns {} if the file is missing and not required."""
     try:
-        content = json.loads(file.read_text("utf-8"))
+        content = json.loads(reading.read_text(file))
     except FileNotFoundError:
         if not required:
             return {}

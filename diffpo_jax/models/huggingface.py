@@ -327,14 +327,14 @@ def _open(directory: pathlib.Path, stack: contextlib.ExitStack) -> dict[str, Any
             raise UserError(
                 f"{index} names {wrong[0]!r:.80}: it must name files ...{_WEIGHTS} beside it."
             )
-    elif single.exists():
+    elif single.is_file():
         files_of, names = {}, [SINGLE]
     else:
         raise UserError(f"{directory} has neither {INDEX} nor {SINGLE}: it is no checkpoint.")
     stored: dict[str, Any] = {}
     for name in names:
         path = directory / name
-        if not path.exists():
+        if not path.is_file():
             raise UserError(f"{index} names {name}, which is missing: copy the whole checkpoint.")
         try:
             file = stack.enter_context(safetensors.safe_open(path, framework="np"))

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from diffpo_jax.models.families import FAMILIES, Family
+from diffpo_jax.system import reading
 from diffpo_jax.system.errors import UserError
 
 NAME = "config.json"
@@ -65,7 +66,7 @@ def read_model_config(
 def read_json(path: pathlib.Path) -> dict[str, Any]:
     """The JSON object in a file.  Raises `UserError` if there is none."""
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(reading.read_text(path))
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}.") from error
     except (ValueError, RecursionError) as error:

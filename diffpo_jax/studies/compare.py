@@ -20,7 +20,7 @@ from diffpo_jax.report import study_figures, study_tables, tables
 from diffpo_jax.studies import grid, runner
 from diffpo_jax.studies.grid import Job
 from diffpo_jax.studies.runner import State
-from diffpo_jax.system import files
+from diffpo_jax.system import files, reading
 from diffpo_jax.system.errors import UserError
 
 
@@ -159,7 +159,7 @@ def _command(job: Job, store: str, kind: str) -> str:
 def _known_failures(root: pathlib.Path) -> dict[str, State]:
     """Returns the runs that had failed when the study last wrote study.json."""
     try:
-        runs = json.loads((root / "study.json").read_text("utf-8"))["runs"]
+        runs = json.loads(reading.read_text(root / "study.json"))["runs"]
     except FileNotFoundError:
         return {}
     return {run["id"]: State("failed", run["error"]) for run in runs if run["state"] == "failed"}

@@ -1,6 +1,8 @@
 """What may be read: regular files, up to a size that a host can hold as Python objects."""
 
+import errno
 import os
+import pathlib
 import stat
 
 from diffpo_jax.system.errors import UserError
@@ -26,6 +28,19 @@ def check_file(path: str | os.PathLike, where: str, most: int) -> None:
         raise UserError(f"{where} cannot be read: it is {kind}.")
     if found.st_size > most:
         raise too_large(where, most)
+
+
+def read_text(path: str | os.PathLike) -> str:
+    """The UTF-8 text of a regular file.
+
+    Raises:
+      OSError: it cannot be read, or is a pipe or a device, from which nothing may ever come.
+      UnicodeDecodeError: it is not UTF-8.
+    """
+    mode = os.stat(path).st_mode
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # reading a directory fails by itself
+        raise OSError(errno.EINVAL, "it is no regular file", str(path))
+    return pathlib.Path(path).read_text("utf-8")
 
 
 def too_large(where: str, most: int) -> UserError:

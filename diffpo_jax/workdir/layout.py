@@ -10,7 +10,7 @@ import shutil
 from collections.abc import Iterator
 
 from diffpo_jax.config import Config, convert
-from diffpo_jax.system import durable, files
+from diffpo_jax.system import durable, files, reading
 from diffpo_jax.system.errors import UserError
 
 # What a run writes; `--overwrite` removes these and nothing else.
@@ -62,7 +62,7 @@ def read_config(paths: Workdir) -> Config:
       UserError: the workdir holds no run, or the file is damaged.
     """
     try:
-        text = paths.config.read_text("utf-8")
+        text = reading.read_text(paths.config)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise UserError(f"{paths.root} holds no run: there is no {paths.config.name}.") from error
     except (OSError, UnicodeDecodeError) as error:
@@ -133,7 +133,7 @@ def record(workdir: Workdir, config: Config) -> None:
     """Writes the configuration of a run that begins, or goes on: from now on the workdir is its."""
     new = convert.to_json(config)
     # Of several processes the first has written it already.
-    if not workdir.config.exists() or workdir.config.read_text("utf-8") != new:
+    if not workdir.config.exists() or reading.read_text(workdir.config) != new:
         files.write_atomic(workdir.config, new)
 
 
