@@ -69,7 +69,12 @@ class Checkpoints:
     def __exit__(self, error_type: Any, error: Any, traceback: Any) -> None:
         if error is None:
             self.wait()
-        self._manager.close()
+            self._manager.close()
+            return
+        try:
+            self._manager.close()
+        except Exception as later:  # of a save in the background; `error` says what came first
+            say(f"note: a checkpoint that was being saved failed too: {_reason(later)}.")
 
     def latest(self) -> int | None:
         """The newest whole step; None if there is none."""

@@ -16,7 +16,7 @@ import textwrap
 import time
 
 _ROUND = 100  # tries
-_LONGEST = 4000  # characters of what a run that ended badly has printed
+_LONGEST = 40000  # characters of what a run that ended badly has printed
 _ROOT = pathlib.Path(__file__).parents[2]
 # Of a hundred tries.
 SHARES = {

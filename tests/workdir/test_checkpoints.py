@@ -138,6 +138,18 @@ def test_a_failed_save_leaves_the_one_before(tmp_path):
     np.testing.assert_array_equal(restored["w"], np.arange(2.0**18, dtype=np.float32) * 1.7)
 
 
+def test_what_came_first_is_told_although_a_save_fails_too(tmp_path, monkeypatch, capsys):
+    saved = checkpoints.Checkpoints(tmp_path / "saved", CheckpointConfig(), 1)
+
+    def close():
+        raise ValueError("Error writing local file")
+
+    monkeypatch.setattr(saved._manager, "close", close)
+    with pytest.raises(OSError, match="of the metrics"), saved:
+        raise OSError("a failed write of the metrics")
+    assert "note: a checkpoint that was being saved failed too: " in capsys.readouterr().err
+
+
 def save(path, steps=(1,), made_by=None):
     """Saves steps whose parameters are the step's number; returns the position of the last."""
     iterator = make_iterator()
