@@ -42,20 +42,21 @@ def main(argv: Sequence[str]) -> None:
     if join_flags.is_alone():  # several processes check together, so that all of them end
         early.check_run(config, _WORKDIR.value, overwrite=_OVERWRITE.value)
     # Imported after these checks, because importing jax takes seconds.
-    from diffpo_jax.distributed import chips
+    from diffpo_jax.distributed import chips, hosts
     from diffpo_jax.run import experiment
     from diffpo_jax.system import compilation
 
     compilation.enable_cache()
     join_flags.join()
-    chips.check_devices()
-    experiment.run(
-        config,
-        _WORKDIR.value,
-        overwrite=_OVERWRITE.value,
-        base_only=_BASE_ONLY.value,
-        verbose=_VERBOSE.value,
-    )
+    with hosts.leaving_in_time():
+        chips.check_devices()
+        experiment.run(
+            config,
+            _WORKDIR.value,
+            overwrite=_OVERWRITE.value,
+            base_only=_BASE_ONLY.value,
+            verbose=_VERBOSE.value,
+        )
 
 
 if __name__ == "__main__":

@@ -22,11 +22,12 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from diffpo_jax.distributed import abort_watcher
-from diffpo_jax.system.errors import UserError
+from diffpo_jax.system.errors import Stopped, UserError
 from diffpo_jax.system.progress import say
 
 T = TypeVar("T")
 
+_LEAVING_SECONDS = 10.0  # how long a process that failed waits for the others at its end
 _VISIBLE_SECONDS = 20.0  # how long a file of another host may take to appear
 
 
@@ -99,6 +100,27 @@ def initialize(join: Join) -> None:
             raise
 
 
+@contextlib.contextmanager
+def leaving_in_time() -> Iterator[None]:
+    """Lets a process whose block fails leave the others within seconds.
+
+    At its end JAX would wait for them for five minutes, and show signs of life, while they wait in
+    a collective for it. Once it is gone they end as `initialize` says. If all fail together, as
+    they do where they exchange what is wrong, all end at once.
+    """
+    try:
+        yield
+    except Stopped:  # all stop together
+        raise
+    except BaseException as error:
+        if jax.process_count() > 1:
+            status = 2 if isinstance(error, (UserError, OSError)) else 1
+            timer = threading.Timer(_LEAVING_SECONDS, os._exit, [status])
+            timer.daemon = True
+            timer.start()
+        raise
+
+
 def is_first() -> bool:
     """Whether this is process 0, which writes metrics, samples, run_info and the report."""
     return jax.process_index() == 0
@@ -129,12 +151,25 @@ def spread(rows: Sequence[Any], action: Callable[[Sequence[Any]], list[Any]]) ->
 
     Each value is computed by one process and sent to all. If each process computed all of them, a
     time limit could give them different values, and they would train different models.
+
+    Raises:
+      UserError: on every process if `action` fails on one, so that none waits for a stopped one.
     """
     count = jax.process_count()
     if count == 1:
         return action(rows)
-    parts = gather(action(rows[jax.process_index() :: count]))
-    return [parts[i % count][i // count] for i in range(len(rows))]
+    values, fault, failed = [], None, None
+    try:
+        values = action(rows[jax.process_index() :: count])
+    except Exception as error:
+        fault, failed = str(error) or repr(error), error
+    parts = gather({"values": values, "fault": fault})
+    if failed is not None and not isinstance(failed, UserError):
+        raise failed  # a mistake of ours: its own traceback says most
+    for number, part in enumerate(parts):
+        if part["fault"] is not None:
+            raise UserError(f"{part['fault']} (process {number})")
+    return [parts[i % count]["values"][i // count] for i in range(len(rows))]
 
 
 def in_turn(action: Callable[[], T]) -> T:

@@ -214,6 +214,45 @@ def test_if_one_process_is_killed_the_other_ends_with_an_error(killed):
     assert "error: " not in error  # kill -9 is not an abort
 
 
+FAILING = """
+import sys, time
+from diffpo_jax.distributed import hosts
+index = int(sys.argv[2])
+hosts.initialize(hosts.Join(sys.argv[1], 2, index, 60, 5))
+hosts.any_of(False)
+with hosts.leaving_in_time():
+    if index == 1:
+        raise ArithmeticError("of this process alone")
+    hosts.any_of(False)
+"""
+
+
+@pytest.mark.slow
+def test_if_one_process_fails_alone_the_other_ends_too():
+    """Without `leaving_in_time` both wait for each other for five minutes."""
+    address = f"localhost:{free_port()}"
+    began = time.monotonic()
+    running = [
+        subprocess.Popen(
+            [sys.executable, "-c", FAILING, address, str(i)],
+            cwd=ROOT,
+            env=os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for i in range(2)
+    ]
+    try:
+        errors = [process.communicate(timeout=120)[1] for process in running]
+    finally:
+        for process in running:
+            process.kill()
+    assert time.monotonic() - began < 110
+    assert "of this process alone" in errors[1]
+    assert running[1].returncode == 1
+    assert running[0].returncode != 0
+
+
 @pytest.mark.parametrize(
     ("join", "message"),
     [
@@ -250,11 +289,35 @@ def test_values_of_shared_out_rows_are_in_order(monkeypatch, count, rows):
     def action(part):
         return [10 * x for x in part]
 
-    everyone = [action(range(rows)[i::count]) for i in range(count)]
+    everyone = [{"values": action(range(rows)[i::count]), "fault": None} for i in range(count)]
     monkeypatch.setattr(hosts.jax, "process_count", lambda: count)
     monkeypatch.setattr(hosts.jax, "process_index", lambda: 0)
     monkeypatch.setattr(hosts, "gather", lambda mine: everyone)
     assert hosts.spread(range(rows), action) == [10 * x for x in range(rows)]
+
+
+@pytest.mark.parametrize("index", [0, 1])
+@pytest.mark.parametrize("kind", [UserError, ZeroDivisionError])
+def test_what_fails_on_one_process_is_raised_on_all(monkeypatch, index, kind):
+    """Process 1 fails: it says so before it ends, and the other does not wait for its values."""
+    sent = []
+
+    def action(part):
+        if index == 1:
+            raise kind("the reward of row 3 is NaN")
+        return list(part)
+
+    def gather(mine):
+        sent.append(mine["fault"])
+        other = {"values": [], "fault": "the reward of row 3 is NaN"}
+        return [mine, other] if index == 0 else [{"values": [0], "fault": None}, mine]
+
+    monkeypatch.setattr(hosts.jax, "process_count", lambda: 2)
+    monkeypatch.setattr(hosts.jax, "process_index", lambda: index)
+    monkeypatch.setattr(hosts, "gather", gather)
+    with pytest.raises(kind if index == 1 else UserError, match="row 3"):
+        hosts.spread([0, 1], action)
+    assert sent == ["the reward of row 3 is NaN" if index == 1 else None]
 
 
 def test_a_single_process_exchanges_nothing(tmp_path):
