@@ -138,105 +138,170 @@ def check(
     if rows is None:
         return None
     program = jax.jit(functools.partial(read, policy), out_shardings=replicated)
-    theta = model.rope_theta
-    trial = _Trial(program, params, rows, policy, theta)
+    trial = _Trial(program, params, rows, policy, model.rope_theta)
     guess, shift = math.log(len(tokenizer)), policy.logit_shift
-    losses: dict[str, float] = {}
     # 1. As the configuration has it.
     by_shift = trial.hidden()
     own, other = by_shift[shift], by_shift[1 - shift]
-    losses |= {"guess": guess, f"shift {shift}": own, f"shift {1 - shift}": other}
+    losses = {"guess": guess, f"shift {shift}": own, f"shift {1 - shift}": other}
     if not math.isfinite(own + other):
         return Verdict(False, "The logits are not finite: the weights are damaged.", losses, "")
-    losses["left to right"] = left = trial.left_to_right()
+    losses["left to right"] = trial.left_to_right()
     completion = _complete(trial, tokenizer, shift)
-    said = f"{own:.1f} nats a hidden token, where a guess has {guess:.1f}"
-
-    def verdict(ok: bool | None, text: str) -> Verdict:
-        return Verdict(ok, text, losses, completion)
-
-    def base_text() -> str:
-        bases = [base for base in _THETAS if base != theta]
-        found, base = min((trial.hidden(theta=base)[shift], base) for base in bases)
-        losses["other base"] = found
-        if not clearly_below(found, own) or found > nothing:
-            return ""
-        return (
-            f"The base of the rotary embedding is wrong: {said}, but {found:.1f} with {base:g} in "
-            f"place of {theta:g}. Correct rope_theta in the checkpoint's config.json."
-        )
-
-    knows, nothing = _KNOWS * guess, _NOTHING * guess
-    shifted = clearly_below(other, own) and other < nothing
-    if own < knows and not shifted:
-        if wrong_base := base_text():
-            return verdict(False, wrong_base)
-        return verdict(True, f"Hidden words of ordinary sentences are predicted: {said}.")
+    found = _Found(trial, tokenizer, model, losses, own, other)
+    shifted = _predicts_by_the_other_shift(found)
+    if own < found.knows and not shifted:
+        if fault := _has_another_base(found):
+            return Verdict(False, fault, losses, completion)
+        text = f"Hidden words of ordinary sentences are predicted: {found.said}."
+        return Verdict(True, text, losses, completion)
     if demonstrations is not None:
         # Rows of another length, for which the program is compiled again.
         shown = trial._replace(rows=demonstrations()).hidden()[shift]
         losses["demonstrations"] = shown
-        if shown < knows:
-            return verdict(
-                True,
+        if shown < found.knows:
+            text = (
                 f"Hidden words of the task's answers are predicted ({shown:.1f} nats a hidden "
-                f"token), though not those of ordinary sentences ({said}).",
+                f"token), though not those of ordinary sentences ({found.said})."
             )
+            return Verdict(True, text, losses, completion)
     # 2. With what may be wrong put right.
-    if min(own, other) > knows and left < nothing and clearly_below(left, min(own, other)):
-        return verdict(
-            False,
-            f"The weights write from left to right and were never made a diffusion model: {said}, "
-            f"but {left:.1f} if each token is predicted from those before it. Convert them by SFT "
-            "first (docs/models.md, From an autoregressive checkpoint).",
-        )
-    if shifted:
-        place = ("their own", "the next")[1 - shift]
-        return verdict(
-            False,
-            f"The logits predict {place} position, not {('their own', 'the next')[shift]} one: "
-            f"{said}, but {other:.1f} with the other shift. Set "
-            f"config.model.logit_shift={1 - shift}{_families_with(1 - shift, model.family)}.",
-        )
-    if not model.tied:
-        losses["tied"] = found = trial.with_tied_head().hidden()[shift]
-        if clearly_below(found, own) and found < nothing:
-            return verdict(
-                False,
-                f"The embedding should also give the logits: {said}, but {found:.1f} with the two "
-                "tied. The head's own weights are missing or not those of this checkpoint.",
-            )
-    found, token = min(
-        (trial.hidden(fill=token)[shift], token) for token in _other_masks(tokenizer, policy)
+    for fault in _FAULTS:
+        if text := fault(found):
+            return Verdict(False, text, losses, completion)
+    text = (
+        "Hidden words of ordinary sentences are predicted badly, for no reason found: "
+        f"{found.said}."
     )
-    losses["other mask"] = found
-    if clearly_below(found, own) and found < nothing:
-        name = tokenizer.convert_ids_to_tokens(token) if token < len(tokenizer) else "no token yet"
-        return verdict(
-            False,
-            f"Another token is the mask: {said}, but {found:.1f} with {token} ({name}) in place of "
-            f"{policy.mask_id}. Name it in config.tokenizer.mask and mask_id.",
-        )
-    if wrong_base := base_text():
-        return verdict(False, wrong_base)
-    norm = _relative_norm(params, policy.mask_id, len(tokenizer))
-    losses["norm of the mask's embedding"] = norm
-    if norm < _SMALL_NORM:
-        return verdict(
-            False,
-            f"The mask token's embedding was never trained: {said}, and its norm is {norm:.2g} of "
-            "the other tokens'. Name the trained mask token in config.tokenizer.mask and mask_id.",
-        )
-    if own > nothing:
-        return verdict(
-            False,
-            f"The weights know no more than a guess: {said}. They are random, of another "
-            "tokenizer, or read with a wrong config.json.",
-        )
-    return verdict(
-        None,
-        f"Hidden words of ordinary sentences are predicted badly, for no reason found: {said}.",
+    return Verdict(None, text, losses, completion)
+
+
+class _Found(NamedTuple):
+    """A network that may be at fault, and what is known of it."""
+
+    trial: "_Trial"
+    tokenizer: Any
+    model: ModelConfig
+    losses: dict[str, float]  # as in `Verdict`; what is tried is added
+    own: float  # nats a hidden token, as the configuration has it
+    other: float  # with the other logit shift
+
+    @property
+    def shift(self) -> int:
+        return self.trial.policy.logit_shift
+
+    @property
+    def knows(self) -> float:
+        """The loss below which a network knows the text."""
+        return _KNOWS * self.losses["guess"]
+
+    @property
+    def said(self) -> str:
+        """The loss beside that of a guess, in words."""
+        return f"{self.own:.1f} nats a hidden token, where a guess has {self.losses['guess']:.1f}"
+
+    def explains(self, loss: float) -> bool:
+        """Whether a change that gives this loss puts right what was wrong."""
+        return clearly_below(loss, self.own) and loss < _NOTHING * self.losses["guess"]
+
+
+def _writes_from_left_to_right(found: _Found) -> str:
+    """The fault in words if a causal network was never made a diffusion model; else ""."""
+    left, best = found.losses["left to right"], min(found.own, found.other)
+    if best <= found.knows or not (found.explains(left) and clearly_below(left, best)):
+        return ""
+    return (
+        "The weights write from left to right and were never made a diffusion model: "
+        f"{found.said}, but {left:.1f} if each token is predicted from those before it. Convert "
+        "them by SFT first (docs/models.md, From an autoregressive checkpoint)."
     )
+
+
+def _predicts_by_the_other_shift(found: _Found) -> str:
+    if not found.explains(found.other):
+        return ""
+    named = ("their own", "the next")
+    right = 1 - found.shift
+    return (
+        f"The logits predict {named[right]} position, not {named[found.shift]} one: {found.said}, "
+        f"but {found.other:.1f} with the other shift. Set "
+        f"config.model.logit_shift={right}{_families_with(right, found.model.family)}."
+    )
+
+
+def _lacks_the_tied_head(found: _Found) -> str:
+    if found.model.tied:
+        return ""
+    found.losses["tied"] = tied = found.trial.with_tied_head().hidden()[found.shift]
+    if not found.explains(tied):
+        return ""
+    return (
+        f"The embedding should also give the logits: {found.said}, but {tied:.1f} with the two "
+        "tied. The head's own weights are missing or not those of this checkpoint."
+    )
+
+
+def _has_another_mask(found: _Found) -> str:
+    policy, tokenizer = found.trial.policy, found.tokenizer
+    loss, token = min(
+        (found.trial.hidden(fill=token)[found.shift], token)
+        for token in _other_masks(tokenizer, policy)
+    )
+    found.losses["other mask"] = loss
+    if not found.explains(loss):
+        return ""
+    name = tokenizer.convert_ids_to_tokens(token) if token < len(tokenizer) else "no token yet"
+    return (
+        f"Another token is the mask: {found.said}, but {loss:.1f} with {token} ({name}) in place "
+        f"of {policy.mask_id}. Name it in config.tokenizer.mask and mask_id."
+    )
+
+
+def _has_another_base(found: _Found) -> str:
+    theta = found.trial.theta
+    loss, base = min(
+        (found.trial.hidden(theta=base)[found.shift], base) for base in _THETAS if base != theta
+    )
+    found.losses["other base"] = loss
+    if not found.explains(loss):
+        return ""
+    return (
+        f"The base of the rotary embedding is wrong: {found.said}, but {loss:.1f} with {base:g} in "
+        f"place of {theta:g}. Correct rope_theta in the checkpoint's config.json."
+    )
+
+
+def _has_an_untrained_mask(found: _Found) -> str:
+    trial = found.trial
+    norm = _relative_norm(trial.params, trial.policy.mask_id, len(found.tokenizer))
+    found.losses["norm of the mask's embedding"] = norm
+    if norm >= _SMALL_NORM:
+        return ""
+    return (
+        f"The mask token's embedding was never trained: {found.said}, and its norm is {norm:.2g} "
+        "of the other tokens'. Name the trained mask token in config.tokenizer.mask and mask_id."
+    )
+
+
+def _knows_nothing(found: _Found) -> str:
+    if found.own <= _NOTHING * found.losses["guess"]:
+        return ""
+    return (
+        f"The weights know no more than a guess: {found.said}. They are random, of another "
+        "tokenizer, or read with a wrong config.json."
+    )
+
+
+# In this order: an earlier fault would also look like a later one.
+_FAULTS = (
+    _writes_from_left_to_right,
+    _predicts_by_the_other_shift,
+    _lacks_the_tied_head,
+    _has_another_mask,
+    _has_another_base,
+    _has_an_untrained_mask,
+    _knows_nothing,
+)
 
 
 def clearly_below(loss: float, other: float) -> bool:
