@@ -171,6 +171,8 @@ def test_a_completion_starts_at_its_first_call_and_steps_by_keyboard(browser, pa
 @pytest.mark.parametrize("key", [Keys.SPACE, Keys.ENTER])
 def test_play_goes_to_the_end(browser, pages, key):
     show(browser, pages["order"])
+    verdict = browser.find_element(CSS, ".verdict")
+    assert not verdict.is_displayed()  # it is about the whole completion
     button = browser.find_element(CSS, ".play")
     browser.execute_script("arguments[0].focus()", button)
     press(browser, key)
@@ -181,6 +183,7 @@ def test_play_goes_to_the_end(browser, pages, key):
     wait = support.WebDriverWait(browser, 10, poll_frequency=0.1)
     wait.until(lambda _: classes(browser, "later") == [])
     assert button.text == "Play"
+    assert verdict.text == "1 cell is wrong."
 
 
 def test_figures_follow_the_dark_scheme(browser, pages):

@@ -2,6 +2,7 @@
 for (const order of document.querySelectorAll(".order")) {
   const play = order.querySelector(".play"), slider = order.querySelector("input");
   const list = order.querySelector(".tokens"), told = order.querySelector(".told");
+  const verdict = order.querySelector(".verdict");
   const tokens = [...list.querySelectorAll(".token")];
   const last = Number(order.dataset.last), columns = Number(list.dataset.columns || 0);
   const callOf = token => Number(token.dataset.call);
@@ -21,6 +22,8 @@ for (const order of document.querySelectorAll(".order")) {
       token.classList.toggle("later", callOf(token) > call);
       token.classList.toggle("now", callOf(token) === call);
     }
+    // It is about the whole completion.
+    if (verdict) verdict.style.visibility = call < last ? "hidden" : "visible";
     told.textContent = summary(call);
   };
   // All tokens of a call, or if there are many, the one that was least probable.
