@@ -310,6 +310,13 @@ def _check_rl(config: Config) -> None:
             f"config.rl.likelihood.calls={rl.likelihood.calls} scores some calls of the exact "
             f"likelihood: it needs config.rl.likelihood.anchors=all, not {rl.likelihood.anchors}."
         )
+    if rl.likelihood.shrink > 1 and (rl.likelihood.anchors != "all" or rl.likelihood.calls):
+        raise UserError(
+            f"config.rl.likelihood.shrink={rl.likelihood.shrink} scores neighbouring calls of "
+            "config.rl.likelihood.anchors=all in one state; here anchors="
+            f"{rl.likelihood.anchors} and calls={rl.likelihood.calls}. Use shrink=1, or "
+            "anchors=all without calls."
+        )
     if rl.optimizer.decay == "linear" and updates and rl.optimizer.warmup >= updates:
         raise UserError(
             f"config.rl.optimizer.warmup={rl.optimizer.warmup} leaves none of the "
@@ -321,16 +328,24 @@ def _check_rl(config: Config) -> None:
             "config.rl.optimizer.kind='schedule_free_adamw' averages with all others. Use warn or "
             "stop."
         )
-    if rl.objective.kl_in == "reward" and rl.objective.advantage == "decoupled":
+    apart = rl.objective.advantage.startswith("decoupled")
+    if apart and rl.objective.kl_in == "reward":
         raise UserError(
             "config.rl.objective.kl_in='reward' subtracts the KL from one reward, which "
-            "config.rl.objective.advantage='decoupled' splits. Change one of the two."
+            f"config.rl.objective.advantage={rl.objective.advantage!r} splits. Change one of the "
+            "two."
         )
-    if config.sampler.rule == "state" and rl.objective.advantage == "decoupled":
+    if apart and config.sampler.rule == "state":
         raise UserError(
-            "config.rl.objective.advantage='decoupled' weighs speed by config.rl.speed.weight, but "
-            "under config.sampler.rule='state' each prompt has a price of its own. Use another "
-            "advantage."
+            f"config.rl.objective.advantage={rl.objective.advantage!r} weighs speed by "
+            "config.rl.speed.weight, but under config.sampler.rule='state' each prompt has a price "
+            "of its own. Use another advantage."
+        )
+    if rl.objective.right_likelihood and config.mode == "sampler":
+        raise UserError(
+            f"config.rl.objective.right_likelihood={rl.objective.right_likelihood} raises the "
+            "probabilities of tokens, which mode 'sampler' does not train. Use 0, or "
+            "--config.mode=joint."
         )
     if rl.speed.form == "multiplicative" and rl.speed.weight > 1:
         raise UserError(

@@ -384,6 +384,9 @@ class LikelihoodConfig:
     # Distribution of the later anchors over a rollout; see diffusion/anchors.py (our choice)
     schedule: Literal["uniform", "stratified", "even", "batch", "calls"] = "uniform"
     calls: OptionalInt = None  # Calls scored by anchors="all", an unbiased draw. None: all calls
+    # With anchors="all": neighbouring calls that are scored in one state, that of the first of them
+    # (TraceRL's shrinkage). 1 is exact
+    shrink: PositiveInt = 1
     remat: bool = False  # Recompute passes in the backward pass; always so for more than 2 anchors
     # Share of prompt tokens that are masked. None: by the method (our choice for K of 2 and more)
     prompt_masking: Share | None = None
@@ -435,12 +438,20 @@ class ObjectiveConfig:
     kl_in: Literal["loss", "reward"] = "loss"
     kl_estimator: Literal["k1", "k2", "k3"] = "k3"  # Estimator of the KL; see rl/objective.py
     # Normalisation of rewards into advantages; see rl/rewards.py (our choice)
-    advantage: Literal["mean", "group_std", "batch_std", "leave_one_out", "decoupled"] = "batch_std"
+    advantage: Literal[
+        "mean", "group_std", "batch_std", "leave_one_out", "decoupled", "decoupled_group"
+    ] = "batch_std"
     drop_forced: bool = False  # Leave rollouts cut short by sampler.max_calls out of the loss
     drop_unended: bool = False  # Leave rollouts without an end of text in L tokens out of the loss
     # Leave prompts that no rollout got a reward for out of the loss: an additive price of calls
     # would teach the denoiser to fail in fewer (our choice)
     drop_unsolved: bool = False
+    # Leave prompts out of the loss whose rollouts' tokens per call differ by less than this, from
+    # the least to the most (LightningRL). 0: none are
+    least_spread: NonNegative = 0.0
+    # Weight of the mean log-probability of the tokens of right rollouts, as the task judges them,
+    # in the states that are scored anyway (our choice; LightningRL has 0.1)
+    right_likelihood: NonNegative = 0.0
     # Likelihood of the sampler's choices: none; gamma's density, as one more token (the paper); or
     # the exact probability of the committed sets, see diffusion/commit_likelihood.py (our choice)
     selection: Literal["none", "gamma_token", "exact"] = "gamma_token"
@@ -737,7 +748,8 @@ class GridConfig:
     title: str = ""  # Title of the tables and figures
     tasks: tuple[str, ...] = ()  # Config files with their presets, as --config takes them
     seeds: tuple[Count, ...] = (0, 1, 2)  # Seeds; the arms of a seed start from one base model
-    # Changes of a task's configuration, "LABEL: field=value ..."; each is a line of the figures
+    # Changes of a task's configuration, "LABEL: field=value ..."; each is a line of the figures.
+    # "preset=NAME" applies a preset of the config file, before the arm's fields
     arms: tuple[str, ...] = ()
     common: tuple[str, ...] = ()  # "field=value", set in all arms first; quote values with spaces
     reference: OptionalText = None  # Label of the arm to compare with. None: the first

@@ -398,6 +398,51 @@ def justgrpo(config: ConfigDict) -> None:
     config.rl.objective.advantage, config.rl.speed.weight = "group_std", 0.0
 
 
+def lightning(config: ConfigDict) -> None:
+    """LightningRL, as its repository SJTU-DENG-Lab/LightningRL computes it.
+
+    The numbers are those of its configs/lightningrl.yaml.  Accuracy and tokens per call are
+    normalised apart; the likelihood of right rollouts is raised; prompts are left out if no rollout
+    was right, or all were about as fast.  Rollouts commit tokens of a confidence of 0.9, and only
+    the denoiser is trained.  Its code scores each block once, all masked, behind the blocks before
+    it, so that the preset belongs behind a model with attention by blocks: blocks,lightning.  Its
+    code takes a rollout for right if its reward, of which speed is a part, is at least 0; here the
+    task's verdict decides.
+    """
+    _own_sampler(config)
+    likelihood, objective = config.rl.likelihood, config.rl.objective
+    likelihood.anchors, config.rl.speed.weight = 1, 1.0
+    objective.advantage, objective.count = "decoupled_group", "to_end"
+    objective.drop_unsolved, objective.least_spread = True, 0.01
+    objective.right_likelihood, objective.kl = 0.1, 0.01
+
+
+def trace(config: ConfigDict) -> None:
+    """TraceRL without its value model (arXiv 2509.06949; repository Gen-Verse/dLLM-RL).
+
+    Tokens are scored in the rollout's own states.  With attention by blocks these are all, as in
+    configs/rl_sdar.yaml and rl_trado.yaml, whose sampler this is; otherwise eight calls share one,
+    as in rl_llada.yaml and rl_dream.yaml, or two where answers are short (our choice).  Accuracy
+    alone is rewarded.  Not offered: its KL to the policy of the rollouts, and leaving out prompts
+    that fewer than a fifth or more than four fifths of the rollouts got right.  The preset belongs
+    behind those that change the model: blocks,trace.
+    """
+    _own_sampler(config)
+    likelihood, objective = config.rl.likelihood, config.rl.objective
+    likelihood.anchors, config.rl.speed.weight = "all", 0.0
+    if config.model.attention_block is None:
+        likelihood.shrink = 2 if config.model.family == "tiny" else 8
+    objective.advantage, objective.aggregation = "group_std", "constant"
+
+
+def _own_sampler(config: ConfigDict) -> None:
+    """The fixed sampler of LightningRL and TraceRL: tokens of a confidence of 0.9."""
+    prompt(config)
+    config.method, config.mode, sampler = "diffpo_no_is", "model", config.sampler
+    sampler.rule, sampler.confidence, sampler.temperature = "confidence", 0.9, 1.0
+    config.rl.objective.clip_low = config.rl.objective.clip_high = 0.2
+
+
 def blocks(config: ConfigDict) -> None:
     """Block diffusion: a position sees its own block of 4 and those before it (BD3LM)."""
     config.model.attention_block = config.sampler.block_length = 4
@@ -450,7 +495,21 @@ def state(config: ConfigDict) -> None:
 
 ALGORITHMS: Mapping[str, Change] = {
     change.__name__: change
-    for change in (s1k, lora, t4, d1, dream, d2, gspo, justgrpo, prompt, paper, state)
+    for change in (
+        s1k,
+        lora,
+        t4,
+        d1,
+        dream,
+        d2,
+        gspo,
+        justgrpo,
+        lightning,
+        trace,
+        prompt,
+        paper,
+        state,
+    )
 }
 
 

@@ -65,9 +65,15 @@ def first_call_with(
     return jnp.take_along_axis(order, place, axis=1)
 
 
-def every_call(batch: int, most: int) -> Int[Array, "B K"]:
-    """All calls as anchors: the exact likelihood of rollouts of at most `most` calls."""
-    return jnp.broadcast_to(jnp.arange(most, dtype=jnp.int32), (batch, most))
+def every_call(batch: int, most: int, shrink: int = 1) -> Int[Array, "B K"]:
+    """All calls as anchors: the exact likelihood of rollouts of at most `most` calls.
+
+    Args:
+      shrink: above 1, only the first of every `shrink` calls is an anchor, and the others are
+        scored there (TraceRL, arXiv 2509.06949).  As fixed numbers, anchors are stopping times.
+    """
+    calls = jnp.arange(0, most, shrink, dtype=jnp.int32)
+    return jnp.broadcast_to(calls, (batch, calls.size))
 
 
 def draw_calls(

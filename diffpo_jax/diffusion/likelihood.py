@@ -54,7 +54,7 @@ def draw(
     if config.calls:
         drawn, scale = draw_calls(anchor_key, commit_call, nfe, config.calls)
         return Draws(drawn, hidden, scale)
-    return Draws(every_call(*commit_call.shape), hidden)
+    return Draws(every_call(*commit_call.shape, config.shrink), hidden)
 
 
 def _draw_by_block(
@@ -69,7 +69,7 @@ def _draw_by_block(
     rows, count, size = calls.shape
     each = calls.reshape(-1, size)
     if config.anchors == "all":
-        anchors = every_call(*each.shape)
+        anchors = every_call(*each.shape, config.shrink)
     else:
         number = jnp.max(each, axis=1)
         anchors = draw_anchors(key, each, number, config.anchors, config.schedule)

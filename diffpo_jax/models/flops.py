@@ -176,13 +176,13 @@ def update_passes(
     size = (config.micro_batch or nfe.size) // unit
     longest = np.sort(nfe.reshape(-1, unit).max(axis=1)).reshape(-1, size)[:, -1]
     sets = mu * longest.mean() if config.objective.selection == "exact" else 0
+    exact, shrink = likelihood.anchors == "all", likelihood.shrink
     if block is not None:
-        each = float(block if likelihood.anchors == "all" else likelihood.anchors)
+        each = float(-(-block // shrink) if exact else likelihood.anchors)
         scored = by_old + by_reference
         return Passes(scored * each, mu * each, float(scored), float(mu + sets))
-    exact = likelihood.anchors == "all"
-    most = (likelihood.calls or nfe.max()) if exact else likelihood.anchors
-    each = most if most <= 2 else np.minimum(most, longest).mean()
+    most = (likelihood.calls or -(-nfe.max() // shrink)) if exact else likelihood.anchors
+    each = most if most <= 2 else np.minimum(most, -(-longest // shrink)).mean()
     first = 1.0
     if likelihood.shares_first_state:
         first = 1 / unit

@@ -123,7 +123,10 @@ def _with_arguments(
     sets = result(run.old_selection, params, rollout) if exact else None
     if run.update is None:
         return programs
-    learned = update.Batch(prompts, rollout, advantage, draws, old, reference, sets)
+    right = None
+    if rl.objective.right_likelihood:
+        right = jax.ShapeDtypeStruct((rows,), jnp.bool_, sharding=batch)
+    learned = update.Batch(prompts, rollout, advantage, draws, old, reference, sets, right)
     inputs = (update.without_head(state), frozen, learned, scalar)
     programs["update"] = Program(run.update, inputs, rl.inner_updates, held=2)
     return programs

@@ -4,10 +4,11 @@
     ρ_k = π̂_θ(o_k | c) / π̂_old(o_k | c)
     J   = mean_i 1/|o_i| Σ_k w_k · min(ρ_k A_i, clip(ρ_k, 1−ε_lo, 1+ε_hi) A_i) − β k3(π̂_ref, π̂_θ)
         + weight · mean_i min(ρ_γ A_i, clip(ρ_γ) A_i)
+        + η · mean over the tokens of right rollouts of log π̂_θ(o_k | c)
 
 Weights, ratio, clip, KL and divisor have options; the above is the default, DiFFPO's.
 `w_k ρ_k = π̂_θ / π_rollout` if C does not truncate: the surrogate policy is trained off-policy, from
-rollouts of the true sampler.  With K = 1 and w = 1 this is d1.
+rollouts of the true sampler.  With K = 1 and w = 1 this is d1.  η is 0 by default.
 """
 
 import jax
@@ -195,6 +196,39 @@ def token_objective(
         value = value * scale
     divisor = token_divisor(counted, batch_tokens, config.aggregation)
     return masked_sum(value, scored, axis=1) / jnp.maximum(divisor, 1)
+
+
+def likelihood_objective(
+    new: Float[Array, "B L"],
+    counted: Bool[Array, "B L"],
+    right: Bool[Array, "B"],
+    right_tokens: Float[Array, "B"],
+    config: ObjectiveConfig,
+    *,
+    scale: Float[Array, "B L"] | None = None,
+) -> Float[Array, "B"]:
+    """The likelihood term of J for each sequence: 0 unless its rollout is right.
+
+    The mean of these values over the batch is η times the mean of log π̂_θ over the tokens of all
+    right rollouts (the term of LightningRL).  It has neither an advantage nor a ratio, so it is the
+    only one from which groups learn whose rollouts are all right and equally fast.
+
+    Args:
+      new: log π̂_θ of each token.
+      counted: tokens that count, from `counted_tokens`.
+      right: whether the task judges a rollout right, whatever its price.
+      right_tokens: the counted tokens of all right rollouts of the whole batch, over its number of
+        sequences, in every row.
+      config: η is `right_likelihood`.
+      scale: as in `token_objective`.
+    """
+    scored = counted if scale is None else counted & (scale > 0)
+    scored &= right[:, None]
+    value = jnp.where(scored, new, 0.0)  # values that are not scored may be infinite
+    if scale is not None:
+        value = value * scale
+    divisor = jnp.where(right_tokens > 0, right_tokens, 1.0)  # no right rollout: nothing to divide
+    return config.right_likelihood * masked_sum(value, scored, axis=1) / divisor
 
 
 def selection_objective(

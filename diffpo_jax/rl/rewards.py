@@ -70,15 +70,17 @@ def left_out(
     tokens: np.ndarray,
     forced: np.ndarray,
     task_reward: np.ndarray,
+    speed: np.ndarray,
     ends: tuple[int, ...],
     config: RLConfig,
 ) -> np.ndarray:
-    """Which rollouts are to teach nothing, by `config.objective.drop_*`: [B] bool.
+    """Which rollouts are to teach nothing, by `drop_*` and `least_spread`: [B] bool.
 
     Args:
       tokens: [B L].
       forced: [B] bool, whether the cap on calls cut the rollout short.
       task_reward: [B], without any price.
+      speed: [B], tokens per call.
       ends: ids of the end-of-text tokens.
     """
     objective, result = config.objective, np.zeros(forced.shape, bool)
@@ -89,13 +91,26 @@ def left_out(
     if objective.drop_unsolved:
         none = np.all(task_reward.reshape(-1, config.group) <= 0, axis=1)
         result |= np.repeat(none, config.group)
-    return result
+    spread = np.ptp(speed.reshape(-1, config.group), axis=1)
+    return result | np.repeat(spread < objective.least_spread, config.group)
+
+
+def raised(correct: np.ndarray, left_out: np.ndarray, config: RLConfig) -> np.ndarray | None:
+    """Which rollouts' likelihood is raised: [B] bool; None if `right_likelihood` is 0.
+
+    Args:
+      correct: [B] bool, the task's verdicts; not the reward, which a partly right or a slow answer
+        changes.
+      left_out: [B] bool.
+    """
+    return correct & ~left_out if config.objective.right_likelihood else None
 
 
 def rollout_advantages(
     rewards: np.ndarray,
     task_reward: np.ndarray,
     nfe: np.ndarray,
+    speed: np.ndarray,
     left_out: np.ndarray,
     length: int,
     config: RLConfig,
@@ -106,12 +121,15 @@ def rollout_advantages(
       rewards: [B], with their prices.
       task_reward: [B], without.
       nfe: [B], denoiser calls of each sequence.
+      speed: [B], tokens per call.
       left_out: [B] bool; these get advantage 0 but count in the statistics of their group.
       length: L.
     """
     kind, group = config.objective.advantage, config.group
     if kind == "decoupled":
         advantage = decoupled(task_reward, nfe, length, config.speed.weight, group)
+    elif kind == "decoupled_group":
+        advantage = decoupled_by_group(task_reward, speed, left_out, config.speed.weight, group)
     else:
         advantage = advantages(rewards, group, kind)
     return np.where(left_out, np.float32(0), advantage)
@@ -148,7 +166,7 @@ def advantages(rewards: np.ndarray, group: int, kind: str) -> np.ndarray:
 def decoupled(
     task_reward: np.ndarray, nfe: np.ndarray, length: int, weight: float, group: int
 ) -> np.ndarray:
-    """Accuracy and speed, each normalised by "batch_std", then added (LightningRL's idea).
+    """Accuracy and speed, each normalised by "batch_std", then added.
 
     The speed term is r (1 − NFE/L), so that nothing is gained by failing fast.  If
     their sum were normalised, the larger spread of the task's reward would hide the speed term in
@@ -161,6 +179,33 @@ def decoupled(
     return advantages(task_reward, group, "batch_std") + np.float32(weight) * advantages(
         speed, group, "batch_std"
     )
+
+
+def decoupled_by_group(
+    task_reward: np.ndarray,
+    speed: np.ndarray,
+    left_out: np.ndarray,
+    weight: float,
+    group: int,
+) -> np.ndarray:
+    """Accuracy and tokens per call, each normalised by "group_std", added and scaled (LightningRL).
+
+    As its released code has it: whether a rollout is right does not enter its speed term, so that
+    wrong rollouts are taught to be fast as well.  The sum is scaled to a mean square of 1 over the
+    rollouts of the batch that teach something.
+
+    Args:
+      task_reward: [B], without any price.
+      speed: [B], tokens per call.
+      left_out: [B] bool, rollouts that do not count in the scale.
+      weight: λ, of the speed term; LightningRL has 1.
+    """
+    total = advantages(task_reward, group, "group_std") + np.float32(weight) * advantages(
+        speed, group, "group_std"
+    )
+    kept = total[~left_out]
+    scale = np.sqrt(np.mean(kept**2)) if kept.size else 1.0
+    return total / np.float32(max(scale, 1e-6))
 
 
 def equal_groups(rewards: np.ndarray, group: int) -> np.ndarray:

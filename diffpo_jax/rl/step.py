@@ -234,16 +234,18 @@ def run_step(
     price = None if prices is None else prices * context.problems.task.reward_max
     reward = rewards.priced_rewards(graded.total, on_host.nfe, divergence, length, config, price)
     ends = tokenizers.end_ids(context.problems.tokenizer)
-    left_out = rewards.left_out(on_host.tokens, on_host.forced, graded.total, ends, config)
+    speed = on_host.sampled.sum(axis=1) / on_host.nfe
+    left_out = rewards.left_out(on_host.tokens, on_host.forced, graded.total, speed, ends, config)
     advantage = rewards.rollout_advantages(
-        reward, graded.total, on_host.nfe, left_out, length, config
+        reward, graded.total, on_host.nfe, speed, left_out, length, config
     )
+    right = rewards.raised(graded.correct, left_out, config)
     clock.lap("grade")
     # 5. Make the inner updates.
     state, metrics = update_head(context, state, rollout, choices, graded.total, number, rate)
     if learns:
         others, more = inner_updates(
-            context, update.without_head(state), prompts, rollout, advantage, scores, rate
+            context, update.without_head(state), prompts, rollout, advantage, right, scores, rate
         )
         state, metrics = update.with_head(state, others), metrics | more
     clock.lap("update")
@@ -396,19 +398,23 @@ def inner_updates(
     prompts: Prompts,
     rollout: Rollout,
     advantage: np.ndarray,
+    right: np.ndarray | None,
     scores: Scores,
     rate: float,
 ) -> tuple[TrainState, dict[str, Any]]:
     """The μ updates on the rollouts of a step, of all but the head by state.
 
+    Args:
+      right: [B], rollouts whose likelihood is raised; None without such a term.
+
     Returns:
       The state, and metrics as (sum, count): of the surrogate from the first update, where θ is
       θ_old, of the clip from the last.
     """
-    placed = sharding.place_batch(advantage, context.mesh)
+    placed, right = sharding.place_batch((advantage, right), context.mesh)
     metrics: dict[str, Any] = {}
     for draws, old, reference in zip(scores.draws, scores.old_log_probs, scores.references):
-        batch = update.Batch(prompts, rollout, placed, draws, old, reference, scores.sets)
+        batch = update.Batch(prompts, rollout, placed, draws, old, reference, scores.sets, right)
         state, new = context.programs.update(state, context.frozen, batch, jnp.float32(rate))
         metrics |= jax.device_get(new)
     return state, metrics

@@ -3,7 +3,7 @@
 1. Split the batch into micro-batches, each spread over all devices.
 2. For each: surrogate log-likelihoods, objective, gradient of the sum over its sequences.
 3. Divide once by the number of sequences; apply the optimiser.
-4. Keep the old state if no sequence has an advantage.
+4. Keep the old state if no sequence has an advantage and none's likelihood is raised.
 """
 
 from collections.abc import Callable
@@ -49,7 +49,9 @@ class Batch(NamedTuple):
     old: Float[Array, "B L"] | None  # log π̂_old for these draws
     reference: Float[Array, "B L"] | None  # log π̂_ref for these draws
     old_selection: Float[Array, "B N"] | None = None  # log P_old of each call's set
+    right: Bool[Array, "B"] | None = None  # rollouts whose likelihood is raised
     mean_tokens: Float[Array, "B"] | None = None  # counted tokens per sequence of the batch
+    right_tokens: Float[Array, "B"] | None = None  # those of right rollouts, per sequence as well
 
 
 Term = tuple[Float[Array, "B"], Metrics]  # a term of J for each sequence, and metrics
@@ -152,7 +154,8 @@ def make_update(
 
     `batch.old` is None in the first update on these rollouts: θ is θ_old then, and the old
     log-probabilities are the new ones without a gradient.  `batch.draws` is None if no token is
-    trained (mode "sampler"), `batch.reference` if there is no KL in the loss.
+    trained (mode "sampler"), `batch.reference` if there is no KL in the loss, and `batch.right` if
+    `config.right_likelihood` is 0.
 
     Args:
       groups: keys of the trained parameters (`optimizer.trained_groups`).
@@ -184,10 +187,13 @@ def make_update(
         def gradient(part: Batch) -> tuple[Params, Metrics]:
             return jax.grad(lambda p: loss(frozen | p, part), has_aux=True)(at)
 
-        # 1. Order the rows for micro-batches.  The mean number of tokens is the whole batch's.
-        rows = batch.advantage.shape[0]
-        tokens = jnp.sum(_counted(batch.rollout, config, settings)) / rows
-        batch = batch._replace(mean_tokens=jnp.full(rows, tokens, batch.advantage.dtype))
+        # 1. Order the rows for micro-batches.  The mean numbers of tokens are the whole batch's.
+        rows, dtype = batch.advantage.shape[0], batch.advantage.dtype
+        counted = _counted(batch.rollout, config, settings)
+        batch = batch._replace(mean_tokens=jnp.full(rows, jnp.sum(counted) / rows, dtype))
+        if batch.right is not None:
+            right = jnp.sum(counted & batch.right[:, None])
+            batch = batch._replace(right_tokens=jnp.full(rows, right / rows, dtype))
         # Rows with the same prompt stay together.
         each = (micro_batch or rows) // size
         order = _order(batch.rollout, size, each)
@@ -206,8 +212,10 @@ def make_update(
             metrics[f"grad_norm/{name}"] = _single(optax.tree.norm(grads[name]))
             ratio = optax.tree.norm(updates[name]) / optax.tree.norm(state.params[name])
             metrics[f"update_ratio/{name}"] = _single(ratio)
-        # 4. Without any advantage keep the old state: momentum must not move the parameters.
+        # 4. Without anything to learn keep the old state: momentum must not move the parameters.
         learn = jnp.any(batch.advantage != 0)
+        if batch.right is not None:
+            learn |= jnp.any(batch.right)
         new = TrainState(state.step + 1, params, opt_state)
         kept = state._replace(step=state.step + 1)
         state = jax.tree.map(lambda a, b: jnp.where(learn, a, b), new, kept)
@@ -263,6 +271,11 @@ def _token_term(
     )
     scored = counted if scale is None else counted & (scale > 0)
     metrics = diagnostics.ratio_metrics(new, old, batch.reference, scored, batch.advantage, config)
+    if batch.right is not None:
+        value += objective.likelihood_objective(
+            new, counted, batch.right, batch.right_tokens, config, scale=scale
+        )
+        metrics["logprob/right"] = pair(new, scored & batch.right[:, None])
     if first:
         where = likelihood.by_position(policy, batch.prompts, rollout, draws.anchors)
         exact = likelihood.is_exact(*where)

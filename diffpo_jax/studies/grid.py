@@ -18,6 +18,8 @@ from diffpo_jax.system.errors import UserError
 # The sections and fields that determine the base model; the others only matter after it.
 _BASE = ("seed", "task", "tokenizer", "model", "lora", "pretrain")
 _BASE_FIELDS = ("sampler.prompt_length", "sampler.length")
+# The word of an arm that names presets of the task's config file: preset=lightning.
+_PRESET = "preset="
 # The sections that change no number of a run.
 _FREE = ("mesh", "logging", "checkpoint")
 
@@ -122,21 +124,30 @@ def jobs(config: GridConfig, store: str) -> list[Job]:
 
 def _arm_jobs(spec: str, label: str, seed: int, overrides: Sequence[str], store: str) -> list[Job]:
     """The run of one arm and seed, after its base model if that is a separate job."""
+    name, spec = task_name(spec), _with_presets(spec, overrides)
+    overrides = tuple(word for word in overrides if not word.startswith(_PRESET))
     try:
         config = convert.from_file(spec, overrides)
         check.check_training(config)
     except UserError as error:
-        raise UserError(f"{task_name(spec)}, arm {label!r}: {error}") from error
+        raise UserError(f"{name}, arm {label!r}: {error}") from error
     result, needs = [], ""
     if config.pretrain.steps and not config.init_from:
         words = tuple(w for w in overrides if _affects_base(w))
         base = convert.from_file(spec, words)
         needs = _id("base", _base_values(base))
-        result.append(Job(needs, "base", task_name(spec), "base", seed, _flags(spec, words), ""))
+        result.append(Job(needs, "base", name, "base", seed, _flags(spec, words), ""))
         overrides = (*overrides, f"init_from={store}/{needs}")
     id_ = _id("run", _values(config) | {"base": needs})
-    result.append(Job(id_, "run", task_name(spec), label, seed, _flags(spec, overrides), needs))
+    result.append(Job(id_, "run", name, label, seed, _flags(spec, overrides), needs))
     return result
+
+
+def _with_presets(spec: str, overrides: Sequence[str]) -> str:
+    """A task's config file with its presets, and behind them those of an arm."""
+    own = [word.removeprefix(_PRESET) for word in overrides if word.startswith(_PRESET)]
+    path, _, presets = spec.partition(":")
+    return f"{path}:{','.join([presets or 'default', *own])}" if own else spec
 
 
 def _affects_base(override: str) -> bool:

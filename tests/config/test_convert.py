@@ -278,6 +278,13 @@ BLOCKS = {"model.attention_block": 4, "sampler.block_length": 4}
         ({"rl.objective.kl_estimator": "k4"}, "k1, k2, k3"),
         ({"rl.likelihood.schedule": "weekly"}, "uniform, stratified, even, batch, calls"),
         ({"rl.likelihood.calls": 2}, "needs config.rl.likelihood.anchors=all, not 2"),
+        ({"rl.likelihood.shrink": 2}, "shrink=2 .*anchors=2 and calls=None"),
+        (
+            {"rl.likelihood.shrink": 2, "rl.likelihood.anchors": "all", "rl.likelihood.calls": 3},
+            "anchors=all and calls=3",
+        ),
+        ({"rl.objective.right_likelihood": 0.1, "mode": "sampler"}, "does not train. Use 0"),
+        ({"rl.objective.right_likelihood": -0.1}, "right_likelihood=-0.1 must be at least 0"),
         ({"rl.objective.selection": "exact", "mode": "model"}, "needs a threshold that is drawn"),
         ({"rl.objective.selection": "exact", "sampler.ranking": "margin"}, "and 'margin'"),
         ({"rl.objective.selection": "exact", "sampler.rule": "entropy_sum"}, "not 'entropy_sum'"),
@@ -303,6 +310,10 @@ BLOCKS = {"model.attention_block": 4, "sampler.block_length": 4}
         (
             {"sampler.rule": "state", "mode": "sampler", "rl.objective.advantage": "decoupled"},
             "a price of its own",
+        ),
+        (
+            {"rl.objective.kl_in": "reward", "rl.objective.advantage": "decoupled_group"},
+            "'decoupled_group' splits",
         ),
         ({"sampler.rule": "state", "rl.head.minibatch": 9, "mesh.data": 2}, "minibatch=9"),
         ({"rl.speed.prices": (2.0, 1.0)}, "must be two rising"),

@@ -340,6 +340,17 @@ def test_every_call_can_be_an_anchor_and_rows_are_independent():
     assert (np.abs(counts[1:] - 80) < 5 * np.sqrt(80)).all()
 
 
+@pytest.mark.parametrize(("shrink", "expected"), [(1, [0, 1, 2, 3, 4]), (2, [0, 2, 4]), (9, [0])])
+def test_neighbouring_calls_share_the_state_of_the_first(shrink, expected):
+    np.testing.assert_array_equal(anchor_lib.every_call(2, 5, shrink), [expected] * 2)
+    ones = jnp.ones((1, 5), jnp.int32)
+    rollout = Rollout(*[None] * len(Rollout._fields))._replace(commit_call=ones, nfe=ones[:, 0])
+    prompts = Prompts(jnp.zeros((1, 1), jnp.int32), jnp.ones((1, 1), bool))
+    config = LikelihoodConfig(anchors="all", shrink=shrink, prompt_masking=0.0)
+    drawn = likelihood.draw(jax.random.key(0), rollout, prompts, config)
+    np.testing.assert_array_equal(drawn.anchors, [expected])
+
+
 def test_one_anchor_is_the_start():
     got = draw_anchors(jax.random.key(0), jnp.array([[1, 2], [1, 1]]), 1)
     np.testing.assert_array_equal(got, [[0], [0]])

@@ -30,7 +30,7 @@ CONFIG = RLConfig(
     micro_batch=16,
     inner_updates=2,
     likelihood=LikelihoodConfig(anchors=2, remat=False, prompt_masking=0.1, masked_per="prompt"),
-    objective=ObjectiveConfig(weights="token", kl=0.0, gamma_weight=1.0),
+    objective=ObjectiveConfig(weights="token", kl=0.0, gamma_weight=1.0, right_likelihood=0.1),
     optimizer=OptimizerConfig(denoiser_lr=1e-3, threshold_lr=1e-2, warmup=2, weight_decay=0.1),
 )
 HEAD = ThresholdConfig(gamma=0.5, sigma=0.7, hidden=4, learn_sigma=False)
@@ -72,20 +72,20 @@ def sample(shape, slots=0):
 
 @functools.cache
 def fixed():
-    """Rollouts and draws made once, on one device, and advantages."""
+    """Rollouts and draws made once, on one device, and advantages and verdicts."""
     rollout = sample(ONE)
     _, programs, _, prompts = on_mesh(ONE)
     draws = jax.device_get(programs.draw(jax.random.key(1), rollout, prompts))
-    advantage = np.random.default_rng(2).normal(size=ROWS).astype(np.float32)
-    return rollout, draws, advantage
+    rng = np.random.default_rng(2)
+    return rollout, draws, rng.normal(size=ROWS).astype(np.float32), rng.random(ROWS) < 0.3
 
 
 @functools.cache
 def trained(shape):
     """Parameters and metrics after three updates on the fixed rollouts."""
     mesh, programs, state, prompts = on_mesh(shape)
-    rollout, draws, advantage = sharding.place_batch(fixed(), mesh)
-    batch = update.Batch(prompts, rollout, advantage, draws, None, None)
+    rollout, draws, advantage, right = sharding.place_batch(fixed(), mesh)
+    batch = update.Batch(prompts, rollout, advantage, draws, None, None, right=right)
     for _ in range(3):
         state, metrics = programs.update(state, {}, batch)
     for x, where in zip(jax.tree.leaves(state), jax.tree.leaves(sharding.shardings(state, mesh))):

@@ -133,6 +133,7 @@ def test_passes_of_three_updates(anchors, objective, compared, expected):
     [
         ({"anchors": 2}, (1 + 2 * 1.5, 2 * 1.5)),
         ({"anchors": "all"}, (3 + 2 * 3.5, 2 * 3.5)),  # the longest row has four calls
+        ({"anchors": "all", "shrink": 3}, (1 + 2 * 1.5, 2 * 1.5)),  # of which two are anchors
         ({"anchors": 1, "prompt_masking": 0.1}, (1 + 2, 2)),  # each row has a prompt of its own
         # One prompt for both rows, which is not the sampler's.
         ({"anchors": 1, "prompt_masking": 0.1, "masked_per": "prompt"}, (0.5 + 2 * 0.5, 2 * 0.5)),

@@ -282,6 +282,51 @@ def test_a_sequence_with_nothing_counted_is_zero():
     np.testing.assert_array_equal(got, [0.0, 0.0])
 
 
+# The likelihood of right rollouts.
+
+RIGHT = jnp.array([True, False])
+ONLY = config(right_likelihood=0.1)
+
+
+def right_likelihood(new=NEW, right=RIGHT, tokens=1.5, scale=None):
+    """Of two sequences with three and two counted tokens."""
+    return objective.likelihood_objective(
+        new, COUNTED, right, jnp.full(2, tokens), ONLY, scale=scale
+    )
+
+
+def test_the_likelihood_term_is_the_mean_over_the_tokens_of_right_rollouts():
+    # The first alone: three tokens, 1.5 per sequence.
+    value = right_likelihood()
+    mean = LOG(0.6 * 0.2 * 0.5) / 3
+    np.testing.assert_allclose(value, [0.1 * 2 * mean, 0.0], rtol=1e-6)
+    gradient = jax.grad(lambda x: jnp.mean(right_likelihood(x)))(NEW)
+    np.testing.assert_allclose(gradient, [[0.1 / 3] * 3, [0.0] * 3], rtol=1e-6)
+    # Both: five tokens, 2.5 per sequence; a token that does not count is left out.
+    both = right_likelihood(right=jnp.ones(2, bool), tokens=2.5)
+    mean = LOG(0.6 * 0.2 * 0.5 * 0.3 * 0.6) / 5
+    assert float(jnp.mean(both)) == pytest.approx(0.1 * mean, rel=1e-6)
+
+
+def test_the_likelihood_term_of_a_sample_of_calls_estimates_that_of_all():
+    scale = f32([[2.0, 0.0, 1.0], [1.0, 1.0, 1.0]])
+    value = right_likelihood(scale=scale)
+    expected = 0.1 * (2 * LOG(0.6) + LOG(0.5)) / 1.5
+    np.testing.assert_allclose(value, [expected, 0.0], rtol=1e-6)
+
+
+def test_the_likelihood_term_without_right_rollouts_or_with_tokens_that_do_not_count():
+    none = right_likelihood(right=jnp.zeros(2, bool), tokens=0.0)
+    np.testing.assert_array_equal(none, [0.0, 0.0])
+    # A token that does not count and a rollout that is not right may be impossible.
+    new = NEW.at[1].set(-jnp.inf)
+    np.testing.assert_array_equal(right_likelihood(new), right_likelihood())
+    second = right_likelihood(NEW.at[1, 2].set(-jnp.inf), ~RIGHT, 1.0)
+    np.testing.assert_allclose(second, [0.0, 0.1 * LOG(0.3 * 0.6)], rtol=1e-6)
+    gradient = jax.grad(lambda x: jnp.sum(right_likelihood(x)))(new)
+    np.testing.assert_array_equal(gradient[1], np.zeros(3))
+
+
 # The threshold's part.
 
 

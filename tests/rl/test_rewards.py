@@ -108,6 +108,7 @@ TOKENS = np.array([[5, 2, 2], [5, 6, 7], [2, 5, 6], [5, 6, 2]])  # 2 ends a text
 FORCED = np.array([True, False, False, False])
 EARNED = np.array([1.0, 0.0, 0.0, 1.0])
 NFE = np.array([1, 3, 2, 3])
+SPEED = 3 / NFE  # tokens per call: 3, 1 and 1.5, 1
 
 
 @pytest.mark.parametrize(
@@ -118,12 +119,15 @@ NFE = np.array([1, 3, 2, 3])
         ({"drop_forced": True}, [0.0, -0.5, -0.5, 0.5]),
         ({"drop_unended": True}, [0.5, 0.0, -0.5, 0.5]),
         ({"drop_forced": True, "drop_unended": True}, [0.0, 0.0, -0.5, 0.5]),
+        ({"least_spread": 0.5}, [0.5, -0.5, -0.5, 0.5]),  # the second pair's, exactly
+        ({"least_spread": 0.6}, [0.5, -0.5, 0.0, 0.0]),
+        ({"least_spread": 2.5}, [0.0, 0.0, 0.0, 0.0]),
     ],
 )
 def test_rollouts_that_are_left_out_get_no_advantage(objective, expected):
     config = RLConfig(group=2, objective=ObjectiveConfig(advantage="mean", **objective))
-    left_out = rewards.left_out(TOKENS, FORCED, EARNED, (2,), config)
-    got = rewards.rollout_advantages(EARNED, EARNED, NFE, left_out, 3, config)
+    left_out = rewards.left_out(TOKENS, FORCED, EARNED, SPEED, (2,), config)
+    got = rewards.rollout_advantages(EARNED, EARNED, NFE, SPEED, left_out, 3, config)
     np.testing.assert_allclose(got, expected)
     assert got.dtype == np.float32
 
@@ -135,9 +139,39 @@ def test_prompts_without_any_reward_can_be_left_out():
         objective = ObjectiveConfig(advantage="mean", drop_unsolved=drop)
         config = RLConfig(group=2, objective=objective)
         priced = earned - 0.1 * nfe
-        left_out = rewards.left_out(TOKENS, FORCED, earned, (2,), config)
-        got = rewards.rollout_advantages(priced, earned, nfe, left_out, 3, config)
+        left_out = rewards.left_out(TOKENS, FORCED, earned, SPEED, (2,), config)
+        got = rewards.rollout_advantages(priced, earned, nfe, SPEED, left_out, 3, config)
         np.testing.assert_allclose(got, expected, atol=1e-7)
+
+
+def test_the_likelihood_of_right_rollouts_that_teach_something_is_raised():
+    correct, left_out = np.array([True, True, False, False]), np.array([True, False, True, False])
+    config = RLConfig(objective=ObjectiveConfig(right_likelihood=0.1))
+    np.testing.assert_array_equal(
+        rewards.raised(correct, left_out, config), [False, True, False, False]
+    )
+    assert rewards.raised(correct, left_out, RLConfig()) is None
+
+
+def test_accuracy_and_tokens_per_call_apart_by_hand():
+    earned = np.array([1.0, 0.0, 0.0, 1.0, 1.0, 1.0])
+    speed = np.array([2.0, 4.0, 3.0, 3.0, 5.0, 1.0])
+    none = np.zeros(6, bool)
+    config = RLConfig(
+        group=2,
+        objective=ObjectiveConfig(advantage="decoupled_group"),
+        speed=SpeedConfig(weight=0.5),
+    )
+    # By group: 1 -1 and half of -1 1; -1 1 and nothing; nothing and half of 1 -1.
+    total = np.array([0.5, -0.5, -1.0, 1.0, 0.5, -0.5])
+    got = rewards.rollout_advantages(earned, earned, NFE, speed, none, 6, config)
+    np.testing.assert_allclose(got, total / np.sqrt(3 / 6), rtol=1e-6)
+    # Without the second group the mean square is 0.25.
+    left_out = np.array([False, False, True, True, False, False])
+    got = rewards.rollout_advantages(earned, earned, NFE, speed, left_out, 6, config)
+    np.testing.assert_allclose(got, [1, -1, 0, 0, 1, -1], rtol=1e-6)
+    everything = rewards.rollout_advantages(earned, earned, NFE, speed, ~none, 6, config)
+    np.testing.assert_array_equal(everything, np.zeros(6))
 
 
 def test_rewards_pay_for_calls_and_for_leaving_the_reference():

@@ -120,6 +120,8 @@ def anchors_of(kind, rollout, seed):
     calls = jnp.asarray(rollout.commit_call)
     if kind == "exact":
         return anchor_lib.every_call(*calls.shape)
+    if kind == "shrunk":
+        return anchor_lib.every_call(*calls.shape, 2)
     key, count = jax.random.key(seed), int(kind)
 
     def of_one(row):
@@ -135,7 +137,7 @@ def test_enumerated_rollouts_have_total_probability_one(seed, gamma, block_lengt
     assert np.exp(rollout.logprob.sum(axis=1)).sum() == pytest.approx(1, abs=1e-12)
 
 
-@pytest.mark.parametrize("kind", ["1", "2", "3", "exact"])
+@pytest.mark.parametrize("kind", ["1", "2", "3", "shrunk", "exact"])
 @given(seed=seeds, gamma=gammas, block_length=st.sampled_from(BLOCKS), stop=st.booleans())
 @settings(max_examples=8)
 def test_surrogates_are_distributions(kind, seed, gamma, block_length, stop):

@@ -329,6 +329,72 @@ def test_sampler_mode_and_joint_mode_have_the_same_head_gradient():
     assert "denoiser" not in one
 
 
+@functools.cache
+def right_program(micro_batch=None, weight=0.3):
+    groups, config = MODES["model"], ObjectiveConfig(weights="none", right_likelihood=weight)
+    optimizer = keeping_gradients(make_optimizer(OPTIMIZER, groups, 1))
+    step = update.make_update(
+        POLICY,
+        optimizer,
+        ANCHORED,
+        config,
+        groups=groups,
+        settings=SETTINGS,
+        micro_batch=micro_batch,
+    )
+    frozen = {"threshold": PARAMS["threshold"]}
+    state = update.init_state({"denoiser": PARAMS["denoiser"]}, optimizer)
+    return jax.jit(lambda state, batch: step(state, frozen, batch)), state
+
+
+RIGHT = jnp.asarray([1, 0, 0, 1, 1, 0, 0, 0], bool)
+
+
+@pytest.mark.parametrize("micro_batch", [None, ROWS // 4])
+def test_the_likelihood_of_right_rollouts_is_raised(batch, micro_batch):
+    """The right ones are not spread evenly over the micro-batches."""
+
+    def objective(denoiser):
+        log_p = plain_log_probs(PARAMS | {"denoiser": denoiser}, batch)
+        ratio = jnp.exp(log_p - jax.lax.stop_gradient(log_p))
+        tokens = batch.rollout.sampled & RIGHT[:, None]
+        likelihood = jnp.sum(jnp.where(tokens, log_p, 0)) / jnp.sum(tokens)
+        reinforced = jnp.mean(batch.advantage * mean_over_counted(ratio, batch))
+        return reinforced + 0.3 * likelihood, likelihood
+
+    (expected, likelihood), gradient = jax.value_and_grad(objective, has_aux=True)(
+        PARAMS["denoiser"]
+    )
+    step, state = right_program(micro_batch)
+    new, metrics = step(state, batch._replace(right=RIGHT))
+    assert_close(gradient_of(new)["denoiser"], jax.tree.map(jnp.negative, gradient), 4e-6)
+    assert value(metrics, "objective") == pytest.approx(float(expected), rel=1e-4)
+    assert value(metrics, "logprob/right") == pytest.approx(float(likelihood), rel=1e-5)
+
+
+def test_groups_that_are_all_right_teach_by_their_likelihood_alone(batch):
+    step, state = right_program()
+    equal = batch._replace(advantage=jnp.zeros(ROWS))
+    new, metrics = step(state, equal._replace(right=RIGHT))
+    assert value(metrics, "skipped") == 0
+    assert all(moved(new.params, state.params))
+    again, metrics = step(new, equal._replace(right=jnp.zeros(ROWS, bool)))
+    assert value(metrics, "skipped") == 1
+    assert not any(moved(again._replace(step=0), new._replace(step=0)))
+    assert not metrics["logprob/right"][1]
+
+
+def test_the_likelihood_term_takes_no_pass_through_the_denoiser(batch):
+    """What remains is a sum over [B L], far from a call's operations."""
+    step, state = right_program()
+    without, _ = right_program(weight=0.0)
+    cost = [
+        f.lower(state, b).compile().cost_analysis()["flops"]
+        for f, b in ((step, batch._replace(right=RIGHT)), (without, batch))
+    ]
+    assert cost[0] == pytest.approx(cost[1], rel=0.01)
+
+
 def test_no_advantage_means_no_update(batch):
     step, _ = program("joint", None)
     state, _ = updated("joint")  # momentum is not zero any more

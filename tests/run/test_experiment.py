@@ -386,6 +386,34 @@ def test_other_algorithms_by_their_presets(base, tmp_path, preset):
     assert last["calls/update"] > 0
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("preset", ["lightning", "trace"])
+def test_algorithms_of_block_diffusion_by_their_presets(tmp_path, preset):
+    """On a model with attention by blocks, as an arm of a study would run it."""
+    values = sudoku.get_config(f"smoke,blocks,{preset}")
+    own = {name: value for name, value in LEAST.items() if not name.startswith("sampler.")}
+    # Partly right grids are rewarded, and a base that knows next to nothing writes some tokens at
+    # once, so that there is something to learn.
+    changes = {"rl.group": 4, "task.reward": "cell_fraction", "sampler.confidence": 0.2}
+    values.update_from_flattened_dict(own | changes)
+    config = convert.from_config_dict(values)
+    summary = experiment.run(config, str(tmp_path))
+    assert (summary["mode"], summary["dial"]) == ("model", "confidence")
+    assert [x["confidence"] for x in summary["trained"]["frontier"]] == list(config.dials)
+    lines = [x for x in metrics.read(tmp_path / "metrics.jsonl") if "grad_norm/denoiser" in x]
+    assert [line["step"] for line in lines] == [1, 2]
+    rows = config.rl.prompts * config.rl.group
+    for line in lines:
+        assert np.isfinite(line["objective"])
+        assert line["skipped"] == 0
+        # A pass for each of a block's positions; or, all masked, one by the model, one by its base.
+        assert line["calls/update"] == line["step"] * rows * {"trace": 4, "lightning": 2}[preset]
+        assert ("kl/reference" in line) == (preset == "lightning")
+        if preset == "trace":  # scored in the states that tokens were drawn from
+            assert line["parity/1%"] == 1
+            assert line["kl/sequence"] < 1e-6
+
+
 @pytest.mark.parametrize("preset", presets.ALGORITHMS)
 def test_every_algorithm_preset_gives_a_valid_configuration(preset):
     config, default = (convert.from_config_dict(sudoku.get_config(x)) for x in (preset, "default"))

@@ -74,6 +74,31 @@ def test_fields_of_the_base_model_make_another_base_model():
     assert of["c"].needs == ""
 
 
+def test_an_arm_may_name_presets():
+    """They come behind the task's own and before the arm's fields; the base is shared."""
+    arms = ("paper: mode=joint", "d2: preset=d2 rl.likelihood.anchors=4", "s: preset=blocks,d2")
+    jobs = make(seeds=(0,), arms=arms)
+    of = {j.arm: j for j in jobs if j.kind == "run"}
+    assert of["d2"].flags[0] == f"--config={SUDOKU},d2"
+    assert of["s"].flags[0] == f"--config={SUDOKU},blocks,d2"
+    assert {j.task for j in jobs} == {"sudoku:smoke"}
+    assert not any("preset" in word for j in jobs for word in j.flags)
+    config = flags_to_config(of["d2"].flags)
+    assert (config.rl.likelihood.schedule, config.rl.likelihood.anchors) == ("even", 4)
+    # Attention by blocks needs a base of its own.
+    assert of["d2"].needs == of["paper"].needs != of["s"].needs
+    base = next(j for j in jobs if j.id == of["s"].needs)
+    assert flags_to_config(base.flags).model.attention_block == 4
+    plain = make(tasks=("configs/sudoku.py",), seeds=(0,), arms=("d2: preset=d2",), common=())
+    assert plain[-1].flags[0] == "--config=configs/sudoku.py:default,d2"
+
+
+def flags_to_config(flags):
+    spec, *words = flags
+    words = [word.removeprefix("--config.") for word in words]
+    return convert.from_file(spec.removeprefix("--config="), words)
+
+
 def test_the_last_of_two_values_of_a_field_counts():
     flags = make(arms=("a: rl.steps=5",))[-1].flags
     assert [word for word in flags if "rl.steps" in word] == ["--config.rl.steps=5"]
@@ -96,6 +121,7 @@ def test_flags_give_the_configuration_that_the_id_stands_for():
         ({"arms": ("a: mode=joint", "b: rl.steps=3")}, "'a' and 'b' are the same run"),
         ({"arms": ("a: rl.step=3",)}, "arm 'a': config.rl.step is not a field"),
         ({"arms": ("a: rl.steps=many",)}, "config.rl.steps='many' must be int"),
+        ({"arms": ("a: preset=large",)}, "arm 'a': configs/sudoku.py has no preset 'large'"),
         ({"arms": ("a: mode",)}, "'mode' must have the form field=value"),
         ({"arms": ("a: method='d1",)}, "No closing quotation"),
         ({"arms": ("a: mode=modle",)}, "config.mode='modle' is unknown"),
