@@ -20,8 +20,8 @@ Presets, as in --config=configs/sudoku.py:smoke ; several are separated by comma
   open_dcoder_0_5b  Open-dCoder
   qwen3_0_6b_from_ar  Qwen3-0.6B-Base, made a diffusion model by SFT first; see docs/models.md
   qwen2_5_0_5b_from_ar  Qwen2.5-0.5B in the same way
-With any: lora, t4, s1k, d1, dream, d2, gspo, justgrpo, lightning, trace, prompt, paper,
-state; see diffpo_jax/config/presets.py.
+With any: lora, t4, s1k, d1, dream, d2, gspo, justgrpo, lightning, trace, prompt, paper, state; see
+diffpo_jax/config/presets.py.
 """
 
 import ml_collections

@@ -1,0 +1,34 @@
+"""Block diffusion on Countdown: DiFFPO, LightningRL and TraceRL from one base.
+
+    python -m diffpo_jax.study --config=configs/studies/blocks.py --workdir=runs/blocks
+
+All have the same rate and two updates a batch.  The last two train the denoiser alone, at a fixed
+confidence, and their frontiers are over that confidence; DiFFPO has the sampler that sees each
+state, and its prices.
+
+Hardware: CPU cores.
+Time: not measured on quiet cores.
+Score: not measured.
+
+Presets are those of configs/countdown.py; blocks is added to each.
+"""
+
+import ml_collections
+
+from diffpo_jax.config import presets
+
+TITLE = "Block diffusion"
+RATES = "rl.inner_updates=2 rl.optimizer.denoiser_lr=3e-4"
+ARMS = {
+    "DiFFPO": RATES,
+    "LightningRL": f"preset=lightning {RATES}",
+    "TraceRL": f"preset=trace {RATES}",
+}
+
+
+def get_config(preset: str = "default") -> ml_collections.ConfigDict:
+    """Returns the study with a preset of its task."""
+    name = f"{preset},{presets.blocks.__name__}"
+    return presets.comparison(
+        __file__, name, title=TITLE, arms=ARMS, tasks=("countdown",), default="default"
+    )
