@@ -23,6 +23,7 @@ class Cache(NamedTuple):
 
     kv: Any  # all layers' keys and values, [layers B ...], right up to the current block
     features: Float[Array, "B D"]
+    before: Float[Array, "B D"]  # hidden states at the last position before the current block
     block: Int[Array, "B"]  # the current block, of the frame of `blocks`; -1 before the first call
 
 
@@ -33,7 +34,8 @@ def empty_cache(policy: Policy, params: Params, prompts: Prompts, length: int) -
     out, kv = jax.eval_shape(
         lambda p, z: denoise.denoise_with_kv(policy, p, prompts, z), params, completion
     )
-    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), (kv, out.features))
+    before = jax.ShapeDtypeStruct((rows, out.hidden.shape[2]), out.hidden.dtype)
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), (kv, out.features, before))
     return Cache(*zeros, block=jnp.full(rows, -1, jnp.int32))
 
 
@@ -68,7 +70,9 @@ def denoise_cached(
         masks = tokens[:, prompts.tokens.shape[1] :][:, : min(size, length)]
         out, kv = denoise.denoise_with_kv(policy, params, prompts, masks)
         put = lambda all_, new: all_.at[:, :, :, : new.shape[3]].set(new)  # noqa: E731
-        return Cache(jax.tree.map(put, cache.kv, kv), out.features, jnp.zeros_like(cache.block))
+        kv = jax.tree.map(put, cache.kv, kv)
+        # Read only with shifted logits, where this is the prompt's last position.
+        return Cache(kv, out.features, out.hidden[:, 0], jnp.zeros_like(cache.block))
 
     cache = kv_cache.renew_rows(begin, cache, rows, working & (cache.block < 0), most)
 
@@ -77,7 +81,8 @@ def denoise_cached(
         prompts, tokens = rows
         here = blocks.places(policy, prompts, length, cache.block, 1)
         clean = jnp.take_along_axis(tokens, here.columns, axis=1)
-        _, own = policy.hidden_and_kv_beside(params, cache.kv, clean, here.positions, here.sees)
+        arrays = (cache.kv, clean, here.positions, here.sees)
+        hidden, own = policy.hidden_and_kv_beside(params, *arrays)
 
         def put(all_: Array, new: Array) -> Array:
             write = jax.vmap(
@@ -87,7 +92,8 @@ def denoise_cached(
             )
             return write(all_, new, here.columns[:, 0])
 
-        return cache._replace(kv=jax.tree.map(put, cache.kv, own), block=cache.block + 1)
+        kv = jax.tree.map(put, cache.kv, own)
+        return cache._replace(kv=kv, before=hidden[:, -1], block=cache.block + 1)
 
     cache = kv_cache.renew_rows(keep, cache, rows, working & (cache.block < block), most)
 
@@ -95,6 +101,8 @@ def denoise_cached(
     here = blocks.places(policy, prompts, length, block, 1)
     state = jnp.take_along_axis(tokens, here.columns, axis=1)
     hidden = policy.hidden_beside(params, cache.kv, state, here.positions, here.sees)
+    if policy.logit_shift:
+        hidden = blocks.shift_right(hidden[:, None], cache.before[:, None])[:, 0]
     place = jnp.arange(length) + offset[:, None] - block[:, None] * size
     inside = (place >= 0) & (place < size)
     spread = jnp.take_along_axis(hidden, jnp.clip(place, 0, size - 1)[..., None], axis=1)

@@ -8,6 +8,9 @@ The sampler does so for the block that it writes, the scorer for all blocks of a
 The frame of a completion is its blocks, n of c positions: [B n c], or flat [B n·c].  Where blocks
 are counted from the prompt's first token, the first of them begins with the prompt's last tokens,
 `offset` of them; the last may reach beyond the completion.
+
+Where logits predict the next position, a block's first token is predicted at the last position of
+the block before, which is finished: from the clean row, whatever the block's own state.
 """
 
 from typing import Any, NamedTuple
@@ -121,22 +124,41 @@ def places(
     return Places(columns, positions, jnp.concatenate([earlier, own], axis=2))
 
 
+def shift_right(
+    hidden: Float[Array, "B n c D"], before: Float[Array, "B n D"]
+) -> Float[Array, "B n c D"]:
+    """Hidden states that predict a block's positions, where outputs predict the next position.
+
+    Args:
+      hidden: of the block's positions.
+      before: of the last position before it.
+    """
+    return jnp.concatenate([before[:, :, None], hidden[:, :, :-1]], axis=2)
+
+
 def denoise_beside(
     policy: Policy,
     params: Params,
     prompts: Prompts,
-    kv: Any,
+    clean: tuple[denoise.Denoised, Any],
     state: Int[Array, "B L"],
 ) -> Float[Array, "B L D"]:
-    """Hidden states of every position, its block in this state and those before it clean.
+    """Hidden states that predict every position, its block in this state, those before it clean.
 
     Args:
-      kv: of the clean row, from `denoise.denoise_with_kv`.
+      clean: the clean row, from `denoise.denoise_with_kv`.
     """
     length, offset = state.shape[1], offsets(policy, prompts)
+    row, kv = clean
     blocks = count(policy, length)
     here = places(policy, prompts, length, jnp.zeros_like(offset), blocks)
     tokens, _ = denoise.join(prompts, state)
     tokens = jnp.take_along_axis(tokens, here.columns, axis=1)
     hidden = policy.hidden_beside(params, kv, tokens, here.positions, here.sees)
-    return unfold(hidden.reshape(hidden.shape[0], blocks, -1, hidden.shape[2]), offset, length)
+    hidden = hidden.reshape(hidden.shape[0], blocks, -1, hidden.shape[2])
+    if not policy.logit_shift:
+        return unfold(hidden, offset, length)
+    # Those of the clean row are already one position to the left, as `Denoised` says.
+    first = (jnp.arange(length) + offset[:, None]) % policy.attention_block == 0
+    within = unfold(shift_right(hidden, hidden[:, :, 0]), offset, length)
+    return jnp.where(first[:, :, None], row.hidden, within)

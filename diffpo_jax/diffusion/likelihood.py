@@ -169,12 +169,12 @@ def anchored_log_prob(
         return microbatch.unfold(jnp.swapaxes(value, 1, 2))
 
     # 3. Score the tokens of a later anchor.
-    kv = denoise_with_kv(policy, params, prompts, tokens)[1] if policy.attention_block else None
+    clean = denoise_with_kv(policy, params, prompts, tokens) if policy.attention_block else None
 
     def one_pass(call: Int[Array, "B #L"]) -> Float[Array, "B L"]:
         state = state_at(tokens, calls, call, policy.mask_id)
         if policy.attention_block:
-            hidden = blocks.denoise_beside(policy, params, prompts, kv, state)
+            hidden = blocks.denoise_beside(policy, params, prompts, clean, state)
         else:
             hidden = denoise(policy, params, prompts, state).hidden
         arrays = (hidden, tokens, suppressed)

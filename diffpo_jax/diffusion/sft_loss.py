@@ -49,8 +49,8 @@ def sft_loss(
     if policy.attention_block is None:
         hidden = denoise(policy, params, prompts, state).hidden
     else:  # the blocks before each are whole, as when it is written
-        _, kv = denoise_with_kv(policy, params, prompts, target)
-        hidden = blocks.denoise_beside(policy, params, prompts, kv, state)
+        clean = denoise_with_kv(policy, params, prompts, target)
+        hidden = blocks.denoise_beside(policy, params, prompts, clean, state)
     logits = policy.logits(params, hidden)
     log_p = token_distribution.log_probs(logits, policy.mask_id, 1.0)
     loss = jnp.where(masked, -token_distribution.token_log_prob(log_p, target), 0.0)

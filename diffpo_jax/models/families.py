@@ -199,18 +199,11 @@ def make_policy(
       rows: sharding of sequences over devices; None for one device.
 
     Raises:
-      UserError: the family is unknown; the attention does not exist on this platform, or not with
-        the family's logits.
+      UserError: the family is unknown, or the attention does not exist on this platform.
     """
     if model.family not in FAMILIES:
         raise UserError(
             f"config.model.family={model.family!r} is unknown; use one of: {', '.join(FAMILIES)}."
-        )
-    if model.attention_block and logit_shift(model):
-        raise UserError(
-            f"config.model.attention_block={model.attention_block}: the logits of family "
-            f"{model.family!r} predict the next position, which may be of another block. Blocks "
-            "need a model whose logits predict their own position."
         )
     adapts = lora is not None and bool(lora.rank)
     fields = vars(model) | {

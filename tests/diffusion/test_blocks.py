@@ -11,13 +11,13 @@ import reference
 from diffpo_jax.arrays.types import Draws, Prompts, Rollout
 from diffpo_jax.config import LikelihoodConfig
 from diffpo_jax.diffusion import blocks, likelihood, sampler, sft_loss
-from diffpo_jax.diffusion.denoise import denoise
+from diffpo_jax.diffusion.denoise import denoise, denoise_with_kv
 from diffpo_jax.diffusion.settings import CacheSettings, EndOfText, Rule, SamplerSettings
-from diffpo_jax.system.errors import UserError
 
 LENGTH, PROMPT, ROWS, VOCAB, MASK_ID, END, BLOCK = 6, 4, 6, 6, 5, 4, 2
 SIZES = {"layers": 2, "heads": 4, "kv_heads": 2, "width": 16, "ff": 16}
 ORIGINS = ("completion", "prompt")
+SHIFTS = pytest.mark.parametrize("shift", [0, 1])
 KEYS = jax.random.split(jax.random.key(3), ROWS)
 # Prompts of 1 to 4 tokens, so that rows have different offsets.
 REAL = np.arange(PROMPT) >= np.array([[0], [1], [2], [3], [0], [1]])
@@ -28,11 +28,12 @@ PROMPTS = Prompts(
 
 
 @functools.cache
-def model(origin, block=BLOCK, seed=7):
+def model(origin, block=BLOCK, shift=0, seed=7):
     return reference.tiny_policy(
         seed=seed,
         vocab=VOCAB,
         mask_id=MASK_ID,
+        logit_shift=shift,
         attention_block=block,
         attention_origin=origin,
         **SIZES,
@@ -53,8 +54,8 @@ def settings(cache="none", **changes):
 
 
 @functools.cache
-def rollouts(origin, cache="none", slots=None, temperature=1.0, block=BLOCK, gamma=0.9):
-    policy, params = model(origin, block)
+def rollouts(origin, cache="none", slots=None, temperature=1.0, block=BLOCK, gamma=0.9, shift=0):
+    policy, params = model(origin, block, shift)
     own = settings(cache, temperature=temperature, block_length=block)
     run = jax.jit(sampler.make_generate(policy, own, threshold="fixed", slots=slots))
     return jax.device_get(run(params, PROMPTS, np.float32(gamma), KEYS))
@@ -99,11 +100,6 @@ def test_the_check_of_weights_reads_by_blocks_too(origin):
     np.testing.assert_allclose(own[REAL], whole[REAL], atol=1e-5)
 
 
-def test_blocks_need_logits_of_their_own_position():
-    with pytest.raises(UserError, match=r"attention_block=2: .*'tiny' predict the next position"):
-        reference.tiny_policy(attention_block=2, logit_shift=1)
-
-
 @pytest.mark.parametrize("origin", ORIGINS)
 def test_blocks_are_written_one_after_another(origin):
     rollout = rollouts(origin)
@@ -121,16 +117,41 @@ CACHED = [(None, None, 1.0), (None, None, 0.0), (2, None, 1.0), (1, 3, 1.0)]
 
 @pytest.mark.parametrize("origin", ORIGINS)
 @pytest.mark.parametrize("rows, slots, temperature", CACHED)
-def test_the_cache_is_exact(origin, rows, slots, temperature):
+@SHIFTS
+def test_the_cache_is_exact(origin, rows, slots, temperature, shift):
     """Same tokens at the same calls, with rows in different blocks, padding and early ends."""
-    plain = rollouts(origin, temperature=temperature)
-    cached = rollouts(origin, ("block", rows), slots, temperature)
+    plain = rollouts(origin, temperature=temperature, shift=shift)
+    cached = rollouts(origin, ("block", rows), slots, temperature, shift=shift)
     for name in ("tokens", "commit_call", "sampled", "nfe", "forced"):
         np.testing.assert_array_equal(getattr(cached, name), getattr(plain, name), name)
     for name in ("logprob", "entropy", "features"):
         np.testing.assert_allclose(
             getattr(cached, name), getattr(plain, name), atol=1e-5, err_msg=name
         )
+
+
+@pytest.mark.parametrize("origin", ORIGINS)
+@SHIFTS
+def test_a_blocks_first_token_is_predicted_by_the_finished_block_if_logits_are_shifted(
+    origin, shift
+):
+    """Which tokens of its own block a position's logits depend on, the others clean."""
+    policy, params = model(origin, shift=shift)
+    rng = np.random.default_rng(0)
+    target = jnp.asarray(rng.integers(0, 4, (ROWS, LENGTH)), jnp.int32)
+    clean = denoise_with_kv(policy, params, PROMPTS, target)
+
+    def hidden(state):
+        return np.asarray(blocks.denoise_beside(policy, params, PROMPTS, clean, state))
+
+    noise = jnp.full_like(target, MASK_ID)
+    changed = np.abs(hidden(target) - hidden(noise)).max(-1) > 1e-6
+    for row in range(ROWS):
+        for k in range(LENGTH):
+            first = (k + offsets(origin)[row]) % BLOCK == 0
+            assert changed[row, k] == (not (shift and first))
+    # In the clean state each block is as it stands in the clean row.
+    np.testing.assert_allclose(hidden(target), clean[0].hidden, atol=1e-5)
 
 
 def state_before(policy, rollout, row, call, blocks_of_row, b):
@@ -154,9 +175,9 @@ def row_of(row):
     return jax.tree.map(lambda x: x[row : row + 1], PROMPTS)
 
 
-def slow_log_prob(origin, rollout, anchors):
+def slow_log_prob(origin, rollout, anchors, shift):
     """Each token in a whole pass of its own, in the state of its anchor; anchors [B n K]."""
-    policy, params = model(origin)
+    policy, params = model(origin, shift=shift)
     result = np.zeros((ROWS, LENGTH))
     for row in range(ROWS):
         of = [block_of(origin, row, k) for k in range(LENGTH)]
@@ -180,9 +201,11 @@ def slow_log_prob(origin, rollout, anchors):
 
 @pytest.mark.parametrize("anchors", [1, 2, "all"])
 @pytest.mark.parametrize("origin", ORIGINS)
-def test_noisy_blocks_beside_the_clean_row_equal_a_pass_for_each_state(origin, anchors):
-    policy, params = model(origin)
-    rollout, config = rollouts(origin), LikelihoodConfig(anchors=anchors, prompt_masking=0.0)
+@SHIFTS
+def test_noisy_blocks_beside_the_clean_row_equal_a_pass_for_each_state(origin, anchors, shift):
+    policy, params = model(origin, shift=shift)
+    rollout = rollouts(origin, shift=shift)
+    config = LikelihoodConfig(anchors=anchors, prompt_masking=0.0)
     draws = likelihood.draw(jax.random.key(5), on_device(rollout), PROMPTS, config, policy=policy)
     score = jax.jit(
         lambda p: likelihood.anchored_log_prob(
@@ -190,17 +213,19 @@ def test_noisy_blocks_beside_the_clean_row_equal_a_pass_for_each_state(origin, a
         )
     )
     got = score(params)
-    expected = slow_log_prob(origin, rollout, np.asarray(draws.anchors))
+    expected = slow_log_prob(origin, rollout, np.asarray(draws.anchors), shift)
     np.testing.assert_allclose(got, expected, atol=1e-5)
     if anchors == "all":
         np.testing.assert_allclose(got, rollout.logprob, atol=1e-5)
 
 
 @pytest.mark.parametrize("origin", ORIGINS)
-def test_gradient_of_noisy_blocks(origin):
+@SHIFTS
+def test_gradient_of_noisy_blocks(origin, shift):
     """The gradient through the clean row's keys and values too, against a pass for each state."""
-    policy, params = model(origin)
-    rollout, config = rollouts(origin), LikelihoodConfig(anchors=2, prompt_masking=0.0)
+    policy, params = model(origin, shift=shift)
+    rollout = rollouts(origin, shift=shift)
+    config = LikelihoodConfig(anchors=2, prompt_masking=0.0)
     draws = likelihood.draw(jax.random.key(5), on_device(rollout), PROMPTS, config, policy=policy)
     weights = np.random.default_rng(2).normal(size=rollout.tokens.shape)
 
@@ -273,9 +298,10 @@ def test_every_block_counts_from_its_own_first_call(origin):
 
 
 @pytest.mark.parametrize("origin", ORIGINS)
-def test_sft_of_blocks_given_what_is_before_them(origin):
+@SHIFTS
+def test_sft_of_blocks_given_what_is_before_them(origin, shift):
     """The loss of every block, masked by its own share, with the blocks before it whole."""
-    policy, params = model(origin)
+    policy, params = model(origin, shift=shift)
     target = jnp.asarray(np.random.default_rng(3).integers(0, 5, (ROWS, LENGTH)), jnp.int32)
     masked, p = sft_loss.corrupt(jax.random.key(1), target, 0.1, policy, PROMPTS)
     loss, _ = sft_loss.sft_loss(policy, params, PROMPTS, target, masked, p)
@@ -296,13 +322,15 @@ def test_sft_of_blocks_given_what_is_before_them(origin):
 
 
 @pytest.mark.parametrize("origin", ORIGINS)
-def test_surrogates_of_blocks_sum_to_one(origin):
+@SHIFTS
+def test_surrogates_of_blocks_sum_to_one(origin, shift):
     """Over every completion of four tokens in blocks of two, by the trajectory that leads to it."""
     length, vocab, mask_id = 4, 4, 1
     policy, params = reference.tiny_policy(
         seed=3,
         vocab=vocab,
         mask_id=mask_id,
+        logit_shift=shift,
         attention_block=2,
         attention_origin=origin,
         **SIZES,
