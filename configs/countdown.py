@@ -23,6 +23,10 @@ Presets, as in --config=configs/countdown.py:smoke ; several are separated by co
   open_dcoder_0_5b  Open-dCoder
   qwen3_0_6b_from_ar  Qwen3-0.6B-Base, made a diffusion model by SFT first; see docs/models.md
   qwen2_5_0_5b_from_ar  Qwen2.5-0.5B in the same way
+  qwen3_0_6b_bd  block diffusion: a conversion of Qwen3-0.6B, on one GPU; see docs/models.md
+  sdar_1_7b  SDAR-1.7B-Chat, on one GPU
+  sdar_8b   SDAR-8B-Chat; needs accelerators
+  fast_dllm_v2_7b  Fast-dLLM v2 7B; needs accelerators
 With any: lora, t4, s1k, d1, dream, d2, gspo, justgrpo, lightning, trace, prompt, paper, state; see
 diffpo_jax/config/presets.py.
 """

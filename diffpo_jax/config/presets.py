@@ -4,7 +4,8 @@ There are three kinds.  A size sets the model and all numbers of steps and rows.
 how rollouts are made and learned from.  s1k sets the training data of the base model.  Fields that
 a publication does not give keep their values.
 
-Sources: shapes come from the models' own config.json; d1's training from arXiv 2504.12216 and the
+Sources: shapes come from the models' own config.json (of SDAR-1.7B from that of Qwen3-1.7B, and
+from the size of its file, whose head is not tied); d1's training from arXiv 2504.12216 and the
 repository dllm-reasoning/d1 (its batch scripts, which its authors call authoritative); DiFFPO's
 from arXiv 2510.02212, and where that is silent, from d1 or our choice.
 
@@ -24,7 +25,7 @@ from diffpo_jax.system.errors import UserError
 
 Change = Callable[[ConfigDict], None]
 
-_SMALL = ("a2d_qwen3", "a2d_qwen2", "open_dcoder")  # families of models for one GPU
+_SMALL = 2048  # the largest width of published models for one GPU
 
 
 def joint_by_state(config: ConfigDict) -> None:
@@ -120,6 +121,7 @@ def published(*, answer: str, prompt_length: int) -> dict[str, Change]:
     change = functools.partial(_published, answer=answer, prompt_length=prompt_length)
     shapes = (llada_8b, dream_7b, qwen3_0_6b, qwen2_5_coder_0_5b, open_dcoder_0_5b)
     shapes += (qwen3_0_6b_from_ar, qwen2_5_0_5b_from_ar)
+    shapes += (qwen3_0_6b_bd, sdar_1_7b, sdar_8b, fast_dllm_v2_7b)
     return {shape.__name__: functools.partial(change, shape) for shape in shapes}
 
 
@@ -183,8 +185,54 @@ def qwen2_5_0_5b_from_ar(config: ConfigDict) -> None:
     config.model.autoregressive = True
 
 
+def qwen3_0_6b_bd(config: ConfigDict) -> None:
+    """A conversion of Qwen3-0.6B to block diffusion, 0.60e9 parameters, for a single GPU."""
+    qwen3_0_6b(config)
+    config.model.weights = config.tokenizer.name = "dllm-hub/Qwen3-0.6B-diffusion-bd3lm-v0.1"
+    _by_blocks(config, 32)
+
+
+def sdar_1_7b(config: ConfigDict) -> None:
+    """SDAR-1.7B-Chat, a block diffusion model of Qwen3's shape, 2.03e9 parameters, for one GPU."""
+    _sdar(config, "JetLM/SDAR-1.7B-Chat")
+    model = config.model
+    model.width, model.layers, model.heads, model.kv_heads, model.ff = 2048, 28, 16, 8, 6144
+
+
+def sdar_8b(config: ConfigDict) -> None:
+    """SDAR-8B-Chat, 8.19e9 parameters.  config.model.weights takes others of the family."""
+    _sdar(config, "JetLM/SDAR-8B-Chat")
+    model = config.model
+    model.width, model.layers, model.heads, model.kv_heads, model.ff = 4096, 36, 32, 8, 12288
+
+
+def fast_dllm_v2_7b(config: ConfigDict) -> None:
+    """Fast-dLLM v2, of Qwen2.5-7B's shape, 7.62e9 parameters: blocks of 32, written 8 at a time."""
+    _qwen(config, "Efficient-Large-Model/Fast_dLLM_v2_7B", family="fast_dllm_v2")
+    model, tokenizer = config.model, config.tokenizer
+    tokenizer.mask, tokenizer.mask_id = "|<MASK>|", 151_665
+    model.tied, model.vocab, model.qkv_bias = False, 152_064, True
+    model.width, model.layers, model.heads, model.kv_heads, model.ff = 3584, 28, 28, 4, 18944
+    _by_blocks(config, 32, origin="prompt", written=8)
+
+
+def _sdar(config: ConfigDict, name: str) -> None:
+    _qwen(config, name, family="sdar")
+    config.tokenizer.mask, config.tokenizer.mask_id = "<|MASK|>", 151_669
+    config.model.tied, config.model.qk_norm, config.model.head_dim = False, True, 128
+    _by_blocks(config, 4, origin="prompt")
+
+
+def _by_blocks(
+    config: ConfigDict, size: int, *, origin: str = "completion", written: int | None = None
+) -> None:
+    """Attention by blocks of a size, and rollouts that write so many positions at a time."""
+    config.model.attention_block, config.model.attention_origin = size, origin
+    config.sampler.block_length, config.sampler.cache = written or size, "block"
+
+
 def _qwen(config: ConfigDict, name: str, *, family: str) -> None:
-    """What small conversions of Qwen share."""
+    """What conversions of Qwen share."""
     model, tokenizer = config.model, config.tokenizer
     model.family, model.weights, tokenizer.name = family, name, name
     # transformers does not know the conversions' model_type, by which it would find the class.
@@ -211,11 +259,13 @@ def _published(shape: Change, config: ConfigDict, *, answer: str, prompt_length:
     model.embedding_std = 0.02
     prompt(config)
     _show_all(config)
-    config.mesh.fsdp = 1 if model.family in _SMALL else 8
+    config.mesh.fsdp = 1 if model.width <= _SMALL else 8
     config.pretrain.steps = 0
     wording, sampler = config.task.prompt, config.sampler
     wording.template, wording.chat, wording.answer = "words", True, answer
-    sampler.prompt_length, sampler.length, sampler.block_length = prompt_length, 256, 32
+    sampler.prompt_length, sampler.length = prompt_length, 256
+    if not model.attention_block:
+        sampler.block_length = 32
     sampler.temperature, sampler.stop_at_end = 0.9, True
     _set_d1_training(config)
     rl.optimizer.denoiser_lr, rl.optimizer.threshold_lr = 3e-6, 1e-3
@@ -302,7 +352,9 @@ def t4(config: ConfigDict) -> None:
     gradients need a scaled loss, and activations of Qwen's models are known to overflow in it.
     """
     lora(config)
-    config.model.dtype, config.sampler.cache = "float32", "dual"
+    config.model.dtype = "float32"
+    if not config.model.attention_block:  # by blocks the cache is exact
+        config.sampler.cache = "dual"
     rl, evaluation = config.rl, config.evaluation
     rl.prompts, rl.micro_batch, rl.inner_updates, rl.steps = 4, rl.group, 4, 200
     config.checkpoint.every = 1
@@ -341,7 +393,8 @@ def d1(config: ConfigDict) -> None:
 def _set_d1_training(config: ConfigDict) -> None:
     rl, objective, optimizer = config.rl, config.rl.objective, config.rl.optimizer
     # 12 rows of 768 tokens fill a GPU, and leave room on one of 16 GB.
-    rl.prompts, rl.group, rl.micro_batch = 16, 6, 12 if config.model.family in _SMALL else 48
+    small = config.model.family != "tiny" and config.model.width <= _SMALL
+    rl.prompts, rl.group, rl.micro_batch = 16, 6, 12 if small else 48
     rl.inner_updates = 12 if config.task.name in ("gsm8k", "math500") else 8
     objective.clip_low = objective.clip_high = 0.5
     objective.kl, objective.kl_estimator, objective.advantage = 0.04, "k3", "mean"
@@ -445,8 +498,7 @@ def _own_sampler(config: ConfigDict) -> None:
 
 def blocks(config: ConfigDict) -> None:
     """Block diffusion: a position sees its own block of 4 and those before it (BD3LM)."""
-    config.model.attention_block = config.sampler.block_length = 4
-    config.sampler.cache = "block"
+    _by_blocks(config, 4)
 
 
 def prompt(config: ConfigDict) -> None:

@@ -392,10 +392,10 @@ def _complete(trial: _Trial, tokenizer: Any, shift: int) -> str:
 
 
 def _families_with(shift: int, like: str) -> str:
-    """The families with the same tensors and this shift, in words."""
-    weights = FAMILIES[like].weights
-    same = {n: f.logit_shift for n, f in FAMILIES.items() if f.weights == weights and n != like}
-    found = [name for name, own in same.items() if own == shift]
+    """The families with the same tensors, the same blocks and this shift, in words."""
+    wanted = (FAMILIES[like].weights, FAMILIES[like].origin, shift)
+    kinds = {name: (f.weights, f.origin, f.logit_shift) for name, f in FAMILIES.items()}
+    found = [name for name, kind in kinds.items() if kind == wanted and name != like]
     return f", or config.model.family to {' or '.join(found)}" if found else ""
 
 

@@ -147,3 +147,13 @@ DREAM_IGNORED = TRANSFORMERS_IGNORED | {
     "sliding_window",  # without use_sliding_window
 }
 QWEN3_IGNORED = DREAM_IGNORED - {"attention_bias"}
+# How SDAR's and Fast-dLLM v2's code trains them and spreads them over devices.
+SDAR_IGNORED = QWEN3_IGNORED | {
+    "debug",
+    "ep_size",
+    "fuse_cross_entropy",
+    "micro_forward",
+    "skip_checkpoint",
+    "use_deepep",
+}
+FAST_DLLM_IGNORED = DREAM_IGNORED | {"conplemenrary_mask"}  # spelt so

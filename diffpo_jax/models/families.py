@@ -32,6 +32,8 @@ class Family(NamedTuple):
     fixed: Mapping[str, Any]  # fields of ModelConfig that are equal in every checkpoint
     # Whether config.model.family has to name it: other networks have the same model_type
     named: bool = False
+    # Where blocks are counted from, if all checkpoints see by blocks, whose size is in `settings`
+    origin: str | None = None
     # model_type of the networks with the same tensors that write from left to right, and the class
     # that their conversions name in config.json
     source: str | None = None
@@ -124,6 +126,13 @@ _QWEN2 = Family(
     ignored=config_keys.DREAM_IGNORED,
     fixed={"qkv_bias": True, "positions": None},
 )
+_QWEN3 = _QWEN2._replace(
+    weights=_QWEN_WEIGHTS | _QWEN_NORMS,
+    settings=_QWEN_SETTINGS | {"head_dim": "head_dim"},
+    supported=config_keys.QWEN3_SUPPORTED,
+    ignored=config_keys.QWEN3_IGNORED,
+    fixed={"qkv_bias": False, "qk_norm": True, "positions": None},
+)
 
 FAMILIES = {
     "tiny": Family(
@@ -151,15 +160,24 @@ FAMILIES = {
     "a2d_qwen2": _QWEN2._replace(
         marks=_qwen_marks("a2d-qwen2"), source="qwen2", architecture="A2DQwen2LMHeadModel"
     ),
-    "a2d_qwen3": _QWEN2._replace(
-        weights=_QWEN_WEIGHTS | _QWEN_NORMS,
-        settings=_QWEN_SETTINGS | {"head_dim": "head_dim"},
-        marks=_qwen_marks("a2d-qwen3"),
-        supported=config_keys.QWEN3_SUPPORTED,
-        ignored=config_keys.QWEN3_IGNORED,
-        fixed={"qkv_bias": False, "qk_norm": True, "positions": None},
-        source="qwen3",
-        architecture="A2DQwen3LMHeadModel",
+    "a2d_qwen3": _QWEN3._replace(
+        marks=_qwen_marks("a2d-qwen3"), source="qwen3", architecture="A2DQwen3LMHeadModel"
+    ),
+    # Qwen's networks with attention by blocks.
+    "sdar": _QWEN3._replace(
+        settings=_QWEN3.settings | {"attention_block": "block_size"},
+        marks=_qwen_marks("sdar"),
+        ignored=config_keys.SDAR_IGNORED,
+        fixed=_QWEN3.fixed | {"attention_origin": "prompt"},
+        origin="prompt",
+    ),
+    "fast_dllm_v2": _QWEN2._replace(
+        logit_shift=1,
+        settings=_QWEN_SETTINGS | {"attention_block": "bd_size"},
+        marks=_qwen_marks("Fast_dLLM_Qwen"),
+        ignored=config_keys.FAST_DLLM_IGNORED,
+        fixed=_QWEN2.fixed | {"attention_origin": "prompt"},
+        origin="prompt",
     ),
     "open_dcoder": _QWEN2._replace(
         logit_shift=1,
@@ -199,12 +217,14 @@ def make_policy(
       rows: sharding of sequences over devices; None for one device.
 
     Raises:
-      UserError: the family is unknown, or the attention does not exist on this platform.
+      UserError: the family is unknown or sees by other blocks, or the attention does not exist on
+        this platform.
     """
     if model.family not in FAMILIES:
         raise UserError(
             f"config.model.family={model.family!r} is unknown; use one of: {', '.join(FAMILIES)}."
         )
+    _check_blocks(model)
     adapts = lora is not None and bool(lora.rank)
     fields = vars(model) | {
         "vocab": vocab,
@@ -302,6 +322,23 @@ def make_policy(
 def logit_shift(model: ModelConfig) -> int:
     """1 if position i predicts token i + 1, else 0: the configured shift, or the family's."""
     return FAMILIES[model.family].logit_shift if model.logit_shift is None else model.logit_shift
+
+
+def _check_blocks(model: ModelConfig) -> None:
+    """Raises `UserError` if a family that sees by blocks has none, or others."""
+    origin = FAMILIES[model.family].origin
+    if origin is None:
+        return
+    if model.attention_block is None:
+        raise UserError(
+            f"config.model.attention_block is not set, and networks of family {model.family!r} see "
+            "by blocks: set it to the positions of a block, which the model card says."
+        )
+    if model.attention_origin != origin:
+        raise UserError(
+            f"config.model.attention_origin={model.attention_origin!r}: family {model.family!r} "
+            f"counts blocks from the {origin}. Set it to {origin!r}."
+        )
 
 
 def _choose_unroll(model: ModelConfig) -> int:

@@ -82,7 +82,8 @@ def adopt_sizes(model: ModelConfig) -> ModelConfig:
     """The section with the family and sizes of the weights it names; unchanged if it names none.
 
     Raises:
-      UserError: the weights are missing, or their family is unknown.
+      UserError: the weights are missing, or their family is unknown; or it sees by blocks, whose
+        size is not said, or twice with two values.
     """
     if not model.weights:
         return model
@@ -94,7 +95,29 @@ def adopt_sizes(model: ModelConfig) -> ModelConfig:
     _check_sizes(directory, family, fields)
     if model.logit_shift is not None:
         fields.pop("logit_shift", None)
+    if FAMILIES[family].origin or published_config.own_block_keys(FAMILIES[family]):
+        fields["attention_block"] = _agreed_block(directory, family, fields, model)
     return dataclasses.replace(model, family=family, **fields)
+
+
+def _agreed_block(
+    directory: pathlib.Path, family: str, fields: Mapping[str, Any], model: ModelConfig
+) -> int | None:
+    """Positions of a block, by config.json or the configuration, which must not contradict it."""
+    known, path = FAMILIES[family], directory / CONFIG
+    key = known.settings.get("attention_block", "attention_block")
+    stored, given = fields.get("attention_block"), model.attention_block
+    if stored and given and stored != given:
+        raise UserError(
+            f"config.model.attention_block={given}, but {path} has {key}={stored}: set it to "
+            f"{stored}, and config.sampler.block_length to {stored} or a divisor."
+        )
+    if known.origin and not (stored or given):
+        raise UserError(
+            f"{path} has no {key}, the positions of a block that family {family!r} sees by: set "
+            "config.model.attention_block to those of the model card."
+        )
+    return stored or given
 
 
 def _check_sizes(directory: pathlib.Path, family: str, sizes: Mapping[str, Any]) -> None:
@@ -254,6 +277,7 @@ def write(
         shift = families.logit_shift(model)
         if shift != FAMILIES[model.family].logit_shift:
             config |= {published_config.LOGIT_SHIFT: shift}
+        config |= _blocks(model)
         files.write_json(temporary / CONFIG, config)
         files.write_json(temporary / LINEAGE, dict(lineage))
         if also is not None:
@@ -469,6 +493,16 @@ def _config_json(model: ModelConfig, leaves: Mapping[str, Any], dtype: str) -> d
         values["head_dim"] = model.head_width
     values |= {family.tying: model.tied, family.settings["vocab"]: leaves["embed"].shape[0]}
     return {**family.marks, **values, "torch_dtype": str(_dtype(leaves["embed"], dtype))}
+
+
+def _blocks(model: ModelConfig) -> dict[str, Any]:
+    """Keys about blocks, which the config.json that is copied may lack."""
+    known, size = FAMILIES[model.family], model.attention_block
+    if size is None:
+        return {}
+    own = {name: getattr(model, name) for name in published_config.own_block_keys(known)}
+    key = known.settings.get("attention_block")
+    return own | ({key: size} if key else {})
 
 
 def _converted(published: Mapping[str, Any], family: str) -> dict[str, Any]:

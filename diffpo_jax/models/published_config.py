@@ -10,7 +10,8 @@ from diffpo_jax.system import reading
 from diffpo_jax.system.errors import UserError
 
 NAME = "config.json"
-LOGIT_SHIFT = "logit_shift"  # a key of ours
+# Keys of ours, which exports have if the family does not say it.
+LOGIT_SHIFT, BLOCKS = "logit_shift", ("attention_block", "attention_origin")
 
 # Larger sizes are mistakes, which would otherwise be found only after a long time.
 _MOST, _MOST_LAYERS, _MOST_FLOAT = 10**7, 1_000, 1e30
@@ -60,7 +61,7 @@ def read_model_config(
     _check_others(values, known, family, path)
     _check_shapes(values, sizes, path)
     fields = _DEFAULTS | {"positions": None} | sizes | {"tied": tied} | dict(known.fixed)
-    return fields | _shift(values, path)
+    return fields | _shift(values, path) | _blocks(values, known, path)
 
 
 def read_json(path: pathlib.Path) -> dict[str, Any]:
@@ -84,6 +85,18 @@ def _shift(values: Mapping[str, Any], path: pathlib.Path) -> dict[str, Any]:
     if type(value) is not int or value not in (0, 1):
         raise UserError(f"{path}: {LOGIT_SHIFT} must be 0 or 1; it is {value!r:.60}.")
     return {"logit_shift": value}
+
+
+def own_block_keys(known: Family) -> tuple[str, ...]:
+    """Fields of `ModelConfig` about blocks that the family's published files have no key for."""
+    given = {*known.settings, *known.fixed}
+    return tuple(name for name in BLOCKS if name not in given)
+
+
+def _blocks(values: Mapping[str, Any], known: Family, path: pathlib.Path) -> dict[str, Any]:
+    """Attention by blocks, if the file has it: exports do whose family sees whole rows."""
+    keys = [key for key in own_block_keys(known) if key in values]
+    return {key: _setting(key, key, values[key], path) for key in keys}
 
 
 def _setting(field: str, key: str, value: Any, path: pathlib.Path) -> Any:
@@ -153,7 +166,7 @@ def _check_others(
 ) -> None:
     """Raises `UserError` on keys, besides those that are read, that may change the network."""
     read = {*known.settings.values(), known.tying, *known.marks, *_ROPE, "head_dim", "layer_types"}
-    read |= {LOGIT_SHIFT}
+    read |= {LOGIT_SHIFT, *own_block_keys(known)}
     others = {key: value for key, value in values.items() if key not in read}
     for key, value in others.items():
         if key in known.supported and value not in known.supported[key]:

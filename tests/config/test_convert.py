@@ -118,7 +118,10 @@ def test_lengths_that_do_not_follow_from_the_task_must_be_set(fields):
 
 
 @pytest.mark.parametrize("module", [sudoku, countdown, gsm8k, math500])
-@pytest.mark.parametrize("preset", ["qwen3_0_6b", "qwen2_5_coder_0_5b", "open_dcoder_0_5b"])
+@pytest.mark.parametrize(
+    "preset",
+    ["qwen3_0_6b", "qwen2_5_coder_0_5b", "open_dcoder_0_5b", "qwen3_0_6b_bd", "sdar_1_7b"],
+)
 def test_presets_of_small_models_are_for_one_device(module, preset):
     config = convert.from_config_dict(module.get_config(preset))
     check.check_training(config)

@@ -114,12 +114,77 @@ QWEN2 = DREAM | {
     "tie_word_embeddings": True,
     "vocab_size": 151936,
 }
+# All keys of the files of SDAR-8B-Chat (JetAstra/SDAR, training/model) and of Fast_dLLM_v2_7B.
+SDAR = {
+    "architectures": ["SDARForCausalLM"],
+    "attention_bias": False,
+    "attention_dropout": 0.0,
+    "attn_implementation": "flex_attention",
+    "auto_map": {"AutoConfig": "configuration_sdar.SDARConfig"},
+    "block_size": 4,
+    "bos_token_id": 151643,
+    "debug": False,
+    "eos_token_id": 151643,
+    "ep_size": 1,
+    "fuse_cross_entropy": True,
+    "head_dim": 128,
+    "hidden_act": "silu",
+    "hidden_size": 4096,
+    "initializer_range": 0.02,
+    "intermediate_size": 12288,
+    "mask_token_id": 151669,
+    "max_position_embeddings": 32768,
+    "max_window_layers": 36,
+    "micro_forward": False,
+    "model_type": "sdar",
+    "num_attention_heads": 32,
+    "num_hidden_layers": 36,
+    "num_key_value_heads": 8,
+    "rms_norm_eps": 1e-06,
+    "rope_scaling": None,
+    "rope_theta": 1000000,
+    "skip_checkpoint": False,
+    "sliding_window": None,
+    "tie_word_embeddings": False,
+    "torch_dtype": "bfloat16",
+    "transformers_version": "4.52.4",
+    "use_cache": False,
+    "use_deepep": False,
+    "use_sliding_window": False,
+    "vocab_size": 151936,
+}
+FAST_DLLM = {
+    "architectures": ["Fast_dLLM_QwenForCausalLM"],
+    "attention_dropout": 0.0,
+    "auto_map": {"AutoConfig": "configuration.Fast_dLLM_QwenConfig"},
+    "bd_size": 32,
+    "bos_token_id": 151643,
+    "conplemenrary_mask": True,
+    "eos_token_id": 151645,
+    "hidden_act": "silu",
+    "hidden_size": 3584,
+    "initializer_range": 0.02,
+    "intermediate_size": 18944,
+    "layer_types": ["full_attention"] * 28,
+    "max_position_embeddings": 32768,
+    "max_window_layers": 28,
+    "model_type": "Fast_dLLM_Qwen",
+    "num_attention_heads": 28,
+    "num_hidden_layers": 28,
+    "num_key_value_heads": 4,
+    "pad_token_id": 151645,
+    "rms_norm_eps": 1e-06,
+    "rope_theta": 1000000.0,
+    "vocab_size": 152064,
+}
 WHOLE = {
     "llada": LLADA,
     "dream": DREAM,
     "a2d_qwen3": QWEN3,
     "a2d_qwen2": QWEN2,
     "open_dcoder": QWEN2 | {"model_type": "qwen2"},
+    "sdar": SDAR,
+    "fast_dllm_v2": FAST_DLLM,
 }
 READ = {
     "llada": {
@@ -170,6 +235,16 @@ READ["a2d_qwen2"] = READ["open_dcoder"] = READ["dream"] | {
     "vocab": 151936,
     "tied": True,
 }
+READ["sdar"] = READ["a2d_qwen3"] | {
+    "width": 4096,
+    "layers": 36,
+    "heads": 32,
+    "ff": 12288,
+    "tied": False,
+    "attention_block": 4,
+    "attention_origin": "prompt",
+}
+READ["fast_dllm_v2"] = READ["dream"] | {"attention_block": 32, "attention_origin": "prompt"}
 FAMILY = pytest.mark.parametrize("family", WHOLE)
 DEFAULT = {"rope_theta": 1e6, "rope_type": "default"}
 

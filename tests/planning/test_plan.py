@@ -237,7 +237,9 @@ def test_published_families_need_no_tokenizer():
 def test_published_models_have_the_parameters_of_their_names():
     """Counted from the shapes; the models' names round them."""
     published = {"llada_8b": 8.02, "dream_7b": 7.62, "qwen3_0_6b": 0.596}
-    published |= {"qwen2_5_coder_0_5b": 0.494, "open_dcoder_0_5b": 0.494}
+    published |= {"qwen2_5_coder_0_5b": 0.494, "open_dcoder_0_5b": 0.494, "qwen3_0_6b_bd": 0.596}
+    # SDAR's file has 16,381,470,720 bytes of bfloat16.
+    published |= {"sdar_1_7b": 2.03, "sdar_8b": 16.381470720 / 2, "fast_dllm_v2_7b": 7.62}
     for preset, billions in published.items():
         changed = config(preset, **{"mesh.fsdp": 8, "rl.micro_batch": 48})
         step = programs.make_step(changed, topology.make_mesh(changed.mesh, topology.find("cpu:8")))
