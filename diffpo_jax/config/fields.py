@@ -226,7 +226,8 @@ class ModelConfig:
     # before it, as in block diffusion models (arXiv 2503.09573). None: every position sees all
     attention_block: PositiveInt | None = None
     # Where blocks are counted from: the completion's first position (dllm's BD3LM models), or the
-    # prompt's first token (SDAR), so that the prompt's end and the completion may share a block
+    # prompt's first token (SDAR, Fast-dLLM v2), so that the prompt's end and the completion may
+    # share a block
     attention_origin: Literal["completion", "prompt"] = "completion"
     # Tokens with learned positions besides RoPE. None: only RoPE. "auto": those of the longest row
     positions: Size = None
