@@ -54,11 +54,44 @@ def settings(cache="none", **changes):
 
 
 @functools.cache
-def rollouts(origin, cache="none", slots=None, temperature=1.0, block=BLOCK, gamma=0.9, shift=0):
+def rollouts(
+    origin,
+    cache="none",
+    slots=None,
+    temperature=1.0,
+    block=BLOCK,
+    gamma=0.9,
+    shift=0,
+    written=None,
+):
     policy, params = model(origin, block, shift)
-    own = settings(cache, temperature=temperature, block_length=block)
+    own = settings(cache, temperature=temperature, block_length=written or block)
     run = jax.jit(sampler.make_generate(policy, own, threshold="fixed", slots=slots))
     return jax.device_get(run(params, PROMPTS, np.float32(gamma), KEYS))
+
+
+@pytest.mark.parametrize("origin", ORIGINS)
+def test_blocks_that_are_written_a_part_at_a_time(origin):
+    """Blocks of 4, of which 2 positions are written at a time, as Fast-dLLM v2 writes 8 of 32."""
+    own = {"block": 4, "shift": 1, "written": 2}
+    plain, cached = rollouts(origin, **own), rollouts(origin, ("block", None), **own)
+    for name in ("tokens", "commit_call", "sampled", "nfe"):
+        np.testing.assert_array_equal(getattr(cached, name), getattr(plain, name), name)
+    np.testing.assert_allclose(cached.logprob, plain.logprob, atol=1e-5)
+    for row in range(ROWS):
+        calls = plain.commit_call[row]
+        part = (np.arange(LENGTH) + offsets(origin, 4)[row]) // 2
+        for left, right in zip(range(LENGTH), range(1, LENGTH)):
+            if plain.sampled[row, right] and part[left] < part[right]:
+                assert calls[left] < calls[right]
+    # The exact likelihood of these calls.
+    policy, params = model(origin, 4, 1)
+    config = LikelihoodConfig(anchors="all", prompt_masking=0.0)
+    draws = likelihood.draw(jax.random.key(5), on_device(plain), PROMPTS, config, policy=policy)
+    got = likelihood.anchored_log_prob(
+        policy, params, PROMPTS, on_device(plain), draws, config, settings(block_length=2)
+    )
+    np.testing.assert_allclose(got, plain.logprob, atol=1e-5)
 
 
 def offsets(origin, block=BLOCK):
