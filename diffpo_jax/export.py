@@ -36,7 +36,7 @@ def main(argv: Sequence[str]) -> None:
     from diffpo_jax.run import export
 
     chips.check_devices()
-    export.export(
+    sampler = export.export(
         _WORKDIR.value,
         _OUT.value,
         model=_MODEL.value,
@@ -44,6 +44,8 @@ def main(argv: Sequence[str]) -> None:
         adapter=_ADAPTER.value,
     )
     print(f"weights: {_OUT.value}")
+    if sampler:
+        print(f"sampler: {sampler}")
 
 
 if __name__ == "__main__":

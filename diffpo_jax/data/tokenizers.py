@@ -56,6 +56,17 @@ def save_with_mask(config: TokenizerConfig, directory: pathlib.Path) -> None:
     _read(config).save_pretrained(directory)
 
 
+def save_own(config: TokenizerConfig, directory: pathlib.Path) -> None:
+    """Writes the files of a tokenizer "char", by which transformers' AutoTokenizer loads it.
+
+    Loaded so, it pads prompts on the left, as the sampler needs them.
+    """
+    tokenizer = _build(config.alphabet)
+    inputs = ["input_ids", "attention_mask"]
+    tokenizer.init_kwargs |= {"padding_side": "left", "model_input_names": inputs}
+    tokenizer.save_pretrained(directory)
+
+
 def alphabet_of(examples: Iterable[Example]) -> str:
     """The characters of prompts, prefills and targets, in order: an alphabet that has them all."""
     texts = (text for e in examples for text in (e.prompt, e.prefill, e.target))

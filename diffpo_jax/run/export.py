@@ -1,7 +1,6 @@
 """Writes a run's model in the published form, or its adapter alone."""
 
 import dataclasses
-import functools
 import json
 import pathlib
 
@@ -9,19 +8,22 @@ from diffpo_jax.config import Config, MeshConfig, convert
 from diffpo_jax.data import tokenizers
 from diffpo_jax.distributed import mesh as mesh_lib
 from diffpo_jax.models import huggingface, lora, peft
-from diffpo_jax.run import base_model, setup
+from diffpo_jax.run import base_model, sampler_files, setup, torch_model
 from diffpo_jax.system.errors import UserError
 from diffpo_jax.workdir import layout, provenance
 
 
-def export(path: str, out: str, *, model: str, dtype: str = "", adapter: bool = False) -> None:
-    """Writes the model of a run.
+def export(path: str, out: str, *, model: str, dtype: str = "", adapter: bool = False) -> str:
+    """Writes the model of a run, with its sampler for PyTorch.
 
     Args:
       path: workdir of the run; it may have been trained on any mesh.
       model: "trained" or "base".
       dtype: of the files; "" for the parameters' own.
-      adapter: whether to write the adapter alone.
+      adapter: whether to write the adapter alone, without a sampler.
+
+    Returns:
+      What was written for the sampler, or why nothing was; empty with `adapter`.
 
     Raises:
       UserError: there is no run, no checkpoint or no adapter; `out` exists.
@@ -55,22 +57,31 @@ def export(path: str, out: str, *, model: str, dtype: str = "", adapter: bool = 
     if adapter:
         origin = {"base": lineage["base"], "lineage": lineage}
         peft.write(directory, params["adapter"], config.lora, config.model.family, **origin)
-        return
+        return ""
     denoiser = params["denoiser"]
     if "adapter" in params:
         denoiser = lora.merge(denoiser, params["adapter"], config.lora, dtype)
-    # Another network than the one it was made of needs a config.json and a tokenizer of its own.
+    # Another network than the one it was made of needs a config.json of its own.
     converted = base_model.origin(config).model.autoregressive
-    own_tokenizer = functools.partial(tokenizers.save_with_mask, config.tokenizer)
+    said: list[str] = []
+
+    def also(directory: pathlib.Path) -> None:
+        # Another network than the one it was made of needs a tokenizer of its own.
+        torch_model.write_tokenizer(directory, config, copied=bool(source) and not converted)
+        if config.model.family == "tiny":
+            torch_model.write_code(directory)
+        said.append(sampler_files.write(directory, config, model, params))
+
     huggingface.write(
         directory,
         denoiser,
         dataclasses.replace(config.model, autoregressive=converted),
         lineage=lineage,
         source=source,
-        also=own_tokenizer if converted else None,
+        also=also,
         dtype=dtype,
     )
+    return said[0]
 
 
 def _check_adapter(path: str, config: Config, model: str) -> None:

@@ -1,58 +1,150 @@
-"""What an exported model's own sampler reads: settings and a head's tensors, for PyTorch."""
+"""The sampler of an exported model, for PyTorch: its settings, its head, and the code that decodes.
 
+sampler.json                     what the code reads, see `settings`
+sampler_head.safetensors         the head's parameters by names with dots; kernels are [in, out]
+custom_generate/generate.py      the code, which needs nothing of this package
+"""
+
+import dataclasses
 import pathlib
+import shutil
 from typing import Any
 
 import jax
 import numpy as np
 
 from diffpo_jax.arrays.types import Params
-from diffpo_jax.diffusion.settings import SamplerSettings
+from diffpo_jax.config import DIALS, RANKINGS, Config
+from diffpo_jax.data import tokenizers
+from diffpo_jax.diffusion import sampler as sampler_lib
+from diffpo_jax.evaluation import threshold_choice
+from diffpo_jax.models import families, tensor_files
+from diffpo_jax.system import files
 
-# The PyTorch code; not a module of this package, which never imports torch.
-TEMPLATE = pathlib.Path(__file__).parent / "templates" / "generate.py.txt"
+SETTINGS, HEAD, CODE = "sampler.json", "sampler_head.safetensors", "custom_generate/generate.py"
+# Code for PyTorch, which this package never imports: text, not modules.
+TEMPLATES = pathlib.Path(__file__).parent / "templates"
+
+UNITS = {
+    "gamma": "nats",
+    "steps": "calls of a completion",
+    "confidence": "probability",
+    "price": "of `length` calls, in units of the largest reward",
+}
+_FEATURES = {
+    "prompt": "mean of the last hidden states over the prompt's tokens, in the first call",
+    "state": "entropies, clashes, ranks, price and last hidden states of a call's own outputs",
+}
+# Families whose published code takes a mask of pairs of tokens and their positions.  That of the
+# others takes a mask of tokens.
+_PAIRS = ("dream", "open_dcoder")
 
 
-def settings(
-    sampler: SamplerSettings,
-    *,
-    dial: float,
-    gamma_0: float,
-    mask_id: int,
-    logit_shift: int,
-    tokens: int,
-    learned: bool,
-    pairs_mask: bool = False,
-) -> dict[str, Any]:
-    """The settings that the PyTorch code reads, JSON-like.
+def write(directory: pathlib.Path, config: Config, model: str, params: Params) -> str:
+    """Writes the files to the directory of an export, and says so in a line.
+
+    If the code cannot decode as the run does, nothing is written, and the line says why.
 
     Args:
-      dial: the rule's number, unless a threshold is learned.
-      gamma_0: the start of the threshold head, nats.
-      tokens: of the tokenizer; later rows of the weights belong to no token.
-      pairs_mask: whether the network takes an attention mask of pairs, as Dream's code does.
+      config: of the run.
+      model: "trained" or "base", which has the base's commit rule and no head.
+      params: of the model, whole on this host.
     """
-    end = sampler.end
+    (directory / SETTINGS).unlink(missing_ok=True)  # a copy of that of the weights RL began from
+    config = of_base(config) if model == "base" else config
+    if why := refusal(config):
+        return f"not written, because its code for PyTorch has no {why}"
+    found = settings(config, model)
+    files.write_json(directory / SETTINGS, found)
+    if found["head"]:
+        tensor_files.save(tensors(params[_head_of(config)]), directory / HEAD)
+    (directory / CODE).parent.mkdir()
+    shutil.copyfile(TEMPLATES / "generate.py.txt", directory / CODE)
+    return in_words(found)
+
+
+def of_base(config: Config) -> Config:
+    """The configuration of a run with the commit rule of its base, which has no head."""
+    rule = config.base_rule
+    if rule == config.sampler.rule:
+        return config
+    own = dataclasses.replace(config.sampler, rule=rule, ranking=RANKINGS[rule][0])
+    return dataclasses.replace(config, sampler=own)
+
+
+def refusal(config: Config) -> str | None:
+    """What the code for PyTorch lacks to decode as this configuration does; None if nothing."""
+    sampler = config.sampler
+    if sampler.rule == "random":
+        return "rule 'random'"
+    if sampler.rule == "top_k" and sampler.schedule != "even":
+        return f"schedule {sampler.schedule!r} (config.sampler.schedule)"
+    if sampler.guidance:
+        return f"guidance (config.sampler.guidance={sampler.guidance:g})"
+    if config.model.attention_block:
+        return f"attention by blocks (config.model.attention_block={config.model.attention_block})"
+    if sampler.cache != "none":
+        return f"cache, which changes the tokens (config.sampler.cache={sampler.cache!r})"
+    return None
+
+
+def settings(config: Config, model: str) -> dict[str, Any]:
+    """The content of sampler.json.
+
+    rule, ranking, fallback      how positions are chosen, as in `config.sampler`
+    dial                         the rule's number; null if a head reads it from the prompt
+    dial_name, dial_unit         what that number is
+    head                         the kind of head and its sizes; null without a head
+    length, block_length, max_calls, temperature    of evaluations
+    mask_id, never_drawn         the mask token, and all tokens that no distribution has
+    tokens                       how many there are; later rows of the weights are no tokens
+    end_ids, stop_at_end, suppress_end    how texts end, see `diffusion.settings.EndOfText`
+    logit_shift                  1 if position i predicts token i + 1
+    attention_mask               the mask that the model's code takes: of "tokens" or of "pairs"
+    """
+    tokenizer = tokenizers.make_tokenizer(config.tokenizer)
+    ends, mask = tokenizers.end_ids(tokenizer), tokenizers.special_ids(tokenizer).mask
+    own = sampler_lib.make_settings(config.decoder, config.evaluation.temperature, ends)
+    kind, dial = threshold_choice.threshold_in_use(config, model=model)
+    name = DIALS[own.rule.name]
     return {
-        "rule": sampler.rule.name,
-        "ranking": sampler.ranking,
-        "fallback": sampler.rule.fallback,
-        "threshold": "head" if learned else "fixed",
-        "dial": dial,
-        "gamma_0": gamma_0,
-        "unit": "nats",
-        "length": sampler.length,
-        "block_length": sampler.block_length,
-        "temperature": sampler.temperature,
-        "max_calls": sampler.max_calls,
-        "mask_id": mask_id,
-        "tokens": tokens,
-        "logit_shift": logit_shift,
-        "pairs_mask": pairs_mask,
-        "end_ids": list(end.ids),
-        "stop_at_end": end.stop,
-        "suppress_end": end.suppress,
+        "rule": own.rule.name,
+        "ranking": own.ranking,
+        "fallback": own.rule.fallback,
+        "dial": None if kind == "median" else dial,
+        "dial_name": name,
+        "dial_unit": UNITS[name],
+        "head": _head_settings(config, kind),
+        "length": own.length,
+        "block_length": own.block_length,
+        "max_calls": own.max_calls,
+        "temperature": own.temperature,
+        "mask_id": mask,
+        "never_drawn": [mask],
+        "tokens": len(tokenizer),
+        "end_ids": list(own.end.ids),
+        "stop_at_end": own.end.stop,
+        "suppress_end": own.end.suppress,
+        "logit_shift": families.logit_shift(config.model),
+        "attention_mask": "pairs" if config.model.family in _PAIRS else "tokens",
     }
+
+
+def _head_settings(config: Config, kind: str) -> dict[str, Any] | None:
+    """The head that gives a threshold of this kind, as `threshold_choice` names them."""
+    width = config.model.width
+    if kind == "median":
+        sizes = {"layers": [width, config.threshold.hidden, 2], "gamma_0": config.threshold.gamma}
+        return {"kind": "prompt", "features": _FEATURES["prompt"], **sizes}
+    if kind == "price":
+        sizes = {"hidden_width": width, "places": config.largest_block}
+        sizes |= dataclasses.asdict(config.state_head)
+        return {"kind": "state", "features": _FEATURES["state"], **sizes}
+    return None
+
+
+def _head_of(config: Config) -> str:
+    return "state_head" if config.sampler.rule == "state" else "threshold"
 
 
 def tensors(head: Params) -> dict[str, np.ndarray]:
@@ -60,3 +152,14 @@ def tensors(head: Params) -> dict[str, np.ndarray]:
     leaves = jax.tree_util.tree_leaves_with_path(head)
     name = lambda path: jax.tree_util.keystr(path, simple=True, separator=".")  # noqa: E731
     return {name(path): np.asarray(x) for path, x in leaves}
+
+
+def in_words(found: dict[str, Any]) -> str:
+    """The rule and its number in a line."""
+    if found["head"] is None:
+        number = f"{found['dial_name']} fixed at {found['dial']:g}, for no head was trained"
+    elif found["head"]["kind"] == "prompt":
+        number = "gamma learned for each prompt"
+    else:
+        number = f"number of tokens learned for each call, price {found['dial']:g}"
+    return f"rule {found['rule']}, {number}"
