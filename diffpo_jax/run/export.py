@@ -8,7 +8,7 @@ from diffpo_jax.config import Config, MeshConfig, convert
 from diffpo_jax.data import tokenizers
 from diffpo_jax.distributed import mesh as mesh_lib
 from diffpo_jax.models import huggingface, lora, peft
-from diffpo_jax.run import base_model, sampler_files, setup, torch_model
+from diffpo_jax.run import base_model, model_card, sampler_files, setup, torch_model
 from diffpo_jax.system.errors import UserError
 from diffpo_jax.workdir import layout, provenance
 
@@ -32,7 +32,8 @@ def export(path: str, out: str, *, model: str, dtype: str = "", adapter: bool = 
     directory = pathlib.Path(out)
     if directory.exists():
         raise UserError(f"{out} exists already: choose another directory, or remove it.")
-    config = layout.read_config(layout.Workdir(pathlib.Path(path)))
+    paths = layout.Workdir(pathlib.Path(path))
+    config = layout.read_config(paths)
     if adapter:
         _check_adapter(path, config, model)
     # 2. Read the model.
@@ -70,7 +71,10 @@ def export(path: str, out: str, *, model: str, dtype: str = "", adapter: bool = 
         torch_model.write_tokenizer(directory, config, copied=bool(source) and not converted)
         if config.model.family == "tiny":
             torch_model.write_code(directory)
-        said.append(sampler_files.write(directory, config, model, params))
+        sampler = sampler_files.write(directory, config, model, params)
+        facts = {"lineage": lineage, "source": source, "sampler": sampler}
+        model_card.write(directory, config, model, paths, **facts)
+        said.append(sampler.line)
 
     huggingface.write(
         directory,

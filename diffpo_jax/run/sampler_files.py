@@ -8,7 +8,7 @@ custom_generate/generate.py      the code, which needs nothing of this package
 import dataclasses
 import pathlib
 import shutil
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -40,10 +40,15 @@ _FEATURES = {
 _PAIRS = ("dream", "open_dcoder")
 
 
-def write(directory: pathlib.Path, config: Config, model: str, params: Params) -> str:
-    """Writes the files to the directory of an export, and says so in a line.
+class Written(NamedTuple):
+    """What was written of a sampler."""
 
-    If the code cannot decode as the run does, nothing is written, and the line says why.
+    settings: dict[str, Any] | None  # the content of sampler.json; None if nothing was written
+    line: str  # the rule and its number, or why nothing was written
+
+
+def write(directory: pathlib.Path, config: Config, model: str, params: Params) -> Written:
+    """Writes the files to the directory of an export, if their code can decode as the run does.
 
     Args:
       config: of the run.
@@ -53,14 +58,14 @@ def write(directory: pathlib.Path, config: Config, model: str, params: Params) -
     (directory / SETTINGS).unlink(missing_ok=True)  # a copy of that of the weights RL began from
     config = of_base(config) if model == "base" else config
     if why := refusal(config):
-        return f"not written, because its code for PyTorch has no {why}"
+        return Written(None, f"not written, because its code for PyTorch has no {why}")
     found = settings(config, model)
     files.write_json(directory / SETTINGS, found)
     if found["head"]:
         tensor_files.save(tensors(params[_head_of(config)]), directory / HEAD)
     (directory / CODE).parent.mkdir()
     shutil.copyfile(TEMPLATES / "generate.py.txt", directory / CODE)
-    return in_words(found)
+    return Written(found, in_words(found))
 
 
 def of_base(config: Config) -> Config:

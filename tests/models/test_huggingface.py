@@ -212,8 +212,8 @@ def test_an_export_keeps_a_shift_that_is_not_the_familys(tmp_path, shift):
         huggingface.adopt_sizes(ModelConfig(weights=str(tmp_path / "odd")))
 
 
-def torch_logits(family, values, tokens, mask):
-    """Logits [S V] of one row: the published forward pass in plain PyTorch."""
+def torch_pass(family, values, tokens, mask):
+    """Hidden states [S D] and logits [S V] of one row: the published pass in plain PyTorch."""
     torch = pytest.importorskip("torch")
     w = {name: torch.from_numpy(value) for name, value in values.items()}
     embed, block, linear, norms, last, head = NAMES[family]
@@ -255,7 +255,8 @@ def torch_logits(family, values, tokens, mask):
         x = x + project(y, o_)
         h = norm(x, f"{block}.{i}.{norms[1]}")
         x = x + project(torch.nn.functional.silu(project(h, gate)) * project(h, up), down)
-    return project(norm(x, last), head).numpy()
+    x = norm(x, last)
+    return x.numpy(), project(x, head).numpy()
 
 
 def logits(policy, denoiser, tokens, mask):
@@ -277,7 +278,7 @@ def test_logits_equal_those_of_the_published_network(tmp_path, family, tied):
     assert policy.logit_shift == (family == "dream")
     ours = logits(policy, params, jnp.asarray(TOKENS), jnp.asarray(MASK))
     for row in range(2):
-        theirs = torch_logits(family, values, TOKENS[row], MASK[row])
+        _, theirs = torch_pass(family, values, TOKENS[row], MASK[row])
         np.testing.assert_allclose(ours[row][MASK[row]], theirs[MASK[row]], atol=5e-4)
     alone = logits(policy, params, jnp.asarray(TOKENS[:1, 2:]), jnp.ones((1, 4), bool))
     np.testing.assert_allclose(ours[0, 2:], alone[0], atol=1e-5)
