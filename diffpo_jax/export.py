@@ -5,8 +5,13 @@
 The configuration is the run's own, from its workdir.  An adapter that RL trained (`config.lora`) is
 merged; --adapter writes the adapter alone, in the form that PEFT reads.  If the run began from
 published weights, their config.json, tokenizer and code are copied.  Family "tiny" has no published
-form: its files have LLaDA's names, and its config.json says model_type "diffpo_jax_tiny".  The
-threshold head is not exported.  lineage.json, beside the weights, says where they came from.
+form: its files have LLaDA's names, its config.json says model_type "diffpo_jax_tiny", and its network
+in PyTorch and its tokenizer are written too.  lineage.json, beside the weights, says where they came
+from, and README.md is a model card.
+
+sampler.json, sampler_head.safetensors and custom_generate/generate.py are the run's sampler with what
+it learned, for PyTorch (docs/models.md); --model=base has the base's fixed rule.  What their code
+cannot do, such as a KV cache, leaves them out, and a line says so.
 """
 
 from collections.abc import Sequence

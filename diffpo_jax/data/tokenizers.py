@@ -62,8 +62,10 @@ def save_own(config: TokenizerConfig, directory: pathlib.Path) -> None:
     Loaded so, it pads prompts on the left, as the sampler needs them.
     """
     tokenizer = _build(config.alphabet)
+    inputs = ["input_ids", "attention_mask"]
     tokenizer.padding_side = "left"
-    tokenizer.init_kwargs["model_input_names"] = ["input_ids", "attention_mask"]
+    # Of attributes only those that it was made with are written.
+    tokenizer.init_kwargs |= {"padding_side": "left", "model_input_names": inputs}
     tokenizer.save_pretrained(directory)
 
 

