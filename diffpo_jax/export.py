@@ -5,13 +5,13 @@
 The configuration is the run's own, from its workdir.  An adapter that RL trained (`config.lora`) is
 merged; --adapter writes the adapter alone, in the form that PEFT reads.  If the run began from
 published weights, their config.json, tokenizer and code are copied.  Family "tiny" has no published
-form: its files have LLaDA's names, its config.json says model_type "diffpo_jax_tiny", and its network
-in PyTorch and its tokenizer are written too.  lineage.json, beside the weights, says where they came
-from, and README.md is a model card.
+form: its files have LLaDA's names, its config.json says model_type "diffpo_jax_tiny", and its
+network in PyTorch and its tokenizer are written too.  lineage.json, beside the weights, says where
+they came from, and README.md is a model card.
 
-sampler.json, sampler_head.safetensors and custom_generate/generate.py are the run's sampler with what
-it learned, for PyTorch (docs/models.md); --model=base has the base's fixed rule.  What their code
-cannot do, such as a KV cache, leaves them out, and a line says so.
+sampler.json, sampler_head.safetensors and custom_generate/generate.py are the run's sampler, with
+what it learned, for PyTorch (docs/models.md); with --model=base it is the base's fixed rule.  What
+this code cannot do, such as a KV cache, is said in a line, and the sampler is left out.
 """
 
 from collections.abc import Sequence
