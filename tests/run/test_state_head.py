@@ -1,7 +1,9 @@
 """Whole runs with the head by state: alone, jointly, on several devices, and afterwards."""
 
 import json
+import pathlib
 import shutil
+import sys
 
 import exported
 import jax
@@ -237,6 +239,21 @@ def test_an_export_answers_alike_in_pytorch(alone, tmp_path):
         assert [text.split("<|end|>")[0] for text in texts] == [x.text for x in ours]
         assert theirs.commit_call.tolist() == [x.calls for x in ours]
         assert theirs.calls.tolist() == [x.nfe for x in ours]
+
+
+def test_a_benchmark_compares_a_run_with_its_export(alone, tmp_path, capsys, monkeypatch):
+    pytest.importorskip("torch")
+    transformers = pytest.importorskip("transformers")
+    monkeypatch.setattr(transformers.dynamic_module_utils, "HF_MODULES_CACHE", str(tmp_path / "m"))
+    monkeypatch.setattr(sys, "path", [*sys.path, str(pathlib.Path(__file__).parents[2])])
+    from benchmarks import exported as benchmark
+
+    export.export(str(alone), str(tmp_path / "out"), model="trained")
+    words = [f"--workdir={alone}", f"--exported={tmp_path / 'out'}", "--examples=8", "--dials=2"]
+    (point,) = benchmark.main(words)
+    assert point[:5] == (2.0, 8, 8, 8, 8)
+    assert point.accuracy[0] == point.accuracy[1] and point.calls[0] == point.calls[1] >= 1
+    assert "8 test prompts of sudoku; JAX / PyTorch" in capsys.readouterr().out
 
 
 def test_the_export_of_a_base_has_its_fixed_rule(alone, tmp_path):
