@@ -1,6 +1,7 @@
 """The sampler of exports, in PyTorch, against ours: equal tokens, equal calls, prompt by prompt."""
 
 import dataclasses
+import json
 import pathlib
 import string
 import sys
@@ -177,7 +178,7 @@ def compare(rollout, out):
     np.testing.assert_allclose(out.gamma, rollout.gamma, rtol=1e-4)
 
 
-@NETWORK
+@pytest.mark.parametrize("family", ["llada", "dream", "tiny"])
 @pytest.mark.parametrize("size", [1, 8, 16])
 @pytest.mark.parametrize("rule", RULES)
 def test_rules_with_a_fixed_number(tmp_path, family, rule, size):
@@ -279,7 +280,7 @@ def test_generate_of_transformers(tmp_path):
     batch = tokenizer(["abc", "a", "dcba"], return_tensors="pt", padding=True)
     assert batch["attention_mask"].tolist() == [[0, 1, 1, 1], [0, 0, 0, 1], [1, 1, 1, 1]]
     expected = exported.generate(out)(network, **batch)
-    custom = {"custom_generate": str(out), "trust_remote_code": True}
+    custom = {"custom_generate": str(out), "trust_remote_code": True, "revision": "main"}
     for loaded in (network, transformers.AutoModelForMaskedLM.from_pretrained(out, **TRUST)):
         first = loaded.generate(**batch, **custom)
         second = loaded.generate(
@@ -336,6 +337,16 @@ def test_wrong_arguments(tmp_path, options, message):
     given = {"input_ids": torch.tensor([[3, 4, 5]])} | options
     with pytest.raises((ValueError, TypeError, OSError), match=message):
         exported.generate(tmp_path)(None, **given)
+
+
+@pytest.mark.parametrize(("key", "value"), [("rule", "random"), ("ranking", "lowest")])
+def test_settings_that_the_code_does_not_know(tmp_path, key, value):
+    _, _, network = tiny(tmp_path, "tiny")
+    sampler_files.write(tmp_path / "tiny", configure(TINY), "trained", {})
+    path = tmp_path / "tiny" / sampler_files.SETTINGS
+    path.write_text(json.dumps(json.loads(path.read_text()) | {key: value}))
+    with pytest.raises(ValueError, match=f"unknown {key}: '{value}'"):
+        exported.generate(tmp_path / "tiny")(network, torch.tensor([[3]]))
 
 
 def test_a_price_without_a_head(tmp_path):
