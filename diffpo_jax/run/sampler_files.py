@@ -79,17 +79,19 @@ def of_base(config: Config) -> Config:
 
 def refusal(config: Config) -> str | None:
     """What the code for PyTorch lacks to decode as this configuration does; None if nothing."""
-    sampler = config.sampler
+    sampler, model = config.sampler, config.model
+    # No published class has attention by blocks as ours; that of the family "tiny" is our own.
+    by_blocks = model.family == "tiny" and model.attention_origin == "completion"
     if sampler.rule == "random":
         return "rule 'random'"
     if sampler.rule == "top_k" and sampler.schedule != "even":
         return f"schedule {sampler.schedule!r} (config.sampler.schedule)"
     if sampler.guidance:
         return f"guidance (config.sampler.guidance={sampler.guidance:g})"
-    if config.model.attention_block:
-        return f"attention by blocks (config.model.attention_block={config.model.attention_block})"
-    if sampler.cache != "none":
-        return f"cache, which changes the tokens (config.sampler.cache={sampler.cache!r})"
+    if model.attention_block and not by_blocks:
+        return f"attention by blocks (config.model.attention_block={model.attention_block})"
+    if sampler.cache not in ("none", "block"):  # "block" is exact, so that its code needs none
+        return f"cache, and this one changes tokens (config.sampler.cache={sampler.cache!r})"
     return None
 
 
@@ -106,6 +108,7 @@ def settings(config: Config, model: str) -> dict[str, Any]:
     end_ids, stop_at_end, suppress_end    how texts end, see `diffusion.settings.EndOfText`
     logit_shift                  1 if position i predicts token i + 1
     attention_mask               the mask that the model's code takes: of "tokens" or of "pairs"
+    attention_block              positions of a block, with attention by blocks; null without
     """
     tokenizer = tokenizers.make_tokenizer(config.tokenizer)
     ends, mask = tokenizers.end_ids(tokenizer), tokenizers.special_ids(tokenizer).mask
@@ -132,6 +135,7 @@ def settings(config: Config, model: str) -> dict[str, Any]:
         "suppress_end": own.end.suppress,
         "logit_shift": families.logit_shift(config.model),
         "attention_mask": "pairs" if config.model.family in _PAIRS else "tokens",
+        "attention_block": config.model.attention_block,
     }
 
 

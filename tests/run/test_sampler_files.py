@@ -73,7 +73,12 @@ def test_a_fixed_rule_has_no_head(tmp_path, model, fields, dial):
         ({"sampler.rule": "top_k", "sampler.schedule": "dream"}, "config.sampler.schedule"),
         ({"sampler.cache": "dual"}, "config.sampler.cache='dual'"),
         (
-            {"model.attention_block": 4, "sampler.block_length": 4, "sampler.cache": "block"},
+            {
+                "model.attention_block": 4,
+                "model.attention_origin": "prompt",
+                "sampler.block_length": 4,
+                "sampler.cache": "block",
+            },
             "config.model.attention_block=4",
         ),
         ({"sampler.guidance": 0.5}, "config.sampler.guidance=0.5"),

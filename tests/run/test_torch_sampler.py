@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import reference
 
+from diffpo_jax.arrays.types import Prompts
 from diffpo_jax.config import Config, ModelConfig, convert
 from diffpo_jax.data import tokenizers
 from diffpo_jax.diffusion import sampler as ours
@@ -146,9 +147,12 @@ def random_heads(policy, seed=2):
     return jax.tree.map(lambda x: jnp.asarray(0.5 * rng.normal(size=x.shape), x.dtype), shapes)
 
 
-def prepare(directory, family, **fields):
-    """A run's sampler in both forms: run(dial) of ours, run(**options) of the export."""
-    denoiser, model, network = NETWORKS[family](directory, family)
+def prepare(directory, family, *given, prompts=PROMPTS, **fields):
+    """A run's sampler in both forms: run(dial) of ours, run(**options) of the export.
+
+    `given` is a tiny model of another shape; prompts of the export are `PROMPTS` in any case.
+    """
+    denoiser, model, network = NETWORKS[family](directory, family, *given)
     config = configure(model, **fields)
     policy = made_policy(model, config)
     params = {"denoiser": denoiser, **random_heads(policy)}
@@ -161,7 +165,7 @@ def prepare(directory, family, **fields):
     program = jax.jit(ours.make_generate(policy, settings, threshold=kind))
 
     def run_ours(dial=number):
-        return jax.device_get(program(params, PROMPTS, jnp.float32(dial), KEYS))
+        return jax.device_get(program(params, prompts, jnp.float32(dial), KEYS))
 
     def run_theirs(**options):
         tokens, mask = (torch.from_numpy(np.array(x)).long() for x in PROMPTS)
@@ -239,6 +243,18 @@ def test_texts_that_end_early(tmp_path, kind):
     compare(rollout, out)
     filled = out.commit_call > out.calls[:, None]
     assert filled.any() == (kind != "never") and (out.sequences[:, PROMPT:][filled] == END).all()
+
+
+@pytest.mark.parametrize("rule", ["entropy_bounded", "state"])
+def test_attention_by_blocks(tmp_path, rule):
+    """Ours keeps finished blocks in an exact cache, and pads prompts to whole blocks."""
+    model = dataclasses.replace(TINY, attention_block=4)
+    fields = {"model.attention_block": 4, "sampler.block_length": 4, "sampler.cache": "block"}
+    fields |= {"mode": "sampler", "sampler.rule": rule, "sampler.prompt_length": 8}
+    padded = (jnp.pad(x, ((0, 0), (8 - PROMPT, 0))) for x in PROMPTS)
+    prompts = Prompts(*padded)
+    run_ours, run_theirs = prepare(tmp_path, "tiny", model, prompts=prompts, **fields)
+    compare(run_ours(), run_theirs())
 
 
 def test_a_cap_on_calls(tmp_path):
