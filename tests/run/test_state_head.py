@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import re
 import shutil
 import sys
 
@@ -241,7 +242,7 @@ def test_an_export_answers_alike_in_pytorch(alone, tmp_path):
         assert theirs.calls.tolist() == [x.nfe for x in ours]
 
 
-def test_a_benchmark_compares_a_run_with_its_export(alone, tmp_path, capsys, monkeypatch):
+def test_the_code_of_the_card_runs_and_a_benchmark_compares(alone, tmp_path, capsys, monkeypatch):
     pytest.importorskip("torch")
     transformers = pytest.importorskip("transformers")
     monkeypatch.setattr(transformers.dynamic_module_utils, "HF_MODULES_CACHE", str(tmp_path / "m"))
@@ -254,6 +255,17 @@ def test_a_benchmark_compares_a_run_with_its_export(alone, tmp_path, capsys, mon
     assert point[:5] == (2.0, 8, 8, 8, 8)
     assert point.accuracy[0] == point.accuracy[1] and point.calls[0] == point.calls[1] >= 1
     assert "8 test prompts of sudoku; JAX / PyTorch" in capsys.readouterr().out
+    card = (tmp_path / "out" / "README.md").read_text()
+    first, second = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
+    scope = {"DIR": str(tmp_path / "out"), "texts": ["1" + "0" * 15, "0" * 16]}
+    exec(first, scope)
+    answers, calls = scope["answers"], scope["out"].calls.tolist()
+    monkeypatch.delitem(sys.modules, "generate", raising=False)
+    exec(second, scope)
+    assert calls == scope["out"].calls.tolist()
+    ours = complete.complete(state(), str(alone), scope["texts"], model="trained", dial=None)
+    assert [text.split("<|end|>")[0] for text in answers] == [one.text for one in ours]
+    sys.modules.pop("generate")
 
 
 def test_the_export_of_a_base_has_its_fixed_rule(alone, tmp_path):
