@@ -182,7 +182,7 @@ def _loading(config: Config, sampler: Mapping[str, Any] | None) -> str:
         "answers = tokenizer.batch_decode(out.sequences[:, ids.shape[1] :])",
         "```",
         "",
-        f"An answer ends before the first token {' or '.join(map(str, sampler['end_ids']))}.",
+        f"An answer ends before the first token of id {' or '.join(map(str, sampler['end_ids']))}.",
         "`out.calls` counts the calls of each row, and `out.commit_call` says which one wrote each",
         f"token. `model.generate(..., {number})` takes a number of yours. A model whose class has",
         "no GenerationMixin is given to the function itself:",
