@@ -8,8 +8,8 @@ state, and its prices.
 
 Hardware: one of two CPU cores (AMD EPYC), which other work shared.
 Time: 8 to 13 minutes a run, after a base of 8.
-Score: seed 3 alone: DiFFPO 43.6 %@2.01 and 45.1 %@2.37, LightningRL 34.1 %@2.00 and 42.1 %@3.15;
-  docs/results.md, "Block diffusion".
+Score: seed 3 alone: DiFFPO 43.6 %@2.01 and 45.1 %@2.37, LightningRL 34.1 %@2.00 and 42.1 %@3.15,
+  TraceRL 16.3 %@2.00 and 41.3 %@4.01; docs/results.md, "Block diffusion".
 
 Presets are those of configs/countdown.py; blocks is added to each.
 """
