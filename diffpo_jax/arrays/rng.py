@@ -18,7 +18,7 @@ STREAMS = {
 }
 
 
-def key_for(seed: int, stream: str, step: int = 0) -> Key[Array, ""]:
+def key_for(seed: int | Int[Array, ""], stream: str, step: int = 0) -> Key[Array, ""]:
     """The key of one use of randomness at one step."""
     key = jax.random.fold_in(jax.random.key(seed), STREAMS[stream])
     return jax.random.fold_in(key, step)

@@ -101,11 +101,24 @@ def encode_prompts(
         Example(name, text, "", prefill=config.prefill, chat=config.chat)
         for name, text in zip(names, texts)
     ]
-    tokens, mask = _prompt_side(examples, names, tokenizer, prompt_length, "config.sampler")
-    for name, row in zip(names, mask):
-        if not row.any():
-            raise UserError(f"{name} is empty: the model needs at least one token.")
-    return tokens, mask
+    rows = _prompt_ids(examples, names, tokenizer)
+    return encode_ids(rows, tokenizer, prompt_length)
+
+
+def encode_ids(
+    rows: Sequence[Sequence[int]], tokenizer: Tokenizer, prompt_length: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Whole prompts that are token ids already, like `encode_prompts`."""
+    for number, ids in enumerate(rows, 1):
+        if not ids:
+            raise UserError(f"prompt {number} is empty: the model needs at least one token.")
+        if odd := [x for x in ids if not 0 <= x < len(tokenizer)]:
+            raise UserError(
+                f"prompt {number} has the token id {odd[0]}: the tokenizer has the ids 0 to "
+                f"{len(tokenizer) - 1}."
+            )
+    names = [f"prompt {i + 1}" for i in range(len(rows))]
+    return _pad(rows, names, tokenizer, prompt_length, "config.sampler")
 
 
 def make_iterator(
@@ -172,10 +185,20 @@ def _prompt_side(
     where: str,
 ) -> tuple[np.ndarray, np.ndarray]:
     """The tokens that the model reads, padded on the left, and their mask: [B, P]."""
+    return _pad(_prompt_ids(examples, names, tokenizer), names, tokenizer, prompt_length, where)
+
+
+def _pad(
+    rows: Sequence[Sequence[int]],
+    names: Sequence[str],
+    tokenizer: Tokenizer,
+    prompt_length: int,
+    where: str,
+) -> tuple[np.ndarray, np.ndarray]:
     special = tokenizers.special_ids(tokenizer)
-    tokens = np.full((len(examples), prompt_length), special.pad, np.int32)
+    tokens = np.full((len(rows), prompt_length), special.pad, np.int32)
     mask = np.zeros(tokens.shape, bool)
-    for row, ids in enumerate(_prompt_ids(examples, names, tokenizer)):
+    for row, ids in enumerate(rows):
         _check(names[row], ids, special.mask, f"{where}.prompt_length", prompt_length)
         start = prompt_length - len(ids)
         tokens[row, start:] = ids
@@ -202,7 +225,7 @@ def _target_ids(
     return [[*ids, *closing] if e.chat else list(ids) for e, ids in zip(examples, encoded)]
 
 
-def _check(name: str, ids: list[int], mask: int, field: str, most: int) -> None:
+def _check(name: str, ids: Sequence[int], mask: int, field: str, most: int) -> None:
     name = name[0].upper() + name[1:]
     if len(ids) > most:
         raise TooLong(

@@ -16,7 +16,7 @@ from tokenizers import decoders, models, pre_tokenizers
 
 from diffpo_jax.config import TokenizerConfig, values
 from diffpo_jax.system import hub_names
-from diffpo_jax.system.errors import UserError
+from diffpo_jax.system.errors import UserError, during
 from diffpo_jax.tasks.task import Example
 
 Tokenizer = transformers.PreTrainedTokenizerFast
@@ -238,20 +238,24 @@ def format_chat(tokenizer: Tokenizer, texts: Sequence[str]) -> list[str]:
     """
     if not texts:
         return []
+    with during("config.task.prompt.chat=True"):
+        return format_turns(tokenizer, [[{"role": "user", "content": text}] for text in texts])
+
+
+def format_turns(tokenizer: Tokenizer, chats: Sequence[Sequence[dict[str, str]]]) -> list[str]:
+    """Each chat, turns with "role" and "content", up to the place of the model's next answer.
+
+    Raises as `format_chat`.
+    """
     if not tokenizer.chat_template:
-        raise UserError(
-            "config.task.prompt.chat=True: the tokenizer of config.tokenizer has no chat template."
-        )
-    turns = [[{"role": "user", "content": text}] for text in texts]
+        raise UserError("the tokenizer of config.tokenizer has no chat template.")
+    arguments = getattr(tokenizer, "chat_arguments", {})
     try:
-        arguments = getattr(tokenizer, "chat_arguments", {})
         return tokenizer.apply_chat_template(
-            turns, add_generation_prompt=True, tokenize=False, **arguments
+            list(map(list, chats)), add_generation_prompt=True, tokenize=False, **arguments
         )
     except Exception as error:  # a template may raise anything
-        raise UserError(
-            f"config.task.prompt.chat=True: the tokenizer's chat template fails ({error})."
-        ) from error
+        raise UserError(f"the tokenizer's chat template fails ({error}).") from error
 
 
 def decode(tokenizer: Tokenizer, ids: Sequence[int]) -> str:

@@ -1,4 +1,4 @@
-"""Sources of the entropy bound γ: a given number, a draw from the head, or the head's median.
+"""Sources of the entropy bound γ: given numbers, a draw from the head, or the head's median.
 
 A threshold is a function (params, features [B D], keys [B]) -> (γ [B] in nats, log-density of
 log γ [B]).  The sampler calls it on the features of its first call.
@@ -49,6 +49,16 @@ def median(policy: Policy, scale: Float[Array, ""] | float = 1.0) -> Threshold:
         del keys
         mu, _ = policy.threshold(params, features)
         return scale * jnp.exp(mu), jnp.zeros_like(mu)
+
+    return threshold
+
+
+def by_row(policy: Policy, gamma: Float[Array, "B"], scale: Float[Array, "B"]) -> Threshold:
+    """Each row's own γ, without a density; where it is NaN, the head's median times a factor."""
+
+    def threshold(params, features, keys):
+        learned, density = median(policy, scale)(params, features, keys)
+        return jnp.where(jnp.isnan(gamma), learned, gamma), density
 
     return threshold
 

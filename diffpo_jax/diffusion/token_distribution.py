@@ -38,12 +38,15 @@ class Readings(NamedTuple):
 
 
 def log_probs(
-    logits: Float[Array, "*N V"], mask_id: int, temperature: float, keep_mask: bool = False
+    logits: Float[Array, "*N V"],
+    mask_id: int,
+    temperature: float | Float[Array, "..."],
+    keep_mask: bool = False,
 ) -> Float[Array, "*N V"]:
     """log softmax(logits / T) with the mask token removed (its entry is -inf).
 
     Args:
-      temperature: T > 0.
+      temperature: T > 0, one or an array that broadcasts against the logits.
       keep_mask: keep the mask token in the distribution, as d1's scoring does.
     """
     if keep_mask:
@@ -147,6 +150,7 @@ def read(
     open_: Bool[Array, "B L"],
     keys: Key[Array, "B"],
     settings: SamplerSettings,
+    temperature: Float[Array, "B"] | None = None,
 ) -> Readings:
     """Draws a token at each wanted position, and reads what the commit rules need of it.
 
@@ -154,6 +158,7 @@ def read(
       hidden: final hidden states that predict each position.
       open_: all masked positions of the state, wanted or not.
       keys: the keys of this call, one per row.
+      temperature: of each row, in place of the one of the settings; 0 takes the argmax.
     """
     length, suppressed = wanted.shape[1], end_of_text.suppressed(open_, settings.end)
     # Numbers of all positions, so that a draw depends only on the row's key and the position, not
@@ -164,11 +169,11 @@ def read(
         logits = policy.logits(params, jnp.take_along_axis(hidden, places[..., None], axis=1))
         masked = jnp.take_along_axis(suppressed, places, axis=1)
         numbers = jnp.take_along_axis(u, places[..., None], axis=1)
-        return _read_logits(policy.mask_id, logits, masked, numbers, settings)
+        return _read_logits(policy.mask_id, logits, masked, numbers, settings, temperature)
 
     if not settings.chunk or settings.chunk >= length:
         logits = policy.logits(params, hidden)
-        readings = _read_logits(policy.mask_id, logits, suppressed, u, settings)
+        readings = _read_logits(policy.mask_id, logits, suppressed, u, settings, temperature)
         return jax.tree.map(lambda x: jnp.where(wanted, x, 0), readings)
 
     # Each row's wanted positions first; as many chunks as the row with most of them needs.
@@ -202,22 +207,41 @@ def _read_logits(
     suppressed: Bool[Array, "B c"],
     u: Float[Array, "B c 3"],
     settings: SamplerSettings,
+    temperature: Float[Array, "B"] | None,
 ) -> Readings:
     logits = end_of_text.mask_end_logits(logits, suppressed, settings.end)
     untempered = log_probs(logits, mask_id, 1.0)
     log_p = untempered
-    if settings.temperature not in (0, 1):
-        log_p = log_probs(logits, mask_id, settings.temperature)
-    token = sample(log_p, u[..., :2], settings.temperature)
+    if temperature is not None:
+        token, log_p = _draw_by_row(logits, untempered, mask_id, u[..., :2], temperature)
+    else:
+        if settings.temperature not in (0, 1):
+            log_p = log_probs(logits, mask_id, settings.temperature)
+        token = sample(log_p, u[..., :2], settings.temperature)
     h = entropy(untempered)
     error = _error(untempered, token, h, u[..., 2], settings.ranking)
     if settings.end.suppress == "last":
         error = jnp.where(end_of_text.is_end(token, settings.end), jnp.inf, error)
     best = None
     if settings.rule.name == "state":
-        greedy = settings.temperature == 0
+        greedy = temperature is None and settings.temperature == 0
         best = token if greedy else jnp.argmax(untempered, axis=-1).astype(jnp.int32)
     return Readings(token, token_log_prob(log_p, token), h, error, best)
+
+
+def _draw_by_row(
+    logits: Float[Array, "B c V"],
+    untempered: Float[Array, "B c V"],
+    mask_id: int,
+    u: Float[Array, "B c 2"],
+    temperature: Float[Array, "B"],
+) -> tuple[Int[Array, "B c"], Float[Array, "B c V"]]:
+    """Each row's tokens at its own temperature, and the log-probabilities they were drawn from."""
+    greedy = temperature == 0
+    by_row = jnp.where(greedy, 1, temperature)[:, None, None].astype(logits.dtype)
+    log_p = log_probs(logits, mask_id, by_row)
+    argmax = sample(untempered, u, 0.0)
+    return jnp.where(greedy[:, None], argmax, sample(log_p, u, 1.0)), log_p
 
 
 def _error(

@@ -224,17 +224,19 @@ def call(
     threshold: Threshold | None,
     keys: Key[Array, "B"],
     settings: SamplerSettings,
+    temperature: Float[Array, "B"] | None = None,
 ) -> tuple[Unmasking, Cache | None]:
     """Makes one denoiser call for every row; rows without a masked position do not change.
 
     Args:
       threshold: None if every row has its threshold from its first call.
+      temperature: of each row, in place of the one of the settings.
     """
     plan = _plan(rows, settings)
     out, cache = _denoise(policy, params, prompts, rows, cache, plan, settings)
     read_keys = rng.fold_in_rows(keys, plan.number)
     readings = token_distribution.read(
-        policy, params, out.hidden, plan.wanted, plan.open_, read_keys, settings
+        policy, params, out.hidden, plan.wanted, plan.open_, read_keys, settings, temperature
     )
     rows = _commit(policy, params, rows, plan, out, readings, threshold, keys, settings)
     return rows, cache

@@ -15,6 +15,7 @@ they are read, layer by layer; any other base model is made first and quantised 
 
 import functools
 import pathlib
+from collections.abc import Collection
 
 import jax
 import jax.numpy as jnp
@@ -94,15 +95,30 @@ def restore(
     Raises:
       UserError: there is no run or no such checkpoint, or it has other shapes.
     """
-    paths = layout.Workdir(pathlib.Path(workdir))
-    if model == "base":
-        return read(paths.root, policy, mesh, quantized)
-    shapes = trained.rl_params(layout.read_config(paths), policy, mesh)
-    own = checkpoints.restore_params(paths.rl, shapes)
-    if {"denoiser", "threshold"} <= own.keys() or {"denoiser", "state_head"} <= own.keys():
-        return own
-    # RL checkpoints hold what RL trained; the rest is the base model's.
-    return read(paths.root, policy, mesh, quantized) | own
+    return restore_some(workdir, (model,), policy, mesh, quantized)[model]
+
+
+def restore_some(
+    workdir: str,
+    models: Collection[str],
+    policy: Policy,
+    mesh: Mesh,
+    quantized: str | None = None,
+) -> dict[str, Params]:
+    """Like `restore`, for several of a run's models, which share what RL did not train."""
+    paths, found = layout.Workdir(pathlib.Path(workdir)), {}
+    own = {}
+    if "trained" in models:
+        shapes = trained.rl_params(layout.read_config(paths), policy, mesh)
+        own = checkpoints.restore_params(paths.rl, shapes)
+    whole = {"denoiser", "threshold"} <= own.keys() or {"denoiser", "state_head"} <= own.keys()
+    if whole:
+        found["trained"] = own
+    if "base" in models or not whole:
+        base = read(paths.root, policy, mesh, quantized)
+        # RL checkpoints hold what RL trained; the rest is the base model's.
+        found = {"base": base, "trained": base | own} | found
+    return {name: found[name] for name in models}
 
 
 def untrained(config: Config, policy: Policy, mesh: Mesh, quantized: str | None = None) -> Params:

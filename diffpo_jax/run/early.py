@@ -5,6 +5,7 @@ They find the usual mistakes at once.  What they let pass is checked again where
 
 import math
 import pathlib
+from collections.abc import Sequence
 
 from diffpo_jax.config import DIALS, Config, TaskConfig, check
 from diffpo_jax.evaluation import threshold_choice
@@ -59,18 +60,40 @@ def check_completions(
     check_dial(config, dial)
     run = layout.read_config(layout.Workdir(pathlib.Path(workdir)))
     threshold_choice.check_head(run, config.sampler.rule, model)
-    # What a bare question must look like the task knows; other templates may have any text.
-    plain = run.task.prompt.template == "{question}"
-    fault_of = getattr(_class_of_task(run.task), "question_fault", None) if plain else None
     for number, text in enumerate(texts, 1):
-        if not text.strip():
-            raise UserError(f"--prompt: prompt {number} is empty.")
-        try:
-            text.encode("utf-8")
-        except UnicodeEncodeError as error:
-            raise UserError(f"--prompt: prompt {number} is not UTF-8.") from error
-        if fault_of and (fault := fault_of(text, run.task)):
+        if fault := prompt_fault(run.task, text):
             raise UserError(f"--prompt: prompt {number} {fault}.")
+
+
+def prompt_fault(config: TaskConfig, text: str) -> str:
+    """What keeps a text from being a prompt of a run of this task; "" if nothing does."""
+    if not text.strip():
+        return "is empty"
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return "is not UTF-8"
+    # What a bare question must look like the task knows; other templates may have any text.
+    plain = config.prompt.template == "{question}"
+    fault_of = getattr(_class_of_task(config), "question_fault", None) if plain else None
+    return fault_of(text, config) if fault_of else ""
+
+
+def check_served(config: Config, workdir: str, names: Sequence[str]) -> None:
+    """Raises `UserError` if a run has no checkpoint of one of its models, or none for this rule.
+
+    Args:
+      names: "trained", "base" or both.
+    """
+    paths = layout.Workdir(pathlib.Path(workdir))
+    run = layout.read_config(paths)
+    if "trained" in names:
+        threshold_choice.check_head(run, config.sampler.rule, "trained")
+        if not paths.rl.is_dir():
+            raise UserError(
+                f"no checkpoints in {paths.rl}: the run has no trained model yet. Serve what it "
+                "began from with --model=base, or run `main` first."
+            )
 
 
 def _class_of_task(config: TaskConfig) -> type:
@@ -81,12 +104,17 @@ def _class_of_task(config: TaskConfig) -> type:
 
 def check_dial(config: Config, dial: float | None) -> None:
     """Raises `UserError` if the dial is out of range for the commit rule."""
-    if dial is None:
-        return
+    if dial is not None and (fault := dial_fault(config, dial)):
+        raise UserError(f"--dial={dial:g} {fault}.")
+
+
+def dial_fault(config: Config, dial: float) -> str:
+    """What keeps a number from being the commit rule's dial; "" if nothing does."""
     name, blocks = DIALS[config.sampler.rule], config.sampler.length // config.decoder.block_length
     if math.isnan(dial) or dial < 0:
-        raise UserError(f"--dial={dial} must be a number and not negative.")
+        return "must be a number and not negative"
     if name == "steps" and (dial < 1 or dial % blocks):
-        raise UserError(f"--dial={dial:g}: the calls must be a multiple of the {blocks} blocks.")
+        return f"must be a multiple of the {blocks} blocks: it is a number of calls"
     if name == "confidence" and dial > 1:
-        raise UserError(f"--dial={dial:g}: rule 'confidence' takes a probability.")
+        return "must be a probability: the rule is 'confidence'"
+    return ""

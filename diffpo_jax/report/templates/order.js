@@ -1,30 +1,33 @@
 // Steps through a completion: what the call wrote stands out, what later calls write is hidden.
-for (const order of document.querySelectorAll(".order")) {
+// A page that is told of calls one by one adds them to data-call and data-last, and has data-open on
+// the completion until the last has come.
+const stepper = (order, pause = 700) => {
   const play = order.querySelector(".play"), slider = order.querySelector("input");
   const list = order.querySelector(".tokens"), told = order.querySelector(".told");
   const verdict = order.querySelector(".verdict");
   const tokens = [...list.querySelectorAll(".token")];
-  const last = Number(order.dataset.last), columns = Number(list.dataset.columns || 0);
+  const last = () => Number(order.dataset.last), columns = Number(list.dataset.columns || 0);
+  const mayGrow = () => "open" in order.dataset;
   const callOf = token => Number(token.dataset.call);
   const most = 3;  // tokens that are named after a call
-  let timer = 0;
+  let timer = 0, at = 0;
   order.classList.add("live");
   const tell = token => {
     const later = token.classList.contains("later"), call = callOf(token);
-    told.textContent = later ? `Not written yet: call ${call} writes it.`
-      : `Call ${call}: ${token.getAttribute("aria-label")}.`;
+    told.textContent = !later ? `Call ${call}: ${token.getAttribute("aria-label")}.`
+      : isFinite(call) ? `Not written yet: call ${call} writes it.` : "Not written yet.";
   };
   const show = call => {
-    slider.value = call;
-    slider.setAttribute("aria-valuetext", `call ${call} of ${last}`);
+    slider.value = at = call;
+    slider.setAttribute("aria-valuetext", `call ${call} of ${last()}`);
     order.querySelector(".reached").textContent = call;
     for (const token of tokens) {
       token.classList.toggle("later", callOf(token) > call);
       token.classList.toggle("now", callOf(token) === call);
     }
     // It is about the whole completion.
-    if (verdict) verdict.style.visibility = call < last ? "hidden" : "visible";
-    told.textContent = summary(call);
+    if (verdict) verdict.style.visibility = call < last() ? "hidden" : "visible";
+    told.textContent = call ? summary(call) : "";
   };
   // All tokens of a call, or if there are many, the one that was least probable.
   const summary = call => {
@@ -42,12 +45,12 @@ for (const order of document.querySelectorAll(".order")) {
   const stop = () => { clearInterval(timer); timer = 0; play.textContent = "Play"; };
   const toggle = () => {
     if (timer) return stop();
-    if (Number(slider.value) >= last) show(1);
+    if (at >= last() && !mayGrow()) show(1);
     play.textContent = "Pause";
     timer = setInterval(() => {
-      if (Number(slider.value) < last) show(Number(slider.value) + 1);
-      if (Number(slider.value) >= last) stop();
-    }, 700);
+      if (at < last()) show(at + 1);
+      if (at >= last() && !mayGrow()) stop();
+    }, pause);
   };
   play.addEventListener("click", toggle);
   slider.addEventListener("input", () => { stop(); show(Number(slider.value)); });
@@ -79,5 +82,7 @@ for (const order of document.querySelectorAll(".order")) {
     toggle();
   });
   if (tokens.length) choose(tokens[0]);
-  show(1);
-}
+  show(Math.min(1, last()));
+  return { show, stop, toggle };
+};
+for (const order of document.querySelectorAll(".order")) stepper(order);
