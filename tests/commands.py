@@ -6,7 +6,8 @@ import sys
 
 from absl import flags
 
-COMMANDS = ("main", "evaluate", "generate", "grade", "export", "study", "plan", "doctor", "report")
+COMMANDS = ("main", "evaluate", "generate", "serve", "grade", "export", "study", "plan")
+COMMANDS += ("doctor", "report")
 
 
 def run(name, *words):

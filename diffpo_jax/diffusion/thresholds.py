@@ -42,8 +42,12 @@ def drawn(policy: Policy) -> Threshold:
     return threshold
 
 
-def median(policy: Policy, scale: Float[Array, ""] | float = 1.0) -> Threshold:
-    """The median exp(μ_φ(c)) times a factor, without a density, as evaluations take it."""
+def median(policy: Policy, scale: Float[Array, "*B"] | float = 1.0) -> Threshold:
+    """The median exp(μ_φ(c)) times a factor, without a density, as evaluations take it.
+
+    Args:
+      scale: the factor, one for all rows or one for each.
+    """
 
     def threshold(params, features, keys):
         del keys

@@ -168,9 +168,13 @@ def dial_of(body: Mapping[str, Any], model: str, offer: Offer) -> tuple[float | 
     if scale is None:
         return (default if dial is None else dial), 1.0
     if default is not None:
-        raise Refusal(f"scale: model {model!r} has learned no γ to scale; give {name}.", "scale")
+        raise Refusal(
+            f"scale: model {model!r} has learned no gamma to scale: give {name}.", "scale"
+        )
     if dial is not None:
-        raise Refusal(f"scale: the learned γ is not used with {name}: give one of them.", "scale")
+        raise Refusal(
+            f"scale is of the learned gamma, which {name} replaces: give one of them.", "scale"
+        )
     return None, number(scale, "scale", 0, above=True)
 
 

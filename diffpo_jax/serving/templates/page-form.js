@@ -146,7 +146,8 @@ const panels = [...document.querySelectorAll(".model")].map(section => {
     if (!usesLearned()) body[model.dial] = model.values[dial.value];
     else body.scale = 2 ** scale.value;
     mark.hidden = true;
-    say("Waiting for the first call.");
+    say("");
+    const waiting = setTimeout(() => say("Waiting for the first call."), 300);
     try {
       const response = await fetch("api/write", {
         method: "POST", headers: { "Content-Type": "application/json" },
@@ -170,6 +171,7 @@ const panels = [...document.querySelectorAll(".model")].map(section => {
           }
           reach(order, line.call);
           if (line.call === 1) {
+            clearTimeout(waiting);
             say("");
             steps.show(1);
             if (!still.matches) steps.toggle();
@@ -190,6 +192,8 @@ const panels = [...document.querySelectorAll(".model")].map(section => {
       if (!ended) say("The server went away before the end.", true);
     } catch (error) {
       if (error.name !== "AbortError") say("The server cannot be reached.", true);
+    } finally {
+      clearTimeout(waiting);
     }
   };
 
