@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 import os
 import signal
 import socket
@@ -51,11 +52,13 @@ class Server(uvicorn.Server):
         """Called by uvicorn for every signal, in the main thread."""
         if self._gate.draining:
             self.ended_by = sig
+            # It would log a traceback for each request that is cut off.
+            logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL + 1)
             self.should_exit = self.force_exit = True
             return
         self.drain()
-        name, running = _NAMES.get(sig, str(sig)), self._gate.active
-        message = f"{name}: finishing {running} running requests; a second one stops at once.\n"
+        name = _NAMES.get(sig, str(sig))
+        message = f"{name}: finishing the requests that run; a second one stops at once.\n"
         # Not print, which the signal may have interrupted.  Standard error may be closed.
         with contextlib.suppress(OSError):
             os.write(2, message.encode())
