@@ -20,6 +20,7 @@ from diffpo_jax.serving.refusal import Refusal
 from diffpo_jax.serving.requests import Wanted
 from diffpo_jax.serving.site import Running, Site
 
+_LINES = "application/x-ndjson"
 MOST_BYTES = 4 * 2**20  # of a request's body
 # The page is one file: whatever a completion holds, a browser loads and runs nothing else.
 _POLICY = (
@@ -61,17 +62,23 @@ def make_app(served: Site) -> Starlette:
         return JSONResponse({"prompt": served.examples[number - 1].prompt})
 
     async def write(request: Request) -> Response:
-        wanted = page.read(await _body(request), served)
-        encoded = await asyncio.to_thread(served.texts.encode, [wanted.prompt], served.prompt)
-        rows = site.asks(
-            *encoded,
-            most=served.offers[wanted.model].length,
-            dial=wanted.dial,
-            scale=wanted.scale,
-            temperature=served.offers[wanted.model].temperature,
-            seed=None,
-        )
-        running = Running(served, wanted.model, rows)
+        body = await _body(request)
+        request.scope[gate.NOTE] = "page"
+        try:
+            wanted = page.read(body, served)
+            encoded = await asyncio.to_thread(served.texts.encode, [wanted.prompt], served.prompt)
+            rows = site.asks(
+                *encoded,
+                most=served.offers[wanted.model].length,
+                dial=wanted.dial,
+                scale=wanted.scale,
+                temperature=served.offers[wanted.model].temperature,
+                seed=None,
+            )
+            running = Running(served, wanted.model, rows)
+        except Refusal as error:
+            # The page says it.  With another status the browser would log it as a fault of its own.
+            return JSONResponse(error.body(), media_type=_LINES)
 
         async def lines() -> AsyncIterator[str]:
             # A client that goes away ends the response, and with it this block.
@@ -82,8 +89,7 @@ def make_app(served: Site) -> Starlette:
                 except Refusal as error:
                     yield json.dumps(error.body()) + "\n"
 
-        request.scope[gate.NOTE] = f"page, {wanted.model}"
-        return StreamingResponse(lines(), media_type="application/x-ndjson")
+        return StreamingResponse(lines(), media_type=_LINES)
 
     return Starlette(
         routes=[

@@ -55,6 +55,7 @@ def process(workdir, *words):
         made.wait()
 
 
+@pytest.mark.slow
 def test_sigterm_finishes_what_runs_and_exits_with_zero(workdir):
     with process(workdir) as (made, client), contextlib.closing(client.connect()) as asking:
         client.send(asking, "/v1/completions", {"prompt": PUZZLE, "gamma": 0})
@@ -71,6 +72,7 @@ def test_sigterm_finishes_what_runs_and_exits_with_zero(workdir):
     assert "Traceback" not in errors
 
 
+@pytest.mark.slow
 def test_a_second_signal_stops_at_once(workdir):
     with process(workdir) as (made, client), contextlib.closing(client.connect()) as asking:
         client.send(asking, "/v1/completions", {"prompt": [PUZZLE] * 8, "gamma": 0})

@@ -100,7 +100,10 @@ async function* lines(response) {
   let rest = "";
   for (;;) {
     const { value, done } = await reader.read();
-    if (done) return;
+    if (done) {
+      if (rest) yield JSON.parse(rest);
+      return;
+    }
     const found = (rest + value).split("\n");
     rest = found.pop();
     for (const line of found) yield JSON.parse(line);
@@ -141,6 +144,10 @@ const panels = [...document.querySelectorAll(".model")].map(section => {
 
   const run = async () => {
     running?.abort();
+    const refuse = text => {
+      find(".place").replaceChildren();
+      say(text, true);
+    };
     const own = running = new AbortController();
     const body = { model: model.name, prompt: prompt_.value, example: taken };
     if (!usesLearned()) body[model.dial] = model.values[dial.value];
@@ -153,10 +160,10 @@ const panels = [...document.querySelectorAll(".model")].map(section => {
         method: "POST", headers: { "Content-Type": "application/json" },
         body: JSON.stringify(body), signal: own.signal,
       });
-      if (!response.ok) return say(await faultOf(response), true);
+      if (!response.ok) return refuse(await faultOf(response));
       let order = null, steps = null, ended = false;
       for await (const line of lines(response)) {
-        if (line.error) return say(line.error.message, true);
+        if (line.error) return refuse(line.error.message);
         if ("length" in line) {
           order = blank(line);
           find(".place").replaceChildren(order);
@@ -229,6 +236,7 @@ const count = document.getElementById("number");
 if (count) {
   taken = 1;  // it is in the box at the start
   const take = async () => {
+    if (!count.reportValidity()) return;
     try {
       const response = await fetch(`api/examples/${Number(count.value)}`);
       if (!response.ok) {
