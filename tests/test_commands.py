@@ -43,7 +43,12 @@ def without_jax(monkeypatch):
     def refuse(name, globals=None, locals=None, fromlist=(), level=0):
         late = {f"{name}.{x}" for x in fromlist or ()} & {
             *("diffpo_jax.run.experiment", "diffpo_jax.run.score", "diffpo_jax.run.complete"),
-            *("diffpo_jax.run.export", "diffpo_jax.planning.planner", "diffpo_jax.report.build"),
+            *(
+                "diffpo_jax.run.serve",
+                "diffpo_jax.run.export",
+                "diffpo_jax.planning.planner",
+                "diffpo_jax.report.build",
+            ),
             *("diffpo_jax.studies.headroom", "diffpo_jax.studies.surrogate_kl"),
         }
         assert not late, f"{late} is imported before the check"
@@ -106,6 +111,9 @@ def refused(capsys, *words):
         ("generate --workdir={run} {prompt} --html={run}", "is a directory: name a file in it"),
         ("generate --workdir={run} {prompt} --model=base {state}", "needs a head that RL trained"),
         ("evaluate --run={run} --which=base {state}", "needs a head that RL trained"),
+        ("serve --workdir={new}", "holds no run to take it from"),
+        ("serve --workdir={run}", "the run has no trained model yet"),
+        ("serve --workdir={run} --config.sampler.slot=3", "is config.sampler.slots"),
         ("study {figure2} --workdir={new} --config.run.init_from=nowhere", "nowhere holds no run"),
         ("study {figure2} --workdir={new} --config.run.task.reward=best", "'best' is unknown"),
         ("study {figure2} --workdir=/dev/null/x", "/dev/null is not a directory"),

@@ -8,6 +8,7 @@ import pathlib
 import re
 import shlex
 import shutil
+import socket
 
 import commands
 import pytest
@@ -16,8 +17,9 @@ from diffpo_jax.config import convert
 from diffpo_jax.distributed import checkup, chips, join_flags
 from diffpo_jax.planning import planner, topology
 from diffpo_jax.report import build
-from diffpo_jax.run import complete, experiment, export, score
+from diffpo_jax.run import complete, experiment, export, score, serve
 from diffpo_jax.studies import compare, headroom, surrogate_kl
+from diffpo_jax.system import ports
 from diffpo_jax.tasks import published
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -59,7 +61,7 @@ def directory(tmp_path, monkeypatch):
     specs |= dict.fromkeys(("converted", "tiny-ar"), "gsm8k.py:qwen3_0_6b_from_ar")
     for name, spec in specs.items():
         run = tmp_path / "runs" / name
-        run.mkdir(parents=True)
+        (run / "checkpoints" / "rl").mkdir(parents=True)
         config = convert.from_file(f"{ROOT}/configs/{spec}")
         (run / "config.json").write_text(convert.to_json(config))
     samples = tmp_path / "runs/gsm8k/samples"
@@ -90,11 +92,17 @@ def reached(monkeypatch):
     for module, name in (
         *((experiment, "run"), (score, "score"), (complete, "complete"), (export, "export")),
         *((compare, "run"), (headroom, "run"), (surrogate_kl, "run"), (planner, "plan")),
-        *((build, "gather"), (checkup, "run_checks"), (published.Published, "__init__")),
+        *(
+            (serve, "serve"),
+            (build, "gather"),
+            (checkup, "run_checks"),
+            (published.Published, "__init__"),
+        ),
     ):
         monkeypatch.setattr(module, name, stop)
     monkeypatch.setattr(join_flags, "join", lambda: None)
     monkeypatch.setattr(chips, "check_devices", lambda: None)
+    monkeypatch.setattr(ports, "listen", lambda host, port: socket.socket())
     monkeypatch.setattr(topology, "prepare", lambda name: None)
     monkeypatch.setattr(topology, "find", lambda name, slices: [])
     return calls

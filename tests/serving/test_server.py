@@ -1,6 +1,8 @@
 """The server: requests are batched, and answered as `generate` answers."""
 
+import pathlib
 import socket
+import sys
 import threading
 
 import pytest
@@ -10,6 +12,10 @@ from served import PUZZLE, config
 from diffpo_jax.run import complete, serve
 from diffpo_jax.serving import batch as batch_lib
 from diffpo_jax.serving.engine import Engine
+from diffpo_jax.system.errors import UserError
+
+sys.path.insert(0, str(pathlib.Path(__file__).parents[2]))
+from benchmarks import serving
 
 
 @pytest.fixture(scope="module")
@@ -431,6 +437,30 @@ def test_openai_client(running):
     assert made.choices[0].text == running.client.complete(gamma=1e9)["choices"][0]["text"]
     with pytest.raises(openai.BadRequestError, match="from 1 to 16, not 17"):
         client.completions.create(model="trained", prompt=PUZZLE, max_tokens=17)
+
+
+@pytest.mark.slow
+def test_devices_share_a_model(workdir):
+    mesh = {"mesh.data": 2, "mesh.fsdp": 2}
+    with served.start(workdir, ("trained",), **mesh) as server:
+        assert server.site.engine._batches["trained"].sizes == (4,)
+        body = server.client.complete(prompt=puzzles(server, 3), gamma=0.7)
+    expected = by_generate(workdir, puzzles(server, 3), dial=0.7)
+    for choice, one in zip(body["choices"], expected, strict=True):
+        assert (choice["text"], choice["calls"]) == (one.text, one.nfe)
+
+
+def test_the_benchmark_counts_what_it_sent(running, client):
+    args = serving.arguments([f"--url={client.url}", "--requests=3", "--repeats=1"])
+    result = serving.measure(args, {})
+    texts = puzzles(running, 3)
+    calls = client.complete(prompt=texts)["usage"]["calls"]
+    for way in ("one by one", "at once"):
+        assert (result[way]["completion_tokens"], result[way]["calls"]) == (48, calls)
+        assert result[way]["seconds"][0] > 0
+    assert "at once is" in serving.report(result)
+    with pytest.raises(UserError, match="Start the server first"):
+        serving.measure(serving.arguments(["--url=http://127.0.0.1:9"]), {})
 
 
 def test_batch_sizes():
