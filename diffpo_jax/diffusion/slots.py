@@ -101,9 +101,11 @@ def call(
     """Makes one denoiser call for the rows in some of the slots.
 
     Args:
-      places: slots, each at most once; B, one past the end, stands for none.
+      places: slots, each at most once; B, one past the end, stands for none.  If they are as many
+        as there are slots, rows in the other slots are called too, which costs nothing more.
       learns: whether γ may be the head's.  Otherwise every row has its dial from the start.
     """
+    whole = places.shape[0] == slots.rows.call.shape[0]
     axes = Slots(*(jax.tree.map(lambda _: 0, part) for part in slots[:2]), _row_axes(slots.cache))
 
     def take(x: Array, axis: int) -> Array:
@@ -113,7 +115,8 @@ def call(
         where = (slice(None),) * axis
         return x.at[(*where, places)].set(y, mode="drop")
 
-    some = jax.tree.map(take, slots, axes)
+    # Caches are large: a whole batch is neither taken out nor put back.
+    some = slots if whole else jax.tree.map(take, slots, axes)
     own = some.requests
     keys = jax.vmap(_key)(own.seed, own.number)
     threshold = thresholds.by_row(policy, own.dial, own.scale) if learns else None
@@ -142,6 +145,8 @@ def call(
         rows.forced,
     )
     new = some._replace(rows=rows, cache=cache)
+    if whole:
+        return new, jax.tree.map(lambda x: take(x, 0), seen)
     return jax.tree.map(put_back, slots, new, axes), seen
 
 

@@ -1,6 +1,7 @@
 """Rows that begin and end between calls come out as from the sampler's own program."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -28,6 +29,7 @@ class Server:
     settings: SamplerSettings
     learns: bool = True
     count: int = 3
+    size: int = 3  # rows of a call
 
     def __post_init__(self):
         self.state = slots_lib.empty(POLICY, PARAMS, self.settings, self.count, PROMPT)
@@ -46,7 +48,7 @@ class Server:
         self.state = self._put(self.state, new, jnp.arange(self.count) == place)
 
     def call(self, *places):
-        padded = [*places, *[self.count] * (self.count - len(places))]
+        padded = [*places, *[self.count] * (self.size - len(places))]
         self.state, seen = self._call(self.state, jnp.asarray(padded, jnp.int32))
         return jax.tree.map(lambda x: np.asarray(x)[: len(places)], seen)
 
@@ -56,11 +58,15 @@ class Server:
         return jax.tree.map(lambda x: x[0], seen)
 
 
+@functools.cache
+def sampler(settings, threshold):
+    return jax.jit(generate.make_generate(POLICY, settings, threshold=threshold))
+
+
 def whole(settings, threshold, dial, temperature=0.0):
     """All rows by the sampler's own program."""
-    settings = settings._replace(temperature=temperature)
+    run = sampler(settings._replace(temperature=temperature), threshold)
     keys = rng.row_keys(rng.key_for(SEED, "evaluate"), jnp.arange(ROWS))
-    run = jax.jit(generate.make_generate(POLICY, settings, threshold=threshold))
     return jax.device_get(run(PARAMS, PROMPTS, jnp.float32(dial), keys))
 
 
@@ -73,34 +79,37 @@ def assert_same(seen, rollout, row):
     assert seen.call == rollout.nfe[row]
 
 
+DUAL = SamplerSettings(LENGTH, BLOCK, 0.0, cache=CacheSettings("dual", 2, 1))
+
+
 @pytest.mark.parametrize(
-    "settings",
+    ("settings", "size"),
     [
-        SamplerSettings(LENGTH, LENGTH, 0.0),
-        SamplerSettings(LENGTH, BLOCK, 0.0, ranking="margin", end=END),
-        SamplerSettings(LENGTH, BLOCK, 0.0, 2, end=END, chunk=2),
-        SamplerSettings(LENGTH, BLOCK, 0.0, cache=CacheSettings("prompt")),
-        SamplerSettings(LENGTH, BLOCK, 0.0, cache=CacheSettings("dual", 2, 1)),
+        (SamplerSettings(LENGTH, LENGTH, 0.0), 2),
+        (SamplerSettings(LENGTH, BLOCK, 0.0, 2, ranking="margin", end=END, chunk=2), 3),
+        (SamplerSettings(LENGTH, BLOCK, 0.0, cache=CacheSettings("prompt")), 2),
+        (DUAL, 2),
+        (DUAL, 3),
     ],
-    ids=["whole", "blocks", "cap", "prompt-cache", "dual-cache"],
+    ids=["plain", "cap-and-chunks", "prompt-cache", "dual-cache", "dual-cache-whole"],
 )
-def test_rows_of_one_batch_have_their_own_settings(settings):
+def test_rows_of_one_batch_have_their_own_settings(settings, size):
     """Rows that come and go, at temperatures and thresholds of their own, do not see each other."""
-    server = Server(settings)
+    server = Server(settings, size=size)
     server.put(0, 0, dial=0.3)
     server.call(0)
     server.put(2, 1, scale=2.0, temperature=0.8)
     server.call(0, 2)
-    server.put(1, 2, dial=1.5, temperature=1.0)
+    server.put(1, 2, dial=1.5)
     server.call(2, 1)
     for place, row, expected in (
         (0, 0, whole(settings, "fixed", 0.3)),
         (2, 1, whole(settings, "median", 2.0, 0.8)),
-        (1, 2, whole(settings, "fixed", 1.5, 1.0)),
+        (1, 2, whole(settings, "fixed", 1.5)),
     ):
         assert_same(server.finish(place), expected, row)
-    server.put(0, 3)  # in a slot that was used
-    assert_same(server.finish(0), whole(settings, "median", 1.0), 3)
+    server.put(0, 3, scale=0.5, temperature=0.8)  # in a slot that was used
+    assert_same(server.finish(0), whole(settings, "median", 0.5, 0.8), 3)
 
 
 @pytest.mark.parametrize("rule", [Rule("top_k"), Rule("confidence", "leftmost")])
