@@ -98,9 +98,13 @@ def make_site(config: Config, workdir: str, names: Sequence[str]) -> Site:
         fault_of=lambda text: early.prompt_fault(run.task, text),
         task=task,
         examples=examples,
-        title=f"{config.task.name}: {pathlib.Path(workdir).name}",
+        title=_title(config.task.name, pathlib.Path(workdir).resolve().name),
         created=int(time.time()),
     )
+
+
+def _title(task: str, name: str) -> str:
+    return name if task in name else f"{task}: {name}"
 
 
 def _config_of(config: Config, name: str) -> Config:

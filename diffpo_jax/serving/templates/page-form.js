@@ -20,13 +20,15 @@ const faultOf = async response => {
   }
 };
 
+const kindOf = (columns, pieces) => columns ? "board"
+  : pieces.length <= 48 && !pieces.join("").includes("\n") ? "line" : "text";
+
 // A completion of which nothing is written, in the form that order.js steps through.
 const blank = start => {
   const order = element("div", "order"), list = element("div", "tokens");
-  const kind = start.columns ? "board" : start.length <= 48 ? "line" : "text";
   order.dataset.last = 0;
   order.dataset.open = "";
-  list.classList.add(kind);
+  list.classList.add(kindOf(start.columns, Array(start.length).fill("")));
   list.setAttribute("role", "listbox");
   list.setAttribute("aria-label", "Tokens of the completion");
   list.style.setProperty("--columns", start.columns);
@@ -75,8 +77,7 @@ const reach = (order, call) => {
 
 const finish = (order, end) => {
   const list = order.querySelector(".tokens"), tokens = list.children;
-  if (list.classList.contains("line") && end.pieces.join("").includes("\n"))
-    list.classList.replace("line", "text");
+  list.className = `tokens ${kindOf(end.columns, end.pieces)}`;
   for (const [i, token] of [...tokens].entries()) {
     write(token, end.calls[i], end.pieces[i]);
     for (const name of ["given", "wrong", "filled"]) {
@@ -167,7 +168,8 @@ const panels = [...document.querySelectorAll(".model")].map(section => {
         if ("length" in line) {
           order = blank(line);
           find(".place").replaceChildren(order);
-          steps = stepper(order, 450);
+          // Slow enough to follow, and a long text not for minutes.
+          steps = stepper(order, Math.max(80, Math.min(450, 12000 / line.length)));
         } else if ("call" in line) {
           for (const one of line.tokens) {
             const token = order.querySelector(".tokens").children[one.place];
