@@ -169,6 +169,6 @@ def _task(config: Config, workdir: str) -> tuple[type, Sequence[Example]]:
     try:
         task = setup.make_task(config, layout.Workdir(pathlib.Path(workdir)))
         return task, task.examples("test")
-    except UserError as error:
+    except (UserError, OSError) as error:
         say(f"note: the page offers no test prompts: {error}")
         return tasks.find_class(config.task.name), ()

@@ -82,8 +82,9 @@ def read(body: Mapping[str, Any], site: Site) -> Writing:
 async def events(site: Site, wanted: Writing, running: Running) -> AsyncIterator[dict[str, Any]]:
     """What the page is told: a line at the start, one after each call, and one at the end."""
     length = site.offers[wanted.model].length
-    shown = site.task.lay_out(wanted.prompt, "")
-    board = shown.columns and length % shown.columns == 0 and not site.prompt.prefill
+    # Whether it will be a board is seen from one that has a digit in every cell.
+    shown = site.task.lay_out(wanted.prompt, "0" * length)
+    board = shown.columns > 0 and not site.prompt.prefill
     yield {
         "length": length,
         "columns": shown.columns if board else 0,

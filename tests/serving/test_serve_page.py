@@ -7,6 +7,7 @@ import served
 from served import PUZZLE
 
 webdriver = pytest.importorskip("selenium.webdriver")
+exceptions = pytest.importorskip("selenium.common.exceptions")
 support = pytest.importorskip("selenium.webdriver.support.wait")
 Keys, CSS = webdriver.Keys, "css selector"
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
@@ -67,7 +68,14 @@ def panel(browser, number=0):
 
 
 def wait(browser, condition):
-    return support.WebDriverWait(browser, 20, poll_frequency=0.02).until(lambda _: condition())
+    """Waits for a condition; what it looks at may be replaced meanwhile."""
+    waiting = support.WebDriverWait(
+        browser,
+        20,
+        poll_frequency=0.02,
+        ignored_exceptions=[exceptions.StaleElementReferenceException],
+    )
+    return waiting.until(lambda _: condition())
 
 
 def write(browser):

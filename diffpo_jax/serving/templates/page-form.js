@@ -77,7 +77,8 @@ const reach = (order, call) => {
 
 const finish = (order, end) => {
   const list = order.querySelector(".tokens"), tokens = list.children;
-  list.className = `tokens ${kindOf(end.columns, end.pieces)}`;
+  // A board stays one, also if a token is none of its digits.
+  list.className = `tokens ${kindOf(Number(list.dataset.columns || end.columns), end.pieces)}`;
   for (const [i, token] of [...tokens].entries()) {
     write(token, end.calls[i], end.pieces[i]);
     for (const name of ["given", "wrong", "filled"]) {
