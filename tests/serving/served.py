@@ -13,7 +13,7 @@ from least import LEAST, sudoku
 from diffpo_jax.config import convert
 from diffpo_jax.data import tokenizers
 from diffpo_jax.distributed import mesh as mesh_lib
-from diffpo_jax.run import serve, setup
+from diffpo_jax.run import serve, setup, trained
 from diffpo_jax.serving.app import make_app
 from diffpo_jax.serving.gate import Gate
 from diffpo_jax.serving.server import Server
@@ -40,9 +40,9 @@ def make_run(path, **overrides):
     policy = setup.make_policy(own, tokenizers.make_tokenizer(own.tokenizer), mesh)
     for seed, stage in enumerate(("base", "rl")):
         params = policy.init(jax.random.key(seed))
-        if stage == "rl" and own.sampler.rule == "state":
-            head = policy.init_state_head(jax.random.key(2))
-            params = {"denoiser": params["denoiser"], "state_head": head}
+        if stage == "rl":  # what RL trained
+            params["state_head"] = policy.init_state_head(jax.random.key(2))
+            params = {name: params[name] for name in trained.groups_of(own)}
         with ocp.StandardCheckpointer() as writer:
             writer.save(path / "checkpoints" / stage / "3" / "params", params)
     return str(path)

@@ -7,7 +7,7 @@ import threading
 
 import pytest
 import served
-from served import PUZZLE, config
+from served import NAMES, PUZZLE, config
 
 from diffpo_jax.run import complete, serve
 from diffpo_jax.serving import batch as batch_lib
@@ -461,6 +461,24 @@ def test_the_benchmark_counts_what_it_sent(running, client):
     assert "at once is" in serving.report(result)
     with pytest.raises(UserError, match="Start the server first"):
         serving.measure(serving.arguments(["--url=http://127.0.0.1:9"]), {})
+
+
+def test_no_request_compiles_anything(running, client):
+    for fields in ({"gamma": 0.3}, {"scale": 2, "temperature": 0.7, "seed": 3}, {"prompt": "1"}):
+        client.complete(**fields)
+    for batch in running.site.engine._batches.values():
+        assert batch._call._cache_size() == len(batch.sizes)
+        assert batch._put._cache_size() == 1
+
+
+def test_models_share_what_was_not_trained(tmp_path):
+    """A run of the head alone holds one denoiser in memory, whichever models are served."""
+    alone = {"mode": "sampler", "sampler.slots": 1}
+    site = serve.make_site(config(**alone), served.make_run(tmp_path / "run", **alone), NAMES)
+    models = [batch._model for batch in site.engine._batches.values()]
+    denoisers, heads = ([model.params[x] for model in models] for x in ("denoiser", "threshold"))
+    assert denoisers[0] is denoisers[1] and heads[0] is not heads[1]
+    assert [model.learns for model in models] == [True, False]
 
 
 def test_batch_sizes():
