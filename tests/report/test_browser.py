@@ -1,23 +1,17 @@
 """The pages in a browser, by keyboard: headless Chromium, if it is there."""
 
 import json
-import shutil
 
+import browsing
 import made_runs
 import pytest
+from browsing import CSS, Keys, press, show, support, webdriver
 from test_decode_order import ONE
 
 from diffpo_jax.report import build, decode_order, page
 from diffpo_jax.report.figures import GAMMA
 
-webdriver = pytest.importorskip("selenium.webdriver")
-support = pytest.importorskip("selenium.webdriver.support.wait")
-Keys, CSS = webdriver.Keys, "css selector"
-BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
-DRIVER = shutil.which("chromedriver")
-pytestmark = pytest.mark.skipif(
-    not (BROWSER and DRIVER), reason="chromium and chromedriver are not installed"
-)
+pytestmark = browsing.needs_browser
 
 BOARD = ONE._replace(
     prompt="1000",
@@ -34,14 +28,8 @@ LAYOUT = {"columns": 2, "box": 0, "given": [0], "wrong": [3], "verdict": "1 cell
 
 @pytest.fixture(scope="module")
 def browser():
-    options = webdriver.ChromeOptions()
-    options.binary_location = BROWSER
-    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"):
-        options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = webdriver.Chrome(options, webdriver.ChromeService(DRIVER))
-    yield driver
-    driver.quit()
+    with browsing.started() as driver:
+        yield driver
 
 
 @pytest.fixture(scope="module")
@@ -60,19 +48,6 @@ def quiet(browser):
     """Fails a test in which the browser's console has a message."""
     yield
     assert browser.get_log("browser") == []
-
-
-def show(browser, url, width=1280, scheme="light"):
-    size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 500}
-    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-    feature = {"name": "prefers-color-scheme", "value": scheme}
-    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
-    browser.get(url)
-
-
-def press(browser, *keys):
-    for key in keys:
-        browser.switch_to.active_element.send_keys(key)
 
 
 def classes(browser, name):

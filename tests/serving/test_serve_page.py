@@ -1,20 +1,13 @@
 """The page to try models on, in a browser: by keyboard, narrow and wide, light and dark."""
 
-import shutil
-
+import browsing
 import pytest
 import served
+from browsing import CSS, Keys, press, support
 from served import PUZZLE
 
-webdriver = pytest.importorskip("selenium.webdriver")
 exceptions = pytest.importorskip("selenium.common.exceptions")
-support = pytest.importorskip("selenium.webdriver.support.wait")
-Keys, CSS = webdriver.Keys, "css selector"
-BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
-DRIVER = shutil.which("chromedriver")
-pytestmark = pytest.mark.skipif(
-    not (BROWSER and DRIVER), reason="chromium and chromedriver are not installed"
-)
+pytestmark = browsing.needs_browser
 HOSTILE = "<img src=x onerror=document.title='taken'>"
 
 
@@ -27,14 +20,8 @@ def running(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def browser():
-    options = webdriver.ChromeOptions()
-    options.binary_location = BROWSER
-    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"):
-        options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = webdriver.Chrome(options, webdriver.ChromeService(DRIVER))
-    yield driver
-    driver.quit()
+    with browsing.started() as driver:
+        yield driver
 
 
 @pytest.fixture(autouse=True)
@@ -47,19 +34,9 @@ def quiet(browser):
 @pytest.fixture
 def show(browser, running):
     def open_page(width=1280, scheme="light", motion="reduce"):
-        size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 500}
-        browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-        features = {"prefers-color-scheme": scheme, "prefers-reduced-motion": motion}
-        features = [{"name": name, "value": value} for name, value in features.items()]
-        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
-        browser.get(running.client.url)
+        browsing.show(browser, running.client.url, width, scheme, motion)
 
     return open_page
-
-
-def press(browser, *keys):
-    for key in keys:
-        browser.switch_to.active_element.send_keys(key)
 
 
 def panel(browser, number=0):
