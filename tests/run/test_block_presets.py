@@ -102,7 +102,8 @@ def test_a_step_of_rl_from_a_checkpoint_and_an_export(tmp_path, preset):
     assert step["kl/token"] == pytest.approx(0, abs=1e-9)
     assert step["weights/mean"] == pytest.approx(1, abs=1e-5)
     assert step[f"grad_norm/{'adapter' if config.lora.rank else 'denoiser'}"] > 0
-    assert LENGTH / written <= step["nfe"] < step["completion_length"]
+    # A call writes at most `written` tokens; texts may end early.
+    assert step["completion_length"] / written <= step["nfe"] < step["completion_length"]
     out = root / "out"
     export.export(str(root / "run"), str(out), model="trained")
     again = huggingface.adopt_sizes(ModelConfig(weights=str(out)))
