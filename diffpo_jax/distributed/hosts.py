@@ -166,9 +166,7 @@ def spread(rows: Sequence[Any], action: Callable[[Sequence[Any]], list[Any]]) ->
     parts = gather({"values": values, "fault": fault})
     if failed is not None and not isinstance(failed, UserError):
         raise failed  # a mistake of ours: its own traceback says most
-    for number, part in enumerate(parts):
-        if part["fault"] is not None:
-            raise UserError(f"{part['fault']} (process {number})")
+    _raise_first([part["fault"] for part in parts])
     return [parts[i % count]["values"][i // count] for i in range(len(rows))]
 
 
@@ -185,11 +183,16 @@ def in_turn(action: Callable[[], T]) -> T:
                 result = action()
             except UserError as error:
                 fault = str(error)
-        for number, other in enumerate(gather(fault)):
-            if other:
-                place = f" (process {number})" if jax.process_count() > 1 else ""
-                raise UserError(other + place)
+        _raise_first(gather(fault))
     return result
+
+
+def _raise_first(faults: Sequence[str | None]) -> None:
+    """Raises `UserError` for the first of the processes that has a fault."""
+    for number, fault in enumerate(faults):
+        if fault:
+            place = f" (process {number})" if len(faults) > 1 else ""
+            raise UserError(fault + place)
 
 
 def preflight(workdir: pathlib.Path, config: str, commit: str, seconds: float) -> None:

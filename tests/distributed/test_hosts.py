@@ -168,6 +168,22 @@ def test_a_process_that_stays_alone_exits_in_time(tmp_path, process):
     assert "could not join the others within 2 s" in error.strip().splitlines()[-1]
 
 
+def start_two(program):
+    """Starts two processes of a program, which gets the coordinator's address and its own index."""
+    address = f"localhost:{free_port()}"
+    return [
+        subprocess.Popen(
+            [sys.executable, "-c", program, address, str(i)],
+            cwd=ROOT,
+            env=os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for i in range(2)
+    ]
+
+
 JOINED = """
 import sys, time
 from diffpo_jax.distributed import hosts
@@ -183,18 +199,7 @@ while True:
 @pytest.mark.slow
 @pytest.mark.parametrize("killed", [0, 1])
 def test_if_one_process_is_killed_the_other_ends_with_an_error(killed):
-    address = f"localhost:{free_port()}"
-    running = [
-        subprocess.Popen(
-            [sys.executable, "-c", JOINED, address, str(i)],
-            cwd=ROOT,
-            env=os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for i in range(2)
-    ]
+    running = start_two(JOINED)
     try:
         for process in running:
             while (line := process.stdout.readline()) != "joined\n":
@@ -230,18 +235,8 @@ with hosts.leaving_in_time():
 @pytest.mark.slow
 def test_if_one_process_fails_alone_the_other_ends_too():
     """Without `leaving_in_time` both wait for each other for five minutes."""
-    address = f"localhost:{free_port()}"
     began = time.monotonic()
-    running = [
-        subprocess.Popen(
-            [sys.executable, "-c", FAILING, address, str(i)],
-            cwd=ROOT,
-            env=os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""},
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for i in range(2)
-    ]
+    running = start_two(FAILING)
     try:
         errors = [process.communicate(timeout=120)[1] for process in running]
     finally:
