@@ -22,6 +22,7 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
 
 import hypothesis
 import jaxtyping
+import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))  # for `import reference`
 
@@ -33,3 +34,15 @@ jaxtyping.install_import_hook([f"diffpo_jax.{name}" for name in CHECKED], "beart
 # The first example of a test pays for its compilation.
 hypothesis.settings.register_profile("compiled", deadline=None)
 hypothesis.settings.load_profile("compiled")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def free_programs():
+    """Frees compiled programs after each module.
+
+    Each maps pieces of memory.  All of a suite's are more than Linux allows a process (65,530),
+    which then dies without a word.
+    """
+    yield
+    if "jax" in sys.modules:
+        sys.modules["jax"].clear_caches()
