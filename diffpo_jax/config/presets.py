@@ -510,7 +510,7 @@ def prompt(config: ConfigDict) -> None:
     if config.sampler.rule != "state":
         return
     config.sampler.rule, config.sampler.temperature = "entropy_bounded", 0.5
-    rl.inner_updates, rl.optimizer.denoiser_lr = 1, 1e-4
+    rl.inner_updates, rl.optimizer.denoiser_lr, rl.objective.kl = 1, 1e-4, 0.0
 
 
 def paper(config: ConfigDict) -> None:
@@ -540,7 +540,7 @@ def state(config: ConfigDict) -> None:
         return
     # A frozen denoiser needs no exploration in its tokens.  As many rollouts of more prompts teach
     # the head more than larger groups do.
-    config.sampler.temperature, rl.optimizer.decay = 0.0, "linear"
+    config.sampler.temperature, rl.optimizer.decay, rl.objective.kl = 0.0, "linear", 0.0
     rl.steps = min(300, 2 * rl.steps)
     rl.prompts, rl.group = 2 * rl.prompts, max(2, rl.group // 2)
 

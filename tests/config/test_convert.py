@@ -82,20 +82,22 @@ def test_lengths_follow_from_a_generated_task():
 
     assert lengths(sudoku) == (16, 16, 16, 16, 32)
     assert lengths(sudoku, task__sudoku__size=9) == (81, 81, 81, 81, 162)
+    # "20,20,20=50", and "(11+12)*13" with an end of text.
+    assert lengths(countdown) == (11, 11, 11, 11, 22)
     # "9,9,9=50", and "(1+2)*3" with an end of text.
-    assert lengths(countdown) == (8, 8, 8, 8, 16)
+    assert lengths(countdown, preset="nine") == (8, 8, 8, 8, 16)
     # "9,9,9,9=50", and "(1+2)*(3+4)" with an end of text.
-    assert lengths(countdown, task__countdown__numbers_max=4) == (10, 12, 12, 12, 22)
+    assert lengths(countdown, preset="four") == (10, 12, 12, 12, 22)
     # "99,99=100", and "99+99" with an end of text.
     two = {"numbers_min": 2, "numbers_max": 2, "number_max": 99, "target_max": 100}
     two = {f"task__countdown__{name}": value for name, value in two.items()}
     assert lengths(countdown, **two) == (9, 6, 6, 6, 15)
-    assert lengths(countdown, task__prompt__prefill="=") == (9, 8, 8, 8, 17)
+    assert lengths(countdown, preset="nine", task__prompt__prefill="=") == (9, 8, 8, 8, 17)
     # What is set stays, and the rest follows from it.
     assert lengths(sudoku, sampler__length=20) == (16, 20, 20, 20, 36)
-    assert lengths(countdown, preset="d1", sampler__length=20) == (8, 20, 20, 10, 28)
+    assert lengths(countdown, preset="nine,d1", sampler__length=20) == (8, 20, 20, 10, 28)
     answers = {"pretrain__demonstrations__length": 30}
-    assert lengths(countdown, **answers) == (8, 8, 8, 8, 38)
+    assert lengths(countdown, preset="nine", **answers) == (8, 8, 8, 8, 38)
 
 
 @pytest.mark.parametrize(
