@@ -1,11 +1,10 @@
-"""Draws the first figure of README.md: accuracy against calls on two tasks, before and after RL.
+"""Draws one half of the first figure of README.md: accuracy against calls, before and after RL.
 
-    python docs/first_figure.py --out=docs/figures/frontiers.png \\
-        --sudoku=runs/s3,runs/s4,runs/s5 --countdown=runs/c3,runs/c4,runs/c5 \\
-        --sudoku_control=runs/sc3 --countdown_control=runs/cc3
+    python docs/first_figure.py --title="4x4 Sudoku" --out=docs/figures/frontier-sudoku.png \\
+        --runs=runs/s3,runs/s4,runs/s5 --controls=runs/sc3
 
-Each task has the finished runs of several seeds, and the run of a base that was trained on for as
-many calls (configs/studies/control.py).  Lines are means over the seeds, bands their range.  The
+Runs are finished runs of one task, a seed each; controls are runs of a base that was trained on for
+as many calls (configs/studies/control.py).  Lines are means over the seeds, bands their range.  The
 base counts at every number of calls under the best of the rules that it was evaluated with.
 """
 
@@ -22,23 +21,19 @@ from diffpo_jax.analysis.frontier import interpolate
 from diffpo_jax.analysis.summary import base_curves, default_place
 from diffpo_jax.report import figures
 
-TASKS = {"sudoku": "4x4 Sudoku", "countdown": "Countdown"}
-_OUT = flags.DEFINE_string("out", "frontiers.png", "File to write.")
-_RUNS = {name: flags.DEFINE_list(name, [], f"Workdirs of {name}, a seed each.") for name in TASKS}
-_CONTROL = {
-    name: flags.DEFINE_list(f"{name}_control", [], f"Workdirs of {name}'s control.")
-    for name in TASKS
-}
+_OUT = flags.DEFINE_string("out", None, "File to write.", required=True)
+_TITLE = flags.DEFINE_string("title", "", "Name of the task, over the figure.")
+_RUNS = flags.DEFINE_list("runs", None, "Workdirs of runs, a seed each.", required=True)
+_CONTROLS = flags.DEFINE_list("controls", [], "Workdirs of controls.")
 
 
 def main(_: list[str]) -> None:
-    figure = figures.new(10.0, 4.0)
-    for axes, (name, title) in zip(figure.subplots(1, len(TASKS)), TASKS.items()):
-        runs = [_summary(path) for path in _RUNS[name].value]
-        draw(axes, runs, [_summary(path) for path in _CONTROL[name].value])
-        figures.quiet(axes, title)
-        axes.set(xlabel=figures.NFE, ylabel=figures.ACCURACY)
-        axes.legend(frameon=False, fontsize=8, loc="lower right")
+    figure = figures.new(5.0, 4.0)
+    axes = figure.subplots()
+    draw(axes, *([_summary(path) for path in paths] for paths in (_RUNS.value, _CONTROLS.value)))
+    figures.quiet(axes, _TITLE.value)
+    axes.set(xlabel=figures.NFE, ylabel=figures.ACCURACY)
+    axes.legend(frameon=False, fontsize=8, loc="lower right")
     figures.save(figure, _OUT.value)
 
 
