@@ -7,7 +7,7 @@ takes, a gradient counted as one call.  On Sudoku the base of the recipe is show
 answers to all prompts would give is one more arm, the ceiling:
 `"all: pretrain.steps=3600 pretrain.demonstrations.count=None
 pretrain.demonstrations.difficulty=None rl.steps=0 mode=model sampler.rule=entropy_sum"`.
-RL on Countdown takes the calls of 8,600 steps: `--config.grid.tasks=countdown` with an arm of so many.
+RL on Countdown takes the calls of 8,600 steps: `--config.grid.tasks=countdown` with such an arm.
 
 Hardware: two CPU cores (AMD EPYC).
 Time: 12 to 15 minutes a seed on one core for each control.
