@@ -185,7 +185,7 @@ def test_only_the_first_process_writes_and_every_writer_is_closed(tmp_path, monk
 def test_a_preset_names_the_task():
     for preset, task, steps in (
         ("smoke", "sudoku", 100),
-        ("countdown", "countdown", 150),
+        ("countdown", "countdown", 400),
         ("countdown,smoke", "countdown", 100),
     ):
         run = convert.load_module(ROOT / "configs/studies/figure2.py").get_config(preset).run
