@@ -33,7 +33,7 @@ def main(_: list[str]) -> None:
     draw(axes, *([_summary(path) for path in paths] for paths in (_RUNS.value, _CONTROLS.value)))
     figures.quiet(axes, _TITLE.value)
     axes.set(xlabel=figures.NFE, ylabel=figures.ACCURACY)
-    axes.legend(frameon=False, fontsize=8, loc="lower right")
+    axes.legend(frameon=False, fontsize=8, loc="best")
     figures.save(figure, _OUT.value)
 
 
