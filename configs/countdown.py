@@ -14,7 +14,7 @@ Score: accuracy@calls on 768 held-out instances at price 0.3, seeds and data see
 Presets, as in --config=configs/countdown.py:smoke ; several are separated by commas: smoke,d1
   default   the main job: a character model that trains on a few cores
   nine      numbers from 1 to 9, few instances, and answers to all of them for the base
-  four      the same with four numbers in place of three
+  four      nine with four numbers in place of three
   blocks    nine with attention by blocks of 4 positions and an exact cache; see docs/method.md
   smoke     a tiny model on numbers up to 5, in about a minute; to try things out
   study     a run of at most about five minutes on a core, after the base model; for studies
@@ -52,9 +52,9 @@ def get_config(preset: str = "default") -> ml_collections.ConfigDict:
     config.pretrain.demonstrations.count = 2_000
     config.pretrain.steps, config.pretrain.warmup, config.pretrain.decay = 800, 50, "linear"
     presets.joint_by_state(config)
-    # Without the KL rollouts hardly differ after 100 steps, and nothing more is learned.
+    # Without the KL the rollouts of ever fewer prompts differ, and learning stops.
     config.rl.steps, config.rl.objective.kl = 400, 0.02
-    # At a price of 1 a call is worth an eleventh of an answer, and the base solves 28 %.
+    # At a price of 1 a call is worth an eleventh of an answer, and the base solves 20 %.
     config.sampler.price = 0.3
     config.evaluation.examples = config.evaluation.validation_examples = None
     config.evaluation.every = config.checkpoint.every = 50
