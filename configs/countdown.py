@@ -84,12 +84,6 @@ def blocks(config: ml_collections.ConfigDict) -> None:
     presets.blocks(config)
 
 
-def study(config: ml_collections.ConfigDict) -> None:
-    """The paper's sampler on numbers from 1 to 9."""
-    nine(config)
-    presets.study(120, pretraining=1_200)(config)
-
-
 def smoke(config: ml_collections.ConfigDict) -> None:
     """Instances that a tiny model learns in a minute."""
     nine(config)
@@ -104,6 +98,6 @@ SIZES = {
     "nine": nine,
     "four": four,
     "blocks": blocks,
-    "study": study,
+    "study": presets.study(100),
     **presets.published(answer="tags", prompt_length=256),
 }

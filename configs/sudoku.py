@@ -59,6 +59,6 @@ def smoke(config: ml_collections.ConfigDict) -> None:
 SIZES = {
     "smoke": smoke,
     "blocks": presets.blocks,
-    "study": presets.study(60, pretraining=240),
+    "study": presets.study(80),
     **presets.published(answer="tags", prompt_length=512),
 }

@@ -19,11 +19,10 @@ import ml_collections
 from diffpo_jax.config import presets
 
 TITLE = "Block diffusion"
-RATES = "rl.inner_updates=2 rl.optimizer.denoiser_lr=3e-4"
 ARMS = {
-    "DiFFPO": RATES,
-    "LightningRL": f"preset=lightning {RATES}",
-    "TraceRL": f"preset=trace {RATES}",
+    "DiFFPO": "mode=joint",
+    "LightningRL": "preset=lightning",
+    "TraceRL": "preset=trace",
 }
 
 

@@ -23,6 +23,7 @@ ARMS = {
     "C = 1000": "method=diffpo rl.objective.truncation=1000.0",
     "self-normalised": "method=diffpo rl.objective.weights=normalised",
     "a sequence's": "method=diffpo rl.objective.weights=sequence",
+    "inverted": "method=diffpo rl.objective.weights=inverted",
     "d1": "method=d1",
     "d1 with weights": "method=d1_is",
 }

@@ -18,15 +18,12 @@ TITLE = "The recipe, one part at a time"
 ARMS = {
     "recipe": "mode=joint",
     "constant rate": "rl.optimizer.decay=none",
-    "half the rate": "rl.optimizer.denoiser_lr=5e-5",
-    "twice the rate": "rl.optimizer.denoiser_lr=2e-4",
-    "256 rollouts": "rl.prompts=32",
-    "two updates a batch": "rl.inner_updates=2",
-    "T = 1": "sampler.temperature=1.0",
+    "a third of the rate": "rl.optimizer.denoiser_lr=1e-4",
+    "three times the rate": "rl.optimizer.denoiser_lr=1e-3",
+    "512 rollouts": "rl.prompts=64",
+    "T = 0.5": "sampler.temperature=0.5",
     "no price of calls": "rl.speed.weight=0.0",
-    "KL to the base": "rl.objective.kl=0.04",
-    "weights": "method=diffpo",
-    "K = 1": "method=d1",
+    "KL of 0.1": "rl.objective.kl=0.1",
     "sets, not thresholds": "rl.objective.selection=exact threshold.scope=call",
 }
 

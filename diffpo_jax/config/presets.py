@@ -46,7 +46,7 @@ def any_task(*, answer: str = "tags", prompt_length: int = 512) -> dict[str, Cha
       answer: the format of a published model's answers, for config.task.prompt.answer.
       prompt_length: the most tokens of a published model's prompts.
     """
-    sizes = {"smoke": smoke, "study": study(60, pretraining=240)}
+    sizes = {"smoke": smoke, "study": study(80)}
     return sizes | published(answer=answer, prompt_length=prompt_length)
 
 
@@ -67,22 +67,21 @@ def smoke(config: ConfigDict) -> None:
     config.checkpoint.every = config.logging.samples_every = 50
 
 
-def study(steps: int, pretraining: int) -> Change:
-    """The paper's sampler in at most about five minutes on one core, for studies of many runs.
+def study(steps: int) -> Change:
+    """The paper's sampler in runs of a few minutes on one core, for studies of many runs.
 
-    Its base is shown answers to all prompts, so that further training gains as little as it can.
+    Steps of 256 rollouts.  All else is the task's default: its base and what that is shown, its
+    rates and temperature.
 
     Args:
       steps: RL steps.
-      pretraining: steps of the base.
     """
 
     def change(config: ConfigDict) -> None:
         prompt(config)
-        config.pretrain.steps = pretraining
-        _show_all(config)
-        config.rl.steps, config.evaluation.every = steps, max(1, steps // 6)
-        config.evaluation.factors = (0.5, 2.0)
+        config.rl.prompts, config.rl.group = 32, 8
+        config.rl.steps, config.evaluation.every = steps, max(1, steps // 5)
+        config.evaluation.factors, config.evaluation.base_rules = (0.5, 2.0), ()
         config.checkpoint.every, config.logging.samples_every = 20, None
 
     return change
@@ -502,15 +501,9 @@ def blocks(config: ConfigDict) -> None:
 
 
 def prompt(config: ConfigDict) -> None:
-    """The paper's sampler: a head that reads the prompt and gives one threshold for all calls.
-
-    For small models with the rates and the temperature that suit it.
-    """
-    rl = config.rl
-    if config.sampler.rule != "state":
-        return
-    config.sampler.rule, config.sampler.temperature = "entropy_bounded", 0.5
-    rl.inner_updates, rl.optimizer.denoiser_lr, rl.objective.kl = 1, 1e-4, 0.0
+    """The paper's sampler: a head that reads the prompt and gives one threshold for all calls."""
+    if config.sampler.rule == "state":
+        config.sampler.rule = "entropy_bounded"
 
 
 def paper(config: ConfigDict) -> None:
