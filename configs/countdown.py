@@ -17,7 +17,7 @@ Presets, as in --config=configs/countdown.py:smoke ; several are separated by co
   four      nine with four numbers in place of three
   blocks    nine with attention by blocks of 4 positions and an exact cache; see docs/method.md
   smoke     a tiny model on numbers up to 5, in about a minute; to try things out
-  study     a run of at most about five minutes on a core, after the base model; for studies
+  study     the paper's sampler, in a run of a few minutes on a core; for studies
   llada_8b  LLaDA-8B-Instruct with published settings; needs accelerators, see docs/plan.md
   dream_7b  the same for Dream-v0-Instruct-7B
   qwen3_0_6b  the same for a conversion of Qwen3-0.6B, on one GPU; see docs/models.md

@@ -14,7 +14,7 @@ Score: accuracy@calls on the 533 test rows of this example at price 1: 96.2 %@2.
 Presets, as in --config=configs/jsonl.py:smoke ; several are separated by commas: smoke,d1
   default   a character model that is trained from scratch, for short questions and answers
   smoke     the same stages with a tiny model, in about a minute; to try things out
-  study     a run of at most about five minutes on a core, after the base model; for studies
+  study     the paper's sampler, in a run of a few minutes on a core; for studies
   llada_8b  LLaDA-8B-Instruct with published settings; needs accelerators, see docs/plan.md
   dream_7b  the same for Dream-v0-Instruct-7B
   qwen3_0_6b  the same for a conversion of Qwen3-0.6B, on one GPU; see docs/models.md
