@@ -484,7 +484,7 @@ def trace(config: ConfigDict) -> None:
     likelihood.anchors, config.rl.speed.weight = "all", 0.0
     if config.model.attention_block is None:
         likelihood.shrink = 2 if config.model.family == "tiny" else 8
-    objective.advantage, objective.aggregation = "group_std", "constant"
+    objective.advantage, objective.aggregation, objective.kl = "group_std", "constant", 0.0
 
 
 def _own_sampler(config: ConfigDict) -> None:
