@@ -754,7 +754,7 @@ class GridConfig:
     arms: tuple[str, ...] = ()
     common: tuple[str, ...] = ()  # "field=value", set in all arms first; quote values with spaces
     reference: OptionalText = None  # Label of the arm to compare with. None: the first
-    calls: Calls = (2.0, 3.0, 4.0, 6.0, 8.0)  # Denoiser calls at which frontiers are compared
+    calls: Calls = (1.5, 2.0, 3.0, 4.0, 6.0, 8.0)  # Denoiser calls at which frontiers are compared
     processes: PositiveInt = 1  # Runs at a time on this machine, which share its cores
 
 
