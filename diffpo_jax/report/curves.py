@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from matplotlib.axes import Axes
+from matplotlib.ticker import EngFormatter
 
 from diffpo_jax.analysis import comparison
 from diffpo_jax.analysis.groups import Group, only_run
@@ -65,7 +66,6 @@ _CAPTIONS = {
     "weights_ess": "100 % if all tokens weigh the same, near 0 if a few outweigh the others.",
     "weights_truncated": "Tokens whose importance weight is cut off at the cap.",
 }
-COST = "denoiser calls of rollouts and updates"
 _STEP = {"rl": "RL step", "pretrain": "step of the base model's training"}
 _SMOOTH = 12  # lines are smoothed over a 12th of the steps
 _MARKED = 40  # points; a longer line has no markers
@@ -122,7 +122,7 @@ def _pictures_by_cost(groups: Sequence[Group]) -> list[Picture]:
     for quantity in quantities:
         figure, axes = picture.new()
         drawn = draw_groups(axes, groups, quantity, against_calls=True)
-        axes.set_xlabel(COST)
+        label_cost(axes)
         picture.finish(figure, axes)
         fields = ("step", "calls/rollout", "calls/update", quantity.line)
         rows = picture.run_rows(groups, fields, lambda run, q=quantity: filter(q.is_in, run.rl))
@@ -176,6 +176,12 @@ def _window(steps: int) -> int:
 
 def _smoothing(window: int) -> str:
     return f"smoothed over {window} logged steps"
+
+
+def label_cost(axes: Axes) -> None:
+    """Labels an axis of denoiser calls spent, of which there are hundreds of thousands and more."""
+    axes.set_xlabel("denoiser calls of rollouts and updates")
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
 
 
 def draw_groups(

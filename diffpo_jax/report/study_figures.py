@@ -119,7 +119,7 @@ def learning(arms: Sequence[Group], task: str) -> Picture:
         figures.quiet(by_step, f"{quantity.title}, {task}")
         figures.quiet(by_calls)
         by_step.set_xlabel("RL step")
-        by_calls.set_xlabel(curves.COST)
+        curves.label_cost(by_calls)
     figure.suptitle(notes[0], fontsize=8.5, color=figures.GREY)
     figures.draw_legend(grid[0][0], fontsize=8)
     rows = [
