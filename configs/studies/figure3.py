@@ -3,9 +3,9 @@
     python -m diffpo_jax.study --config=configs/studies/figure3.py --workdir=runs/figure3
 
 Hardware: two CPU cores (AMD EPYC), preset study.
-Time: two to five minutes per run, 18 runs, after 6 base models.
-Score: at equal calls against d1, in points: without weights Sudoku +0.4 (-0.2, +1.1), Countdown
-  -2.4 (-4.0, -0.9); with weights -1.7 (-2.4, -1.0), -5.1 (-7.3, -2.8); docs/results.md.
+Time: 1.5 to 3 minutes per run on one core, 18 runs, after 6 base models.
+Score: at equal calls against d1, in points: without weights Sudoku +1.8 (+0.7, +3.0), Countdown
+  +1.4 (-0.1, +2.9); with weights +1.8 (+0.7, +3.1), -0.7 (-2.0, +0.5); docs/results.md.
 
 Presets are those of configs/sudoku.py and configs/countdown.py; the default is "study".
 """

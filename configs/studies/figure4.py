@@ -3,9 +3,9 @@
     python -m diffpo_jax.study --config=configs/studies/figure4.py --workdir=runs/figure4
 
 Hardware: two CPU cores (AMD EPYC), preset study.
-Time: two to five minutes per run, 30 runs, after 6 base models.
-Score: joint against model only over the curve, in points: Sudoku +0.7 (+0.1, +1.3), Countdown
-  +3.4 (+2.0, +4.9); docs/results.md.
+Time: 1.5 to 3 minutes per run on one core, 30 runs, after 6 base models.
+Score: joint against model only over the curve, in points: Sudoku +7.4 (+6.2, +8.5), Countdown
+  +0.1 (-1.2, +1.4); docs/results.md.
 
 Presets are those of configs/sudoku.py and configs/countdown.py; the default is "study".
 """

@@ -3,9 +3,9 @@
     python -m diffpo_jax.study --config=configs/studies/is_ablation.py --workdir=runs/is_ablation
 
 Hardware: two CPU cores (AMD EPYC), preset study.
-Time: two to five minutes per run, 54 runs, after 6 base models.
-Score: C = 2 against none at equal calls, in points: Sudoku -1.4 (-2.0, -0.8), Countdown
-  -3.8 (-5.4, -2.2); docs/results.md, "Importance weights".
+Time: 1.5 to 3 minutes per run on one core, 60 runs, after 6 base models.
+Score: C = 2 against none at equal calls, in points: Sudoku -6.9 (-8.0, -5.7), Countdown
+  -0.9 (-2.1, +0.4); docs/results.md, "Importance weights".
 
 Presets are those of configs/sudoku.py and configs/countdown.py; the default is "study".
 """

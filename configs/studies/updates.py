@@ -5,8 +5,8 @@
 The more updates, the further the policy is from the one that made the rollouts.
 
 Hardware: two CPU cores (AMD EPYC), preset study.
-Time: two to five minutes per run, 20 runs per task and seed, after a base model.
-Score: docs/results.md.
+Time: not recorded; 120 runs, after 6 base models.
+Score: not recorded.
 
 Presets are those of configs/sudoku.py and configs/countdown.py; the default is "study".
 """
