@@ -3,7 +3,7 @@
     python -m diffpo_jax.main --config=configs/sudoku.py --workdir=runs/sudoku
 
 Hardware: one of two CPU cores (AMD EPYC), the other in use.
-Time: 9 to 10 minutes; base 2 to 3, RL 6, evaluation 1.
+Time: 6 to 10 minutes; base 2 to 3, RL 4 to 6, evaluation 0.5 to 1.
 Score: accuracy@calls on 1,024 test puzzles at price 1, seeds and data seeds 3, 4 and 5:
   87.5 %@3.38, 82.6 %@3.03 and 85.4 %@3.01; the base under its best fixed rule 65.1, 60.9 and 67.0 %
   there, and 83.8, 77.9 and 79.8 %@16 (docs/results.md).

@@ -1,10 +1,14 @@
 """The presets of small models, field by field against the task's default."""
 
 import importlib
+import pathlib
+import sys
 
 import pytest
 
 from diffpo_jax.config import convert
+
+sys.path.insert(0, str(pathlib.Path(__file__).parents[2]))
 
 TASKS = ("sudoku", "countdown", "jsonl")
 
