@@ -37,7 +37,7 @@ hypothesis.settings.load_profile("compiled")
 
 
 MAPPINGS = Path("/proc/self/maps")
-FEW = 25_000  # Linux allows a process 65,530
+MOST = 25_000  # of the 65,530 that Linux allows a process
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -50,6 +50,6 @@ def free_programs():
     yield
     if "jax" in sys.modules and MAPPINGS.exists():
         with MAPPINGS.open("rb") as lines:
-            many = sum(1 for _ in lines) > FEW
+            many = sum(1 for _ in lines) > MOST
         if many:
             sys.modules["jax"].clear_caches()

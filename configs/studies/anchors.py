@@ -6,7 +6,8 @@ All take the same number of steps.  More anchors cost more calls in a step: the 
 calls of RL` of the first table has them.
 
 Hardware: two CPU cores (AMD EPYC), preset study.
-Time: 1.5 to 3 minutes per run on one core, K = 16 and exact 10; 30 runs, after 6 base models.
+Time: 1.5 to 3 minutes per run on one core, K = 16 about 9, exact not recorded; 30 runs, after 6
+  base models.
 Score: K = 1 and 4 against K = 2 at equal calls, in points: Sudoku -0.6 and +0.2, Countdown -0.1 and
   +0.5, within the intervals; docs/results.md, "Anchors".
 

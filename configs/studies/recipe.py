@@ -3,7 +3,7 @@
     python -m diffpo_jax.study --config=configs/studies/recipe.py --workdir=runs/recipe
 
 Hardware: two CPU cores (AMD EPYC), preset study.
-Time: 1.5 to 3 minutes per run on one core, 54 runs, after 6 base models.
+Time: not recorded; 54 runs, after 6 base models.
 Score: not recorded.
 
 Presets are those of configs/sudoku.py and configs/countdown.py; the default is "study".

@@ -1,5 +1,6 @@
 """The presets of small models, field by field against the task's default."""
 
+import dataclasses
 import importlib
 import pathlib
 import sys
@@ -17,20 +18,10 @@ def changed(task: str, preset: str, common: str = "default") -> dict[str, object
     """The fields that a preset sets otherwise than another one."""
     module = importlib.import_module(f"configs.{task}")
     one, other = (
-        flat(convert.as_config_dict(convert.from_config_dict(module.get_config(name))).to_dict())
+        convert.flatten(dataclasses.asdict(convert.from_config_dict(module.get_config(name))))
         for name in (common, preset)
     )
     return {name: other[name] for name in other if one[name] != other[name]}
-
-
-def flat(values: dict, prefix: str = "") -> dict[str, object]:
-    result = {}
-    for name, value in values.items():
-        if isinstance(value, dict):
-            result |= flat(value, f"{prefix}{name}.")
-        else:
-            result[prefix + name] = value
-    return result
 
 
 @pytest.mark.parametrize("task", TASKS)
